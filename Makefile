@@ -1,0 +1,35 @@
+# `make demo` and `make test` are all the set-up there is: they make .venv/ once and use it again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench web clean
+
+demo: $(STAMP)  ## train, evaluate, predict, explain and report on handwritten digits
+	$(BIN)/tesela demo --out runs/demo
+
+test: $(STAMP)  ## every test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+check: $(STAMP)  ## style, types and the directions of imports
+	$(BIN)/ruff check src tests benchmarks scripts examples
+	$(BIN)/ruff format --check src tests benchmarks scripts examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)  ## the benchmarks that need no peers
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+web: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
+	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo
+	$(BIN)/tesela serve runs/demo
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

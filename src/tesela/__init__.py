@@ -1,0 +1,31 @@
+"""tesela: Vision Transformers from a folder of images to a trained, measured, explained, small, fast and served model.
+
+    import tesela as ts
+    run = ts.train("photos/", model="vit_s16", epochs=20)
+    model = ts.load(run.path)
+
+Names are imported when first used, so ``import tesela`` costs milliseconds and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tesela.api import create_model, evaluate, explain, export, load, predict, train
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "create_model", "evaluate", "explain", "export", "load", "predict", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in __all__:
+        return getattr(importlib.import_module("tesela.api"), name)
+    raise AttributeError(f"module 'tesela' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,1 @@
+"""The ground floor: names, configuration, errors, files and progress. Imports neither torch nor any other room."""

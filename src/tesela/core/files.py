@@ -1,0 +1,191 @@
+"""Files that are either whole or not there.
+
+A file is written beside its final name, synced, and renamed over it; a folder likewise. Every call to the operating
+system that can fail goes through ``io_call``, so that a test can make the n-th one fail (the method is SQLite's). Errors
+of the system become StorageError with the bytes that were needed and those that are free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tesela.core.errors import StorageError
+from tesela.core.failpoint import failpoint
+
+T = TypeVar("T")
+
+#: Called with the operation's name before each operating-system call; tests replace it to inject failures.
+before_io: Callable[[str], None] = lambda operation: None  # noqa: E731
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def io_call(operation: str, call: Callable[[], T]) -> T:
+    """Run one operating-system call, after giving tests their chance to make it fail."""
+    before_io(operation)
+    return call()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put ``data`` under ``path``: afterwards the file holds all of it, or what it held before.
+
+    Raises:
+        StorageError: no space, no permission or another failure of the file system.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with storage_errors(path, needed=len(data)):
+        try:
+            io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
+            _write_synced(temporary, data)
+            failpoint("file.before_rename")
+            io_call("rename", lambda: os.replace(temporary, path))
+            _sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put ``value`` as indented JSON under ``path``, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in ``path``."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` that takes its name when the block ends without an error.
+
+    A folder that was there before is replaced; on an error it stays as it was and the temporary one is removed.
+
+    Args:
+        path: the folder's final name.
+        needed: bytes that will be written, for the error message when the disk is full.
+    """
+    with storage_errors(path, needed=needed):
+        io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
+        temporary = Path(io_call("mkdtemp", lambda: tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)))
+        try:
+            yield temporary
+            for child in sorted(temporary.rglob("*")):
+                if child.is_file():
+                    _sync_file(child)
+            _sync_folder(temporary)
+            failpoint("folder.before_rename")
+            old = _set_aside(path)
+            io_call("rename", lambda: os.replace(temporary, path))
+            failpoint("folder.after_rename")
+            _sync_folder(path.parent)
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Move an existing folder out of the way, because a full folder cannot be renamed over."""
+    if not path.exists():
+        return None
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    io_call("rename", lambda: os.replace(path, old))
+    return old
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, *, needed: int = 0) -> Iterator[None]:
+    """Turn the file system's errors inside the block into StorageError with needed and free bytes."""
+    try:
+        yield
+    except OSError as error:
+        raise _storage_error(path, needed, error) from error
+
+
+def _storage_error(path: Path, needed: int, error: OSError) -> StorageError:
+    free = free_bytes(path)
+    if error.errno in _FULL:
+        return StorageError(
+            f"no space left to write {path}: {needed:,} bytes needed, {free:,} free",
+            hint="free some space or choose another folder with --out; what was saved before is intact",
+        )
+    if error.errno in _DENIED:
+        return StorageError(f"no permission to write {path}", hint="choose a folder you may write to with --out")
+    return StorageError(
+        f"could not write {path}: {error.strerror or error} ({needed:,} bytes needed, {free:,} free)",
+        hint="check the disk; what was saved before is intact",
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the file system that holds ``path`` or its nearest existing parent; -1 where unknown."""
+    for place in (path, *path.parents):
+        if place.exists():
+            with contextlib.suppress(OSError):
+                return shutil.disk_usage(place).free
+            break
+    return -1
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Hexadecimal SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    descriptor = io_call("open", lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644))
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[io_call("write", lambda view=view: os.write(descriptor, view)) :]  # type: ignore[misc]
+            failpoint("file.mid_write")
+        io_call("fsync", lambda: os.fsync(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = io_call("open", lambda: os.open(path, os.O_RDONLY))
+    try:
+        io_call("fsync", lambda: os.fsync(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in the folder durable, where the system lets a folder be opened (not on Windows)."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = io_call("open", lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        try:
+            io_call("fsync", lambda: os.fsync(descriptor))
+        finally:
+            os.close(descriptor)
+
+
+def home() -> Path:
+    """The folder for caches: ``TESELA_HOME``, else the platform's user cache folder."""
+    named = os.environ.get("TESELA_HOME")
+    if named:
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tesela")

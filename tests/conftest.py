@@ -1,0 +1,27 @@
+"""What all tests share: where the real data is, and one thread for torch so that parallel workers do not fight."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def shared_folder() -> Path | None:
+    """The folder with real data and golden values: ``TESELA_SHARED`` or ``../shared`` beside the repository."""
+    named = os.environ.get("TESELA_SHARED")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared folder; the test is skipped, loudly, where it is absent."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("no shared data: set TESELA_SHARED to the folder with data/ and golden/")
+    return folder

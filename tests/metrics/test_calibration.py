@@ -1,0 +1,94 @@
+"""Calibration scores against torchmetrics, scikit-learn, SciPy's optimiser and loops written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from tesela.metrics.calibration import brier_score, expected_calibration_error, fit_temperature, negative_log_likelihood, reliability_bins
+
+
+def random_case(seed: int, *, count: int = 500, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """Logits with some truth in them, and targets."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(0, classes, count)
+    logits = generator.normal(0, 1, (count, classes))
+    logits[np.arange(count), targets] += 1.5
+    return logits, targets
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nll_and_brier_equal_scikit_learn(seed: int) -> None:
+    """Reference: sklearn.metrics.log_loss and brier_score_loss (its multi-class form, not halved)."""
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    logits, targets = random_case(seed)
+    probabilities = softmax(logits, axis=1)
+    assert negative_log_likelihood(probabilities, targets) == pytest.approx(log_loss(targets, probabilities), rel=1e-12)
+    reference = brier_score_loss(targets, probabilities, scale_by_half=False, labels=np.arange(7))
+    assert brier_score(probabilities, targets) == pytest.approx(reference, rel=1e-12)
+
+
+@pytest.mark.parametrize("bins", [10, 15])
+@pytest.mark.parametrize("seed", range(5))
+def test_ece_equals_torchmetrics(seed: int, bins: int) -> None:
+    """Reference: torchmetrics' multiclass_calibration_error with the L1 norm (float32 inside, hence 1e-5)."""
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    logits, targets = random_case(seed)
+    probabilities = softmax(logits, axis=1)
+    reference = multiclass_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(targets), num_classes=7, n_bins=bins, norm="l1")
+    assert expected_calibration_error(probabilities, targets, bins=bins) == pytest.approx(float(reference), abs=1e-5)
+
+
+def test_ece_equals_a_loop_written_out() -> None:
+    """Reference: the definition of Guo et al. 2017, image by image, bins closed above."""
+    logits, targets = random_case(9, count=200, classes=4)
+    probabilities = softmax(logits, axis=1)
+    members: dict[int, list[tuple[float, bool]]] = {}
+    for row, target in zip(probabilities, targets, strict=True):
+        bin_ = max(0, math.ceil(row.max() * 15) - 1)
+        members.setdefault(bin_, []).append((row.max(), row.argmax() == target))
+    gaps = [len(group) * abs(sum(right for _, right in group) / len(group) - sum(sure for sure, _ in group) / len(group)) for group in members.values()]
+    assert expected_calibration_error(probabilities, targets) == pytest.approx(sum(gaps) / 200, rel=1e-12)
+    assert sum(row["count"] for row in reliability_bins(probabilities, targets)) == 200
+
+
+def test_bins_by_hand() -> None:
+    """Reference: four rows placed by hand, one on a bin's upper edge; empty bins have no accuracy."""
+    probabilities = np.array([[1.0, 0.0], [0.8, 0.2], [0.2, 0.8], [0.55, 0.45]])
+    rows = reliability_bins(probabilities, np.array([0, 0, 0, 1]), bins=5)
+    assert [row["count"] for row in rows] == [0, 0, 1, 2, 1]
+    assert [row["accuracy"] for row in rows] == [None, None, 0.0, 0.5, 1.0]
+    assert rows[3]["confidence"] == pytest.approx(0.8)
+    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1]), bins=5) == pytest.approx((0.55 + 2 * 0.3 + 0) / 4)
+
+
+def test_nll_of_an_impossible_class_is_finite() -> None:
+    """Reference: -log of the smallest normal float64."""
+    assert negative_log_likelihood(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(708.396, abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_temperature_equals_scipys_minimum(scale: float) -> None:
+    """Reference: scipy.optimize.minimize_scalar on the mean negative log-likelihood over log T."""
+    logits, targets = random_case(3, count=2000)
+    logits = logits * scale
+
+    def loss(log_temperature: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(targets)), targets].mean())
+
+    reference = math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10}).x)
+    assert fit_temperature(logits, targets) == pytest.approx(reference, rel=1e-5)
+
+
+def test_temperature_stays_in_its_range() -> None:
+    """Reference: the stated limits, for logits that are always right and always wrong."""
+    logits = np.eye(3)
+    assert fit_temperature(logits, np.arange(3)) == pytest.approx(0.01)
+    assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(100)
