@@ -90,8 +90,7 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     words = [word for word in arguments if word != "--debug"]
     try:
-        if words and not words[0].startswith("-"):
-            check_verb(words[0])
+        check_verb(words)
         answer: Any = make_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:
@@ -129,11 +128,14 @@ def complain(message: str, hint: str, code: int) -> int:
     return code
 
 
-def check_verb(word: str) -> None:
-    """Refuse a word that is no verb, before any verb is imported."""
+def check_verb(words: list[str]) -> None:
+    """Refuse a first word that is neither a verb nor a flag of tesela itself, before any verb is imported."""
     verbs = [name for name, _, _ in VERBS]
-    if word not in verbs:
-        raise UnknownNameError("command", word, verbs)
+    flags = ["--help", "-h", "--version", "--install-completion", "--debug"]
+    if words and words[0].startswith("-") and words[0] not in flags:
+        raise UnknownNameError("flag", words[0], flags)
+    if words and not words[0].startswith("-") and words[0] not in verbs:
+        raise UnknownNameError("command", words[0], verbs)
 
 
 def missing_package(error: BaseException | None) -> str | None:

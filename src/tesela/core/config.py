@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import textwrap
 import types
 import typing
@@ -107,7 +108,7 @@ class Leaf:
 def leaves(config: type[Any], *, prefix: str = "") -> Iterator[Leaf]:
     """Every settable value below ``config``, depth first, with the docstring under the field as help."""
     hints = typing.get_type_hints(config)
-    texts = field_docs(config)
+    texts = field_docs(config)  # type: ignore[arg-type, unused-ignore]
     for field in dataclasses.fields(config):
         kind = hints[field.name]
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
@@ -123,7 +124,7 @@ def field_docs(config: type[Any]) -> dict[str, str]:
     for base in reversed(config.__mro__):
         if dataclasses.is_dataclass(base):
             body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
-            for statement, after in zip(body, body[1:], strict=False):
+            for statement, after in itertools.pairwise(body):
                 if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and _is_text(after):
                     found[statement.target.id] = inspect.cleandoc(after.value.value)  # type: ignore[attr-defined]
     return found

@@ -23,8 +23,14 @@ from tesela.core.failpoint import failpoint
 
 T = TypeVar("T")
 
+
+def _allow(operation: str) -> None:
+    """Let the call go ahead."""
+    del operation
+
+
 #: Called with the operation's name before each operating-system call; tests replace it to inject failures.
-before_io: Callable[[str], None] = lambda operation: None  # noqa: E731
+before_io: Callable[[str], None] = _allow
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -48,7 +54,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
             _write_synced(temporary, data)
             failpoint("file.before_rename")
-            io_call("rename", lambda: os.replace(temporary, path))
+            io_call("rename", lambda: temporary.replace(path))
             _sync_folder(path.parent)
         finally:
             with contextlib.suppress(OSError):
@@ -86,7 +92,7 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
             _sync_folder(temporary)
             failpoint("folder.before_rename")
             old = _set_aside(path)
-            io_call("rename", lambda: os.replace(temporary, path))
+            io_call("rename", lambda: temporary.replace(path))
             failpoint("folder.after_rename")
             _sync_folder(path.parent)
             if old is not None:
@@ -102,7 +108,7 @@ def _set_aside(path: Path) -> Path | None:
         return None
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(old, ignore_errors=True)
-    io_call("rename", lambda: os.replace(path, old))
+    io_call("rename", lambda: path.replace(old))
     return old
 
 

@@ -87,4 +87,4 @@ class PlainBar:
 
 def describe(fields: dict[str, float]) -> str:
     """``{"loss": 0.5}`` as ``loss 0.500``, large values without decimals."""
-    return "  ".join(f"{name.replace('_', ' ')} {value:,.0f}" if abs(value) >= 100 else f"{name.replace('_', ' ')} {value:.3f}" for name, value in fields.items())
+    return "  ".join(f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}" for name, value in fields.items())
