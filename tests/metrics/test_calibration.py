@@ -42,7 +42,9 @@ def test_ece_equals_torchmetrics(seed: int, bins: int) -> None:
 
     logits, targets = random_case(seed)
     probabilities = softmax(logits, axis=1)
-    reference = multiclass_calibration_error(torch.from_numpy(probabilities), torch.from_numpy(targets), num_classes=7, n_bins=bins, norm="l1")
+    reference = multiclass_calibration_error(
+        torch.from_numpy(probabilities), torch.from_numpy(targets), num_classes=7, n_bins=bins, norm="l1"
+    )
     assert expected_calibration_error(probabilities, targets, bins=bins) == pytest.approx(float(reference), abs=1e-5)
 
 
@@ -54,7 +56,10 @@ def test_ece_equals_a_loop_written_out() -> None:
     for row, target in zip(probabilities, targets, strict=True):
         bin_ = max(0, math.ceil(row.max() * 15) - 1)
         members.setdefault(bin_, []).append((row.max(), row.argmax() == target))
-    gaps = [len(group) * abs(sum(right for _, right in group) / len(group) - sum(sure for sure, _ in group) / len(group)) for group in members.values()]
+    gaps = [
+        len(group) * abs(sum(right for _, right in group) / len(group) - sum(sure for sure, _ in group) / len(group))
+        for group in members.values()
+    ]
     assert expected_calibration_error(probabilities, targets) == pytest.approx(sum(gaps) / 200, rel=1e-12)
     assert sum(row["count"] for row in reliability_bins(probabilities, targets)) == 200
 

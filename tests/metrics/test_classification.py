@@ -53,7 +53,9 @@ def test_scores_equal_torchmetrics() -> None:
     classes = len(LABELS)
     assert scores["accuracy"] == pytest.approx(float(multiclass_accuracy(*tensors, num_classes=classes, average="micro")))
     assert scores["top5"] == pytest.approx(float(multiclass_accuracy(*tensors, num_classes=classes, average="micro", top_k=5)))
-    assert [row["f1"] for row in scores["per_class"]] == pytest.approx(multiclass_f1_score(*tensors, num_classes=classes, average="none").tolist())
+    assert [row["f1"] for row in scores["per_class"]] == pytest.approx(
+        multiclass_f1_score(*tensors, num_classes=classes, average="none").tolist()
+    )
     assert scores["confusion"] == multiclass_confusion_matrix(*tensors, num_classes=classes).tolist()
 
 

@@ -20,11 +20,17 @@ class Bar(Protocol):
     def advance(self, steps: int = 1, **fields: float) -> None:
         """Move on by ``steps`` and show ``fields`` (loss, accuracy, images/s)."""
 
+    def resize(self, total: int) -> None:
+        """The loop turned out to have ``total`` steps."""
+
 
 class SilentBar:
     """Shows nothing."""
 
     def advance(self, steps: int = 1, **fields: float) -> None:
+        """Do nothing."""
+
+    def resize(self, total: int) -> None:
         """Do nothing."""
 
 
@@ -67,6 +73,10 @@ class RichBar:
         """Move on and show the fields behind the bar."""
         self._progress.update(self._task, advance=steps, text=describe(fields))
 
+    def resize(self, total: int) -> None:
+        """Change the bar's length."""
+        self._progress.update(self._task, total=total)
+
 
 class PlainBar:
     """A line of text at most every ten seconds and at the end."""
@@ -83,6 +93,10 @@ class PlainBar:
         if now - self._last >= self._every or self._done >= self._total:
             self._last = now
             self._console.print(f"{self._label} {self._done}/{self._total} {describe(fields)}".rstrip())
+
+    def resize(self, total: int) -> None:
+        """Count to another number."""
+        self._total = total
 
 
 def describe(fields: dict[str, float]) -> str:

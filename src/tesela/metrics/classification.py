@@ -25,13 +25,14 @@ TOP = 5
 """The k of top-k that is always reported; fewer classes than that make it 1."""
 
 
-def classification_scores(probabilities: Floats, targets: Integers, labels: Sequence[str]) -> dict[str, Any]:
+def classification_scores(probabilities: Floats, targets: Integers, labels: Sequence[str], *, top: int = TOP) -> dict[str, Any]:
     """Every score of one evaluation, in plain Python values that JSON takes.
 
     Args:
         probabilities: (N, K), rows sum to 1, N >= 1.
         targets: (N,), the true class of each row.
         labels: the K class names.
+        top: another k of top-k to report, as ``top<k>`` beside ``top5``.
     """
     predicted = probabilities.argmax(1)
     confusion = confusion_matrix(targets, predicted, classes=len(labels))
@@ -42,7 +43,7 @@ def classification_scores(probabilities: Floats, targets: Integers, labels: Sequ
         "correct": right,
         "accuracy": right / len(targets),
         "accuracy_interval": list(wilson_interval(right, len(targets))),
-        "top5": top_k_accuracy(probabilities, targets, k=TOP),
+        **{f"top{k}": top_k_accuracy(probabilities, targets, k=k) for k in sorted({TOP, top})},
         "balanced_accuracy": _mean(row["recall"] for row in classes if row["support"]),
         "macro_f1": _mean(row["f1"] for row in classes if row["support"]),
         "nll": negative_log_likelihood(probabilities, targets),
@@ -87,7 +88,12 @@ def most_confused(confusion: Integers, labels: Sequence[str], *, most: int = 10)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(labels)) for place in order]
     return [
-        {"true": labels[row], "predicted": labels[column], "count": int(wrong[row, column]), "share": float(wrong[row, column] / confusion[row].sum())}
+        {
+            "true": labels[row],
+            "predicted": labels[column],
+            "count": int(wrong[row, column]),
+            "share": float(wrong[row, column] / confusion[row].sum()),
+        }
         for row, column in pairs
         if wrong[row, column]
     ]

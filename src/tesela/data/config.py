@@ -1,0 +1,118 @@
+"""What can be set about data and augmentation. Free of torch, so that the command line can show it at once.
+
+Odd: ``workers`` and ``cache`` never change a bit of what is delivered, only how fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tesela.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where images come from, how they are split and read."""
+
+    source: str = ""
+    """A folder of class folders, IDX files, Parquet files, a CSV/JSONL manifest, or digits."""
+    val_fraction: float = 0.1
+    """Share of the images cut off for validation where the source has no such split; 0 for none."""
+    test_fraction: float = 0.1
+    """Share cut off for testing where the source has no such split; 0 for none."""
+    split_seed: int = 0
+    """Another number cuts the splits differently."""
+    subset: int | None = None
+    """Train on this many images only, balanced over the classes; a larger subset contains the smaller."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that read images; 0 reads in the main process."""
+    cache: Literal["auto", "ram", "none"] = "auto"
+    """ram keeps decoded images in memory; auto does where they fit and cropping needs no more than the model's size."""
+    max_unreadable: float = 0.01
+    """Largest share of unreadable training images; above it training refuses."""
+
+    def __post_init__(self) -> None:
+        for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, not {share}", hint="0.1 is usual")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ConfigError("val_fraction and test_fraction leave nothing to train on", hint="keep their sum below 1")
+        if not 0 <= self.max_unreadable <= 1:
+            raise ConfigError(f"max_unreadable is a share, not {self.max_unreadable}", hint="give a number from 0 to 1")
+        if self.subset is not None and self.subset < 1:
+            raise ConfigError(f"a subset of {self.subset} images trains nothing", hint="give 1 or more")
+        if self.workers != "auto" and self.workers < 0:
+            raise ConfigError(f"workers must be 0 or more, not {self.workers}", hint="use auto")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """What is done to training images. Everything is off by default; all draws are functions of (seed, epoch, index)."""
+
+    hflip: float = 0.0
+    """Probability of a left-right flip."""
+    vflip: float = 0.0
+    """Probability of an upside-down flip."""
+    crop_padding: int = 0
+    """Pad by this many pixels and crop back at a random place."""
+    crop_fill: Literal["reflect", "zero"] = "reflect"
+    """What the padding holds."""
+    random_resized_crop: bool = False
+    """Cut out a random part and resize it to the model's size."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Share of the area that random_resized_crop keeps."""
+    crop_aspect: tuple[float, float] = (0.75, 1.3333333333333333)
+    """Width : height of that part, relative to the image's own."""
+    color_jitter: float = 0.0
+    """Strength of changes in brightness, contrast and saturation (0.4 is usual), and a tenth of it in hue."""
+    rotation: float = 0.0
+    """Largest rotation in degrees, either way."""
+    translation: float = 0.0
+    """Largest shift as a share of the side, either way."""
+    zoom: float = 0.0
+    """Largest change of scale, either way (0.1: from 0.9 to 1.1)."""
+    shear: float = 0.0
+    """Largest shear in degrees, either way."""
+    perspective: float = 0.0
+    """Largest move of a corner as a share of half the side."""
+    randaugment: int = 0
+    """Operations of RandAugment per image (arXiv 1909.13719); 2 is usual, 0 for off."""
+    magnitude: int = 9
+    """Strength of RandAugment's operations, 0..30."""
+    trivialaugment: bool = False
+    """One operation of random strength per image (arXiv 2103.10158)."""
+    erasing: float = 0.0
+    """Probability that a rectangle is overwritten with noise (arXiv 1708.04896)."""
+    erasing_area: tuple[float, float] = (0.02, 0.33)
+    """Share of the area that is erased."""
+    mixup: float = 0.0
+    """Alpha of MixUp's Beta distribution (arXiv 1710.09412); 0 for off, 0.8 is usual for ViTs."""
+    cutmix: float = 0.0
+    """Alpha of CutMix's Beta distribution (arXiv 1905.04899); 0 for off, 1.0 is usual."""
+    mix_probability: float = 1.0
+    """Probability that a batch is mixed at all; with both, each batch takes one of them by even chance."""
+
+    def __post_init__(self) -> None:
+        shares = ("hflip", "vflip", "erasing", "mix_probability", "perspective", "translation", "zoom")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share, not {getattr(self, name)}", hint="give a number from 0 to 1")
+        for name in ("mixup", "cutmix", "crop_padding", "color_jitter", "rotation", "shear", "randaugment"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}", hint="0 turns it off")
+        if not 0 <= self.magnitude <= 30:
+            raise ConfigError(f"magnitude must be 0..30, not {self.magnitude}", hint="9 is usual")
+        if self.randaugment and self.trivialaugment:
+            raise ConfigError("randaugment and trivialaugment exclude each other", hint="turn one of them off")
+        for name in ("crop_scale", "erasing_area"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ConfigError(f"{name} must rise within 0..1, not {low},{high}", hint="give two shares, the smaller first")
+        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+            raise ConfigError("crop_aspect must rise", hint="0.75,1.3333 is usual")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether targets become soft."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.mix_probability > 0

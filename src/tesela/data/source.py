@@ -1,0 +1,134 @@
+"""What every source of images offers: named splits of items, each item readable by its number.
+
+Items are read lazily and pickle small, for loader workers get a copy: arrays are opened again in the worker. Odd: ``read``
+without arguments gives an image as it is stored (1 channel for grey sets such as MNIST, 3 for encoded files); a loader
+asks for what its model takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: The splits that ``open_source`` guarantees, in this order.
+SPLITS = ("train", "val", "test")
+
+
+class Items(Protocol):
+    """Images with targets, by number."""
+
+    targets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """The pixels (H, W, C), uint8, at native size; a hint permits a large JPEG to come back smaller, never below it.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """A stable name: a path below the source, or a file and a row."""
+        ...
+
+    def raw(self, index: int) -> bytes | None:
+        """The encoded file, or None where pixels are stored plainly."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A set of images with labels.
+
+    Attributes:
+        name: what it is called in reports.
+        kind: folder, idx, parquet, manifest or digits.
+        labels: class names; a target is an index into them.
+        splits: items by split name; after ``open_source`` train, val and test.
+        task: what it can be used for.
+        channels: channels as stored: 1 where the whole source is grey.
+        cut: splits that were cut out of train because the source had none.
+        ignored: files that are no images, listed by ``tesela data check``.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    splits: Mapping[str, Items]
+    task: str = "classify"
+    channels: int = 3
+    cut: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = field(default=(), repr=False)
+
+    def with_splits(self, splits: Mapping[str, Items], *, cut: tuple[str, ...]) -> Source:
+        """The same source, split otherwise."""
+        return replace(self, splits=splits, cut=cut)
+
+
+class Selection:
+    """Some rows of other items, in a given order."""
+
+    def __init__(self, items: Items, rows: Sequence[int] | NDArray[np.int64]) -> None:
+        if isinstance(items, Selection):
+            items, rows = items.items, items.rows[np.asarray(rows, np.int64)]
+        self.items = items
+        self.rows = np.asarray(rows, np.int64)
+        self.targets = items.targets[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """As Items.read."""
+        return self.items.read(int(self.rows[index]), channels=channels, size_hint=size_hint)
+
+    def name(self, index: int) -> str:
+        """As Items.name."""
+        return self.items.name(int(self.rows[index]))
+
+    def raw(self, index: int) -> bytes | None:
+        """As Items.raw."""
+        return self.items.raw(int(self.rows[index]))
+
+
+class ArrayItems:
+    """Pixels in one uint8 array (N, H, W, C).
+
+    Args:
+        images: all of them.
+        targets: (N,), class indices.
+        prefix: names are ``prefix#row``.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], targets: NDArray[np.integer], *, prefix: str) -> None:
+        self.images = images
+        self.targets = targets.astype(np.int64)
+        self.prefix = prefix
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """As Items.read; the hint is of no use to plain pixels."""
+        from tesela.imaging.color import with_channels
+
+        image = self.images[index]
+        return with_channels(image, channels or image.shape[2])
+
+    def name(self, index: int) -> str:
+        """As Items.name."""
+        return f"{self.prefix}#{index}"
+
+    def raw(self, index: int) -> bytes | None:
+        """None: pixels are stored plainly."""
+        return None

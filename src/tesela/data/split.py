@@ -1,0 +1,101 @@
+"""Cut validation and test images out of a training set: reproducible, stratified, independent of the order on disk.
+
+Each item gets a random word from (split_seed, its name); within a class the items are ranked by it, and the first ones
+go to test, the next to val. A class of three or more images gives at least one to each split that is cut; smaller ones
+keep what they can for training. Odd: a subset takes the best-ranked of every class in turn, so it is balanced and larger
+subsets contain the smaller ones.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tesela.core.files import write_atomic
+from tesela.data.draws import name_keys
+from tesela.data.source import SPLITS, Items, Selection, Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def complete(source: Source, *, fractions: Mapping[str, float], seed: int) -> Source:
+    """The source with all of train, val and test; missing ones are cut out of train.
+
+    Args:
+        source: with at least ``train``.
+        fractions: share of the training images per split that may be missing.
+        seed: another number gives another cut.
+    """
+    missing = [split for split in SPLITS[1:] if split not in source.splits]
+    if not missing:
+        return source
+    train = source.splits["train"]
+    parts = cut(train, {split: fractions.get(split, 0.0) for split in missing}, seed=seed)
+    return source.with_splits({split: parts.get(split) or source.splits[split] for split in SPLITS}, cut=tuple(missing))
+
+
+def cut(items: Items, fractions: Mapping[str, float], *, seed: int) -> dict[str, Items]:
+    """``train`` and the splits named in ``fractions``; every part keeps the items' own order."""
+    ranks = ranks_in_class(items, seed=seed)
+    counts = np.bincount(items.targets)[items.targets] if len(items) else np.zeros(0, np.int64)
+    taken = np.zeros(len(items), np.int64)
+    parts: dict[str, Items] = {}
+    for split in sorted(fractions):  # test before val: a validation share does not change the test set
+        share = np.floor(counts * fractions[split] + 0.5).astype(np.int64)
+        share = np.where((share == 0) & (fractions[split] > 0) & (counts >= 3), 1, share)
+        share = np.minimum(share, np.maximum(counts - taken - 1, 0))
+        parts[split] = Selection(items, np.flatnonzero((ranks >= taken) & (ranks < taken + share)))
+        taken += share
+    return {"train": Selection(items, np.flatnonzero(ranks >= taken)), **parts}
+
+
+def subset(items: Items, size: int, *, seed: int) -> Items:
+    """``size`` of the items, balanced over the classes as far as they have images."""
+    if size >= len(items):
+        return items
+    order = np.lexsort((items.targets, ranks_in_class(items, seed=seed)))
+    return Selection(items, np.sort(order[:size]))
+
+
+def ranks_in_class(items: Items, *, seed: int) -> NDArray[np.int64]:
+    """The place of each item among those of its class, in an order drawn from its name."""
+    names = [items.name(index) for index in range(len(items))]
+    order = np.lexsort((names, name_keys(seed, names), items.targets)) if names else np.zeros(0, np.int64)
+    ranks = np.zeros(len(names), np.int64)
+    sorted_targets = items.targets[order]
+    starts = np.searchsorted(sorted_targets, sorted_targets, side="left")
+    ranks[order] = np.arange(len(names)) - starts
+    return ranks
+
+
+def manifest_text(source: Source, *, folder: Path | None) -> str:
+    """The splits as CSV: path, label, split. Paths are below ``folder`` where they name files there, else absolute or rows."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "split"))
+    for split, items in source.splits.items():
+        for index in range(len(items)):
+            writer.writerow((_located(items.name(index), folder), source.labels[items.targets[index]], split))
+    return text.getvalue()
+
+
+def write_manifest(source: Source, out: Path, *, root: Path | None) -> None:
+    """Save the splits as a manifest that ``open_source`` reads again."""
+    folder = None if root is None else _relative(root.resolve(), out.resolve().parent)
+    write_atomic(out, manifest_text(source, folder=folder).encode("utf-8"))
+
+
+def _relative(path: Path, start: Path) -> Path:
+    import os
+
+    return Path(os.path.relpath(path, start))
+
+
+def _located(name: str, folder: Path | None) -> str:
+    return name if folder is None else (folder / name).as_posix()

@@ -1,0 +1,63 @@
+"""Rollout of attention weighted by the gradient of one class: per layer, the mean over heads of relu(A * dy/dA).
+
+No eager attention is needed for dy/dA: with out = A v and G = dy/dout, it is exactly G vT. The weights go through the
+same walk as attention does. Rows are normalised there, so the factor of a row does not matter: each row of G is divided
+by its largest entry first, which keeps tiny gradients from vanishing in float32 and makes the map independent of the logit's
+scale. A row without any positive weight keeps its mass at its own token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from tesela.explain.capture import Capture, attention_rows
+from tesela.explain.rollout import Rows
+from tesela.layers.trace import AttentionRecord
+
+
+def class_gradients(logits: Tensor, targets: Tensor, inputs: list[Tensor]) -> Iterator[list[Tensor]]:
+    """For each column k of ``targets`` (B, K): the gradients of the logits ``targets[:, k]`` by ``inputs``.
+
+    Images do not influence one another, so the batch's logits are differentiated together; the graph is kept between
+    classes and freed after the last.
+    """
+    with torch.enable_grad():
+        wanted = logits.gather(1, targets).sum(0)
+    for index in range(len(wanted)):
+        last = index == len(wanted) - 1
+        yield list(torch.autograd.grad(wanted[index], inputs, retain_graph=not last, allow_unused=True, materialize_grads=True))
+
+
+def gradient_layers(found: Capture, targets: Tensor, *, precise: bool) -> Iterator[list[Rows]]:
+    """For each class: its layers for the walk, the **last first**."""
+    attentions = [attention_rows(layer, precise=precise) for layer in found.layers]
+    for gradients in class_gradients(found.logits, targets, [layer.out for layer in found.layers]):
+        weighted = [weighted_rows(*parts) for parts in zip(found.layers, attentions, gradients, strict=True)]
+        yield weighted[::-1]
+
+
+def weighted_rows(record: AttentionRecord, attention: Rows, gradient: Tensor) -> Rows:
+    """relu(A * dy/dA) of one layer up to a factor per row, given G = dy/dout."""
+    slopes = attention_gradient(record, gradient / _largest(gradient))
+
+    def rows(begin: int, end: int) -> Tensor:
+        weights = attention(begin, end)
+        return weights.mul_(slopes(begin, end).to(weights.dtype)).clamp_(min=0.0)
+
+    return rows
+
+
+def attention_gradient(record: AttentionRecord, gradient: Tensor) -> Callable[[int, int], Tensor]:
+    """dy/dA = G vT of one layer, rows at a time: (B, heads, rows, N)."""
+    kind = torch.promote_types(gradient.dtype, torch.float32)
+    values = record.v.detach().to(kind).transpose(-2, -1)
+    return lambda begin, end: gradient[:, :, begin:end].to(kind) @ values
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest size in each query's row over all heads, (B, 1, N, 1); 1 where all are zero."""
+    size = gradient.abs().amax(dim=(1, 3), keepdim=True)
+    return size.masked_fill(size == 0, 1.0)

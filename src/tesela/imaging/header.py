@@ -1,0 +1,100 @@
+"""Format and size of an image from its first bytes, before any decoder or allocation.
+
+JPEG's markers, PNG's IHDR and WebP's first chunk are read here, so that a decompression bomb is refused for the price of
+a few comparisons. Other formats are only recognised by their signatures, to be named in the refusal. A header that
+cannot be followed gives a size of None: the decoder then has the last word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Leading bytes of formats that people do put among their images. WebP, AVIF and HEIC need a look at byte 4 or 8.
+SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"8BPS", "PSD"),
+    (b"\x00\x00\x01\x00", "ICO"),
+)
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF"}
+#: Start-of-frame markers of JPEG; C4, C8 and CC are tables, not frames.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes say.
+
+    Attributes:
+        format: Pillow's name of the format, or None where it is unknown.
+        size: (height, width) as stored (EXIF not applied), or None where it was not found.
+    """
+
+    format: str | None
+    size: tuple[int, int] | None
+
+
+def read_header(data: bytes) -> Header:
+    """Recognise the format and find the stored size."""
+    kind = recognise(data)
+    reader = {"JPEG": _jpeg_size, "PNG": _png_size, "WEBP": _webp_size}.get(kind or "")
+    return Header(kind, reader(data) if reader else None)
+
+
+def recognise(data: bytes) -> str | None:
+    """The format's name by signature, or None."""
+    for signature, kind in SIGNATURES:
+        if data.startswith(signature):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return _BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        return None
+    return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if chunk == b"VP8 " and len(data) >= 30:
+        return int.from_bytes(data[28:30], "little") & 0x3FFF, int.from_bytes(data[26:28], "little") & 0x3FFF
+    if chunk == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Walk the marker segments up to the first frame header."""
+    at, end = 2, len(data)
+    while at + 9 <= end:
+        if data[at] != 0xFF:
+            at = data.find(b"\xff", at)
+            if at < 0:
+                return None
+            continue
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        if marker == 0xFF:
+            at += 1
+        elif marker in _BARE or marker == 0:
+            at += 2
+        elif marker in (0xD9, 0xDA):
+            return None
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

@@ -1,0 +1,70 @@
+"""Encoder block: attention and MLP, each in a residual branch (paper, equations 2 and 3).
+
+Pre-norm (the paper): z' = MSA(LN(z)) + z, then MLP(LN(z')) + z'. Post-norm (Vaswani et al. 2017): LN(z + MSA(z)), then
+LN(z' + MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole branch per image and scales the
+kept ones up, so that evaluation needs no correction.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tesela.layers.attention import Attention
+from tesela.layers.mlp import Mlp
+from tesela.layers.trace import OFF, Trace
+
+
+class DropPath(nn.Module):
+    """Sets a branch to zero for a share of the images while training; identity otherwise."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(B, ...) with whole images dropped."""
+        if not self.training or self.rate == 0.0:
+            return branch
+        keep = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return branch * (keep / (1.0 - self.rate))
+
+
+class Block(nn.Module):
+    """(B, N, D) to (B, N, D).
+
+    Args:
+        attention: the token mixer.
+        mlp: the function of each token.
+        width: D.
+        norm: ``pre`` or ``post``.
+        norm_eps: of both LayerNorms.
+        drop_path: rate of stochastic depth of both branches.
+    """
+
+    def __init__(
+        self, attention: Attention, mlp: Mlp, *, width: int, norm: str = "pre", norm_eps: float = 1e-6, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = mlp
+        self.drop_path = DropPath(drop_path)
+        self.pre_norm = norm == "pre"
+
+    def forward(self, tokens: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """Both branches in the order of the config."""
+        return trace("", self._pre(tokens, trace) if self.pre_norm else self._post(tokens, trace))
+
+    def _pre(self, tokens: Tensor, trace: Trace) -> Tensor:
+        normed = trace("norm1", self.norm1(tokens))
+        tokens = tokens + self.drop_path(self.attention(normed, trace=trace.inside("attention")))
+        normed = trace("norm2", self.norm2(tokens))
+        branch: Tensor = self.drop_path(trace("mlp", self.mlp(normed)))
+        return tokens + branch
+
+    def _post(self, tokens: Tensor, trace: Trace) -> Tensor:
+        mixed = self.attention(tokens, trace=trace.inside("attention"))
+        tokens = trace("norm1", self.norm1(tokens + self.drop_path(mixed)))
+        branch = trace("mlp", self.mlp(tokens))
+        return trace("norm2", self.norm2(tokens + self.drop_path(branch)))

@@ -1,0 +1,59 @@
+"""Weights at the start, as the paper's JAX code draws them, from a generator that can be seeded.
+
+Dense layers of the encoder: Xavier uniform, biases zero, in the MLP normal with deviation 1e-6. Patch convolution and
+hidden layer of the head: LeCun normal (truncated at two deviations). Positions: normal with deviation 0.02. Class
+token and last layer of the head: zero. LayerNorm: one and zero.
+
+Odd: the qkv projection is one matrix here and three there; each third is drawn with the fans of its own matrix. A layer
+with own weights has a method ``reset(generator)``; a network's weights are never drawn in a constructor.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, runtime_checkable
+
+from torch import Generator, Tensor, nn
+
+# Deviation of a unit normal cut at +-2: the drawn values are widened by its inverse, as in jax.nn.initializers.
+_CUT_DEVIATION = 0.87962566103423978
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A layer that draws its own weights."""
+
+    def reset(self, generator: Generator | None = None) -> None:
+        """Draw all weights that belong to this layer."""
+
+
+def initialise(model: nn.Module, generator: Generator | None = None) -> None:
+    """Draw all weights of ``model`` anew, in the order of its modules."""
+    for module in model.modules():
+        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d, nn.GroupNorm)):
+            module.reset_parameters()
+        elif isinstance(module, Resettable):
+            module.reset(generator)
+
+
+def xavier_uniform_(
+    layer: nn.Linear,
+    *,
+    generator: Generator | None = None,
+    bias_deviation: float = 0.0,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
+) -> None:
+    """Weights uniform in +-sqrt(6 / (fan_in + fan_out)), bias normal with ``bias_deviation``."""
+    bound = math.sqrt(6.0 / ((fan_in or layer.in_features) + (fan_out or layer.out_features)))
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+    if layer.bias is not None and bias_deviation:
+        nn.init.normal_(layer.bias, std=bias_deviation, generator=generator)
+    elif layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def lecun_normal_(weight: Tensor, *, generator: Generator | None = None) -> None:
+    """Truncated normal of variance 1 / fan_in, for weights (out, in, ...)."""
+    deviation = math.sqrt(1.0 / weight[0].numel()) / _CUT_DEVIATION
+    nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)

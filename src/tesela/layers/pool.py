@@ -1,0 +1,100 @@
+"""All tokens to one vector per image.
+
+``class``: the class token; with a distillation token the mean of both, so that one head sees what DeiT's two heads
+average. ``mean``: over the patches. ``sequence``: a weighted mean whose weights are a softmax of one linear map per token
+(Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to all tokens, then a residual MLP
+(multi-head attention pooling of Zhai et al. 2022, arXiv 2106.04560).
+
+Odd: prefix tokens take no part in ``mean`` and ``sequence``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tesela.layers.attention import Attending, attend
+from tesela.layers.initialise import xavier_uniform_
+from tesela.layers.mlp import Mlp
+from tesela.layers.trace import OFF, Trace
+
+
+class ClassPool(nn.Module):
+    """The class token, or the mean of the first ``tokens`` tokens."""
+
+    def __init__(self, tokens: int = 1) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
+        """(B, N, D) to (B, D)."""
+        return trace("", tokens[:, 0] if self.tokens == 1 else tokens[:, : self.tokens].mean(dim=1))
+
+
+class MeanPool(nn.Module):
+    """The mean of the patch tokens."""
+
+    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
+        """(B, N, D) to (B, D)."""
+        return trace("", tokens[:, prefix:].mean(dim=1))
+
+
+class SequencePool(nn.Module):
+    """A weighted mean of the patch tokens; the weights (B, 1, n) are traced as ``weights``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+
+    def reset(self, generator: Generator | None = None) -> None:
+        """Xavier uniform weight, bias zero."""
+        xavier_uniform_(self.score, generator=generator)
+
+    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
+        """(B, N, D) to (B, D)."""
+        patches = tokens[:, prefix:]
+        weights = trace("weights", self.score(patches).softmax(dim=1).transpose(1, 2))
+        return trace("", (weights @ patches).squeeze(1))
+
+
+class AttentionPool(Attending):
+    """A learned query over all tokens, then a residual MLP.
+
+    Args:
+        width: D.
+        heads: H.
+        hidden: hidden width of the MLP.
+        activation: of the MLP.
+        norm_eps: of the LayerNorm before the MLP.
+    """
+
+    def __init__(self, width: int, heads: int, *, hidden: int, activation: str = "gelu", norm_eps: float = 1e-6) -> None:
+        super().__init__()
+        self.heads = heads
+        self.probe = nn.Parameter(torch.empty(1, 1, width))
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width, hidden, activation=activation)
+
+    def reset(self, generator: Generator | None = None) -> None:
+        """Xavier uniform for the probe and each projection; biases zero."""
+        width = self.probe.shape[-1]
+        bound = (6.0 / (1 + width)) ** 0.5
+        nn.init.uniform_(self.probe, -bound, bound, generator=generator)
+        xavier_uniform_(self.q, generator=generator)
+        xavier_uniform_(self.kv, generator=generator, fan_out=width)
+        xavier_uniform_(self.out, generator=generator)
+
+    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
+        """(B, N, D) to (B, D)."""
+        batch, _, width = tokens.shape
+        shape = (self.heads, width // self.heads)
+        q = self.q(self.probe).expand(batch, -1, -1).unflatten(2, shape).transpose(1, 2)
+        k, v = self.kv(tokens).unflatten(2, (2, *shape)).transpose(1, 3).unbind(2)
+        result = attend(q, k, v, kernel=self.kernel)
+        trace.inside("attention").attention(q, k, v, result, scale=shape[1] ** -0.5)
+        pooled = self.out(result.transpose(1, 2).flatten(2))
+        pooled = pooled + self.mlp(self.norm(pooled))
+        return trace("", pooled.squeeze(1))

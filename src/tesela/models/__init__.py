@@ -1,0 +1,1 @@
+"""Networks and their sizes. What a model is (``config.py``, ``catalog.py``) imports without torch; what it does needs it."""

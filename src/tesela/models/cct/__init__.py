@@ -1,0 +1,1 @@
+"""Compact Convolutional Transformer (Hassani et al. 2021, arXiv 2104.05704)."""

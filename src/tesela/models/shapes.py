@@ -1,0 +1,75 @@
+"""The shape of the tensor at each step of a model, and the parameters used there: a run on the meta device, without values.
+
+Odd: a parameter belongs to the step with the longest name that begins its own name, ``blocks.3`` read as ``block03``; so
+the parameters in the table add up to all of the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tesela.layers.trace import Trace
+from tesela.models.encoder.config import EncoderConfig
+from tesela.models.factory import empty_model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One row.
+
+    Attributes:
+        name: as in the trace.
+        shape: of one image's tensor, batch first.
+        parameters: used in this step.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+def step_shapes(config: EncoderConfig, *, num_classes: int, image_size: tuple[int, int] | None = None) -> list[Step]:
+    """All steps of one image through the model, from the image to the logits.
+
+    Args:
+        config: the model.
+        num_classes: K.
+        image_size: (height, width); the config's own where None.
+
+    Raises:
+        ConfigError: the image does not fit the model.
+    """
+    model, trace = empty_model(config, num_classes=num_classes), Trace()
+    images = trace("images", torch.empty(1, config.channels, *(image_size or config.image_size), device="meta"))
+    with torch.no_grad():
+        model(images, trace=trace)
+    shapes = dict(_rows(trace))
+    counts = _parameters(model, list(shapes))
+    return [Step(name=name, shape=shape, parameters=counts[name]) for name, shape in shapes.items()]
+
+
+def _rows(trace: Trace) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The traced tensors, and before an attention's result its q, k and v together and the map that nobody stores."""
+    waiting = dict(trace.attentions)
+    for name, tensor in trace.tensors.items():
+        for layer in [layer for layer in waiting if f"{layer}.".startswith(f"{name}.")]:
+            record = waiting.pop(layer)
+            batch, heads, queries, _ = record.q.shape
+            if record.q.shape == record.k.shape:
+                yield f"{layer}.qkv", (batch, 3, *record.q.shape[1:])
+            yield f"{layer}.map", (batch, heads, queries, record.k.shape[2])
+        yield name, tuple(tensor.shape)
+
+
+def _parameters(model: nn.Module, steps: list[str]) -> dict[str, int]:
+    counts = dict.fromkeys(steps, 0)
+    for name, parameter in model.named_parameters():
+        scoped = re.sub(r"^blocks\.(\d+)", lambda found: f"block{int(found[1]):02d}", name)
+        owner = max((step for step in steps if f"{scoped}.".startswith(f"{step}.")), key=len)
+        counts[owner] += parameter.numel()
+    return counts

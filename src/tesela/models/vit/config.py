@@ -1,0 +1,81 @@
+"""Sizes of the Vision Transformer, without torch.
+
+B, L and H are Table 1 of the paper (arXiv 2010.11929), Ti and S are of arXiv 2106.10270. ``bhalf`` is the paper's "b": B
+with every width halved, that of a head too (32). The number in a name is the patch side: ``vit_s16``. ViT-Lite is of
+arXiv 2104.05704, for 32 px.
+
+Odd: ``vit_mnist_article`` is article C's network: width 100, three blocks, three heads that keep the full width, which is
+what makes 613,710 parameters. Its library twin has ordinary heads; three do not divide 100, so it has four of 25, and
+371,910 parameters, a number that does not depend on how many heads share the width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tesela.core.errors import ConfigError
+from tesela.core.registry import registered_config
+from tesela.layers.grid import Grid, patch_grid
+from tesela.models.encoder.config import EncoderConfig
+
+
+@registered_config("model", "vit", target="tesela.models.vit.network:ViT", summary="Vision Transformer on square or other patches")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViTConfig(EncoderConfig):
+    """A Vision Transformer."""
+
+    patch_size: tuple[int, int] = (16, 16)
+    """Height and width of a patch in pixels."""
+    patch_mode: Literal["linear", "conv"] = "linear"
+    """How patches are embedded: cut and multiplied, or a strided convolution; same weights, same result."""
+
+    def __post_init__(self) -> None:
+        """Check the patches, then the rest."""
+        if min(self.patch_size) < 1:
+            raise ConfigError(f"patch_size {self.patch_size} is not positive", hint="give height and width in pixels")
+        EncoderConfig.__post_init__(self)
+
+    def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
+        """Rows and columns of patches."""
+        return patch_grid(image_size or self.image_size, self.patch_size)
+
+    def stem_parameters(self) -> int:
+        """Weight and bias of the patch embedding."""
+        return (self.channels * self.patch_size[0] * self.patch_size[1] + 1) * self.width
+
+    def stem_products(self, image_size: tuple[int, int]) -> int:
+        """One product per patch."""
+        rows, columns = self.grid(image_size)
+        return rows * columns * self.channels * self.patch_size[0] * self.patch_size[1] * self.width
+
+
+Row = dict[str, Any]
+
+SIZES: dict[str, Row] = {
+    "ti": {"width": 192, "depth": 12, "heads": 3},
+    "s": {"width": 384, "depth": 12, "heads": 6},
+    "bhalf": {"width": 384, "depth": 12, "heads": 12},
+    "b": {"width": 768, "depth": 12, "heads": 12},
+    "l": {"width": 1024, "depth": 24, "heads": 16},
+    "h": {"width": 1280, "depth": 32, "heads": 16},
+}
+PATCHES = (4, 8, 14, 16, 32)
+
+_LITE: Row = {"image_size": (32, 32), "width": 256, "heads": 4, "mlp_ratio": 2.0}
+_ARTICLE: Row = {"image_size": (28, 28), "channels": 1, "patch_size": (4, 4), "width": 100, "depth": 3}
+
+COMPACT: dict[str, Row] = {
+    "vit_lite6_p4": {**_LITE, "depth": 6, "patch_size": (4, 4)},
+    "vit_lite7_p4": {**_LITE, "depth": 7, "patch_size": (4, 4)},
+    "vit_lite7_p8": {**_LITE, "depth": 7, "patch_size": (8, 8)},
+    "cvt7_p4": {**_LITE, "depth": 7, "patch_size": (4, 4), "pool": "sequence"},
+    "vit_mini_p8": {"image_size": (64, 64), "width": 192, "depth": 9, "heads": 6, "mlp_ratio": 2.0, "patch_size": (8, 8)},
+    "vit_nano": {"image_size": (8, 8), "channels": 1, "width": 64, "depth": 4, "heads": 4, "mlp_ratio": 2.0, "patch_size": (2, 2)},
+    "vit_mnist": {"image_size": (28, 28), "channels": 1, "width": 128, "depth": 6, "heads": 4, "mlp_ratio": 2.0, "patch_size": (4, 4)},
+    "vit_mnist_article": {**_ARTICLE, "heads": 3, "attention": "wide"},
+    "vit_mnist_article_twin": {**_ARTICLE, "heads": 4},
+}
+
+MODELS: dict[str, Row] = {f"vit_{size}{patch}": {**row, "patch_size": (patch, patch)} for size, row in SIZES.items() for patch in PATCHES}
+MODELS |= COMPACT

@@ -1,0 +1,151 @@
+"""Own micro-batcher: images that arrive together are computed together, in one thread, from a bounded queue.
+
+No image waits for company: while a batch is computed the next ones gather, so batches grow with the load and a lone
+request pays nothing. Admission is a counter of what is unfinished; beyond it a request is refused at once. What has
+passed its deadline or was given up by its client is never computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from tesela.serve.errors import RefusedError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Job(Generic[Item, Result]):
+    item: Item
+    deadline: float
+    answer: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Gate:
+    """Counts what is unfinished and refuses what comes on top.
+
+    Args:
+        size: most requests inside at once.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.inside = 0
+
+    def check(self) -> None:
+        """Refuse now where there is no room, before a body is read for nothing."""
+        if self.inside >= self.size:
+            raise RefusedError("overloaded")
+
+    @contextlib.contextmanager
+    def enter(self) -> Iterator[None]:
+        """Be one of the requests inside, or be refused."""
+        self.check()
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs ``compute`` over batches of what ``submit`` is given.
+
+    Args:
+        compute: a function from items to as many results, called in the batcher's own thread.
+        max_batch: most items per call.
+        on_batch: told the size of each batch.
+    """
+
+    def __init__(
+        self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int, on_batch: Callable[[int], None] = lambda size: None
+    ) -> None:
+        self._compute = compute
+        self._max_batch = max_batch
+        self._on_batch = on_batch
+        self._jobs: asyncio.Queue[_Job[Item, Result]] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tesela-batch")
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        """Items that no batch has taken yet."""
+        return self._jobs.qsize()
+
+    def start(self) -> None:
+        """Begin to work; call it inside the event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def submit(self, item: Item, *, deadline: float) -> Result:
+        """The result for one item.
+
+        Args:
+            item: what to compute.
+            deadline: reading of ``time.monotonic`` after which it is refused instead.
+        """
+        if self._stopping or self._task is None:
+            raise RefusedError("stopping")
+        job: _Job[Item, Result] = _Job(item, deadline)
+        self._jobs.put_nowait(job)
+        return await job.answer
+
+    async def stop(self) -> None:
+        """Take nothing new, finish what was taken, end the thread."""
+        self._stopping = True
+        while self._jobs.qsize() and self._task is not None and not self._task.done():
+            await asyncio.sleep(0.005)
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._thread.shutdown(wait=True)
+
+    async def _run(self) -> None:
+        while True:
+            jobs = self._due([await self._jobs.get()])
+            while len(jobs) < self._max_batch and self._jobs.qsize():
+                jobs += self._due([self._jobs.get_nowait()])
+            if jobs:
+                await self._answer(jobs)
+
+    def _due(self, jobs: list[_Job[Item, Result]]) -> list[_Job[Item, Result]]:
+        """Those that still want an answer; the late ones get their refusal."""
+        kept = []
+        for job in jobs:
+            if job.answer.done():
+                continue
+            if time.monotonic() > job.deadline:
+                job.answer.set_exception(RefusedError("deadline"))
+            else:
+                kept.append(job)
+        return kept
+
+    async def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
+        self._on_batch(len(jobs))
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, [job.item for job in jobs])
+        try:
+            results = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            results = await work  # stopping: the batch that runs is still answered
+            self._hand_out(jobs, results)
+            raise
+        except Exception as error:
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+            return
+        self._hand_out(jobs, results)
+
+    @staticmethod
+    def _hand_out(jobs: list[_Job[Item, Result]], results: Sequence[Result]) -> None:
+        for job, result in zip(jobs, results, strict=True):
+            if not job.answer.done():
+                job.answer.set_result(result)

@@ -1,0 +1,40 @@
+"""What the server allows: sizes, queue, deadline, keys. Every limit has a value that is safe without being set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tesela.core.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """Limits of one application."""
+
+    max_bytes: int = 20 * 1024 * 1024
+    """Most bytes of a request's body; counted while it arrives."""
+    max_pixels: int = 40_000_000
+    """Most pixels of an image, checked before it is decoded."""
+    max_batch: int = 16
+    """Most images that the model computes at once."""
+    queue: int = 64
+    """Most images that are being worked on or wait; what comes on top is refused with 503."""
+    explain_queue: int = 4
+    """The same for explanations, which cost several times a classification."""
+    deadline: float = 20.0
+    """Seconds after which a waiting request is refused instead of computed."""
+    body_seconds: float = 30.0
+    """Seconds within which a body must have arrived."""
+    api_keys: tuple[str, ...] = ()
+    """Keys that clients must send; none means open to everybody who reaches the address."""
+    hosts: tuple[str, ...] = ()
+    """Host names that requests may name; empty means any. On loopback this keeps foreign web pages out (DNS rebinding)."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "max_batch", "queue", "explain_queue"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}", hint="leave it out for the usual value")
+        if self.deadline <= 0 or self.body_seconds <= 0:
+            raise ConfigError("deadline and body_seconds must be above 0", hint="leave them out for the usual values")
+        if any(len(key) < 8 for key in self.api_keys):
+            raise ConfigError("an API key needs 8 characters or more", hint="make one with: openssl rand -hex 16")

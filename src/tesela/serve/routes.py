@@ -1,0 +1,115 @@
+"""The endpoints: what they take, what they answer. Models were loaded at the start; no request can load another.
+
+Image endpoints read the body themselves (``limits``), so that it is counted while it arrives.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from tesela.runtime.results import Score
+from tesela.serve.config import ServeConfig
+from tesela.serve.errors import RefusedError
+from tesela.serve.limits import read_image
+from tesela.serve.metrics import ServerMetrics
+from tesela.serve.page import page_files
+from tesela.serve.schema import IMAGE_BODY, ClassifyBody, ExplainBody, ModelsBody, StatusBody, refusals
+from tesela.serve.served import ServedModel
+
+ModelName = Annotated[str | None, Query(max_length=200, description="Which model; the first one where none is named.")]
+Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list.")]
+Target = Annotated[str | None, Query(max_length=200, description="A class by name or number; the predicted one where none is named.")]
+Method = Annotated[str, Query(pattern="^(auto|rollout|gradient_rollout)$", description="How the map is computed.")]
+
+
+def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRouter:
+    """``/v1``: classify, explain, list."""
+    router = APIRouter(prefix="/v1")
+
+    def find(name: str | None) -> ServedModel:
+        if name is None:
+            return next(iter(models.values()))
+        if name not in models:
+            raise RefusedError("unknown_model")
+        return models[name]
+
+    @router.post("/classify", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ClassifyBody)
+    async def classify(request: Request, model: ModelName = None, top: Top = 5) -> Any:
+        """The most probable classes of an image, sent as the body or as a form's file."""
+        served = find(model)
+        served.gate.check()
+        scores = await served.classify(await read_image(request, config), top=top)
+        return {"model": served.name, **score_body(scores[0]), "top": [score_body(score) for score in scores]}
+
+    @router.post("/explain", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ExplainBody)
+    async def explain(request: Request, model: ModelName = None, target: Target = None, method: Method = "auto", top: Top = 5) -> Any:
+        """Where in an image the evidence for a class lies."""
+        served = find(model)
+        served.explain_gate.check()
+        found = await served.explain(await read_image(request, config), target=target, method=method, top=top)
+        return {
+            "model": served.name,
+            "method": found.method,
+            "target": score_body(found.target),
+            "grid": found.grid,
+            "tokens": found.tokens,
+            "prefix_mass": found.prefix_mass,
+            "width": found.width,
+            "height": found.height,
+            "heatmap": base64.b64encode(found.heatmap).decode("ascii"),
+            "top": [score_body(score) for score in found.scores],
+        }
+
+    @router.get("/models", responses=refusals(), response_model=ModelsBody)
+    async def list_models() -> Any:
+        """The served models with their classes."""
+        return {"models": [served.describe() for served in models.values()]}
+
+    return router
+
+
+def state_routes(metrics: ServerMetrics, ready: dict[str, bool]) -> APIRouter:
+    """Health and counters."""
+    router = APIRouter()
+
+    @router.get("/healthz", responses=refusals(), response_model=StatusBody)
+    async def healthz() -> Any:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", responses=refusals(), response_model=StatusBody)
+    async def readyz() -> Any:
+        """The models are loaded and requests are taken."""
+        if not ready["ready"]:
+            raise RefusedError("stopping")
+        return {"status": "ready"}
+
+    @router.get("/metrics", responses=refusals(), response_class=Response)
+    async def read_metrics() -> Response:
+        """Counters in Prometheus' text form."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def page_routes() -> APIRouter:
+    """The page and its parts, from memory: their addresses are a closed list."""
+    router = APIRouter(include_in_schema=False)
+
+    def add(path: str, kind: str, content: bytes) -> None:
+        async def part() -> Response:
+            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+        router.add_api_route(path, part, methods=["GET", "HEAD"], response_class=Response)
+
+    for path, (kind, content) in page_files().items():
+        add(path, kind, content)
+    return router
+
+
+def score_body(score: Score) -> dict[str, Any]:
+    """A score as JSON."""
+    return {"label": score.label, "index": score.index, "probability": score.probability}

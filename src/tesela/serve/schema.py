@@ -1,0 +1,106 @@
+"""The shapes of what the API answers, as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from tesela.serve.errors import REFUSALS
+
+
+class ErrorBody(BaseModel):
+    """Any refusal: a code from a closed list, what is wrong, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class ScoreBody(BaseModel):
+    """One class with its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class ClassifyBody(BaseModel):
+    """The most probable classes of an image."""
+
+    model: str
+    label: str
+    index: int
+    probability: float
+    top: list[ScoreBody]
+
+
+class ExplainBody(BaseModel):
+    """Where in the image the evidence for a class lies.
+
+    ``heatmap`` is a PNG (base64) of the image's size, shrunk to 1,024 pixels at most, transparent where nothing spoke for the class;
+    ``tokens`` is the same per patch, rows of ``grid`` from top to bottom, between 0 and 1.
+    """
+
+    model: str
+    method: str
+    target: ScoreBody
+    grid: tuple[int, int]
+    tokens: list[list[float]]
+    prefix_mass: float | None
+    width: int
+    height: int
+    heatmap: str
+    top: list[ScoreBody]
+
+
+class ModelBody(BaseModel):
+    """A served model."""
+
+    name: str
+    architecture: str
+    backend: str
+    labels: list[str]
+    height: int
+    width: int
+    channels: int
+    explainable: bool
+    license: str
+
+
+class ModelsBody(BaseModel):
+    """All served models; the first one answers where none is named."""
+
+    models: list[ModelBody]
+
+
+class StatusBody(BaseModel):
+    """Health."""
+
+    status: str
+
+
+#: The request body of the image endpoints, for the OpenAPI document; ``limits.read_image`` reads it.
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
+            },
+            **{
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+            },
+        },
+    }
+}
+
+
+def refusals(*, without: tuple[int, ...] = ()) -> dict[int | str, dict[str, Any]]:
+    """The documented refusals of an endpoint: every status of the list, with the codes it stands for."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({refusal.status for refusal in REFUSALS.values()} - set(without)):
+        codes = ", ".join(code for code, refusal in REFUSALS.items() if refusal.status == status)
+        found[status] = {"model": ErrorBody, "description": f"One of: {codes}"}
+    return found

@@ -1,0 +1,155 @@
+"""A model as the server holds it: loaded once, with its queue, its threads and, where torch is there, its explainer.
+
+Decoding runs in a small pool, the network in the batcher's own thread, explanations in a third place, so that none of
+them holds up the event loop or another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tesela.core.errors import ImageError, UsageError
+from tesela.imaging.decode import DecodeLimits
+from tesela.runtime.backends.base import usable
+from tesela.runtime.predictor import Predictor
+from tesela.runtime.results import Score, ranked
+from tesela.serve.batching import Batcher, Gate
+from tesela.serve.config import ServeConfig
+from tesela.serve.errors import RefusedError, image_code
+from tesela.serve.explaining import Explained, explain_image
+from tesela.serve.metrics import ServerMetrics
+
+Result = TypeVar("Result")
+
+
+class ServedModel:
+    """One model behind the API.
+
+    Args:
+        name: what clients call it.
+        predictor: the loaded bundle.
+        config: the limits.
+        metrics: where batches are counted.
+    """
+
+    def __init__(self, name: str, predictor: Predictor, *, config: ServeConfig, metrics: ServerMetrics) -> None:
+        self.name = name
+        self.predictor = predictor
+        self.network = network_of(predictor)
+        self.gate = Gate(config.queue)
+        self.explain_gate = Gate(config.explain_queue)
+        self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float64]] = Batcher(
+            self._compute, max_batch=config.max_batch, on_batch=metrics.batches.labels(name).observe
+        )
+        self._limits = DecodeLimits(max_pixels=config.max_pixels, max_bytes=config.max_bytes)
+        self._seconds = config.deadline
+        self._decoding = ThreadPoolExecutor(2, thread_name_prefix="tesela-decode")
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="tesela-explain")
+        metrics.waiting.labels(name).set_function(lambda: self.batcher.waiting)
+
+    async def classify(self, data: bytes, *, top: int) -> tuple[Score, ...]:
+        """The most probable classes of an encoded image."""
+        deadline = time.monotonic() + self._seconds
+        with self.gate.enter():
+            pixels = await self._in_time(self._decoding, deadline, lambda: self.predictor.prepare(data, limits=self._limits))
+            row = await self.batcher.submit(pixels, deadline=deadline)
+        return ranked(row, self.predictor.info.labels, top=top)
+
+    async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> Explained:
+        """The heat map of an encoded image for a class, by name or number; the predicted one where ``target`` is None."""
+        if self.network is None:
+            raise RefusedError("explain_unavailable")
+        index = class_index(target, self.predictor.info.labels)
+        deadline = time.monotonic() + self._seconds
+        with self.explain_gate.enter():
+            return await self._in_time(
+                self._explaining,
+                deadline,
+                lambda: explain_image(self.network, self.predictor, data, limits=self._limits, target=index, method=method, top=top),
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The model for ``GET /v1/models``."""
+        info = self.predictor.info
+        return {
+            "name": self.name,
+            "architecture": info.architecture,
+            "backend": self.predictor.backend.name,
+            "labels": list(info.labels),
+            "height": info.image.height,
+            "width": info.image.width,
+            "channels": info.image.channels,
+            "explainable": self.network is not None,
+            "license": info.license or "unknown",
+        }
+
+    def start(self) -> None:
+        """Begin to work; call it inside the event loop."""
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        """Finish what was accepted and end the threads."""
+        await self.batcher.stop()
+        self._decoding.shutdown(wait=True)
+        self._explaining.shutdown(wait=True)
+
+    def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+        return list(self.predictor.probabilities(images))
+
+    async def _in_time(self, pool: ThreadPoolExecutor, deadline: float, call: Callable[[], Result]) -> Result:
+        """Run ``call`` in a pool, unless its deadline has passed when its turn comes."""
+
+        def run() -> Result:
+            if time.monotonic() > deadline:
+                raise RefusedError("deadline")
+            return call()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, run)
+        except ImageError as error:
+            raise RefusedError(image_code(error)) from None
+
+
+def network_of(predictor: Predictor) -> Any:
+    """The torch network for explanations: the predictor's own, else a second one from the same bundle; None where there is none."""
+    if predictor.backend.name == "torch":
+        return predictor.backend.model  # type: ignore[attr-defined]
+    if "torch" not in usable(predictor.bundle):
+        return None
+    return Predictor(predictor.bundle, backend="torch").backend.model  # type: ignore[attr-defined]
+
+
+def class_index(target: str | None, labels: Sequence[str]) -> int | None:
+    """The number of a class that is given by name or, failing that, by number.
+
+    Raises:
+        RefusedError: no class has that name or number.
+    """
+    if target is None:
+        return None
+    if target in labels:
+        return list(labels).index(target)
+    if target.isdecimal() and len(target) < 9 and int(target) < len(labels):
+        return int(target)
+    raise RefusedError("unknown_class")
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names with ``-2``, ``-3`` ... behind those that were there before."""
+    found: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in found:
+            number += 1
+            candidate = f"{name}-{number}"
+        found.append(candidate)
+    if not found:
+        raise UsageError("no model was given", hint="name a run or a bundle")
+    return found

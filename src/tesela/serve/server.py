@@ -1,0 +1,90 @@
+"""Listen on an address until a signal comes, then finish what was accepted and leave with exit code 0.
+
+Odd: uvicorn raises the signal again after it has drained, so that a process dies of it; handlers of our own are in place
+before, which makes a stop that was asked for a success.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from tesela.core.errors import UsageError
+
+#: Seconds that open requests get to finish after a signal.
+DRAIN_SECONDS = 30
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens on the address; port 0 takes a free one.
+
+    Raises:
+        UsageError: the address is taken, unknown or not allowed.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot listen on {host} port {port}: {reason}", hint="choose another --port (0 takes a free one)") from error
+    return listening
+
+
+def listen(app: ASGIApp, listening: socket.socket, *, on_start: Callable[[str], None]) -> None:
+    """Serve ``app`` until SIGINT or SIGTERM.
+
+    Args:
+        app: the application.
+        listening: a bound socket.
+        on_start: told the address once requests are taken.
+    """
+    logging.getLogger("tesela.serve").addHandler(logging.StreamHandler())
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        h11_max_incomplete_event_size=32 * 1024,
+        ws="none",
+    )
+    server = _Announcing(config, on_start=lambda: on_start(address_of(listening)))
+    before = [(number, signal.signal(number, _leave_quietly)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+        listening.close()
+
+
+def address_of(listening: socket.socket) -> str:
+    """The URL of a bound socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Announcing(uvicorn.Server):
+    """Calls back when it has started."""
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+
+def _leave_quietly(number: int, frame: FrameType | None) -> None:
+    """Do nothing: uvicorn has stopped already when this runs."""

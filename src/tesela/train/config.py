@@ -1,0 +1,149 @@
+"""What a training run can be told. Free of torch, so that the command line can show every field at once.
+
+Each part is the configuration of the component that uses it. Odd: ``epochs`` and ``minutes`` exclude one another; where they come from
+different layers (a recipe and the command line), the later layer wins, which ``layered`` sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tesela.core.config import Tree, build, leaves, nest, to_mapping
+from tesela.core.errors import ConfigError
+from tesela.data.config import AugmentConfig, DataConfig
+from tesela.train.ema import EmaConfig
+from tesela.train.optim import OptimConfig
+from tesela.train.schedule import ScheduleConfig
+
+#: Fields that may change between a run and its resumption without changing a bit of the result.
+FREE = frozenset({"out", "data.workers", "data.cache", "checkpoint_seconds", "checkpoint_steps", "tensorboard", "report"})
+DEFAULT_EPOCHS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A whole training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    net: dict[str, Any] = field(default_factory=dict)
+    """Overrides of the model's own configuration, such as --net.depth 6; see: tesela models show NAME."""
+    model: str = "auto"
+    """Name from `tesela models`; auto takes a compact one for small images and a ViT-S/16 for large ones."""
+    from_: str | None = None
+    """Run or bundle whose weights are the start; its head is replaced where the classes differ."""
+    task: Literal["auto", "classify"] = "auto"
+    """What is learnt; auto reads it off the data."""
+    recipe: str | None = None
+    """Named full configuration that the other options override."""
+    epochs: int | None = None
+    """Passes over the training images (20 where neither epochs nor minutes is given)."""
+    minutes: float | None = None
+    """Time budget for everything, the final evaluation included; the schedule is fitted to it."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Images per batch; auto goes by the number of images and the free memory."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before each step."""
+    seed: int = 0
+    """Everything random is a function of it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the matrix products; auto measures a few steps."""
+    attention: Literal["auto", "fused", "matmul"] = "auto"
+    """Attention kernel; auto measures a few steps."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over all classes."""
+    clip_norm: float = 1.0
+    """Longest gradient; 0 turns clipping off."""
+    patience: int = 0
+    """Stop after this many epochs without a better validation score and keep the best weights; 0 turns it off."""
+    image_size: int | tuple[int, int] | None = None
+    """Side, or height,width, of the model's view; by default the images' own size where small, else the model's."""
+    resize: Literal["auto", "squash", "crop", "pad"] = "auto"
+    """How an image is fitted to that size; auto crops the middle of photographs and squashes images that nearly fit."""
+    normalize: Literal["data", "half", "imagenet", "none"] = "data"
+    """Mean and deviation: of the training images, 0.5, ImageNet's, or none."""
+    out: str | None = None
+    """Folder of the run; by default a new one below runs/."""
+    checkpoint_seconds: float = 60.0
+    """Save at least this often (and at the end of each epoch)."""
+    checkpoint_steps: int = 0
+    """Save every so many steps as well; 0 turns it off."""
+    log_steps: int = 10
+    """Steps between two rows of metrics.jsonl."""
+    threads: int = 0
+    """Threads for computing; 0 takes PyTorch's choice. A resumed run keeps the number, because sums depend on it."""
+    tensorboard: bool = True
+    """Write TensorBoard's files too, where it is installed."""
+    report: bool = True
+    """Write report.html at the end."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.minutes is not None:
+            raise ConfigError("epochs and minutes exclude one another", hint="give one of them")
+        for name in ("epochs", "minutes", "accumulate", "log_steps"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0, not {value}", hint="give a larger number")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {self.batch_size}", hint="give a number of images, or auto")
+        for name in ("clip_norm", "patience", "checkpoint_seconds", "checkpoint_steps", "threads", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} cannot be {getattr(self, name)}", hint="give 0 or more")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"label_smoothing must lie in 0..1, not {self.label_smoothing}", hint="0.1 is usual")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ConfigError("fp16 needs a GPU", hint="use --precision bf16 or fp32 on a CPU")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) asked for."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+def layered(*layers: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of several mappings, the later ones over the earlier.
+
+    Raises:
+        ConfigError: unknown keys, wrong types, values out of range.
+    """
+    return build(TrainConfig, *untangled(*layers))
+
+
+def untangled(*layers: Mapping[str, Any]) -> list[Tree]:
+    """The layers with ``epochs`` or ``minutes`` taken back wherever a later layer sets the other one."""
+    trees = [_renamed(nest(layer)) for layer in layers]
+    for place, tree in enumerate(trees):
+        for mine, other in (("epochs", "minutes"), ("minutes", "epochs")):
+            if tree.get(mine) is not None and tree.get(other) is None:
+                for earlier in trees[:place]:
+                    earlier.pop(other, None)
+    return trees
+
+
+def _renamed(tree: Tree) -> Tree:
+    """``from`` is a word of Python; the field is called ``from_``."""
+    return {("from_" if key == "from" else key): value for key, value in tree.items()}
+
+
+def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields that differ and matter for the result: dotted name to (old, new)."""
+    before, after = _flat(old), _flat(new)
+    return {name: (before[name], after[name]) for name in before if name not in FREE and before[name] != after[name]}
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    tree = to_mapping(config)
+    flat: dict[str, Any] = {}
+    for leaf in leaves(TrainConfig):
+        value: Any = tree
+        for part in leaf.name.split("."):
+            value = value[part]
+        flat[leaf.name] = value
+    return flat

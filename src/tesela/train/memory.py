@@ -1,0 +1,57 @@
+"""How much memory a training needs, and the batch size that fits.
+
+The activations of one image are counted, not guessed: autograd tells each tensor it keeps for the backward pass. The batch is the
+largest power of two that gives about forty steps per epoch, between 32 and 256, and takes at most half of the free memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tesela.objectives.base import Objective
+
+SMALLEST, LARGEST, STEPS_PER_EPOCH = 32, 256, 40
+
+
+def activation_bytes(model: nn.Module, objective: Objective, images: Tensor, targets: Tensor) -> int:
+    """Bytes that autograd keeps per image for the backward pass in fp32."""
+    seen: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = objective.loss(model, images, targets)
+    del loss
+    return sum(seen.values()) // max(len(images), 1)
+
+
+def weight_bytes(model: nn.Module, *, ema: bool) -> int:
+    """Bytes of weights, gradients, two moments and the average."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return size * (5 if ema else 4)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be used on the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def automatic_batch(images: int, *, per_image: int, free: int) -> int:
+    """A batch size for a training set of ``images``."""
+    wanted = max(SMALLEST, min(LARGEST, _power_of_two(images // STEPS_PER_EPOCH)))
+    fitting = _power_of_two(int(0.5 * free / max(per_image, 1)))
+    return max(1, min(wanted, fitting, images))
+
+
+def _power_of_two(value: int) -> int:
+    return 1 << max(0, value.bit_length() - 1)

@@ -1,0 +1,227 @@
+"""From a configuration to the things a run needs: the image spec, the model, the device.
+
+What is left open is read off the data: the size and the channels of the images, their mean and deviation. Everything here is a function of
+the configuration and the data, so that a resumed run arrives at the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from tesela.core.errors import ConfigError, DataError, ImageError
+from tesela.imaging.spec import ImageSpec
+from tesela.models import catalog
+from tesela.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from tesela.data.source import Items, Source
+
+SMALL = 96
+LOOKED_AT, MEASURED = 32, 1024
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: With --model auto: the first whose patches divide images of up to so many pixels.
+AUTOMATIC = ((12, ("vit_nano",)), (36, ("cct_6_3x1_32", "vit_mnist", "vit_lite7_p4")), (SMALL, ("vit_mini_p8", "vit_lite7_p4")))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looks:
+    """What a few images look like.
+
+    Attributes:
+        size: (height, width) where all that were looked at agree, else None.
+        channels: 1 where the source is grey, else 3.
+    """
+
+    size: tuple[int, int] | None
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """The model at step 0.
+
+    Attributes:
+        model: with its initial weights, on the CPU.
+        name: of ``tesela models``.
+        spec: what it expects of an image.
+        origin: the bundle it started from, or None.
+        license: of the weights it started from.
+    """
+
+    model: nn.Module
+    name: str
+    spec: ImageSpec
+    origin: str | None = None
+    license: str = "unknown"
+
+
+def look(items: Items, channels: int) -> Looks:
+    """Look at a few images, evenly spread.
+
+    Raises:
+        DataError: not one of them can be read.
+    """
+    shapes = [image.shape for image in _some(items, LOOKED_AT, channels)]
+    if not shapes:
+        raise DataError("not one training image can be read", hint="see: tesela data check")
+    sizes = {shape[:2] for shape in shapes}
+    return Looks(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
+
+
+def start(config: TrainConfig, source: Source) -> Start:
+    """The model and its image spec for a run's data.
+
+    Raises:
+        ConfigError: the model, its overrides and the images do not fit together.
+        WeightsError: the bundle to start from is broken.
+    """
+    if config.from_ is not None:
+        return _from_bundle(config, source)
+    looks = look(source.splits["train"], source.channels)
+    name, size = choose_model(config, looks)
+    from tesela.models.factory import create_model
+
+    model = create_model(name, num_classes=len(source.labels), image_size=size, channels=looks.channels, seed=config.seed, **config.net)
+    height, width = model.config.image_size
+    plain = ImageSpec(
+        height=height,
+        width=width,
+        channels=looks.channels,
+        mean=(0.0,) * looks.channels,
+        std=(1.0,) * looks.channels,
+        resize=_resize(config, looks, (height, width)),
+    )
+    mean, std = normalisation(config.normalize, source.splits["train"], plain)
+    return Start(model=model, name=name, spec=dataclasses.replace(plain, mean=mean, std=std))
+
+
+def choose_model(config: TrainConfig, looks: Looks) -> tuple[str, tuple[int, int]]:
+    """Name and image size: as asked for, else by the images' own size.
+
+    Small images keep their size where the model is a compact one and its patches divide them; all others take the model's.
+    """
+    native = looks.size if looks.size is not None and max(looks.size) <= SMALL else None
+    names = [config.model] if config.model != "auto" else _automatic(config.size or native)
+    for name in names:
+        own = catalog.find(name).config.image_size
+        size = config.size or (native if native is not None and max(own) <= SMALL else None)
+        if size is None or _fits(name, size, config, looks):
+            return name, size or own
+    if config.size is None:
+        return names[-1], catalog.find(names[-1]).config.image_size
+    return names[-1], config.size  # creating the model says what does not fit
+
+
+def _automatic(size: tuple[int, int] | None) -> list[str]:
+    if size is None or max(size) > SMALL:
+        return ["vit_s16"]
+    names = next(names for limit, names in AUTOMATIC if max(size) <= limit)
+    return [name for name in names if name in catalog.names()]
+
+
+def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: Looks) -> bool:
+    try:
+        catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
+    except ConfigError:
+        return False
+    return True
+
+
+def _resize(config: TrainConfig, looks: Looks, size: tuple[int, int]) -> Literal["squash", "crop", "pad"]:
+    if config.resize != "auto":
+        return config.resize
+    return "squash" if looks.size is not None and max(looks.size) <= SMALL else "crop" if max(size) > SMALL else "squash"
+
+
+def normalisation(kind: str, items: Items, plain: ImageSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel in units of 0..1.
+
+    Args:
+        kind: data, half, imagenet or none.
+        items: the training split.
+        plain: the spec without normalisation.
+    """
+    channels = plain.channels
+    if kind == "imagenet":
+        return (IMAGENET[0], IMAGENET[1]) if channels == 3 else ((0.449,), (0.226,))
+    if kind == "half":
+        return (0.5,) * channels, (0.5,) * channels
+    if kind == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    from tesela.imaging.preprocess import fit
+
+    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+    for image in _some(items, MEASURED, channels):
+        pixels = fit(image, plain).reshape(-1, channels).astype(np.float64) / 255
+        count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+    return tuple(round(float(value), 4) for value in mean), tuple(max(0.01, round(float(value), 4)) for value in std)
+
+
+def _some(items: Items, most: int, channels: int) -> Iterator[Any]:
+    """Up to ``most`` images that can be read, evenly spread over the split."""
+    for index in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)):
+        with contextlib.suppress(ImageError):
+            yield items.read(int(index), channels=channels)
+
+
+def _from_bundle(config: TrainConfig, source: Source) -> Start:
+    from tesela.models.bundle import load_bundle, locate_bundle
+
+    if config.net:
+        raise ConfigError("net overrides cannot change a model that is loaded", hint="drop --net..., or train without --from")
+    path = locate_bundle(Path(str(config.from_)))
+    model, info = load_bundle(path)
+    if config.size is not None and config.size != info.image.size:
+        height, width = info.image.size
+        raise ConfigError(f"the model of {path} sees images of {height}x{width}", hint="drop --image-size, or train without --from")
+    if list(info.labels) != list(source.labels):
+        model.reset_head(len(source.labels))
+    return Start(model=model, name=info.name, spec=info.image, origin=str(config.from_), license=info.license)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto takes a GPU where there is one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if (name == "cuda" and not cuda) or (name == "mps" and not mps):
+        raise ConfigError(f"there is no {name} device here", hint="use --device auto; see: tesela doctor")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def exact_arithmetic(device: torch.device, threads: int) -> Iterator[int]:
+    """Fixed threads and deterministic kernels while the block runs; gives the number of threads.
+
+    Args:
+        device: only a CPU is made deterministic by force; on a GPU that would cost speed.
+        threads: 0 keeps PyTorch's choice.
+    """
+    before, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    if threads:
+        torch.set_num_threads(threads)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(was)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
