@@ -6,6 +6,7 @@ Slow and plain on purpose, and without a line of tesela: the tests compare ``tes
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,11 @@ def attention(q: Array, k: Array, scale: float) -> Array:
 
 def fused(heads: Array, how: str) -> Array:
     """(heads, N, N) -> (N, N)."""
-    result: Array = {"mean": np.mean, "max": np.max, "min": np.min}[how](heads, axis=0)
+    result: Array = heads.mean(axis=0)
+    if how == "max":
+        result = heads.max(axis=0)
+    elif how == "min":
+        result = heads.min(axis=0)
     return result
 
 
@@ -69,9 +74,9 @@ def product(matrices: list[Array]) -> Array:
     return result
 
 
-def rollout(layers: list[Array], start: Array, **options: object) -> Array:
+def rollout(layers: list[Array], start: Array, **options: Any) -> Array:
     """``start`` (N,) times the product of all layers' W; ``layers`` from first to last, each (heads, N, N)."""
-    result: Array = start @ product([mixing(heads, **options) for heads in layers])  # type: ignore[arg-type]
+    result: Array = start @ product([mixing(heads, **options) for heads in layers])
     return result
 
 

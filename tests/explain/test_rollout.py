@@ -10,13 +10,13 @@ import os
 import numpy as np
 import pytest
 import torch
+from tests.explain import oracle
 from torch import Tensor
 
 from tesela.core.errors import ConfigError
 from tesela.explain.capture import attention_rows
-from tesela.explain.rollout import Rows, RolloutOptions, discard_smallest, roll, step
+from tesela.explain.rollout import RolloutOptions, Rows, discard_smallest, roll, step
 from tesela.layers.trace import AttentionRecord
-from tests.explain import oracle
 
 CASES = int(os.environ.get("TESELA_ROLLOUT_CASES", "2000"))
 PARTS = 8
@@ -66,9 +66,14 @@ def test_equals_the_oracle_from_queries_and_keys(part: int) -> None:
             maps = [oracle.attention(q[i, image].double().numpy(), k[i, image].double().numpy(), width**-0.5) for i in range(layers)]
             for one in range(2):
                 expected = oracle.rollout(
-                    maps, start[image, one].numpy(), how=options.head_fusion, share=options.discard, residual=options.residual, prefix=prefix,
+                    maps,
+                    start[image, one].numpy(),
+                    how=options.head_fusion,
+                    share=options.discard,
+                    residual=options.residual,
+                    prefix=prefix,
                     literature=options.literature,
-                )  # fmt: skip
+                )
                 worst = max(worst, float(np.abs(ours[image, one] - expected).max()))
                 if one == 0 and case % 4:
                     break
@@ -177,7 +182,12 @@ def test_defect_discard_is_per_row_and_leaves_the_class_row_its_entries() -> Non
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"head_fusion": "median"}, "head_fusion"), ({"discard": 1.0}, "discard"), ({"discard": -0.1}, "discard"), ({"residual": 1.5}, "residual")],
+    [
+        ({"head_fusion": "median"}, "head_fusion"),
+        ({"discard": 1.0}, "discard"),
+        ({"discard": -0.1}, "discard"),
+        ({"residual": 1.5}, "residual"),
+    ],
 )
 def test_refused_options_name_the_field(options: dict[str, object], word: str) -> None:
     """A field out of range is a configuration error that names it."""

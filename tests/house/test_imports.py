@@ -60,7 +60,9 @@ def test_help_and_list_of_models_are_quick() -> None:
         subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=ROOT)
         return time.perf_counter() - started
 
-    pairs = [(seconds("-c", "import rich.table, numpy"), seconds("-m", "tesela", *words)) for words in (["--help"], ["models"]) for _ in range(5)]
+    pairs = [
+        (seconds("-c", "import rich.table, numpy"), seconds("-m", "tesela", *words)) for words in (["--help"], ["models"]) for _ in range(5)
+    ]
     unit = statistics.median(pair[0] for pair in pairs)
     assert statistics.median(pair[1] for pair in pairs) <= 4 * unit
 

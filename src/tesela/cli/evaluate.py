@@ -16,7 +16,7 @@ def evaluate(
     split: str = "test",
     top: int = 5,
     batch_size: Annotated[int, Parameter(name=["--batch-size", "--batch"])] = 256,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     json: bool = False,
 ) -> None:
@@ -30,10 +30,12 @@ def evaluate(
         split: train, val or test.
         top: The k of top-k accuracy.
         batch_size: Images at a time; changes only the speed.
-        precision: Number format of the matrix products.
+        precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
         json: Print one JSON object as the last line.
     """
+    from pathlib import Path
+
     from tesela.cli import output
     from tesela.core.errors import UsageError
     from tesela.core.progress import stderr_console
@@ -47,8 +49,7 @@ def evaluate(
     scores = evaluate_run(
         run, data=data, split=split, top=top, batch_size=batch_size, precision=precision, device=device, console=stderr_console()
     )
-    own = scores["folder"] is not None and data is None and split == "test"
-    report = write_report(run) if own else None
+    report = write_report(run) if scores["folder"] == Path(run) else None
     show(scores, top=top)
     if scores["folder"] is not None:
         output.say(f"kept in {scores['folder']}" + (f", shown in {report}" if report else ""))

@@ -63,6 +63,7 @@ def make_app() -> App:
         help="Vision Transformers from a folder of images to a trained, measured, explained, small, fast and served model.",
         version=f"tesela {tesela.__version__}",
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,
         help_epilogue="Every verb takes --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 interrupted and resumable.",
     )
     groups = {title: Group(title, sort_key=place) for place, title in enumerate(dict.fromkeys(group for _, _, group in VERBS))}

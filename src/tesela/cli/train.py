@@ -8,6 +8,7 @@ configuration, so that a wrong value or name gives the same error however it was
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ from cyclopts import Group, Parameter
 from tesela.cli.output import result as print_result
 from tesela.cli.output import say, use_json
 from tesela.core.config import Leaf, leaves, read_yaml
-from tesela.core.errors import ConfigError, TeselaError, UsageError, suggestion
+from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
 from tesela.train.config import TrainConfig, layered
 
@@ -165,14 +166,22 @@ def signature() -> inspect.Signature:
 
 def _keyword(leaf: Leaf) -> inspect.Parameter:
     section, _, field = leaf.name.rpartition(".")
-    name = flag_name(leaf.name)
-    names = tuple(dict.fromkeys((f"--{name}", f"--{leaf.name.rstrip('_')}")))
     group = Group(GROUPS[section], sort_key=list(GROUPS).index(section) + 1) if section else Group("Run", sort_key=0)
-    text = f"{leaf.help} [default: {_shown(leaf.default)}]"
     boolean = leaf.type is bool
-    negative = tuple(f"--{section}{'.' if section else ''}no-{flag_name(field)}" for _ in range(1)) if boolean else ()
-    parameter = Parameter(name=names, help=text, group=group, show_default=False, negative=negative)
+    parameter = Parameter(
+        name=f"--{flag_name(leaf.name)}",
+        help=f"{leaf.help} {choices(leaf.type)}[default: {_shown(leaf.default)}]",
+        group=group,
+        show_default=False,
+        negative=f"--{section}{'.' if section else ''}no-{flag_name(field)}" if boolean else "",
+    )
     return _switch(leaf.name.replace(".", "__"), (bool if boolean else str) | None, None, parameter)
+
+
+def choices(kind: Any) -> str:
+    """The words that a field takes, where there is a closed list of several."""
+    found = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+    return f"[choices: {', '.join(str(word) for word in found)}] " if len(found) > 1 else ""
 
 
 def _switch(name: str, kind: Any, default: Any, parameter: Parameter) -> inspect.Parameter:
@@ -187,5 +196,3 @@ def _shown(default: Any) -> str:
 
 train.__signature__ = signature()  # type: ignore[attr-defined]
 train.__annotations__ = {name: parameter.annotation for name, parameter in train.__signature__.parameters.items()}  # type: ignore[attr-defined]
-
-__all__ = ["TeselaError", "train"]

@@ -8,12 +8,13 @@ of the system become StorageError with the bytes that were needed and those that
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,7 +84,8 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
     """
     with storage_errors(path, needed=needed):
         io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
-        temporary = Path(io_call("mkdtemp", lambda: tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
+        io_call("mkdir", temporary.mkdir)  # not mkdtemp, whose folder only its owner can read
         try:
             yield temporary
             for child in sorted(temporary.rglob("*")):
@@ -91,25 +93,42 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
                     _sync_file(child)
             _sync_folder(temporary)
             failpoint("folder.before_rename")
-            old = _set_aside(path)
-            io_call("rename", lambda: temporary.replace(path))
+            _put_folder(temporary, path)
             failpoint("folder.after_rename")
             _sync_folder(path.parent)
-            if old is not None:
-                shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)  # after an exchange it holds what was there before
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Move an existing folder out of the way, because a full folder cannot be renamed over."""
+def _put_folder(temporary: Path, path: Path) -> None:
+    """Give ``temporary`` the name ``path``; a folder that has it is exchanged in the same instant where the system can."""
     if not path.exists():
-        return None
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    io_call("rename", lambda: path.replace(old))
-    return old
+        io_call("rename", lambda: temporary.replace(path))
+    elif not io_call("rename", lambda: _exchange(temporary, path)):
+        old = temporary.with_suffix(".old")
+        io_call("rename", lambda: path.replace(old))
+        try:
+            io_call("rename", lambda: temporary.replace(path))
+        except OSError:
+            old.replace(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names atomically (Linux, renameat2); False where system or file system cannot."""
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if swap is None or swap(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return swap is not None
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 @contextlib.contextmanager

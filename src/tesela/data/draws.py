@@ -57,5 +57,8 @@ def permutation(seed: int, epoch: int, length: int, purpose: str = "order") -> N
 def name_keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:
     """One random word per name: what a split is cut by, whatever the order on disk."""
     prefix = f"{seed}/"
-    words = [int.from_bytes(hashlib.blake2b((prefix + name).encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little") for name in names]
+    words = [
+        int.from_bytes(hashlib.blake2b((prefix + name).encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+        for name in names
+    ]
     return np.array(words, np.uint64)

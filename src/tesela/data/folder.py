@@ -21,7 +21,9 @@ from tesela.imaging.decode import decode
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .avif .heic .heif .jp2 .ppm .pgm .ico".split())
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm")
+)
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -143,5 +145,7 @@ def _ignored(root: Path) -> list[str]:
 def _no_images(root: Path) -> DataError:
     loose = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in _files(root))
     if loose:
-        return DataError(f"{root} holds {loose} images but no class folders", hint="put the images of each class into a folder named after it")
+        return DataError(
+            f"{root} holds {loose} images but no class folders", hint="put the images of each class into a folder named after it"
+        )
     return DataError(f"{root} holds no images", hint="a folder with one folder of images per class is expected")

@@ -51,7 +51,9 @@ def _read(path: Path) -> Iterable[Mapping[str, Any]]:
             return list(csv.DictReader(text.splitlines()))
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"{path} is no readable manifest: {error}", hint="use UTF-8, CSV with a heading or one JSON object per line") from error
+        raise DataError(
+            f"{path} is no readable manifest: {error}", hint="use UTF-8, CSV with a heading or one JSON object per line"
+        ) from error
 
 
 def _row(path: Path, number: int, values: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -140,5 +142,3 @@ def open_container(folder: Path, name: str) -> tuple[Items, int]:
             source = open_idx(path.parent)
             return source.splits[split], source.channels
     raise DataError(f"the manifest names rows of {name}, which is no Parquet or IDX file here", hint="keep the manifest beside its data")
-
-

@@ -79,7 +79,8 @@ def refuse_unusable(source: Source) -> None:
         places = [split for split in counts if split != "train" and counts[split][number]]
         if not counts["train"][number] and places:
             raise DataError(
-                f"class {label!r} is in {places[0]} but not in train", hint=f"add training images of {label!r} or remove it from {places[0]}"
+                f"class {label!r} is in {places[0]} but not in train",
+                hint=f"add training images of {label!r} or remove it from {places[0]}",
             )
     if np.count_nonzero(counts["train"]) < 2:
         raise DataError(f"{source.name} has training images of one class only", hint="a classifier needs at least two classes")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,12 @@ class ParquetItems:
         files: in order.
         column: the image column.
         targets: class index of each row, over all files.
+        root: what names are relative to.
     """
 
-    def __init__(self, files: Sequence[Path], column: str, targets: NDArray[np.int64]) -> None:
+    def __init__(self, files: Sequence[Path], column: str, targets: NDArray[np.int64], *, root: Path) -> None:
         self.files = tuple(files)
+        self.root = root
         self.column = column
         self.targets = targets
         self._groups: OrderedDict[int, Any] = OrderedDict()
@@ -63,7 +66,7 @@ class ParquetItems:
         self._keep = len(self._places) if size <= IN_MEMORY else _KEPT_GROUPS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ParquetItems, (self.files, self.column, self.targets)
+        return partial(ParquetItems, root=self.root), (self.files, self.column, self.targets)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -78,7 +81,7 @@ class ParquetItems:
     def name(self, index: int) -> str:
         """The file and the row in it."""
         number = int(np.searchsorted(self._file_starts, index, side="right")) - 1
-        return f"{self.files[number].name}#{index - self._file_starts[number]}"
+        return f"{self.files[number].relative_to(self.root).as_posix()}#{index - self._file_starts[number]}"
 
     def raw(self, index: int) -> bytes | None:
         """The encoded image; None where the row has none."""
@@ -137,10 +140,11 @@ def open_parquet(path: Path) -> Source:
     values = {file: _column(file, label) for file in files}
     labels = _class_names(schema, label) or _names_of(values)
     by_split: dict[str, list[Path]] = {}
+    root = path if path.is_dir() else path.parent
     for file in files:
         by_split.setdefault(split_of(file, path), []).append(file)
     splits = {
-        split: ParquetItems(members, image, np.concatenate([_targets(values[file], labels, file) for file in members]))
+        split: ParquetItems(members, image, np.concatenate([_targets(values[file], labels, file) for file in members]), root=root)
         for split, members in by_split.items()
     }
     return Source(name=path.resolve().stem, kind="parquet", labels=labels, splits=splits)
@@ -204,7 +208,9 @@ def _column(file: Path, name: str) -> list[Any]:
     try:
         return list(_parquet().read_table(file, columns=[name]).column(0).to_pylist())
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{file} cannot be read like its neighbours: no column {name!r}", hint="keep files of one data set together") from error
+        raise DataError(
+            f"{file} cannot be read like its neighbours: no column {name!r}", hint="keep files of one data set together"
+        ) from error
 
 
 def _names_of(values: dict[Path, list[Any]]) -> tuple[str, ...]:

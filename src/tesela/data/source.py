@@ -79,11 +79,11 @@ class Selection:
     """Some rows of other items, in a given order."""
 
     def __init__(self, items: Items, rows: Sequence[int] | NDArray[np.int64]) -> None:
-        if isinstance(items, Selection):
-            items, rows = items.items, items.rows[np.asarray(rows, np.int64)]
-        self.items = items
-        self.rows = np.asarray(rows, np.int64)
-        self.targets = items.targets[self.rows]
+        chosen = np.asarray(rows, np.int64)
+        nested = isinstance(items, Selection)
+        self.items: Items = items.items if nested else items  # type: ignore[attr-defined]
+        self.rows: NDArray[np.int64] = items.rows[chosen] if nested else chosen  # type: ignore[attr-defined]
+        self.targets = items.targets[chosen]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,7 +118,7 @@ class ArrayItems:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:  # noqa: ARG002
         """As Items.read; the hint is of no use to plain pixels."""
         from tesela.imaging.color import with_channels
 
@@ -129,6 +129,6 @@ class ArrayItems:
         """As Items.name."""
         return f"{self.prefix}#{index}"
 
-    def raw(self, index: int) -> bytes | None:
+    def raw(self, index: int) -> bytes | None:  # noqa: ARG002
         """None: pixels are stored plainly."""
         return None

@@ -66,7 +66,7 @@ def subset(items: Items, size: int, *, seed: int) -> Items:
 def ranks_in_class(items: Items, *, seed: int) -> NDArray[np.int64]:
     """The place of each item among those of its class, in an order drawn from its name."""
     names = [items.name(index) for index in range(len(items))]
-    order = np.lexsort((names, name_keys(seed, names), items.targets)) if names else np.zeros(0, np.int64)
+    order = np.lexsort((np.array(names), name_keys(seed, names), items.targets)) if names else np.zeros(0, np.int64)
     ranks = np.zeros(len(names), np.int64)
     sorted_targets = items.targets[order]
     starts = np.searchsorted(sorted_targets, sorted_targets, side="left")

@@ -161,7 +161,7 @@ def attention_rows(record: AttentionRecord, *, precise: bool = False) -> Rows:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and no inference mode; flags, random state, ``.grad`` and ``requires_grad`` as before outside, whatever happens."""
+    """Evaluation mode inside, no inference mode; outside, flags, random state and gradients as before, whatever happens."""
     flags = [(module, module.training) for module in model.modules()]
     held = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     devices = sorted({parameter.device.index or 0 for parameter, *_ in held if parameter.device.type == "cuda"})

@@ -107,7 +107,7 @@ def _apply(
     else:
         rows = [attention_rows(layer, precise=options.delicate) for layer in reversed(found.layers)]
         shares = roll(rows, start, prefix=prefix, options=options, block=block).expand(-1, targets.shape[1], -1)
-    return shares[..., prefix:].unflatten(-1, found.grid).float().contiguous(), shares[..., :prefix].sum(-1).float()
+    return shares[..., prefix:].reshape(*targets.shape, *found.grid).float(), shares[..., :prefix].sum(-1).float()
 
 
 def labels_of(model: nn.Module) -> list[str] | None:

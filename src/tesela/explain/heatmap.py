@@ -65,10 +65,13 @@ def stretched(values: NDArray[np.floating], seen: NDArray[np.bool_] | None = Non
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
     if not high - low > FLAT * max(abs(low), abs(high)):
         return np.zeros_like(values)
-    return np.clip((values - low) / (high - low), 0.0, 1.0)
+    level: NDArray[np.float32] = np.clip((values - low) / (high - low), 0.0, 1.0)
+    return level
 
 
-def to_original(view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def to_original(
+    view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A map over the model's view brought to the original image, and which of its pixels the model saw."""
     from tesela.imaging.preprocess import unfit
 
@@ -108,7 +111,7 @@ def overlay(
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """(H, W, 3) pixels as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

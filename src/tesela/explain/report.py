@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
+from tesela.core.errors import UsageError
 from tesela.explain.explanation import explain
 from tesela.explain.heatmap import overlay, to_original
 from tesela.explain.methods import AUTO
 from tesela.explain.target import Target
-from tesela.imaging.preprocess import fit, normalize
+from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -42,12 +43,16 @@ def explain_for_report(
         target: explain this class instead.
         method: a name of ``tesela.explain.methods.METHODS`` or auto.
         side: smaller images are enlarged to about this.
+
+    Raises:
+        UsageError: there is no spec.
     """
     if len(images) == 0:
         return []
-    view = spec or model.info.image
-    assert isinstance(view, ImageSpec)
-    batch = torch.from_numpy(normalize(np.stack([fit(image, view) for image in images]), view))
+    view = spec or getattr(getattr(model, "info", None), "image", None)
+    if not isinstance(view, ImageSpec):
+        raise UsageError("this model does not say how it sees an image", hint="give spec=ImageSpec(...)")
+    batch = torch.from_numpy(preprocess(list(images), view))
     maps = explain(model, batch, target, method).map[:, 0].cpu().numpy()
     pictures = []
     for image, heat in zip(images, maps, strict=True):

@@ -45,7 +45,9 @@ class RolloutOptions:
         if not 0.0 <= self.discard < 1.0:
             raise ConfigError(f"discard cannot be {self.discard}", hint="give a share from 0 (discards nothing) up to, not including, 1")
         if not 0.0 <= self.residual <= 1.0:
-            raise ConfigError(f"residual cannot be {self.residual}", hint="give a share from 0 (skip connection only) to 1 (attention only)")
+            raise ConfigError(
+                f"residual cannot be {self.residual}", hint="give a share from 0 (skip connection only) to 1 (attention only)"
+            )
 
     @property
     def delicate(self) -> bool:

@@ -47,7 +47,9 @@ def class_index(one: Class, classes: int, labels: Sequence[str] | None) -> int:
                 raise UsageError(f"this model has no labels, so there is no class {one!r}", hint=f"give an index from 0 to {classes - 1}")
             raise UnknownNameError("class", one, known)
         if int(one) >= classes:
-            raise UsageError(f"there is no class {one!r}", hint=suggestion(one, known) if known else f"give an index from 0 to {classes - 1}")
+            raise UsageError(
+                f"there is no class {one!r}", hint=suggestion(one, known) if known else f"give an index from 0 to {classes - 1}"
+            )
         return int(one)
     index = operator.index(one)
     if isinstance(one, bool) or not 0 <= index < classes:

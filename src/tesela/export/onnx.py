@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tesela.core.errors import MissingExtraError, UsageError, WeightsError
 from tesela.core.files import folder_atomic, sha256_file, write_atomic
 from tesela.imaging.preprocess import normalize
-from tesela.models.bundle import BundleInfo, locate_bundle, read_info, write_info
+from tesela.models.bundle import BundleInfo, locate_bundle, write_info
 from tesela.runtime.backends.base import open_backend
 from tesela.runtime.predictor import ImageSource, Predictor
 from tesela.runtime.results import softmax
@@ -178,8 +178,8 @@ def refuse_difference(report: ExportReport) -> None:
     worst = max(report.max_abs_logits, report.max_abs_probability)
     if not worst <= TOLERANCE or not np.isfinite(report.max_abs_logits + report.max_abs_probability):
         raise WeightsError(
-            f"the exported graph differs from torch by {report.max_abs_logits:.2e} in a logit and {report.max_abs_probability:.2e} in a probability,"
-            f" more than {TOLERANCE:.0e}",
+            f"the exported graph differs from torch by {report.max_abs_logits:.2e} in a logit and"
+            f" {report.max_abs_probability:.2e} in a probability, more than {TOLERANCE:.0e}",
             hint="nothing was written; report the model's configuration",
         )
 
@@ -198,6 +198,7 @@ def difference_record(report: ExportReport) -> dict[str, Any]:
 def card(info: BundleInfo, report: ExportReport) -> str:
     """The README of the exported bundle."""
     spec = info.image
+    difference = f"{report.max_abs_logits:.2e} in a logit, {report.max_abs_probability:.2e} in a probability"
     return f"""# {info.name} (ONNX)
 
 A classifier with {info.num_classes} classes as an ONNX graph in fp32, written by tesela. It predicts without PyTorch:
@@ -206,7 +207,7 @@ A classifier with {info.num_classes} classes as an ONNX graph in fp32, written b
 
 - input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as config.json says; any batch size
 - output `logits`: float32 (batch, {info.num_classes}); the labels' names are in config.json
-- largest difference to PyTorch on {report.images} images: {report.max_abs_logits:.2e} in a logit, {report.max_abs_probability:.2e} in a probability
+- largest difference to PyTorch on {report.images} images: {difference}
 - licence: {info.license}
 """
 

@@ -1,14 +1,14 @@
 """Any pixel layout as grey or RGB, 8 bits per channel; one documented outcome for each.
 
-    1-bit             0 and 255
-    grey, RGB         as they are; grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma
-    16-bit            the high byte (value // 256), for grey as for colour; 32-bit integers likewise, clipped to 16 bits
-    palette           its colours
-    transparency      laid over white (alpha channel, or one transparent colour or palette entry)
-    CMYK, YCCK        by Pillow's conversion without profile: R = 255 - min(255, C + K) and so on
-    LAB, HSV          by Pillow
-    float             refused: its range is unknown
-    ICC profile       ignored: numbers are taken as sRGB, as every training set's reader does
+1-bit             0 and 255
+grey, RGB         as they are; grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma
+16-bit            the high byte (value // 256), for grey as for colour; 32-bit integers likewise, clipped to 16 bits
+palette           its colours
+transparency      laid over white (alpha channel, or one transparent colour or palette entry)
+CMYK, YCCK        by Pillow's conversion without profile: R = 255 - min(255, C + K) and so on
+LAB, HSV          by Pillow
+float             refused: its range is unknown
+ICC profile       ignored: numbers are taken as sRGB, as every training set's reader does
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         return with_channels(_over_background(np.asarray(image.convert("RGBA"))), channels)
     if image.mode == "L":
-        return with_channels(np.asarray(image), channels)
+        return with_channels(np.array(image), channels)
     if image.mode != wanted and channels == 1:
         image = image.convert("RGB")
-    return with_channels(np.asarray(image if image.mode == wanted else image.convert(wanted)), channels)
+    return with_channels(np.array(image if image.mode == wanted else image.convert(wanted)), channels)
 
 
 def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

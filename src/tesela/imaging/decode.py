@@ -106,6 +106,24 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
+def upright_size(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(height, width) that ``decode`` would give, without decoding pixels.
+
+    Raises:
+        ImageError: the file is refused already by its header.
+    """
+    data = source if isinstance(source, bytes) else _read(source, limits)
+    kind = _admit(data, limits)
+    try:
+        with _open(data, limits) as image:
+            size = image.height, image.width
+            return size[::-1] if _orientation(image) >= 5 else size
+    except ImageError:
+        raise
+    except Exception as error:  # as in decode
+        raise _refuse("corrupt" if _complete(data, kind) else "truncated", limits) from error
+
+
 def image_facts(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[str, str, tuple[int, int]]:
     """(format, Pillow mode, (height, width) as stored) without decoding pixels.
 
@@ -182,7 +200,9 @@ def _jpeg(image: Image.Image, data: bytes, channels: int, hint: tuple[int, int] 
     decoder = _fast_decoder()
     if decoder is not None and image.mode in ("L", "RGB"):
         try:
-            pixels = decoder(data, "Gray" if image.mode == "L" else "RGB", min_height=-(-height // scale), min_width=-(-width // scale), min_factor=scale)
+            pixels = decoder(
+                data, "Gray" if image.mode == "L" else "RGB", min_height=-(-height // scale), min_width=-(-width // scale), min_factor=scale
+            )
             return with_channels(pixels, channels)
         except ValueError:
             pass  # damaged or unusual: Pillow judges
@@ -193,7 +213,7 @@ def _jpeg(image: Image.Image, data: bytes, channels: int, hint: tuple[int, int] 
 
 @cache
 def _fast_decoder() -> Any:
-    """simplejpeg's decoder, or None where it is not installed."""
+    """The decoder of simplejpeg, or None where it is not installed."""
     try:
         from simplejpeg import decode_jpeg
     except ImportError:

@@ -82,8 +82,8 @@ def resize_box(
         return image
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     resized = picture.resize((size[1], size[0]), FILTERS[interpolation], box=(left, top, left + width, top + height))
-    pixels = np.asarray(resized)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    part = np.array(resized)
+    return part[:, :, None] if part.ndim == 2 else part
 
 
 def scale_and_bias(spec: ImageSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -121,14 +121,16 @@ def pixels(source: bytes | Path | NDArray[np.uint8], spec: ImageSpec, *, limits:
 
 
 def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec) -> NDArray[np.float32]:
-    """Bring a map (h, w) over the model's view back to the original: (H, W), linear between pixel centres, 0 where the model did not look."""
+    """Bring a map (h, w) over the model's view back to the original (H, W): linear between pixel centres, 0 where it did not look."""
     place = placement(original_size, spec)
     top, left, height, width = place.view
     part = np.asarray(view, np.float32)[top : top + height, left : left + width]
     rows, rows_seen = _axis_weights(original_size[0], place.box[0], place.box[2], height)
     columns, columns_seen = _axis_weights(original_size[1], place.box[1], place.box[3], width)
-    result = rows @ part @ columns.T
-    return result * (rows_seen[:, None] & columns_seen[None, :])
+    result: NDArray[np.float32] = np.asarray(rows @ part @ columns.T, np.float32)
+    result[~rows_seen] = 0
+    result[:, ~columns_seen] = 0
+    return result
 
 
 def _axis_weights(length: int, start: float, extent: float, cells: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -53,6 +53,11 @@ class LearnedPositions(nn.Module):
             return self.table
         return interpolate_positions(self.table, self.grid, grid, prefix=self.prefix, mode=self.mode)
 
+    def move_to(self, grid: Grid) -> None:
+        """Make the interpolated table of another grid the table."""
+        self.table = nn.Parameter(self.at(grid).detach().clone(), requires_grad=self.table.requires_grad)
+        self.grid = grid
+
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Tokens (B, N, D) plus the table; where the prefix has no positions, only its patches."""
         table = self.at(grid)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, TeselaError, UsageError, WeightsError
-from tesela.core.files import folder_atomic, sha256_bytes, storage_errors, write_atomic, write_json
+from tesela.core.files import folder_atomic, sha256_bytes, write_atomic, write_json
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -151,20 +151,23 @@ def write_bundle(path: Path, model: nn.Module, info: BundleInfo, *, card: str | 
 
     tensors = tensors_of(model)
     info = replace(info, digests=digests(tensors))
-    with folder_atomic(Path(path), needed=sum(tensor.nbytes for tensor in tensors.values())) as folder, storage_errors(Path(path)):
+    with folder_atomic(Path(path), needed=sum(tensor.nbytes for tensor in tensors.values())) as folder:
         save_tensors(folder / WEIGHTS, tensors)
         write_info(folder, info)
         write_atomic(folder / CARD, (card or _card(info)).encode())
     return info
 
 
-def load_bundle(path: Path, *, device: str = "cpu", verify: bool = True) -> tuple[Model, BundleInfo]:
+def load_bundle(
+    path: Path, *, device: str = "cpu", verify: bool = True, image_size: tuple[int, int] | None = None
+) -> tuple[Model, BundleInfo]:
     """The classifier of a bundle folder, in evaluation mode; its ``info`` is set.
 
     Args:
         path: the folder.
         device: where the weights go.
         verify: compare every tensor with its digest.
+        image_size: another (height, width) for the model and its info; learned positions are interpolated.
 
     Raises:
         UsageError: ``path`` is no bundle.
@@ -183,6 +186,10 @@ def load_bundle(path: Path, *, device: str = "cpu", verify: bool = True) -> tupl
     fit(model, tensors, source=str(file))
     if verify:
         check_digests(tensors, info.digests, source=str(file))
+    if image_size is not None and image_size != info.image.size:
+        model.set_image_size(image_size)
+        view = replace(info.image, height=image_size[0], width=image_size[1])
+        info = replace(info, image=view, model=to_mapping(model.config))
     model = model.to(device).eval()
     model.info = info
     return model, info

@@ -35,6 +35,7 @@ class Supervised:
             accuracy = (logits.argmax(1) == hard(targets)).float().mean()
         return Loss(value, {"accuracy": accuracy})
 
+    @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Mean negative log-likelihood and accuracy over all images, summed in float64."""
         total, right, seen = 0.0, 0, 0

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import ImageError
 
-
 #: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has another size.
 WRONG_SIZE = "wrong_size"
 

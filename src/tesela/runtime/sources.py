@@ -38,7 +38,7 @@ def _expand(word: str) -> list[Path]:
     if path.exists():
         return [path]
     if glob.has_magic(word):
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if matches:
             return [image for match in matches for image in (sorted(_below(match)) if match.is_dir() else [match])]
     raise UsageError(f"there is no image {word}", hint="check the path; quote patterns such as 'photos/**/*.jpg'")

@@ -46,7 +46,9 @@ def measure(call: Callable[[], Any], *, seconds: float = 2.0, least: int = 5, mo
     return Timing(median=float(median), low=float(low), high=float(high), calls=len(times))
 
 
-def matrix_rate(precision: str = "fp32", *, size: int = 1536, seconds: float = 0.5, engine: str = "torch") -> float:
+def matrix_rate(
+    precision: str = "fp32", *, size: int = 1536, seconds: float = 0.5, engine: str = "torch", threads: int | None = None
+) -> float:
     """Operations per second of a square matrix product (2 n^3 each), the practical limit of a network on this machine.
 
     Args:
@@ -54,12 +56,13 @@ def matrix_rate(precision: str = "fp32", *, size: int = 1536, seconds: float = 0
         size: rows and columns n.
         seconds: about how long to measure.
         engine: ``torch``, or ``numpy`` for machines without it.
+        threads: threads for torch; its own number where None.
     """
-    timing = measure(_product(precision, size, engine), seconds=seconds, least=3)
+    timing = measure(_product(precision, size, engine, threads), seconds=seconds, least=3)
     return 2.0 * size**3 / timing.low
 
 
-def _product(precision: str, size: int, engine: str) -> Callable[[], Any]:
+def _product(precision: str, size: int, engine: str, threads: int | None) -> Callable[[], Any]:
     values = np.random.default_rng(0).standard_normal((2, size, size), dtype=np.float32)
     if engine == "numpy":
         if precision != "fp32":
@@ -68,7 +71,14 @@ def _product(precision: str, size: int, engine: str) -> Callable[[], Any]:
         return lambda: np.matmul(left, right, out=out)
     import torch
 
+    from tesela.runtime.backends.torch import thread_count
+
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     first, second = torch.from_numpy(values[0]).to(kind), torch.from_numpy(values[1]).to(kind)
     result = torch.empty(size, size, dtype=kind)
-    return lambda: torch.mm(first, second, out=result)
+
+    def multiply() -> None:
+        with thread_count(threads):
+            torch.mm(first, second, out=result)
+
+    return multiply

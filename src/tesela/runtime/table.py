@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tesela.core.errors import MissingExtraError, UsageError
 from tesela.core.files import write_atomic
@@ -73,7 +74,7 @@ def to_parquet(predictions: Sequence[Prediction]) -> bytes:
     return sink.getvalue()
 
 
-def _pyarrow():  # type: ignore[no-untyped-def]
+def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:

@@ -65,7 +65,7 @@ class Batcher(Generic[Item, Result]):
     """
 
     def __init__(
-        self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int, on_batch: Callable[[int], None] = lambda size: None
+        self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int, on_batch: Callable[[float], None] = lambda _: None
     ) -> None:
         self._compute = compute
         self._max_batch = max_batch

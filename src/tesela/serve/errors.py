@@ -109,6 +109,6 @@ async def on_http(_: Request, error: Exception) -> JSONResponse:
     return respond(code, headers=dict(error.headers or {}))
 
 
-async def on_invalid(_: Request, error: Exception) -> JSONResponse:
+async def on_invalid(_: Request, __: Exception) -> JSONResponse:
     """Answer a parameter that does not fit the OpenAPI document; its value is not repeated."""
     return respond("bad_parameter")

@@ -28,7 +28,8 @@ class ServerMetrics:
 
     def text(self) -> bytes:
         """The exposition in text form."""
-        return generate_latest(self.registry)
+        text: bytes = generate_latest(self.registry)
+        return text
 
 
 class MetricsLayer:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from tesela.explain.methods import AUTO, METHODS
 from tesela.runtime.results import Score
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
@@ -22,7 +23,7 @@ from tesela.serve.served import ServedModel
 ModelName = Annotated[str | None, Query(max_length=200, description="Which model; the first one where none is named.")]
 Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list.")]
 Target = Annotated[str | None, Query(max_length=200, description="A class by name or number; the predicted one where none is named.")]
-Method = Annotated[str, Query(pattern="^(auto|rollout|gradient_rollout)$", description="How the map is computed.")]
+Method = Annotated[str, Query(pattern=f"^({'|'.join([AUTO, *METHODS])})$", description="How the map is computed.")]
 
 
 def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRouter:

@@ -69,11 +69,14 @@ class ServedModel:
         index = class_index(target, self.predictor.info.labels)
         deadline = time.monotonic() + self._seconds
         with self.explain_gate.enter():
-            return await self._in_time(
-                self._explaining,
-                deadline,
-                lambda: explain_image(self.network, self.predictor, data, limits=self._limits, target=index, method=method, top=top),
-            )
+            try:
+                return await self._in_time(
+                    self._explaining,
+                    deadline,
+                    lambda: explain_image(self.network, self.predictor, data, limits=self._limits, target=index, method=method, top=top),
+                )
+            except UsageError:  # the method needs attention and the network has none
+                raise RefusedError("explain_unavailable") from None
 
     def describe(self) -> dict[str, Any]:
         """The model for ``GET /v1/models``."""

@@ -66,10 +66,9 @@ class Card:
         ]
         if not rows:
             return "## Score\n\nIt was not tested: the data has no test split."
-        return (
-            f"## Score\n\nOn the {self.images.get(self.split, 0):,} images of the {self.split} split, which were not trained on:\n\n| | |\n|---|---|\n"
-            + "\n".join(rows)
-        )
+        count = self.images.get(self.split, 0)
+        head = f"On the {count:,} images of the {self.split} split, which were not trained on:\n\n| | |\n|---|---|\n"
+        return f"## Score\n\n{head}" + "\n".join(rows)
 
     def _use(self) -> str:
         return (
@@ -87,5 +86,6 @@ class Card:
         licence = self.license if self.license != "unknown" else "not stated; the licence of the training data may bind"
         return (
             "## Limits and licence\n\nThe model knows the classes above and answers with one of them for any image, "
-            f"also for one that shows none of them. The scores hold for images like those it was tested on.\n\nLicence of the weights: {licence}."
+            "also for one that shows none of them. The scores hold for images like those it was tested on.\n\n"
+            f"Licence of the weights: {licence}."
         )

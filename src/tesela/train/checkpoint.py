@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "tesela-checkpoint/1"
+BOOK = "checkpoint"
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 
 
@@ -134,8 +135,8 @@ def encode(state: Mapping[str, Any]) -> bytes:
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in found.items()}
     labels = {name: _label(tensor) for name, tensor in tensors.items()}
     tree, digests = json.dumps(skeleton), json.dumps(labels)
-    metadata = {"format": FORMAT, "tree": tree, "digests": digests, "seal": _seal(tree, digests)}
-    return bytes(safetensors.torch.save(tensors, metadata))
+    book = {"format": FORMAT, "tree": tree, "digests": digests, "seal": _seal(tree, digests)}
+    return bytes(safetensors.torch.save(tensors, {BOOK: json.dumps(book)}))  # one key, for the library shuffles several
 
 
 def decode(data: bytes, *, name: str) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def _metadata(data: bytes, name: str) -> dict[str, str]:
     try:
         header = json.loads(data[8 : 8 + length])
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        metadata = dict(header["__metadata__"])
+        metadata: dict[str, str] = dict(json.loads(header["__metadata__"][BOOK]))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise _damaged(name, "its header is damaged") from error
     if all(isinstance(end, int) for end in ends) and max(ends, default=0) > len(data) - 8 - length:
@@ -186,7 +187,7 @@ def _label(tensor: Tensor) -> str:
     import torch
 
     raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return f"{tensor.dtype} {list(tensor.shape)} {sha256_bytes(memoryview(raw))}"
+    return f"{tensor.dtype} {list(tensor.shape)} {sha256_bytes(raw.data)}"
 
 
 def _seal(tree: str, digests: str) -> str:

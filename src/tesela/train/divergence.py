@@ -46,11 +46,7 @@ def _first_output(model: nn.Module, images: Tensor) -> str | None:
 
         return hook
 
-    handles = [
-        module.register_forward_hook(watch(name))  # type: ignore[arg-type]
-        for name, module in model.named_modules()
-        if name and not list(module.children())
-    ]
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name and not list(module.children())]
     try:
         with torch.no_grad():
             logits = model(images)

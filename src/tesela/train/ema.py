@@ -66,4 +66,5 @@ class Ema:
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         decay = min(self._config.decay, (1 + self._updates) / (10 + self._updates))
-        get_ema_multi_avg_fn(decay)(averaged, current, 0)
+        blend: Any = get_ema_multi_avg_fn
+        blend(decay)(averaged, current, 0)

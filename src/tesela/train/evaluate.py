@@ -2,7 +2,7 @@
 
 ``evaluation.json`` holds the scores and how they were taken; ``predictions.npz`` the probabilities, true classes and
 thumbnails, so that every score and the whole report can be made again without the data. A run evaluated on the test split
-of its own data writes both into the run folder; anything else goes to ``evaluations/DATA-SPLIT/`` below it.
+of its own data (val where there is none) writes both into the run folder; anything else goes to ``evaluations/DATA-SPLIT/`` below it.
 
 Odd: the labels of another data set are matched to the model's by name, never by number.
 """
@@ -28,7 +28,7 @@ from torch import nn
 import tesela
 from tesela.core.config import build, read_yaml
 from tesela.core.errors import DataError, UnknownNameError, UsageError, suggestion
-from tesela.core.files import write_atomic, write_json
+from tesela.core.files import read_json, write_atomic, write_json
 from tesela.core.progress import progress_bar
 from tesela.data.config import DataConfig
 from tesela.data.loader import Loader
@@ -144,7 +144,7 @@ def evaluate_run(
     top: int = TOP,
     batch_size: int = 256,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     kernel: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def evaluate_run(
         top: another k of top-k accuracy.
         batch_size: images at a time; changes the speed only.
         device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
-        precision: see ``evaluate_model``.
+        precision: see ``evaluate_model``; ``auto`` is what the run was trained with, fp32 for a bundle.
         kernel: see ``evaluate_model``.
         console: where a progress bar goes.
 
@@ -170,6 +170,7 @@ def evaluate_run(
     """
     run, device = Run(path), choose_device(device)
     model, info = load_bundle(locate_bundle(run.path), device=device)
+    precision = recorded_precision(run, device) if precision == "auto" else precision
     source = _open(run, data)
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
@@ -187,7 +188,7 @@ def evaluate_run(
     )
     about = {"data": source.name, "split": split, "precision": precision, "device": device}
     summary = summarise(evaluation, info, model, about)
-    folder = _folder_for(run, own=data is None and split == "test", name=f"{source.name}-{split}")
+    folder = _folder_for(run, own=data is None and split == main_split(source), name=f"{source.name}-{split}")
     if folder is not None:
         save_evaluation(folder, summary, evaluation, items, info)
     return {**summary, "folder": folder}
@@ -198,6 +199,17 @@ def choose_device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def recorded_precision(run: Run, device: str) -> str:
+    """The number format that the run was trained with, where ``device`` has it; fp32 where nothing is recorded."""
+    found = str(read_json(run.choices).get("precision", "fp32")) if run.choices.is_file() else "fp32"
+    return "fp32" if found == "fp16" and device == "cpu" else found
+
+
+def main_split(source: Source) -> str:
+    """The split that a run's scores are about: test, or val where there is no test split."""
+    return "test" if len(source.splits.get("test", ())) else "val"
 
 
 def _open(run: Run, data: str | None) -> Source:
@@ -291,7 +303,7 @@ def save_evaluation(folder: Path, summary: dict[str, Any], evaluation: Evaluatio
     """Write evaluation.json and predictions.npz into ``folder``, each atomically."""
     pictures = choose_pictures(evaluation.probabilities, evaluation.targets, evaluation.indices, items, info.image)
     stream = io.BytesIO()
-    rows = {"probabilities": evaluation.probabilities, "targets": evaluation.targets, "indices": evaluation.indices}
+    rows: dict[str, Any] = {"probabilities": evaluation.probabilities, "targets": evaluation.targets, "indices": evaluation.indices}
     np.savez_compressed(stream, allow_pickle=False, **rows, **pictures)
     write_atomic(Run(folder).predictions, stream.getvalue())
     write_json(Run(folder).evaluation, summary)

@@ -64,6 +64,11 @@ class Run:
         return self.path / "timing.jsonl"
 
     @property
+    def unreadable(self) -> Path:
+        """Images that were left out because they cannot be read; only there where some were."""
+        return self.path / "unreadable.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files for TensorBoard."""
         return self.path / "tensorboard"

@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tesela.core.failpoint import failpoint
 from tesela.core.progress import Bar
+from tesela.data.loader import Batch, Loader
 from tesela.objectives.base import Loss
 from tesela.train.budget import Budget, refit
 from tesela.train.checkpoint import Checkpoints, write_checkpoint
@@ -28,25 +29,6 @@ from tesela.train.schedule import ScheduleConfig, lr_factor
 from tesela.train.state import Progress
 from tesela.train.step import Step, seed_step
 from tesela.train.stop import Stop, StopRequested
-
-
-class Batch(Protocol):
-    """What a loader hands out."""
-
-    images: Tensor
-    targets: Tensor
-
-
-class BatchSource(Protocol):
-    """A split that can be read from any batch of any epoch on."""
-
-    def __len__(self) -> int:
-        """Batches of an epoch."""
-        ...
-
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number ``start`` on."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +82,8 @@ class Loop:
         *,
         step: Step,
         ema: Ema | None,
-        training: BatchSource,
-        validation: BatchSource | None,
+        training: Loader,
+        validation: Loader | None,
         schedule: ScheduleConfig,
         budget: Budget,
         pace: Pace,

@@ -107,7 +107,8 @@ def _is_inner_matrix(name: str, parameter: torch.Tensor, spared: set[str]) -> bo
 
 
 def _groups(named: Iterable[tuple[str, torch.Tensor]], spared: set[str], config: OptimConfig) -> list[dict[str, Any]]:
-    decayed, free = [], []
+    decayed: list[torch.Tensor] = []
+    free: list[torch.Tensor] = []
     for name, parameter in named:
         (free if name in spared else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]

@@ -79,7 +79,7 @@ def _thumbnail_spec(spec: ImageSpec) -> ImageSpec:
 
 
 def _read(items: Items, indices: Integers, spec: ImageSpec) -> Images:
-    images = [fit(items.read(int(index)), spec) for index in indices]
+    images = [fit(items.read(int(index), channels=spec.channels, size_hint=spec.size), spec) for index in indices]
     return np.stack(images) if images else np.zeros((0, *spec.size, spec.channels), np.uint8)
 
 

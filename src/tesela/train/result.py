@@ -23,6 +23,7 @@ class RunResult:
         model: name of the model.
         precision: number format that was used.
         split: what accuracy was measured on.
+        unreadable: images for training and validation that could not be read and were left out.
     """
 
     run: str
@@ -36,6 +37,7 @@ class RunResult:
     model: str
     precision: str
     split: str | None
+    unreadable: int
 
     @property
     def path(self) -> Path:

@@ -212,16 +212,16 @@ def exact_arithmetic(device: torch.device, threads: int) -> Iterator[int]:
         device: only a CPU is made deterministic by force; on a GPU that would cost speed.
         threads: 0 keeps PyTorch's choice.
     """
-    before, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    before, was, filled = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     if threads:
         torch.set_num_threads(threads)
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+        memory.fill_uninitialized_memory = False  # a debugging aid that costs time
     try:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(was)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled

@@ -74,6 +74,7 @@ class Sitting:
             with self.stop.interruptible():
                 self._prepare(known, threads)
             self._train()
+            self.training.close()
             with self.stop.interruptible():
                 return self._finish(explain)
 
@@ -90,6 +91,7 @@ class Sitting:
         batch = known.batch_size if known else self._batch_size(per_image)
         self.training = self._loader("train", batch, training=True)
         self.validation = self._loader("val", batch, training=False) if self._count("val") else None
+        self._list_unreadable()
         opened = time.monotonic() - self.begin
         self.choices = known or self._choose(batch, threads, per_image, opened)
         self.choices.save(self.run.choices)
@@ -115,7 +117,20 @@ class Sitting:
             shuffle=training,
             drop_last=training,
             num_classes=len(self.source.labels),
+            device=self.device,
+            max_unreadable=data.max_unreadable,
         )
+
+    def _list_unreadable(self) -> None:
+        """Tell which images are left out, and write all of them down."""
+        loaders = {"train": self.training, **({"val": self.validation} if self.validation else {})}
+        rows = [{"split": split, **dataclasses.asdict(bad)} for split, loader in loaders.items() for bad in loader.unreadable]
+        if rows:
+            write_json(self.run.unreadable, rows)
+            for row in rows[:5]:
+                self._say(f"unreadable: {row['split']} {row['name']}: {row['message']}")
+            self._say(f"{len(rows)} unreadable images are left out; all are listed in {self.run.unreadable}")
+        self.left_out = len(rows)
 
     def _activation_bytes(self) -> int:
         spec = self.start.spec
@@ -314,7 +329,7 @@ class Sitting:
 
     def _describe(self, info: BundleInfo, scores: dict[str, Any], split: str) -> None:
         """Put the scores into the bundle's config.json and its model card."""
-        measured = {name: scores[name] for name in ("accuracy", "top5", "ece", "nll") if name in scores}
+        measured: dict[str, Any] = {name: scores[name] for name in ("accuracy", "top5", "ece", "nll") if name in scores}
         write_info(self.run.bundle, dataclasses.replace(info, metrics={split: measured}))
         spec = self.start.spec
         card = Card(
@@ -348,6 +363,7 @@ class Sitting:
             model=self.start.name,
             precision=self.choices.precision,
             split=split,
+            unreadable=self.left_out,
         )
 
     def _say(self, text: str) -> None:

@@ -8,6 +8,7 @@ signals, and nothing is installed.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._interruptible = 0
+        self._process = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -58,6 +60,8 @@ class Stop:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if os.getpid() != self._process:
+            return  # a loader process that was forked with this handler; its parent decides
         if self.requested:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)

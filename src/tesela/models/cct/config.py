@@ -51,12 +51,8 @@ class CCTConfig(EncoderConfig):
 
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
         """Rows and columns of tokens."""
-        size = image_size or self.image_size
         steps = [(self.tokenizer_kernel, self.tokenizer_stride), (self.tokenizer_pool, self.tokenizer_pool_stride)]
-        grid = conv_grid(size, steps * self.tokenizer_layers)
-        if min(grid) < 1:
-            raise ConfigError(f"an image of {size[0]}x{size[1]} pixels is too small for the tokenizer", hint="use a larger image_size")
-        return grid
+        return conv_grid(image_size or self.image_size, steps * self.tokenizer_layers)
 
     def stem_parameters(self) -> int:
         """Weights of the convolutions, and scale and shift of each BatchNorm."""

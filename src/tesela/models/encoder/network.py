@@ -22,7 +22,7 @@ from tesela.layers.initialise import initialise
 from tesela.layers.mlp import Mlp
 from tesela.layers.patch import PatchEmbedding
 from tesela.layers.pool import AttentionPool, ClassPool, MeanPool, SequencePool
-from tesela.layers.position import make_positions
+from tesela.layers.position import LearnedPositions, make_positions
 from tesela.layers.prefix import PrefixTokens
 from tesela.layers.trace import OFF, Trace
 from tesela.models.encoder.config import EncoderConfig
@@ -95,6 +95,16 @@ class Encoder(nn.Module, Generic[C]):
     def grid(self, image_size: tuple[int, int]) -> Grid:
         """Rows and columns of tokens of an image of (height, width)."""
         return self.config.grid(image_size)
+
+    def set_image_size(self, image_size: tuple[int, int]) -> None:
+        """Make another size the model's own, as for fine-tuning at a higher resolution (paper, section 3.2).
+
+        Raises:
+            ConfigError: the image does not fit.
+        """
+        self.config = dataclasses.replace(self.config, image_size=image_size)
+        if isinstance(self.positions, LearnedPositions):
+            self.positions.move_to(self.config.grid())
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by one linear layer of ``num_classes``, all zero (paper, section 3.2)."""

@@ -78,7 +78,8 @@ def _check_graph(session: Any, bundle: Path, info: BundleInfo) -> None:
         raise WeightsError(f"{bundle / FILES[0]} is not a graph from images to logits", hint="export the model again with tesela export")
     wanted = [info.image.channels, info.image.height, info.image.width]
     if list(inputs[0].shape[1:]) != wanted or outputs[0].shape[1] != info.num_classes:
+        found = f"takes {inputs[0].shape[1:]} and gives {outputs[0].shape[1]} classes"
         raise WeightsError(
-            f"{bundle / FILES[0]} takes {inputs[0].shape[1:]} and gives {outputs[0].shape[1]} classes, config.json says {wanted} and {info.num_classes}",
+            f"{bundle / FILES[0]} {found}, config.json says {wanted} and {info.num_classes}",
             hint="export the model again",
         )

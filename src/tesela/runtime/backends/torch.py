@@ -7,8 +7,9 @@ images, not autocast: on a CPU the casts of autocast cost more than they save at
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tesela.models.bundle import BundleInfo, load_bundle
 from tesela.runtime.backends.base import Precision
 
+Logits: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -25,25 +27,41 @@ class TorchBackend:
 
     Args:
         bundle: the folder with model.safetensors.
-        info: the bundle's description.
+        info: the bundle's description; taken because every backend is opened alike, the network reads its own.
         threads: threads for torch's operators; None leaves torch's own number.
         precision: of weights, images and arithmetic; logits are always float32.
     """
 
     name = "torch"
 
-    def __init__(self, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: Precision = "fp32") -> None:
-        model, _ = load_bundle(bundle)
-        self.model: torch.nn.Module = model.to(DTYPES[precision]).eval()
-        self._threads = threads
-        self._dtype = DTYPES[precision]
+    def __init__(
+        self,
+        bundle: Path,
+        info: BundleInfo,  # noqa: ARG002
+        *,
+        threads: int | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.model: torch.nn.Module = load_bundle(bundle)[0]
+        self._logits = network_logits(self.model, threads=threads, precision=precision)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
-        batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(self._dtype)
-        with torch.inference_mode(), thread_count(self._threads):
-            output: NDArray[np.float32] = self.model(batch).float().numpy()
+        return self._logits(images)
+
+
+def network_logits(model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32") -> Logits:
+    """A function from images to logits over ``model``, which is put in evaluation mode and cast to ``precision``."""
+    kind = DTYPES[precision]
+    network = model.to(kind).eval()
+
+    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(kind)
+        with torch.inference_mode(), thread_count(threads):
+            output: NDArray[np.float32] = network(batch).float().numpy()
         return output
+
+    return logits
 
 
 @contextlib.contextmanager

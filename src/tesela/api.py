@@ -1,0 +1,117 @@
+"""The Python face of tesela: the command line's verbs as functions, over the same rooms.
+
+    import tesela as ts
+    run = ts.train("digits", model="vit_nano", epochs=5, out="runs/digits")
+    model = ts.load(run.path)
+    heat = ts.explain(model, images, target="7")
+
+Odd: this module stands above every room and is imported only when one of its names is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tesela.explain.explanation import Explanation, explain
+from tesela.export.onnx import ExportReport, export_onnx
+from tesela.models.factory import create_model
+from tesela.train.evaluate import evaluate_run as evaluate
+from tesela.train.result import RunResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tesela.models.factory import Model
+    from tesela.runtime.predictor import ImageSource
+    from tesela.runtime.results import Prediction
+
+__all__ = ["Explanation", "ExportReport", "RunResult", "create_model", "evaluate", "explain", "export", "load", "predict", "train"]
+
+
+def load(source: str | Path, *, device: str = "cpu", image_size: int | tuple[int, int] | None = None) -> Model:
+    """The classifier of a run folder or a bundle, in evaluation mode.
+
+    Args:
+        source: the folder.
+        device: where the weights go.
+        image_size: another side or (height, width); learned positions are interpolated.
+
+    Returns:
+        an ``nn.Module``: normalised images (B, C, H, W), float32, to logits (B, K). Its ``info`` holds labels and preprocessing.
+
+    Raises:
+        UsageError: there is no run or bundle.
+        WeightsError: the weights are damaged or do not fit.
+    """
+    from tesela.models.bundle import load_bundle, locate_bundle
+
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    model, _ = load_bundle(locate_bundle(Path(source)), device=device, image_size=size)
+    return model
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    **options: Any,
+) -> RunResult:
+    """Train a model; the same options as ``tesela train``.
+
+    Args:
+        data: DATA of the command line; not needed to resume.
+        resume: go on with the run in ``out``.
+        console: where plan and progress go; nowhere where it is None.
+        config: a mapping or a YAML file, below the options and over the recipe.
+        **options: fields of TrainConfig; ``optim={"lr": 1e-3}`` or ``**{"optim.lr": 1e-3}``.
+
+    Raises:
+        TeselaError: as the command line says it, with a hint.
+    """
+    from tesela.core.config import read_yaml
+    from tesela.core.errors import UsageError
+    from tesela.recipes import find
+    from tesela.train.config import layered
+    from tesela.train.run import resumed_config
+    from tesela.train.run import train as train_run
+
+    written = read_yaml(Path(config)) if isinstance(config, (str, Path)) else dict(config or {})
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    if data is not None:
+        given["data.source"] = str(data)
+    if resume:
+        out = given.pop("out", None)
+        if out is None:
+            raise UsageError("resume needs the run's folder", hint="give out=RUN")
+        return train_run(resumed_config(out, {**written, **given}), resume=True, console=console)
+    recipe = given.get("recipe", written.get("recipe"))
+    return train_run(layered(find(recipe) if recipe else {}, written, given), console=console)
+
+
+def predict(source: str | Path, images: Iterable[ImageSource | str], *, top: int = 5, backend: str = "auto") -> list[Prediction]:
+    """Labels for images (paths, encoded bytes or (H, W, C) uint8 arrays), by a run or bundle.
+
+    An image that cannot be read gives a prediction with a ``failure`` and no scores.
+    """
+    from tesela.runtime.predictor import Predictor
+
+    sources = (Path(image) if isinstance(image, str) else image for image in images)
+    return Predictor(source, backend=backend).classify(sources, top=top)
+
+
+def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport:
+    """Write a run or bundle for another runtime and measure how far it is from torch.
+
+    Raises:
+        UnknownNameError: no such format.
+        WeightsError: the exported model differs by more than 1e-3.
+    """
+    from tesela.core.errors import UnknownNameError
+
+    if to != "onnx":
+        raise UnknownNameError("export format", to, ["onnx"])
+    return export_onnx(source, out)

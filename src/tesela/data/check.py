@@ -1,0 +1,158 @@
+"""What is in a data set, before any training: counts, sizes, layouts, balance, unreadable files, duplicates across splits.
+
+Every image is read once. Duplicates are found by the SHA-256 of an image's pixels and its size, so a file that was copied under
+another name or stored again without loss is seen too. Odd: a duplicate inside one split is no fault and not listed; across
+splits it makes a test score too good.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tesela.core.files import sha256_bytes
+from tesela.data.open import class_counts
+from tesela.data.scan import Unreadable, attempt, in_threads, is_plain
+from tesela.data.source import Items, Source
+from tesela.imaging.decode import image_facts
+
+#: The largest class may have this many times the images of the smallest before a note is made.
+IMBALANCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one readable image."""
+
+    size: tuple[int, int]
+    mode: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Duplicate:
+    """The same pixels in two splits."""
+
+    first: str
+    second: str
+    splits: tuple[str, str]
+
+
+@dataclass(kw_only=True, slots=True)
+class Report:
+    """The result of ``check``.
+
+    Attributes:
+        counts: split -> images per class, in the labels' order.
+        unreadable: split -> list.
+        sizes: (height, width) -> images.
+        modes: format and layout, such as "JPEG RGB" -> images.
+        duplicates: the same pixels in two splits.
+        notes: remarks for people.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    cut: tuple[str, ...]
+    counts: dict[str, list[int]]
+    unreadable: dict[str, list[Unreadable]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    duplicates: list[Duplicate] = field(default_factory=list)
+    ignored: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Images in all splits."""
+        return sum(sum(counts) for counts in self.counts.values())
+
+    @property
+    def balance(self) -> float:
+        """Training images of the largest class over those of the smallest."""
+        present = [count for count in self.counts.get("train", []) if count]
+        return max(present) / min(present) if present else 0.0
+
+    def mapping(self) -> dict[str, object]:
+        """The report for JSON."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "images": self.images,
+            "labels": list(self.labels),
+            "splits": {split: sum(counts) for split, counts in self.counts.items()},
+            "counts": {split: dict(zip(self.labels, counts, strict=True)) for split, counts in self.counts.items()},
+            "cut": list(self.cut),
+            "balance": round(self.balance, 3),
+            "sizes": {f"{height}x{width}": count for (height, width), count in self.sizes.most_common()},
+            "modes": dict(self.modes.most_common()),
+            "unreadable": [
+                {"split": split, "name": bad.name, "code": bad.code, "message": bad.message}
+                for split, found in self.unreadable.items()
+                for bad in found
+            ],
+            "duplicates": [{"first": twin.first, "second": twin.second, "splits": list(twin.splits)} for twin in self.duplicates],
+            "ignored": list(self.ignored),
+            "notes": self.notes,
+        }
+
+
+def check(source: Source) -> Report:
+    """Read all images of a source and report."""
+    report = Report(
+        name=source.name, kind=source.kind, labels=source.labels, cut=source.cut, counts=class_counts(source), ignored=source.ignored
+    )
+    seen: dict[str, tuple[str, str]] = {}
+    for split, items in source.splits.items():
+        report.unreadable[split] = []
+        results = in_threads(lambda index, items=items: attempt(items, index, lambda: facts(items, index)), len(items))  # type: ignore[misc]
+        for index, result in enumerate(results):
+            if isinstance(result, Unreadable):
+                report.unreadable[split].append(result)
+            else:
+                _note(report, result, split, items.name(index), seen)
+    report.notes = _notes(report)
+    return report
+
+
+def facts(items: Items, index: int) -> Facts:
+    """Size, layout and digest of one image.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    pixels = items.read(index)
+    digest = sha256_bytes(np.ascontiguousarray(pixels).data) + f"{pixels.shape}"
+    return Facts((pixels.shape[0], pixels.shape[1]), _mode(items, index, pixels.shape[2]), digest)
+
+
+def _mode(items: Items, index: int, channels: int) -> str:
+    data = None if is_plain(items) else items.raw(index)
+    if data is None:
+        return "plain grey" if channels == 1 else "plain RGB"
+    kind, mode, _ = image_facts(data)
+    return f"{kind} {mode}"
+
+
+def _note(report: Report, fact: Facts, split: str, name: str, seen: dict[str, tuple[str, str]]) -> None:
+    report.sizes[fact.size] += 1
+    report.modes[fact.mode] += 1
+    first_split, first = seen.setdefault(fact.digest, (split, name))
+    if first_split != split:
+        report.duplicates.append(Duplicate(first=first, second=name, splits=(first_split, split)))
+
+
+def _notes(report: Report) -> list[str]:
+    notes = []
+    if report.cut:
+        notes.append("cut out of train, reproducibly: " + ", ".join(report.cut))
+    if report.balance > IMBALANCE:
+        notes.append(f"classes are unbalanced: the largest has {report.balance:.0f} times the images of the smallest")
+    if report.duplicates:
+        notes.append(f"{len(report.duplicates)} images are in two splits: scores on val and test will be too good")
+    if report.ignored:
+        notes.append(f"{len(report.ignored)} files are no images of a class and were ignored, such as {report.ignored[0]}")
+    return notes

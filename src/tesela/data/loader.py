@@ -1,0 +1,265 @@
+"""Batches for training and evaluation: the same bits for any number of workers, resumable at any batch.
+
+The order of an epoch is a function of (seed, epoch), augmentation of (seed, epoch, index), so batch n of epoch e can be made
+alone: ``epoch(e, start=n)`` does no earlier work again. Small sets are decoded once into memory; there ``workers`` above 0
+means one thread that prepares the next batches. Large sets are streamed by worker processes, each making whole batches.
+Odd: unreadable images are found when the loader is made, left out, listed in ``unreadable``, refused above a share.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tesela.core.errors import DataError, TeselaError
+from tesela.data.augment import Augment, normalized
+from tesela.data.config import AugmentConfig
+from tesela.data.draws import permutation
+from tesela.data.mix import mix
+from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, load_all
+from tesela.data.scan import Unreadable, refuse_too_many, scan
+from tesela.data.source import Items
+from tesela.imaging.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step gets.
+
+    Attributes:
+        images: (B, C, h, w), float32, normalised.
+        targets: (B,) int64 class indices, or (B, K) float32 where the batch was mixed.
+        indices: (B,) int64, the images' numbers in the items.
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device."""
+        return Batch(*(part.to(device, non_blocking=True) for part in (self.images, self.targets, self.indices)))
+
+
+class BatchMaker:
+    """Makes batch n of epoch e; what worker processes get a copy of."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        rows: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        spec: ImageSpec,
+        *,
+        batch_size: int,
+        augment: Augment | None,
+        seed: int,
+        shuffle: bool,
+        num_classes: int | None,
+    ) -> None:
+        self.reader, self.rows, self.targets, self.spec = reader, rows, targets, spec
+        self.batch_size, self.augment, self.seed, self.shuffle, self.num_classes = batch_size, augment, seed, shuffle, num_classes
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The rows in the epoch's order."""
+        if not self.shuffle:
+            return self.rows
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, self.rows[permutation(self.seed, epoch, len(self.rows))])
+        return self._order[1]
+
+    def make(self, epoch: int, number: int) -> Batch:
+        """One batch."""
+        rows = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        images = self.reader.read(rows, self.seed, epoch)
+        targets = torch.from_numpy(self.targets[rows]).to(images.device)
+        if self.augment is not None:
+            images = self.augment(images, seed=self.seed, epoch=epoch, indices=rows)
+        inputs = normalized(images, self.spec)
+        if self.augment is not None and self.augment.config.mixes and self.num_classes:
+            config, classes = self.augment.config, self.num_classes
+            inputs, targets = mix(inputs, targets, config, num_classes=classes, seed=self.seed, epoch=epoch, first=int(rows[0]))
+        return Batch(inputs, targets, torch.from_numpy(rows.copy()))
+
+
+class Loader:
+    """Batches of some items.
+
+    Args:
+        items: images with targets.
+        spec: the model's view.
+        batch_size: images per batch.
+        augment: for training; None leaves images as evaluation sees them.
+        seed: of order and augmentation.
+        workers: processes that read (or 0); never changes a bit.
+        cache: ram, none, or auto (see reader.fits_in_ram).
+        shuffle: a new order each epoch.
+        drop_last: leave out a last batch that is not full, unless it is the only one.
+        num_classes: needed for MixUp and CutMix.
+        device: where a memory cache lies and batches are made; streamed batches are always made on the CPU.
+        max_unreadable: largest share of unreadable images.
+
+    Raises:
+        DataError: too many images are unreadable, or none is left.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        spec: ImageSpec,
+        *,
+        batch_size: int,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+        workers: int | Literal["auto"] = 0,
+        cache: Literal["auto", "ram", "none"] = "auto",
+        shuffle: bool = False,
+        drop_last: bool = False,
+        num_classes: int | None = None,
+        device: torch.device | str = "cpu",
+        max_unreadable: float = 0.01,
+    ) -> None:
+        if augment is not None and augment.mixes and not num_classes:
+            raise ValueError("MixUp and CutMix need num_classes")
+        crops = augment is not None and augment.random_resized_crop
+        self.items, self.spec, self.batch_size = items, spec, batch_size
+        self.in_ram = cache == "ram" or (cache == "auto" and fits_in_ram(items, spec, crops=crops))
+        augmenter = Augment(augment, spec, cropped=crops and not self.in_ram) if augment is not None else None
+        reader, self.unreadable = self._read(augmenter if crops else None, device)
+        refuse_too_many(self.unreadable, len(items), limit=max_unreadable)
+        rows = np.setdiff1d(np.arange(len(items)), [bad.index for bad in self.unreadable])
+        if len(items) and not len(rows):
+            raise DataError("no image can be read", hint="'tesela data check DATA' lists why")
+        self.workers = _default_workers(self.in_ram) if workers == "auto" else workers
+        self._length = max(1, len(rows) // batch_size) if drop_last and len(rows) else math.ceil(len(rows) / batch_size)
+        self._maker = BatchMaker(
+            reader,
+            rows,
+            items.targets,
+            spec,
+            batch_size=batch_size,
+            augment=augmenter,
+            seed=seed,
+            shuffle=shuffle,
+            num_classes=num_classes,
+        )
+        self._processes: _Processes | None = None
+
+    def _read(self, augmenter: Augment | None, device: torch.device | str) -> tuple[Reader, list[Unreadable]]:
+        if self.in_ram:
+            images, unreadable = load_all(self.items, self.spec)
+            return RamReader(images.to(device)), unreadable
+        return StreamReader(self.items, self.spec, augmenter), scan(self.items)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self._length
+
+    @property
+    def num_images(self) -> int:
+        """Images that can be read."""
+        return len(self._maker.rows)
+
+    def epoch(self, epoch: int = 0, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number ``start`` on.
+
+        Raises:
+            DataError: an image became unreadable since the loader was made.
+        """
+        if self.workers == 0:
+            return (self._maker.make(epoch, number) for number in range(start, len(self)))
+        if self.in_ram:
+            return self._ahead(epoch, start)
+        if self._processes is None:
+            self._processes = _Processes(self._maker, self.workers)
+        return self._processes.epoch(epoch, range(start, len(self)))
+
+    def _ahead(self, epoch: int, start: int) -> Iterator[Batch]:
+        """One thread makes the next batches while the caller works."""
+        with ThreadPoolExecutor(1, thread_name_prefix="tesela-batches") as pool:
+            waiting: list[Future[Batch]] = []
+            try:
+                for number in range(start, len(self)):
+                    waiting.append(pool.submit(self._maker.make, epoch, number))
+                    if len(waiting) >= _AHEAD:
+                        yield waiting.pop(0).result()
+                while waiting:
+                    yield waiting.pop(0).result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def close(self) -> None:
+        """Stop the worker processes, if any."""
+        self._processes = None
+
+
+class _Processes:
+    """Worker processes that live over epochs; each is asked for whole batches by (epoch, number)."""
+
+    def __init__(self, maker: BatchMaker, workers: int, *, context: str | None = None) -> None:
+        self._plan = _Plan()
+        # one batch is one element: torch neither collates nor seeds anything here
+        self._loader: DataLoader[Any] = DataLoader(
+            _Batches(maker),
+            batch_size=None,
+            sampler=self._plan,
+            num_workers=workers,
+            persistent_workers=True,
+            multiprocessing_context=context,
+        )
+
+    def epoch(self, epoch: int, numbers: range) -> Iterator[Batch]:
+        self._plan.wanted = [(epoch, number) for number in numbers]
+        for result in self._loader:
+            if isinstance(result, TeselaError):
+                raise result
+            yield result
+
+
+class _Plan(Sampler[tuple[int, int]]):
+    """The (epoch, number) pairs to ask for next."""
+
+    def __init__(self) -> None:
+        self.wanted: list[tuple[int, int]] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.wanted)
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+
+class _Batches(Dataset[Any]):
+    """Lets torch's workers call the maker; our own errors travel as values, because torch would rebuild them wrongly."""
+
+    def __init__(self, maker: BatchMaker) -> None:
+        self._maker = maker
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch | TeselaError:
+        try:
+            return self._maker.make(*key)
+        except TeselaError as error:
+            return error
+
+
+def _default_workers(in_ram: bool) -> int:
+    return 0 if in_ram else min(8, os.cpu_count() or 1)

@@ -1,0 +1,83 @@
+"""Read every image once to find the unreadable ones: listed by name and cause, refused above a share.
+
+Reading runs in threads (decoders release the interpreter's lock); the result is in the items' order whatever the number of
+threads. Odd: plain arrays have nothing to fail and are not read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tesela.core.errors import DataError, ImageError
+from tesela.data.source import ArrayItems, Items, Selection
+
+T = TypeVar("T")
+#: Names in an error message; the whole list belongs to ``tesela data check``.
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """One image that cannot be decoded.
+
+    Attributes:
+        index: its number in the items.
+        name: the items' name for it.
+        code: one of ``tesela.imaging.decode.CODES``.
+        message: what is wrong.
+    """
+
+    index: int
+    name: str
+    code: str
+    message: str
+
+
+def scan(items: Items) -> list[Unreadable]:
+    """All unreadable images, in order."""
+    if is_plain(items):
+        return []
+    attempts = enumerate(in_threads(lambda index: attempt(items, index, lambda: _decodes(items, index)), len(items)))
+    return [result for _, result in attempts if isinstance(result, Unreadable)]
+
+
+def _decodes(items: Items, index: int) -> None:
+    items.read(index, size_hint=(1, 1))
+
+
+def attempt(items: Items, index: int, work: Callable[[], T]) -> T | Unreadable:
+    """The work's result, or why the image cannot be read."""
+    try:
+        return work()
+    except ImageError as error:
+        return Unreadable(index, items.name(index), error.code, error.message)
+
+
+def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """``work(0)``, ``work(1)``, ... in order, computed by as many threads as there are cores, a few chunks ahead."""
+    threads = min(16, os.cpu_count() or 1)
+    chunk = 64 * threads
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, count, chunk):
+            yield from pool.map(work, range(start, min(start + chunk, count)))
+
+
+def is_plain(items: Items) -> bool:
+    """Whether the pixels are stored without encoding."""
+    return isinstance(items.items if isinstance(items, Selection) else items, ArrayItems)
+
+
+def refuse_too_many(unreadable: list[Unreadable], total: int, *, limit: float) -> None:
+    """Raise DataError where more than the share ``limit`` of ``total`` images is unreadable."""
+    if len(unreadable) <= limit * total:
+        return
+    named = ", ".join(f"{bad.name} ({bad.code})" for bad in unreadable[:_NAMED])
+    more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
+    raise DataError(
+        f"{len(unreadable)} of {total} images are unreadable, the limit is {limit:.1%}: {named}{more}",
+        hint="'tesela data check DATA' lists them all; mend or remove them, or raise data.max_unreadable",
+    )

@@ -1,0 +1,105 @@
+"""A grid picture of samples, as they are or as training sees them.
+
+One row per class where there are few classes, else the first images in a random order; labels are written above each tile.
+Odd: small images are enlarged without smoothing, so that their pixels can be counted.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tesela.data.config import AugmentConfig
+from tesela.data.draws import permutation
+from tesela.data.scan import Unreadable, attempt
+from tesela.data.source import Items
+from tesela.imaging.preprocess import fit
+from tesela.imaging.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CAPTION = 14
+_GAP = 4
+_TILE = 96
+
+
+def chosen(items: Items, count: int, *, seed: int = 0) -> list[int]:
+    """Up to ``count`` items in random order, the classes taking turns."""
+    order = permutation(seed, 0, len(items), "show")
+    place = np.zeros(len(items), np.int64)
+    for label in np.unique(items.targets):
+        rows = order[items.targets[order] == label]
+        place[rows] = np.arange(len(rows))
+    return [int(row) for row in np.lexsort((items.targets, place))[:count]]
+
+
+def grid(
+    items: Items,
+    labels: tuple[str, ...],
+    spec: ImageSpec,
+    *,
+    count: int = 40,
+    columns: int = 10,
+    augment: AugmentConfig | None = None,
+    seed: int = 0,
+) -> Image.Image:
+    """A picture of ``count`` images at the model's size; an unreadable one is a grey tile with its code.
+
+    Args:
+        items: where from.
+        labels: class names.
+        spec: the model's view.
+        count: tiles.
+        columns: tiles per row.
+        augment: show them as epoch 0 of training would.
+        seed: of choice and augmentation.
+    """
+    rows = chosen(items, count, seed=seed)
+    views = [attempt(items, row, lambda row=row: fit(items.read(row, channels=spec.channels), spec)) for row in rows]  # type: ignore[misc]
+    captions = [view.code if isinstance(view, Unreadable) else labels[items.targets[row]] for row, view in zip(rows, views, strict=True)]
+    tiles = np.stack([np.full((*spec.size, spec.channels), 128, np.uint8) if isinstance(view, Unreadable) else view for view in views])
+    return draw(tiles if augment is None else _augmented(tiles, augment, spec, rows, seed), captions, columns=columns)
+
+
+def _augmented(tiles: NDArray[np.uint8], config: AugmentConfig, spec: ImageSpec, rows: list[int], seed: int) -> NDArray[np.uint8]:
+    import torch
+
+    from tesela.data.augment import Augment
+
+    images = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
+    result = Augment(config, spec)(images, seed=seed, epoch=0, indices=np.array(rows))
+    return np.ascontiguousarray(result.permute(0, 2, 3, 1).numpy())
+
+
+def draw(tiles: NDArray[np.uint8], captions: list[str], *, columns: int) -> Image.Image:
+    """Tiles (N, h, w, C) with a caption above each, as one RGB picture on white."""
+    height, width = tiles.shape[1:3]
+    enlarge = max(1, _TILE // max(height, width))
+    step_x, step_y = width * enlarge + _GAP, height * enlarge + _GAP + _CAPTION
+    columns = min(columns, len(tiles))
+    picture = Image.new("RGB", (columns * step_x + _GAP, -(-len(tiles) // columns) * step_y + _GAP), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
+        x, y = number % columns * step_x + _GAP, number // columns * step_y + _GAP
+        image = Image.fromarray(tile[..., 0] if tile.shape[2] == 1 else tile)
+        picture.paste(image.resize((width * enlarge, height * enlarge), Image.Resampling.NEAREST), (x, y + _CAPTION))
+        pen.text((x, y), _shortened(caption, width * enlarge, font), fill="black", font=font)
+    return picture
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, cut to the tile's width."""
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[:-2] + "…"
+    return text
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

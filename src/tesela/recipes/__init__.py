@@ -1,0 +1,35 @@
+"""Named full runs. A recipe is a function that returns a configuration; its docstring states what it promises and what was measured.
+
+Its values lie below the command line and a ``--config`` file: ``tesela train DATA --recipe NAME --epochs 3`` changes the epochs only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tesela.core.registry import lookup, names, register
+
+for _module, _name, _summary in (
+    ("digits", "digits", "scikit-learn's 8x8 digits: the demo"),
+    ("mnist", "mnist_article", "MNIST, the tutorial's 613,710-parameter ViT, 5 epochs"),
+    ("mnist", "mnist_article_twin", "the same with ordinary heads, 371,910 parameters"),
+    ("mnist", "mnist_best", "MNIST, the best score for the time given"),
+    ("cifar10", "cifar10_compact", "CIFAR-10 from scratch in half an hour on two cores"),
+    ("cifar10", "cifar10_overnight", "CIFAR-10 from scratch, one night on two cores"),
+):
+    register("recipe", _name, target=f"tesela.recipes.{_module}:{_name}", summary=_summary)
+
+
+def find(name: str) -> dict[str, Any]:
+    """The configuration of a recipe.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    recipe: dict[str, Any] = lookup("recipe", name).load()()
+    return recipe
+
+
+def known() -> list[str]:
+    """All recipes."""
+    return names("recipe")

@@ -1,0 +1,98 @@
+"""One image's heat map for the API: colours with transparency over the original image, made fresh, without anything of its metadata.
+
+Torch is imported when the first explanation is asked for; ``served`` offers this only where a torch network was loaded.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tesela.explain.heatmap import colour_table, stretched, to_original
+from tesela.imaging.decode import DecodeLimits, decode
+from tesela.imaging.preprocess import fit, normalize
+from tesela.runtime.predictor import Predictor
+from tesela.runtime.results import Score, ranked, softmax
+
+#: The picture's longer side, at most; a browser scales it to the image.
+SIDE = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explained:
+    """A heat map with what belongs to it.
+
+    Attributes:
+        method: how it was computed.
+        target: the explained class.
+        scores: the most probable classes.
+        grid: rows and columns of patches.
+        tokens: one value per patch, brought to 0..1.
+        prefix_mass: the share that lies on tokens that are no patches.
+        width: of the original image.
+        height: of the original image.
+        heatmap: PNG with transparency.
+    """
+
+    method: str
+    target: Score
+    scores: tuple[Score, ...]
+    grid: tuple[int, int]
+    tokens: list[list[float]]
+    prefix_mass: float | None
+    width: int
+    height: int
+    heatmap: bytes
+
+
+def explain_image(
+    network: Any, predictor: Predictor, data: bytes, *, limits: DecodeLimits, target: int | None, method: str, top: int
+) -> Explained:
+    """Decode, classify and explain one encoded image.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    import torch
+
+    from tesela.explain.explanation import explain
+
+    spec, labels = predictor.info.image, predictor.info.labels
+    pixels = decode(data, channels=spec.channels, limits=limits)
+    batch = normalize(fit(pixels, spec)[None], spec)
+    probabilities = softmax(predictor.logits(batch))[0]
+    index = int(probabilities.argmax()) if target is None else target
+    found = explain(network, torch.from_numpy(batch), target=index, method=method)
+    height, width = pixels.shape[:2]
+    tokens = found.tokens[0, 0].numpy()
+    return Explained(
+        method=found.method,
+        target=Score(label=labels[index], index=index, probability=float(probabilities[index])),
+        scores=ranked(probabilities, labels, top=top),
+        grid=(tokens.shape[0], tokens.shape[1]),
+        tokens=[[round(float(value), 5) for value in row] for row in stretched(tokens)],
+        prefix_mass=float(found.prefix_mass[0, 0]),
+        width=width,
+        height=height,
+        heatmap=heat_picture(found.map[0, 0].numpy(), (height, width), predictor),
+    )
+
+
+def heat_picture(view: NDArray[np.float32], size: tuple[int, int], predictor: Predictor) -> bytes:
+    """The map over the model's view as a PNG with transparency, in the shape of the original image (height, width)."""
+    shrink = max(1.0, max(size) / SIDE)
+    small = max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
+    if predictor.info.image.resize == "none":
+        small = size
+    heat, seen = to_original(view, small, predictor.info.image)
+    level = np.where(seen, stretched(heat, seen), 0.0)
+    colour = colour_table("inferno")[(level * 255).round().astype(np.uint8)]
+    cover = (np.sqrt(level) * 215).round().astype(np.uint8)[..., None]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate([colour, cover], axis=2), "RGBA").save(buffer, "PNG")
+    return buffer.getvalue()

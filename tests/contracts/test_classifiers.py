@@ -1,0 +1,248 @@
+"""One contract for every registered model and every option that changes the network, at tiny width.
+
+Names that differ in size only become the same tiny model and are run once; ``test_all_names_are_covered`` sees to it that
+none is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tesela.imaging.spec import ImageSpec
+from tesela.layers.attention import set_attention_kernel
+from tesela.layers.trace import Trace
+from tesela.models import catalog
+from tesela.models.bundle import describe, load_bundle, write_bundle
+from tesela.models.cct.config import CCTConfig
+from tesela.models.encoder.config import EncoderConfig
+from tesela.models.factory import Model, create_model
+from tesela.models.protocol import Classifier
+from tesela.models.vit.config import ViTConfig
+
+CLASSES = 5
+
+
+def tiny(config: EncoderConfig) -> EncoderConfig:
+    """The same network with two blocks of width 16 and small images that are not square."""
+    size = (3 * config.patch_size[0], 2 * config.patch_size[1]) if isinstance(config, ViTConfig) else (20, 12)
+    changes: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "image_size": size}
+    if isinstance(config, CCTConfig):
+        changes["tokenizer_width"] = 8
+    return dataclasses.replace(config, **changes)
+
+
+def variant(**fields: Any) -> EncoderConfig:
+    base: dict[str, Any] = {"image_size": (8, 12), "patch_size": (4, 2), "channels": 2, "width": 16, "depth": 2, "heads": 2}
+    return ViTConfig(**(base | fields))
+
+
+VARIANTS: dict[str, EncoderConfig] = {
+    "patches as convolution": variant(patch_mode="conv"),
+    "post-norm": variant(norm="post", final_norm=False, activation="relu"),
+    "wide heads": variant(attention="wide", heads=3),
+    "mean pooling": variant(pool="mean", position="sincos2d"),
+    "sequence pooling": variant(pool="sequence", position="none"),
+    "attention pooling": variant(pool="attention", registers=1, activation="gelu_tanh"),
+    "distilled": variant(distillation=True, registers=3),
+    "bare prefix": variant(distillation=True, registers=2, prefix_positions=False, position_mode="bilinear"),
+    "sine positions with prefix": variant(position="sincos2d", registers=2),
+    "pre-training head": variant(head="mlp", head_width=24, qkv_bias=False),
+    "all dropouts": variant(dropout=0.1, attention_dropout=0.1, drop_path=0.2),
+    "cct with batch norm": tiny(CCTConfig(tokenizer_norm="batch", tokenizer_layers=2, pool="class")),
+    "cct with large windows": tiny(CCTConfig(tokenizer_kernel=7, tokenizer_stride=2, position="sincos2d")),
+}
+
+
+def cases() -> dict[str, EncoderConfig]:
+    found: dict[str, EncoderConfig] = {}
+    for name in catalog.names():
+        config = tiny(catalog.find(name).config)
+        if config not in found.values():
+            found[name] = config
+    return found | VARIANTS
+
+
+CASES = cases()
+every = pytest.mark.parametrize("config", CASES.values(), ids=CASES)
+
+
+def make(config: EncoderConfig, seed: int = 0) -> Model:
+    """The model in evaluation mode, all weights random: a fresh head is zero and would hide everything before it."""
+    model = create_model(config, num_classes=CLASSES, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+def images(config: EncoderConfig, *, count: int = 3, size: tuple[int, int] | None = None) -> Tensor:
+    return torch.randn(count, config.channels, *(size or config.image_size), generator=torch.Generator().manual_seed(1))
+
+
+def larger(config: EncoderConfig) -> tuple[int, int]:
+    """Another size that fits, not square and of another shape."""
+    height, width = config.image_size
+    return 2 * height, 3 * width
+
+
+def test_all_names_are_covered() -> None:
+    assert {tiny(catalog.find(name).config) for name in catalog.names()} <= set(CASES.values())
+
+
+@every
+def test_it_is_a_classifier(config: EncoderConfig) -> None:
+    model = make(config)
+    assert isinstance(model, Classifier)
+    features = model.features(images(config))
+    rows, columns = features.grid
+    assert features.grid == model.grid(config.image_size) == config.grid()
+    assert features.tokens.shape == (3, features.prefix + rows * columns, config.width)
+    assert torch.equal(model.head(features.pooled), model(images(config)))
+    assert model(images(config)).shape == (3, CLASSES)
+
+
+@every
+def test_images_do_not_see_each_other(config: EncoderConfig) -> None:
+    model, batch = make(config), images(config)
+    alone = torch.cat([model(batch[index : index + 1]) for index in range(len(batch))])
+    torch.testing.assert_close(model(batch), alone, rtol=1e-4, atol=1e-5)
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+
+
+@every
+def test_gradients_reach_every_parameter(config: EncoderConfig) -> None:
+    """All but the bias of sequence pooling, which shifts all scores alike; it exists because the published weights have it."""
+    model = make(config).train()
+    torch.manual_seed(0)
+    torch.autograd.backward(nn.functional.cross_entropy(model(images(config, count=4)), torch.tensor([0, 1, 2, 3])))
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0 or name == "pool.score.bias", name
+
+
+@every
+def test_other_sizes(config: EncoderConfig) -> None:
+    model, size = make(config), larger(config)
+    features = model.features(images(config, size=size))
+    assert features.grid == config.grid(size) != config.grid()
+    assert features.tokens.shape[1] == features.prefix + features.grid[0] * features.grid[1]
+    here = model(images(config, size=size))
+    model.set_image_size(size)
+    torch.testing.assert_close(model(images(config, size=size)), here)
+    assert sum(parameter.numel() for parameter in model.parameters()) == model.config.parameter_count(CLASSES)
+
+
+@every
+def test_closed_forms(config: EncoderConfig) -> None:
+    """Parameters against the module's, operations against PyTorch's own counter over the real run."""
+    model = make(config)
+    assert config.parameter_count(CLASSES) == sum(parameter.numel() for parameter in model.parameters())
+    set_attention_kernel(model, "matmul")
+    for size in (config.image_size, larger(config)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(images(config, count=1, size=size))
+        assert counter.get_total_flops() == config.flops(CLASSES, image_size=size)
+
+
+@every
+def test_a_bundle_gives_the_same_bits(config: EncoderConfig, tmp_path: Path) -> None:
+    model = make(config)
+    image = ImageSpec(height=config.image_size[0], width=config.image_size[1], channels=1, mean=(0.5,), std=(0.5,))
+    info = describe(model, name="tiny", labels=[f"class {index}" for index in range(CLASSES)], image=image)
+    write_bundle(tmp_path / "bundle", model, info)
+    loaded, _ = load_bundle(tmp_path / "bundle")
+    assert loaded.config == config
+    assert torch.equal(loaded(images(config)), model(images(config)))
+
+
+@every
+def test_export_with_free_batch(config: EncoderConfig) -> None:
+    model = make(config)
+    program = torch.export.export(model, (images(config),), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
+    batch = images(config, count=5)
+    torch.testing.assert_close(program.module()(batch), model(batch))
+
+
+@every
+def test_trace_changes_nothing_and_holds_the_attention(config: EncoderConfig) -> None:
+    """The record's softmax(q kT * scale) v, written out here, is the recorded output."""
+    model, trace = make(config), Trace()
+    assert torch.equal(model(images(config), trace=trace), model(images(config)))
+    blocks = [f"block{index:02d}" for index in range(config.depth)]
+    assert {"patches", "positions", *blocks, "norm", "pool", "head"} <= set(trace.tensors)
+    pool = ["pool.attention"] if config.pool == "attention" else []
+    assert list(trace.attentions) == [f"{block}.attention" for block in blocks] + pool
+    for name, record in trace.attentions.items():
+        weights = (record.q.double() @ record.k.double().mT * record.scale).softmax(-1)
+        torch.testing.assert_close(record.out, (weights @ record.v.double()).float(), rtol=1e-5, atol=1e-5)
+        assert record.name == name and record.out.requires_grad
+
+
+@every
+def test_recorded_outputs_are_in_the_graph(config: EncoderConfig) -> None:
+    model, trace = make(config), Trace()
+    score = model(images(config), trace=trace)[:, 0].sum()
+    for gradient in torch.autograd.grad(score, [record.out for record in trace.attentions.values()]):
+        assert gradient.abs().max() > 0
+
+
+@every
+def test_kernels_agree(config: EncoderConfig) -> None:
+    model, batch = make(config), images(config)
+    fused = model(batch)
+    set_attention_kernel(model, "matmul")
+    torch.testing.assert_close(model(batch), fused, rtol=1e-4, atol=1e-5)
+
+
+@every
+def test_parameter_names_are_divided(config: EncoderConfig) -> None:
+    model = make(config)
+    named = dict(model.named_parameters())
+    groups = model.layer_groups()
+    assert sorted(name for group in groups for name in group) == sorted(named)
+    assert all(groups) and len(groups) == config.depth + 2
+    assert any(name.startswith("patches") for name in groups[0]) and any(name.startswith("head") for name in groups[-1])
+    kept = model.no_decay()
+    assert kept <= set(named)
+    assert {name for name, parameter in named.items() if name.endswith("bias")} <= kept
+    assert not {name for name in kept if name.endswith("weight") and named[name].ndim > 1}
+
+
+@every
+def test_a_new_head_starts_at_zero_and_keeps_the_body(config: EncoderConfig) -> None:
+    model, batch = make(config), images(config)
+    body = model.features(batch).pooled
+    model.reset_head(7)
+    assert model.num_classes == 7 and model.config.head == "linear"
+    assert torch.equal(model(batch), torch.zeros(3, 7))
+    assert torch.equal(model.features(batch).pooled, body)
+    assert sum(parameter.numel() for parameter in model.parameters()) == model.config.parameter_count(7)
+
+
+@every
+def test_weights_are_a_function_of_the_seed(config: EncoderConfig) -> None:
+    state = torch.get_rng_state()
+    first, same, other = (create_model(config, num_classes=CLASSES, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert all(torch.isfinite(tensor).all() for tensor in first.values())
+
+
+@every
+def test_every_weight_is_drawn(config: EncoderConfig) -> None:
+    model = make(config)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
+    model.initialise(torch.Generator().manual_seed(0))
+    fresh = create_model(config, num_classes=CLASSES, seed=0).state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())

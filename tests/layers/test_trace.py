@@ -1,0 +1,31 @@
+"""What a trace keeps, under which names, and what it costs when it is off."""
+
+from __future__ import annotations
+
+import torch
+
+from tesela.layers.trace import OFF, Trace
+
+ONE = torch.ones(1, 1, 2, 2)
+
+
+def test_names_are_scoped_and_shared() -> None:
+    trace = Trace()
+    inner = trace.inside("block00").inside("attention")
+    assert inner("", ONE) is ONE and trace.inside("block00")("mlp", ONE) is ONE
+    inner.attention(ONE, ONE, ONE, ONE, scale=0.5)
+    assert list(trace.tensors) == ["block00.attention", "block00.mlp"]
+    assert trace.attentions["block00.attention"].name == "block00.attention" and trace.attentions["block00.attention"].scale == 0.5
+
+
+def test_only_what_is_wanted_is_kept() -> None:
+    trace = Trace(keep=lambda name: name.endswith("mlp"), attention=False)
+    trace("norm", ONE), trace.inside("block01")("mlp", ONE)
+    trace.inside("attention").attention(ONE, ONE, ONE, ONE, scale=1.0)
+    assert list(trace.tensors) == ["block01.mlp"] and not trace.attentions
+
+
+def test_off_keeps_nothing() -> None:
+    assert OFF.inside("anything") is OFF and OFF("name", ONE) is ONE
+    OFF.attention(ONE, ONE, ONE, ONE, scale=1.0)
+    assert not OFF.tensors and not OFF.attentions

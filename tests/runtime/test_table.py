@@ -1,0 +1,48 @@
+"""Result files read back by other readers: json, csv and PyArrow."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+
+from tesela.core.errors import UsageError
+from tesela.runtime.results import Failure, Prediction, Score
+from tesela.runtime.table import write_predictions
+
+SCORES = (Score(label='a "quoted", label', index=3, probability=0.1 + 0.2), Score(label="b", index=0, probability=0.25))
+ROWS = [
+    Prediction(source="häuser/1.png", scores=SCORES),
+    Prediction(source="2.png", failure=Failure(code="truncated", message="the image ends too early", hint="copy it again")),
+]
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "r.jsonl", ROWS)
+    lines = (tmp_path / "r.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [row.to_mapping() for row in ROWS]
+
+
+def test_csv(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "r.csv", ROWS)
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as stream:
+        first, second = csv.DictReader(stream)
+    assert first["label"] == SCORES[0].label
+    assert float(first["probability"]) == SCORES[0].probability
+    assert (first["label_2"], first["index_2"], first["error"]) == ("b", "0", "")
+    assert (second["error"], second["label"], second["probability_2"]) == ("truncated", "", "")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "r.parquet", ROWS)
+    assert parquet.read_table(tmp_path / "r.parquet").to_pylist() == [row.to_mapping() for row in ROWS]
+
+
+def test_an_older_file_survives_an_unknown_ending_and_no_part_is_left(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "r.csv", ROWS)
+    with pytest.raises(UsageError, match=r"format of r\.xlsx"):
+        write_predictions(tmp_path / "r.xlsx", ROWS)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]

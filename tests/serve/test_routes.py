@@ -1,0 +1,142 @@
+"""The API's answers against the predictor and the explainer called directly."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+from tests.runtime.bundles import LABELS, SPEC, digits, digits_onnx, digits_run, held_out, png
+from tests.serve.clients import client
+
+from tesela.explain.explanation import explain
+from tesela.imaging.preprocess import preprocess
+from tesela.models.bundle import load_bundle
+from tesela.runtime.predictor import Predictor
+
+PNG = {"content-type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[TestClient]:
+    with client() as found:
+        yield found
+
+
+def scores(body: dict[str, Any]) -> dict[str, float]:
+    return {one["label"]: one["probability"] for one in body["top"]}
+
+
+@pytest.mark.parametrize("name", ["digits", "graph"])
+def test_server_torch_and_onnxruntime_agree_on_mnist(api: TestClient, shared: Path, name: str) -> None:
+    """40 MNIST test images, sent as PNG: the label of both backends called directly, probabilities to 1e-4."""
+    raw = gzip.decompress((shared / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
+    images = [png(image) for image in np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28, 1)[:40]]
+    references = [Predictor(digits_run(), backend="torch"), Predictor(digits_onnx(), backend="onnxruntime")]
+    wanted = [reference.classify(images, top=10) for reference in references]
+    for index, image in enumerate(images):
+        body = api.post(f"/v1/classify?top=10&model={name}", content=image, headers=PNG).json()
+        for predictions in wanted:
+            assert body["label"] == predictions[index].scores[0].label
+            assert scores(body) == pytest.approx({score.label: score.probability for score in predictions[index].scores}, abs=1e-4)
+
+
+def test_a_form_and_a_raw_body_give_the_same(api: TestClient) -> None:
+    image = held_out(1)[0][0]
+    form = api.post("/v1/classify", files={"file": ("../../etc/passwd", image, "text/html")})
+    assert form.json() == api.post("/v1/classify", content=image, headers=PNG).json()
+    assert form.status_code == 200
+    assert len(form.json()["top"]) == 5
+    assert len(api.post("/v1/classify?top=99", content=image, headers=PNG).json()["top"]) == 10
+
+
+@pytest.mark.parametrize(("target", "index"), [(None, None), ("three", 3), ("7", 7)])
+def test_explanation_equals_the_library(api: TestClient, target: str | None, index: int | None) -> None:
+    """Reference: ``tesela.explain`` on the same image; tokens are its map brought to 0..1."""
+    image = held_out(1)[0][0]
+    body = api.post("/v1/explain", params={"target": target} if target else {}, content=image, headers=PNG).json()
+    model, _ = load_bundle(digits_run() / "bundle")
+    wanted = explain(model, torch.from_numpy(preprocess([image], SPEC)), target=index)
+    tokens = wanted.tokens[0, 0].numpy()
+    np.testing.assert_allclose(body["tokens"], (tokens - tokens.min()) / np.ptp(tokens), atol=2e-4)
+    assert body["grid"] == list(tokens.shape)
+    assert body["target"]["index"] == int(wanted.targets[0, 0])
+    assert body["target"]["probability"] == pytest.approx(float(wanted.probabilities[0, 0]), abs=1e-4)
+    assert body["prefix_mass"] == pytest.approx(float(wanted.prefix_mass[0, 0]), abs=1e-4)
+    assert body["method"] == wanted.method
+
+
+def test_the_heat_map_has_the_images_shape_and_is_strongest_where_the_map_is(api: TestClient) -> None:
+    """A wide digit, 24 x 40, comes back as 24 x 40 with transparency; its strongest pixel lies in the strongest patch."""
+    wide = np.asarray(Image.fromarray(digits()[0][1500, :, :, 0]).resize((40, 24)))[:, :, None]
+    body = api.post("/v1/explain", content=png(wide), headers=PNG).json()
+    with Image.open(io.BytesIO(base64.b64decode(body["heatmap"]))) as picture:
+        cover = np.asarray(picture)[:, :, 3]
+    assert cover.shape == (24, 40) == (body["height"], body["width"])
+    tokens = np.array(body["tokens"])
+    row, column = np.unravel_index(cover.argmax(), cover.shape)
+    rows, columns = tokens.shape
+    assert tokens[int(row * rows / 24), int(column * columns / 40)] == tokens.max()
+
+
+def test_metadata_does_not_come_back(api: TestClient) -> None:
+    """An EXIF block with a GPS position and a comment is in the image that is sent and in nothing that comes back."""
+    picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET-PLACE"
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    assert b"SECRET-PLACE" in buffer.getvalue()
+    for path in ("/v1/classify", "/v1/explain"):
+        body = api.post(path, content=buffer.getvalue(), headers=PNG)
+        assert body.status_code == 200
+        assert "SECRET-PLACE" not in body.text
+        assert b"SECRET-PLACE" not in base64.b64decode(body.json().get("heatmap", ""))
+
+
+def test_models_health_and_counters(api: TestClient) -> None:
+    listed = api.get("/v1/models").json()["models"]
+    assert [(one["name"], one["backend"], one["explainable"]) for one in listed] == [
+        ("digits", "torch", True),
+        ("graph", "onnxruntime", False),
+    ]
+    assert listed[0]["labels"] == LABELS
+    assert api.get("/healthz").json() == {"status": "ok"}
+    assert api.get("/readyz").json() == {"status": "ready"}
+    before = counted(api)
+    api.post("/v1/classify", content=held_out(1)[0][0], headers=PNG)
+    api.get("/nothing/" + "x" * 50)
+    after = counted(api)
+    assert after["/v1/classify", "POST", "200"] == before.get(("/v1/classify", "POST", "200"), 0) + 1
+    assert after["other", "GET", "404"] == before.get(("other", "GET", "404"), 0) + 1
+
+
+def counted(api: TestClient) -> dict[tuple[str, str, str], float]:
+    """Requests by route, method and status, read by prometheus' own parser."""
+    families = {family.name: family for family in text_string_to_metric_families(api.get("/metrics").text)}
+    samples = [sample for sample in families["tesela_requests"].samples if sample.name == "tesela_requests_total"]
+    return {(one.labels["route"], one.labels["method"], one.labels["status"]): one.value for one in samples}
+
+
+def test_a_graph_without_a_network_is_not_explained() -> None:
+    with client(onnx_only=True) as api:
+        answer = api.post("/v1/explain", content=held_out(1)[0][0], headers=PNG)
+    assert (answer.status_code, answer.json()["code"]) == (409, "explain_unavailable")
+
+
+def test_openapi_document_describes_body_and_refusals(api: TestClient) -> None:
+    document = api.get("/openapi.json").json()
+    operation = document["paths"]["/v1/classify"]["post"]
+    assert set(operation["requestBody"]["content"]) >= {"multipart/form-data", "image/jpeg", "image/png", "image/webp"}
+    for status in ("400", "401", "413", "415", "422", "503"):
+        assert operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
+    assert api.get("/docs").status_code == api.get("/redoc").status_code == 404
