@@ -45,11 +45,21 @@ def cost(name: str, side: int, *, batch: int, rounds: int, method: str, **option
     def explained() -> None:
         explain(model, images, target=1, method=method, **options)
 
-    forward(), explained()
+    forward()
+    explained()
     pairs = [(timed(forward), timed(explained)) for _ in range(rounds)]
     plain, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
     added = statistics.median(second - first for first, second in pairs)
-    return {"method": method, **options, "model": name, "side": side, "batch": batch, "forward_s": plain, "explain_s": whole, "added_share": added / plain}
+    return {
+        "method": method,
+        **options,
+        "model": name,
+        "side": side,
+        "batch": batch,
+        "forward_s": plain,
+        "explain_s": whole,
+        "added_share": added / plain,
+    }
 
 
 def peak(name: str, side: int, *, explained: bool) -> int:

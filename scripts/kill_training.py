@@ -43,13 +43,13 @@ from tesela.train.folder import Run
 from tesela.train.run import resumed_config, train
 
 SETTINGS: dict[str, Any] = {
-    "data": {"source": "digits", "subset": 240, "workers": 0},
+    "data": {"source": "digits", "subset": 200, "workers": 0},
     "augment": {"crop_padding": 1, "mixup": 0.2},
     "optim": {"lr": 3e-3},
     "ema": {"decay": 0.9},
     "model": "vit_nano",
     "net": {"width": 16, "depth": 2, "heads": 2, "dropout": 0.1, "drop_path": 0.1},
-    "epochs": 3,
+    "epochs": 2,
     "batch_size": 10,
     "accumulate": 2,
     "label_smoothing": 0.1,
@@ -58,7 +58,7 @@ SETTINGS: dict[str, Any] = {
     "attention": "fused",
     "threads": 1,
     "log_steps": 5,
-    "checkpoint_steps": 3,
+    "checkpoint_steps": 4,
     "tensorboard": False,
     "report": False,
 }
@@ -71,7 +71,7 @@ AIMS = {
     "checkpoint.after_prune": 5,
     "folder.before_rename": 1,
     "folder.after_rename": 1,
-    "loop.after_step": 20,
+    "loop.after_step": 16,
 }
 MOST_KILLS_PER_RUN = 4
 

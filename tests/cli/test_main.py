@@ -58,7 +58,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_bad_input_is_two_lines_and_an_exit_code(
-    words: list[str], code: int, message: str, hint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    code: int,
+    message: str,
+    hint: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(words) == code
@@ -78,7 +84,12 @@ def test_a_long_message_stays_on_its_line(capsys: pytest.CaptureFixture[str]) ->
 def test_errors_of_any_kind_have_their_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from tesela.cli import doctor as module
 
-    for error, code in ((DataError("a", hint="b"), 1), (InterruptedRunError("a", hint="b"), 3), (RuntimeError("odd"), 1), (KeyboardInterrupt(), 3)):
+    for error, code in (
+        (DataError("a", hint="b"), 1),
+        (InterruptedRunError("a", hint="b"), 3),
+        (RuntimeError("odd"), 1),
+        (KeyboardInterrupt(), 3),
+    ):
 
         def fail(*, json: bool = False, error: BaseException = error) -> None:
             raise error
@@ -90,7 +101,8 @@ def test_errors_of_any_kind_have_their_exit_code(monkeypatch: pytest.MonkeyPatch
 
 def test_a_missing_package_names_the_extra() -> None:
     """In a process where torch cannot be imported."""
-    code = "import sys; sys.modules['torch'] = None; from tesela.cli.main import run; sys.exit(run(['train', 'digits', '--out', '/nonexistent/x']))"
+    blocked = "import sys; sys.modules['torch'] = None; from tesela.cli.main import run; "
+    code = blocked + "sys.exit(run(['train', 'digits', '--out', '/nonexistent/x']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == 'hint: pip install "tesela[train]"'

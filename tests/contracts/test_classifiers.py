@@ -171,6 +171,15 @@ def test_export_with_free_batch(config: EncoderConfig) -> None:
     torch.testing.assert_close(program.module()(batch), model(batch))
 
 
+@pytest.mark.parametrize("config", [CASES["vit_ti4"], CASES["cct_2_3x2_32"], *VARIANTS.values()], ids=["vit", "cct", *VARIANTS])
+def test_one_graph_for_compilation(config: EncoderConfig) -> None:
+    """TorchDynamo captures the whole network without a break; its graph, run as it is, gives the same logits."""
+    torch.compiler.reset()
+    model = make(config)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images(config)), model(images(config)))
+
+
 @every
 def test_trace_changes_nothing_and_holds_the_attention(config: EncoderConfig) -> None:
     """The record's softmax(q kT * scale) v, written out here, is the recorded output."""

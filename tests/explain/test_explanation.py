@@ -68,7 +68,7 @@ STARTS: list[tuple[dict[str, Any], int, Any]] = [
 @pytest.mark.parametrize(("fields", "prefix", "start"), STARTS)
 @pytest.mark.parametrize(("method", "share"), [("rollout", 0.0), ("rollout", 0.7), ("rollout_literature", 0.0), ("gradient_rollout", 0.0)])
 def test_equals_the_oracle_on_models(fields: dict[str, Any], prefix: int, start: oracle.Array, method: str, share: float) -> None:
-    """Reference: oracle.py on A and dy/dA of the model in float64. Non-square grid; P in 0, 1, 2, 5; <= 1e-6 for rollout."""
+    """Reference: oracle.py on A and dy/dA in float64; <= 1e-6 for rollout. Fails for sqrt(N - 1) as grid, or gradients of other layers."""
     model, image = make(**fields), pictures()
     found = explain(model, image, target=3, method=method, discard=share)
     maps, slopes, logits = eager(model, image, 3)

@@ -90,7 +90,7 @@ def test_overlay_by_hand() -> None:
     pixels = opened(overlay(image, heat, seen=seen, colours="viridis", opacity=0.6, side=24))
     assert pixels.shape == (12, 24, 3)
     table = colour_table("viridis").astype(float)
-    assert pixels[0, 0].tolist() == pytest.approx(200 * 0.8 + table[0] * 0.2, abs=1)
+    assert pixels[0, 0].tolist() == pytest.approx(200 * 0.94 + table[0] * 0.06, abs=1)
     for corner in ((3, 6), (5, 8)):
         assert pixels[corner].tolist() == pytest.approx(200 * 0.4 + table[255] * 0.6, abs=1)
     assert pixels[0, 23].tolist() == [80, 80, 80]

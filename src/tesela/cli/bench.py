@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 Variants = dict[tuple[str, str], "Callable[[NDArray[np.float32]], NDArray[np.float32]]"]
 
 
-def bench(
-    run_or_model: str, *, batch: tuple[int, ...] = (1, 8), threads: int | None = None, seconds: float = 2.0, json: bool = False
-) -> None:
+def bench(run_or_model: str, *, batch: str = "1,8", threads: int | None = None, seconds: float = 2.0, json: bool = False) -> None:
     """Measure how fast a model runs here.
 
     Args:
@@ -42,13 +40,15 @@ def bench(
     output.result({"model": name, "image": list(shape), "flops": flops, "matrix_product": limits, "results": rows}, json)
 
 
-def batch_sizes(words: tuple[int, ...]) -> list[int]:
-    """The batch sizes, checked."""
+def batch_sizes(words: str) -> list[int]:
+    """The batch sizes of ``1,8``, checked."""
+    from tesela.core.config import convert
     from tesela.core.errors import UsageError
 
-    if not words or min(words) < 1:
+    sizes: list[int] = convert(list[int], words, "batch")
+    if not sizes or min(sizes) < 1:
         raise UsageError("batch sizes must be 1 or more", hint="write --batch 1,8")
-    return list(dict.fromkeys(words))
+    return list(dict.fromkeys(sizes))
 
 
 def open_variants(run_or_model: str, *, threads: int | None) -> tuple[str, tuple[int, int, int], float, Variants]:
@@ -58,17 +58,20 @@ def open_variants(run_or_model: str, *, threads: int | None) -> tuple[str, tuple
     from tesela.core.config import build
     from tesela.models import catalog
 
-    if not Path(run_or_model).exists() and run_or_model in catalog.names():
+    path = Path(run_or_model)
+    if not path.exists() and path.name == run_or_model:
         return named_variants(run_or_model, threads=threads)
     from tesela.runtime.backends.base import Precision, usable
     from tesela.runtime.predictor import Predictor
 
-    first = Predictor(run_or_model, threads=threads)
+    first = Predictor(path, threads=threads)
+    exported = path / "onnx"  # where ``tesela export`` puts a run's graph
     variants: Variants = {}
     chosen: list[tuple[str, Precision]] = [("torch", "fp32"), ("torch", "bf16"), ("onnxruntime", "fp32")]
     for backend, precision in chosen:
-        if backend in usable(first.bundle):
-            variants[backend, precision] = Predictor(run_or_model, backend=backend, precision=precision, threads=threads).logits
+        for place in (first.bundle, exported):
+            if backend in usable(place) and (backend, precision) not in variants:
+                variants[backend, precision] = Predictor(place, backend=backend, precision=precision, threads=threads).logits
     spec = first.info.image
     config: EncoderConfig = build(catalog.family(first.info.architecture).config or dict, first.info.model)
     return first.info.name, (spec.channels, spec.height, spec.width), config.flops(first.info.num_classes, image_size=spec.size), variants
@@ -76,14 +79,19 @@ def open_variants(run_or_model: str, *, threads: int | None) -> tuple[str, tuple
 
 def named_variants(name: str, *, threads: int | None) -> tuple[str, tuple[int, int, int], float, Variants]:
     """A model of the catalogue with random weights, in torch."""
+    import copy
+
+    import torch
+
     from tesela.models.factory import create_model
     from tesela.runtime.backends.torch import network_logits
 
     model = create_model(name, seed=0)
+    for parameter in model.head.parameters():  # a new head is all zero, which would hide every difference
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
     config = model.config
     variants: Variants = {
-        ("torch", precision): network_logits(create_model(name, seed=0), threads=threads, precision=precision)
-        for precision in ("fp32", "bf16")
+        ("torch", precision): network_logits(copy.deepcopy(model), threads=threads, precision=precision) for precision in ("fp32", "bf16")
     }
     return name, (config.channels, *config.image_size), config.flops(model.num_classes), variants
 

@@ -72,6 +72,8 @@ def show(scores: dict[str, Any], *, top: int) -> None:
         "log loss": f"{scores['nll']:.4f}   Brier score {scores['brier']:.4f}",
         "speed": f"{scores['images_per_second']:,.0f} images/s",
     }
+    if scores["unreadable"]:
+        lines["unreadable"] = f"{len(scores['unreadable'])} images left out, such as {scores['unreadable'][0]['name']}"
     output.say(columns(list(lines.items())))
     output.say(class_table(scores["per_class"]))
     if scores["most_confused"]:

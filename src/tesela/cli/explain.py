@@ -43,8 +43,7 @@ def explain(
     Args:
         run: Run folder or bundle.
         images: Images, folders (all below them) and patterns.
-        method: auto, gradient_rollout, rollout, rollout_literature or gradient_input. auto is gradient_rollout; gradient_input where there
-            is no attention.
+        method: auto (gradient_rollout, or gradient_input without attention), gradient_rollout, rollout, rollout_literature, gradient_input.
         target: Class to explain, by label or index; can be repeated. By default the predicted class of each image.
         out: Folder for the pictures and numbers.
         head_fusion: How the heads of a layer become one; rollouts only, as the next two.
@@ -79,18 +78,20 @@ def explain_files(
         UsageError: no such run, image, class or method.
     """
     from tesela.explain.methods import check_method
+    from tesela.models.bundle import locate_bundle
     from tesela.runtime.sources import find_images
 
     check_method(method)
+    bundle = locate_bundle(Path(run))
     files = find_images(words)
     import torch
 
     from tesela.explain.rollout import RolloutOptions
     from tesela.explain.target import class_index
-    from tesela.models.bundle import load_bundle, locate_bundle
+    from tesela.models.bundle import load_bundle
 
     RolloutOptions(**options)
-    model, info = load_bundle(locate_bundle(Path(run)), device="cuda" if torch.cuda.is_available() else "cpu")
+    model, info = load_bundle(bundle, device="cuda" if torch.cuda.is_available() else "cpu")
     classes = None if target is None else [class_index(word, info.num_classes, info.labels) for word in target]
     names = unique_names(files)
     rows: list[dict[str, Any]] = []

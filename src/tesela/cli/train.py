@@ -8,6 +8,7 @@ configuration, so that a wrong value or name gives the same error however it was
 from __future__ import annotations
 
 import inspect
+import time
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def train(*words: str, **options: Any) -> int | None:
 def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
     from tesela.train.run import train as train_run
 
-    answer = train_run(config, resume=resume, console=stderr_console(quiet=quiet))
+    answer = train_run(config, resume=resume, console=stderr_console(quiet=quiet), begin=process_begin())
     if answer.accuracy is not None:
         say(f"accuracy {answer.accuracy:.4f} on {answer.split}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")
@@ -59,6 +60,14 @@ def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int |
         say(f"report  {answer.path / 'report.html'}")
     print_result(answer.mapping(), json)
     return None
+
+
+def process_begin() -> float:
+    """Monotonic time at which this process was started: a time budget counts from the moment of the command."""
+    import psutil
+
+    age: float = time.time() - psutil.Process().create_time()
+    return time.monotonic() - max(0.0, age)
 
 
 def layers(given: Mapping[str, Any], file: str | None) -> Iterator[Mapping[str, Any]]:

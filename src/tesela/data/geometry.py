@@ -155,16 +155,26 @@ def flip_and_crop(images: Tensor, *, hflip: NDArray[np.bool_], vflip: NDArray[np
         moves: (B, 2), how far the window goes down and right over the padded image, either sign.
         reflect: mirror at the border (without repeating it); else black.
     """
+    if not moves.any():
+        return _flipped(_flipped(images, hflip, 3), vflip, 2)
     batch, channels, height, width = images.shape
     rows, row_seen = _axis(moves[:, 0], vflip, height, reflect)
     columns, column_seen = _axis(moves[:, 1], hflip, width, reflect)
     places = torch.from_numpy(rows[:, :, None] * width + columns[:, None, :]).to(images.device).view(batch, 1, -1)
     flat = images.reshape(batch, channels, -1)
     result = flat.gather(2, places.expand(batch, channels, places.shape[2])).view_as(images)
-    if not reflect and moves.any():
+    if not reflect:
         seen = torch.from_numpy(row_seen[:, :, None] & column_seen[:, None, :]).to(images.device)
         result = result * seen[:, None]
     return result
+
+
+def _flipped(images: Tensor, flips: NDArray[np.bool_], axis: int) -> Tensor:
+    """The chosen images mirrored along one axis."""
+    if not flips.any():
+        return images
+    rows = torch.from_numpy(np.flatnonzero(flips)).to(images.device)
+    return images.index_copy(0, rows, images.index_select(0, rows).flip(axis))
 
 
 def _axis(moves: NDArray[np.int64], flips: NDArray[np.bool_], length: int, reflect: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -218,14 +219,16 @@ class _Processes:
     def __init__(self, maker: BatchMaker, workers: int, *, context: str | None = None) -> None:
         self._plan = _Plan()
         # one batch is one element: torch neither collates nor seeds anything here
-        self._loader: DataLoader[Any] = DataLoader(
-            _Batches(maker),
-            batch_size=None,
-            sampler=self._plan,
-            num_workers=workers,
-            persistent_workers=True,
-            multiprocessing_context=context,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores is the user's choice
+            self._loader: DataLoader[Any] = DataLoader(
+                _Batches(maker),
+                batch_size=None,
+                sampler=self._plan,
+                num_workers=workers,
+                persistent_workers=True,
+                multiprocessing_context=context,
+            )
 
     def epoch(self, epoch: int, numbers: range) -> Iterator[Batch]:
         self._plan.wanted = [(epoch, number) for number in numbers]

@@ -8,7 +8,9 @@ is torch's antialiased bilinear one, which is faster than Pillow's and within on
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 #: A set is kept in memory where its pixels at the model's size take no more than this.
 RAM_BYTES = 2 << 30
 _LOOKED_AT = 16
+T = TypeVar("T")
 Box = tuple[float, float, float, float]
+Encoded: TypeAlias = "bytes | NDArray[np.uint8]"
 
 
 class Reader(Protocol):
@@ -62,45 +66,58 @@ class StreamReader:
 
     def __init__(self, items: Items, spec: ImageSpec, augment: Augment | None) -> None:
         self.items, self.spec, self.augment = items, spec, augment
+        self._scratch = np.empty(0, np.uint8)
 
     def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Tensor:
         """The rows' images, decoded one after another."""
-        return torch.stack([self._image(row, seed, epoch) for row in rows.tolist()])
+        if self.augment is None:
+            return torch.stack([self._guarded(row, lambda row: planes(fitted(self.items, row, self.spec))) for row in rows.tolist()])
+        sources = [self._guarded(row, self._source) for row in rows.tolist()]
+        sizes = np.array([size for _, size in sources], np.int64)
+        boxes = self.augment.boxes(sizes, seed=seed, epoch=epoch, indices=rows).tolist()
+        images = zip(rows.tolist(), sources, boxes, strict=True)
+        return torch.stack([self._guarded(row, partial(self._crop, *source, box)) for row, source, box in images])
 
-    def _image(self, row: int, seed: int, epoch: int) -> Tensor:
+    def _guarded(self, row: int, work: Callable[[int], T]) -> T:
+        """The work's result; an image that fails now was readable when the loader was made."""
         try:
-            if self.augment is None:
-                return torch.from_numpy(fitted(self.items, row, self.spec)).permute(2, 0, 1)
-            return self._crop(row, self.augment, seed, epoch)
+            return work(row)
         except ImageError as error:
             raise DataError(
                 f"{self.items.name(row)} became unreadable: {error.message}", hint="'tesela data check DATA' lists what is unreadable"
             ) from error
 
-    def _crop(self, row: int, augment: Augment, seed: int, epoch: int) -> Tensor:
-        """A random part of one image at the model's size, decoded at the smallest scale that serves it."""
+    def _source(self, row: int) -> tuple[Encoded, tuple[int, int]]:
+        """The encoded file, or pixels where there is none, and the image's (height, width)."""
         data = self.items.raw(row)
-        if data is None:
-            image = self.items.read(row, channels=self.spec.channels)
-            return resized_part(image, self._box(augment, image.shape[:2], row, seed, epoch), self.spec.size)
-        size = upright_size(data)
-        top, left, height, width = self._box(augment, size, row, seed, epoch)
-        least = size[0] * self.spec.height / height, size[1] * self.spec.width / width
-        image = decode(data, channels=self.spec.channels, size_hint=(math.ceil(least[0]), math.ceil(least[1])))
+        if data is not None:
+            return data, upright_size(data)
+        image = self.items.read(row, channels=self.spec.channels)
+        return image, (image.shape[0], image.shape[1])
+
+    def _crop(self, source: Encoded, size: tuple[int, int], box: Box, _row: int) -> Tensor:
+        """A part of one image at the model's size, decoded at the smallest scale that serves it."""
+        if isinstance(source, np.ndarray):
+            return resized_part(source, box, self.spec.size)
+        top, left, height, width = box
+        least = math.ceil(size[0] * self.spec.height / height), math.ceil(size[1] * self.spec.width / width)
+        if self._scratch.size < 3 * size[0] * size[1]:
+            self._scratch = np.empty(3 * size[0] * size[1], np.uint8)
+        image = decode(source, channels=self.spec.channels, size_hint=least, scratch=self._scratch)
         down, across = image.shape[0] / size[0], image.shape[1] / size[1]
         return resized_part(image, (top * down, left * across, height * down, width * across), self.spec.size)
 
-    def _box(self, augment: Augment, size: tuple[int, ...], row: int, seed: int, epoch: int) -> Box:
-        top, left, height, width = augment.boxes(np.array([size[:2]]), seed=seed, epoch=epoch, indices=np.array([row]))[0].tolist()
-        return top, left, height, width
+
+def planes(image: NDArray[np.uint8]) -> Tensor:
+    """(H, W, C) as (C, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def resized_part(image: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> Tensor:
     """A part (top, left, height, width; rounded to whole pixels) of an image (H, W, C) at ``size``: (C, h, w), uint8."""
     top, left = round(box[0]), round(box[1])
     part = image[top : max(round(box[0] + box[2]), top + 1), left : max(round(box[1] + box[3]), left + 1)]
-    planes = torch.from_numpy(part).permute(2, 0, 1)[None]
-    return F.interpolate(planes, size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(planes(part)[None], size, mode="bilinear", antialias=True)[0]
 
 
 def fitted(items: Items, row: int, spec: ImageSpec) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ def complete(source: Source, *, fractions: Mapping[str, float], seed: int) -> So
         return source
     train = source.splits["train"]
     parts = cut(train, {split: fractions.get(split, 0.0) for split in missing}, seed=seed)
-    return source.with_splits({split: parts.get(split) or source.splits[split] for split in SPLITS}, cut=tuple(missing))
+    return source.with_splits({split: parts[split] if split in parts else source.splits[split] for split in SPLITS}, cut=tuple(missing))
 
 
 def cut(items: Items, fractions: Mapping[str, float], *, seed: int) -> dict[str, Items]:

@@ -101,7 +101,7 @@ class QueryKeyTrace(Trace):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None) -> None:  # noqa: ARG002
         """Write q and k down; the places of v and out hold nothing of use."""
-        q, k = q.contiguous().clone(), k.contiguous().clone()
+        q, k = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (q, k))
         super().attention(q, k, k, q, scale=scale, bias=bias)
 
 

@@ -105,7 +105,7 @@ def _apply(
         parts = [roll(layers, start, prefix=prefix, options=options, block=block) for layers in walks]
         shares = torch.cat(parts, dim=1)
     else:
-        rows = [attention_rows(layer, precise=options.delicate) for layer in reversed(found.layers)]
+        rows = (attention_rows(layer, precise=options.delicate) for layer in reversed(found.layers))
         shares = roll(rows, start, prefix=prefix, options=options, block=block).expand(-1, targets.shape[1], -1)
     return shares[..., prefix:].reshape(*targets.shape, *found.grid).float(), shares[..., :prefix].sum(-1).float()
 

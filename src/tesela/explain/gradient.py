@@ -8,6 +8,7 @@ scale. A row without any positive weight keeps its mass at its own token.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -31,16 +32,16 @@ def class_gradients(logits: Tensor, targets: Tensor, inputs: list[Tensor]) -> It
         yield list(torch.autograd.grad(wanted[index], inputs, retain_graph=not last, allow_unused=True, materialize_grads=True))
 
 
-def gradient_layers(found: Capture, targets: Tensor, *, precise: bool) -> Iterator[list[Rows]]:
-    """For each class: its layers for the walk, the **last first**."""
-    attentions = [attention_rows(layer, precise=precise) for layer in found.layers]
-    for gradients in class_gradients(found.logits, targets, [layer.out for layer in found.layers]):
-        weighted = [weighted_rows(*parts) for parts in zip(found.layers, attentions, gradients, strict=True)]
-        yield weighted[::-1]
+def gradient_layers(found: Capture, targets: Tensor, *, precise: bool) -> Iterator[Iterator[Rows]]:
+    """For each class: its layers for the walk, the **last first**, to be walked before the next class is asked for."""
+    layers = found.layers[::-1]
+    for gradients in class_gradients(found.logits, targets, [layer.out for layer in layers]):
+        yield map(functools.partial(weighted_rows, precise=precise), layers, gradients)
 
 
-def weighted_rows(record: AttentionRecord, attention: Rows, gradient: Tensor) -> Rows:
+def weighted_rows(record: AttentionRecord, gradient: Tensor, *, precise: bool = False) -> Rows:
     """relu(A * dy/dA) of one layer up to a factor per row, given G = dy/dout."""
+    attention = attention_rows(record, precise=precise)
     slopes = attention_gradient(record, gradient / _largest(gradient))
 
     def rows(begin: int, end: int) -> Tensor:

@@ -95,12 +95,12 @@ def overlay(
         heat: one value per pixel.
         seen: the pixels that the model saw; the others are darkened.
         colours: a name of COLOURS.
-        opacity: how much of the image the highest value covers; the lowest covers a third as much.
+        opacity: how much of the image the highest value covers; the lowest covers a tenth of that.
         side: images whose longer side is below this are enlarged by a whole factor.
     """
     level = stretched(heat, seen)
     colour = colour_table(colours)[(level * 255).round().astype(np.uint8)].astype(np.float32)
-    cover = (opacity * (1.0 + 2.0 * level) / 3.0)[..., None]
+    cover = (opacity * (0.1 + 0.9 * np.sqrt(level)))[..., None]
     blended = with_channels(image, 3) * (1.0 - cover) + colour * cover
     if seen is not None:
         blended = np.where(seen[..., None], blended, with_channels(image, 3) * 0.4)

@@ -5,7 +5,7 @@ grey, RGB         as they are; grey becomes RGB by repetition, RGB becomes grey 
 16-bit            the high byte (value // 256), for grey as for colour; 32-bit integers likewise, clipped to 16 bits
 palette           its colours
 transparency      laid over white (alpha channel, or one transparent colour or palette entry)
-CMYK, YCCK        by Pillow's conversion without profile: R = 255 - min(255, C + K) and so on
+CMYK, YCCK        by Pillow's conversion without profile: R = (255 - C)(255 - K) / 255 and so on
 LAB, HSV          by Pillow
 float             refused: its range is unknown
 ICC profile       ignored: numbers are taken as sRGB, as every training set's reader does

@@ -65,7 +65,12 @@ DEFAULT_LIMITS = DecodeLimits()
 
 
 def decode(
-    source: bytes | Path, *, channels: int = 3, limits: DecodeLimits = DEFAULT_LIMITS, size_hint: tuple[int, int] | None = None
+    source: bytes | Path,
+    *,
+    channels: int = 3,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    size_hint: tuple[int, int] | None = None,
+    scratch: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """The pixels of an encoded image.
 
@@ -74,6 +79,7 @@ def decode(
         channels: 1 for grey, 3 for RGB.
         limits: what to refuse.
         size_hint: (height, width) that is enough; a large JPEG may come back smaller than it is, but not below this.
+        scratch: flat memory that the result may lie in, until the next call with it; spares the system fresh pages.
 
     Returns:
         (H, W, channels), uint8.
@@ -87,7 +93,7 @@ def decode(
         with _open(data, limits) as image:
             orientation = _orientation(image)
             hint = size_hint[::-1] if size_hint and orientation >= 5 else size_hint
-            pixels = _jpeg(image, data, channels, hint) if kind == "JPEG" else to_array(image, channels=channels)
+            pixels = _jpeg(image, data, channels, hint, scratch) if kind == "JPEG" else to_array(image, channels=channels)
             return upright(pixels, orientation)
     except ImageError:
         raise
@@ -193,17 +199,18 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _jpeg(image: Image.Image, data: bytes, channels: int, hint: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _jpeg(
+    image: Image.Image, data: bytes, channels: int, hint: tuple[int, int] | None, scratch: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
     """A JPEG's pixels, at the smallest scale that the hint allows."""
     height, width = image.height, image.width
     scale = next((s for s in (8, 4, 2) if hint and height // s >= hint[0] and width // s >= hint[1]), 1)
     decoder = _fast_decoder()
     if decoder is not None and image.mode in ("L", "RGB"):
+        space, least = ("Gray" if image.mode == "L" else "RGB"), {"min_height": -(-height // scale), "min_width": -(-width // scale)}
+        buffer = scratch if scratch is not None and scratch.size >= height * width * 3 else None
         try:
-            pixels = decoder(
-                data, "Gray" if image.mode == "L" else "RGB", min_height=-(-height // scale), min_width=-(-width // scale), min_factor=scale
-            )
-            return with_channels(pixels, channels)
+            return with_channels(decoder(data, space, min_factor=scale, buffer=buffer, **least), channels)
         except ValueError:
             pass  # damaged or unusual: Pillow judges
     if scale > 1:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesela.core.errors import ImageError, UsageError
+from tesela.core.failpoint import failpoint
 from tesela.imaging.decode import DecodeLimits
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
@@ -104,6 +105,7 @@ class ServedModel:
         self._explaining.shutdown(wait=True)
 
     def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+        failpoint("serve.batch")
         return list(self.predictor.probabilities(images))
 
     async def _in_time(self, pool: ThreadPoolExecutor, deadline: float, call: Callable[[], Result]) -> Result:

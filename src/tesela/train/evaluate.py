@@ -171,11 +171,12 @@ def evaluate_run(
     run, device = Run(path), choose_device(device)
     model, info = load_bundle(locate_bundle(run.path), device=device)
     precision = recorded_precision(run, device) if precision == "auto" else precision
-    source = _open(run, data)
+    config = _settings(run, data)
+    source = _open(config, own=data is None)
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
     items = source.splits[split]
-    loader = _loader(items, source, info, batch_size=batch_size)
+    loader = _loader(items, info, config, batch_size=batch_size, device=device)
     evaluation = evaluate_model(
         model,
         loader,
@@ -186,7 +187,9 @@ def evaluate_run(
         top=top,
         console=console,
     )
-    about = {"data": source.name, "split": split, "precision": precision, "device": device}
+    loader.close()
+    unreadable = [{"name": image.name, "code": image.code, "message": image.message} for image in loader.unreadable]
+    about = {"data": source.name, "split": split, "unreadable": unreadable, "precision": precision, "device": device}
     summary = summarise(evaluation, info, model, about)
     folder = _folder_for(run, own=data is None and split == main_split(source), name=f"{source.name}-{split}")
     if folder is not None:
@@ -212,32 +215,34 @@ def main_split(source: Source) -> str:
     return "test" if len(source.splits.get("test", ())) else "val"
 
 
-def _open(run: Run, data: str | None) -> Source:
-    """The named data, or the run's own; either is split as the run split its data, so that test images stay test images."""
+def _settings(run: Run, data: str | None) -> DataConfig:
+    """The run's own data, or the named one split as the run split its data, so that test images stay test images."""
     recorded = read_yaml(run.config).get("data", {}) if run.exists() else {}
     if data is not None:
-        return open_source(data, config=build(DataConfig, {**recorded, "source": data}))
+        return build(DataConfig, {**recorded, "source": data, "subset": None})
     if not recorded:
         raise UsageError(f"{run.path} does not say what it was trained on", hint="name the data: tesela evaluate RUN DATA")
-    config = build(DataConfig, recorded)
+    return build(DataConfig, recorded)
+
+
+def _open(config: DataConfig, *, own: bool) -> Source:
     try:
         return open_source(config.source, config=config)
     except UsageError as error:
+        if not own:
+            raise
         raise UsageError(f"the run's own data: {error.message}", hint="name where it is now: tesela evaluate RUN DATA") from error
 
 
-def _loader(items: Items, source: Source, info: BundleInfo, *, batch_size: int) -> Loader:
+def _loader(items: Items, info: BundleInfo, config: DataConfig, *, batch_size: int, device: str) -> Loader:
     return Loader(
         items,
         info.image,
         batch_size=batch_size,
-        augment=None,
-        seed=0,
-        workers=0,
-        cache="none",
-        shuffle=False,
-        drop_last=False,
-        num_classes=len(source.labels),
+        workers=config.workers,
+        cache=config.cache,
+        device=device,
+        max_unreadable=config.max_unreadable,
     )
 
 

@@ -21,6 +21,7 @@ from tesela.objectives.base import Objective
 from tesela.train.optim import Optimizers
 from tesela.train.step import Step, seed_step
 
+SMALLEST_PROBE = 16
 ADVANTAGE = {"precision": 0.90, "attention": 0.95}
 
 
@@ -58,9 +59,11 @@ def measure(
     build: Callable[[nn.Module], Optimizers],
     set_kernel: Callable[[nn.Module, str], Any],
     device: torch.device,
-    seconds: float = 2.0,
+    limit: float = 20.0,
 ) -> list[Timed]:
     """Time a step with every pair on a copy of ``model``; the model itself is left as it was.
+
+    Where full batches would take longer than ``limit``, all pairs are timed on the same smaller batch, and the times scaled up.
 
     Args:
         model: what will be trained.
@@ -70,15 +73,15 @@ def measure(
         build: makes the optimizers.
         set_kernel: switches a model's attention kernel.
         device: where the model is.
-        seconds: longest time for one pair, after its first step.
+        limit: about the longest time for all of it, in seconds.
     """
+    probe = _Probe(model, objective, batch, build=build, set_kernel=set_kernel, device=device)
+    size = probe.affordable(pairs[0], limit / (4 * len(pairs)))
     found: list[Timed] = []
-    for precision, attention in pairs:
-        trial = copy.deepcopy(model)
-        set_kernel(trial, attention)
-        step = Step(trial, objective, build(trial), device=device, precision=precision, clip_norm=1.0)
+    for pair in pairs:
         best = min((timed.seconds for timed in found), default=float("inf"))
-        found.append(Timed(precision=precision, attention=attention, seconds=_best_time(step, batch, seconds=seconds, hopeless=3 * best)))
+        seconds = probe.best_time(pair, size, seconds=limit / (2 * len(pairs)), hopeless=3 * best)
+        found.append(Timed(precision=pair[0], attention=pair[1], seconds=seconds))
     return found
 
 
@@ -92,23 +95,61 @@ def choose(found: list[Timed]) -> Timed:
     return min(found, key=handicapped)
 
 
-def _best_time(step: Step, batch: tuple[Tensor, Tensor], *, seconds: float, hopeless: float) -> float:
-    """The shortest of up to eight steps within ``seconds``; the first one, which warms up, counts only where it is hopeless."""
-    first = _time(step, batch)
-    if first > hopeless:
-        return first
-    times: list[float] = []
-    while not times or (len(times) < 8 and sum(times) < seconds):
-        times.append(_time(step, batch))
-    return min(times)
+class _Probe:
+    """Runs single steps with a pair on a batch of any size."""
 
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batch: tuple[Tensor, Tensor],
+        *,
+        build: Callable[[nn.Module], Optimizers],
+        set_kernel: Callable[[nn.Module, str], Any],
+        device: torch.device,
+    ) -> None:
+        self._model, self._objective, self._device = model, objective, device
+        self._images, self._targets = batch
+        self._build, self._set_kernel = build, set_kernel
 
-def _time(step: Step, batch: tuple[Tensor, Tensor]) -> float:
-    seed_step(0, 0)
-    begin = time.perf_counter()
-    loss = step.loss(*step.move(*batch))
-    step.backward(loss, share=1.0)
-    step.update()
-    if step.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
+    def affordable(self, pair: tuple[str, str], seconds: float) -> int:
+        """The largest batch, halved as often as need be, of which a step should not take longer than ``seconds``."""
+        size = len(self._images)
+        small = min(size, SMALLEST_PROBE)
+        if small == size:
+            return size
+        step = self._step(pair)
+        self._time(step, small)
+        one = self._time(step, small) / small
+        while size // 2 >= SMALLEST_PROBE and one * size > seconds:
+            size //= 2
+        return size
+
+    def best_time(self, pair: tuple[str, str], size: int, *, seconds: float, hopeless: float) -> float:
+        """The shortest of up to eight steps within ``seconds``, scaled to the whole batch.
+
+        The first step, which warms up, counts only where it is hopeless.
+        """
+        step, scale = self._step(pair), len(self._images) / size
+        first = self._time(step, size)
+        if first * scale > hopeless:
+            return first * scale
+        times: list[float] = []
+        while not times or (len(times) < 8 and sum(times) < seconds):
+            times.append(self._time(step, size))
+        return min(times) * scale
+
+    def _step(self, pair: tuple[str, str]) -> Step:
+        trial = copy.deepcopy(self._model)
+        self._set_kernel(trial, pair[1])
+        return Step(trial, self._objective, self._build(trial), device=self._device, precision=pair[0], clip_norm=1.0)
+
+    def _time(self, step: Step, size: int) -> float:
+        seed_step(0, 0)
+        begin = time.perf_counter()
+        loss = step.loss(*step.move(self._images[:size], self._targets[:size]))
+        step.backward(loss, share=1.0)
+        step.update()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin

@@ -16,7 +16,7 @@ from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 420.0, 240.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 12.0, 38.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 22.0, 12.0, 38.0
 MOST_POINTS = 240
 LABEL_LENGTH = 14
 
@@ -140,7 +140,7 @@ def confusion_chart(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -
     names = [short(label) for label in labels]
     longest = max(len(name) for name in names)
     side = 30.0 + 6.6 * longest
-    above = 34.0 if longest <= 2 else 30.0 + 4.8 * longest
+    above = 42.0 if longest <= 2 else 30.0 + 4.8 * longest
     body = [f'<text class="label" x="{side + count * cell / 2:g}" y="14" text-anchor="middle">predicted</text>']
     middle = above + count * cell / 2
     body.append(f'<text class="label" x="12" y="{middle:g}" text-anchor="middle" transform="rotate(-90 12 {middle:g})">true</text>')
@@ -190,7 +190,7 @@ def reliability_chart(bins: Sequence[dict[str, Any]]) -> str:
     """Accuracy of each bin against its probability, the diagonal of a perfect model, and how many images lie in each bin."""
     x = Axis(low=0, high=1, start=LEFT, end=WIDTH - RIGHT)
     y = Axis(low=0, high=1, start=HEIGHT - BOTTOM, end=TOP)
-    floor = 330.0
+    floor = 306.0
     most = max((row["count"] for row in bins), default=1) or 1
     body = list(_horizontal_grid(y, percent))
     for row in (row for row in bins if row["count"]):

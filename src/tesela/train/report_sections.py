@@ -271,7 +271,7 @@ def explanations(material: Material) -> str:
     return section(
         "Explanations",
         f'<div class="shown">{"".join(figures)}</div>' if figures else "",
-        text="Bright: the parts that the prediction rests on, as far as attention and its gradients tell.",
+        text="Yellow: the parts that the prediction rests on, as far as attention and its gradients tell.",
     )
 
 

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 Explain = Callable[..., Any]
 
 
-def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None, explain: Explain | None = None) -> RunResult:
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    explain: Explain | None = None,
+    begin: float | None = None,
+) -> RunResult:
     """Train, evaluate and report; or take an interrupted run up where it stands.
 
     Args:
@@ -34,6 +41,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         resume: whether to continue the run in ``config.out``.
         console: where plan and progress go; None for silence.
         explain: makes the explanations of the report.
+        begin: monotonic time from which ``minutes`` and ``seconds`` count; now where None.
 
     Raises:
         UsageError: the folder is taken, or there is nothing to resume.
@@ -41,7 +49,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
         DivergedError: the loss is not finite.
         TeselaError: data, storage or weights cannot be used.
     """
-    begin = time.monotonic()
+    begin = time.monotonic() if begin is None else begin
     if not config.data.source:
         raise UsageError("no data was named", hint="tesela train DATA")
     run = Run(config.out or free_folder(config))

@@ -154,6 +154,7 @@ class Sitting:
             build=lambda model: build_optimizers(model, config.optim),
             set_kernel=set_attention_kernel,
             device=self.device,
+            limit=min(20.0, 1.2 * config.minutes) if config.minutes else 20.0,  # 2 % of a time budget
         )
         best = choose(found)
         per_epoch = max(1, len(self.training) // config.accumulate)
@@ -183,7 +184,7 @@ class Sitting:
         budget = 60.0 * (self.config.minutes or 0.0)
         evaluation = self._forward_seconds(choices, self._count("test") or self._count("val")) + opened
         report = REPORT_SECONDS if self.config.report else 0.0
-        here = time.monotonic() - self.begin + process_age(self.begin)
+        here = time.monotonic() - self.begin
         return max(0.0, budget - self.spent - here - evaluation - report - 0.01 * budget)
 
     def _forward_seconds(self, choices: Choices, images: int) -> float:
@@ -369,11 +370,3 @@ class Sitting:
     def _say(self, text: str) -> None:
         if self.console is not None:
             self.console.print(text, markup=False)
-
-
-def process_age(begin: float) -> float:
-    """Seconds between the start of the process and ``begin`` where that is the command line's own start-up, else 0."""
-    import psutil
-
-    age = time.time() - psutil.Process().create_time() - (time.monotonic() - begin)
-    return age if 0 <= age < 20 else 0.0

@@ -1,0 +1,101 @@
+"""Everything the documentation shows is run: the README's commands on a small data set, Python blocks, and the examples."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages speak of: photos/ with class folders, and new/ images."""
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("docs")
+    data = load_digits()
+    for number in range(360):
+        label = "cat" if data.target[number] < 5 else "dog"
+        (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((data.images[number] * 15).astype(np.uint8)).save(folder / "photos" / label / f"{number}.png")
+    (folder / "new").mkdir()
+    for number in range(1, 4):
+        Image.fromarray((data.images[400 + number] * 15).astype(np.uint8)).convert("RGB").save(folder / "new" / f"{number}.jpg")
+    return folder
+
+
+def run_line(line: str, folder: Path) -> None:
+    if line.startswith("tesela serve"):
+        serve(line, folder)
+        return
+    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def serve(line: str, folder: Path) -> None:
+    """Start the server on another port, ask it how it is, stop it with SIGTERM."""
+    server = subprocess.Popen(f"exec {line} --port 8765", shell=True, cwd=folder, env=environment())
+    try:
+        for _ in range(240):
+            time.sleep(0.25)
+            try:
+                with urllib.request.urlopen("http://127.0.0.1:8765/healthz", timeout=2) as answer:
+                    assert answer.status == 200
+                    break
+            except OSError:
+                assert server.poll() is None, "the server ended by itself"
+        else:
+            raise AssertionError("the server did not answer")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run(page: Path, place: Path) -> None:
+    """Lines of sh blocks that start with tesela, in order; comments and capital placeholders excepted."""
+    lines = [line.split("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    for line in lines:
+        if line.startswith("tesela "):
+            run_line(line, place)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, place: Path) -> None:
+    for block in blocks(page, "python"):
+        done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True, env=environment(), timeout=300)
+        assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_example_runs(example: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    accuracy = re.search(r"accuracy (0\.\d+)", done.stdout)
+    assert accuracy
+    assert float(accuracy.group(1)) >= 0.9
