@@ -105,7 +105,7 @@ def test_it_is_a_classifier(config: EncoderConfig) -> None:
     rows, columns = features.grid
     assert features.grid == model.grid(config.image_size) == config.grid()
     assert features.tokens.shape == (3, features.prefix + rows * columns, config.width)
-    assert torch.equal(model.head(features.pooled), model(images(config)))
+    torch.testing.assert_close(model.head(features.pooled), model(images(config)), rtol=1e-5, atol=1e-6)
     assert model(images(config)).shape == (3, CLASSES)
 
 
@@ -148,7 +148,7 @@ def test_closed_forms(config: EncoderConfig) -> None:
     set_attention_kernel(model, "matmul")
     for size in (config.image_size, larger(config)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(images(config, count=1, size=size))
+            model(images(config, count=1, size=size), trace=Trace())  # the whole network, all tokens of the last block too
         assert counter.get_total_flops() == config.flops(CLASSES, image_size=size)
 
 
@@ -184,7 +184,10 @@ def test_one_graph_for_compilation(config: EncoderConfig) -> None:
 def test_trace_changes_nothing_and_holds_the_attention(config: EncoderConfig) -> None:
     """The record's softmax(q kT * scale) v, written out here, is the recorded output."""
     model, trace = make(config), Trace()
-    assert torch.equal(model(images(config), trace=trace), model(images(config)))
+    traced, plain = model(images(config), trace=trace), model(images(config))
+    torch.testing.assert_close(traced, plain, rtol=1e-5, atol=1e-6)  # with a class token the plain pass computes less in the last block
+    model(images(config), trace=(again := Trace()))
+    assert torch.equal(trace.tensors["head"], again.tensors["head"])
     blocks = [f"block{index:02d}" for index in range(config.depth)]
     assert {"patches", "positions", *blocks, "norm", "pool", "head"} <= set(trace.tensors)
     pool = ["pool.attention"] if config.pool == "attention" else []

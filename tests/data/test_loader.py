@@ -86,7 +86,7 @@ def test_evaluation_equals_imagings_preprocess(photographs: FileItems) -> None:
     """Bit for bit what the board runtime computes, with and without the memory cache."""
     expected = preprocess([photographs.root / path for path in photographs.paths], SPEC)
     for cache in ("ram", "none"):
-        batches = epoch(Loader(photographs, SPEC, batch_size=8, cache=cache), 0)  # type: ignore[arg-type]
+        batches = epoch(Loader(photographs, SPEC, batch_size=8, cache=cache), 0)
         assert np.array_equal(torch.cat([batch.images for batch in batches]).numpy(), expected)
         assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(30))
         assert torch.cat([batch.targets for batch in batches]).tolist() == photographs.targets.tolist()

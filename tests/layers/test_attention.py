@@ -112,6 +112,17 @@ def test_dropout_is_off_in_evaluation_and_follows_the_output() -> None:
     assert zeros == pytest.approx(0.5, abs=0.05)
 
 
+@kernels
+def test_attention_dropout_is_used_in_training_only(kernel: str) -> None:
+    attention = Attention(16, 2, attention_dropout=0.5)
+    initialise(attention)
+    set_attention_kernel(attention, kernel)
+    tokens = torch.randn(4, 9, 16)
+    plain = attention.eval()(tokens)
+    assert torch.equal(attention(tokens), plain)
+    assert (attention.train()(tokens) - plain).abs().max() > 1e-3
+
+
 def test_an_unknown_kernel() -> None:
     with pytest.raises(UnknownNameError, match="fuse"):
         set_attention_kernel(make(8, 2), "fuse")

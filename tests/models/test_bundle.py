@@ -136,6 +136,14 @@ def test_every_flipped_bit_is_detected(bundle: Path, name: str) -> None:
         assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in tiny().state_dict().items())
 
 
+def test_a_tensor_without_a_digest(bundle: Path) -> None:
+    info = read_info(bundle)
+    write_info(bundle, dataclasses.replace(info, digests={name: text for name, text in info.digests.items() if name != "norm.bias"}))
+    with pytest.raises(WeightsError, match=r"without a digest: norm\.bias"):
+        load_bundle(bundle)
+    load_bundle(bundle, verify=False)
+
+
 def test_missing_weights(bundle: Path) -> None:
     (bundle / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):

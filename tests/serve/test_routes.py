@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +142,21 @@ def test_openapi_document_describes_body_and_refusals(api: TestClient) -> None:
     for status in ("400", "401", "413", "415", "422", "503"):
         assert operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
     assert api.get("/docs").status_code == api.get("/redoc").status_code == 404
+
+
+def test_an_exported_model_is_served_without_torch() -> None:
+    """In a process that serves an ONNX bundle torch is never imported."""
+    code = (
+        "import sys; from starlette.testclient import TestClient; from tesela.runtime.predictor import Predictor\n"
+        "from tesela.serve.app import create_app\n"
+        "with TestClient(create_app({'m': Predictor(sys.argv[1])})) as api:\n"
+        "    print(api.post('/v1/classify', content=sys.stdin.buffer.read(), headers={'content-type': 'image/png'}).json()['label'])\n"
+        "print('torch' in sys.modules)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(digits_onnx())], input=held_out(1)[0][0], capture_output=True, check=True, cwd=root
+    )
+    label, imported = done.stdout.decode().split()
+    assert label == Predictor(digits_onnx()).classify(held_out(1)[0])[0].scores[0].label
+    assert imported == "False"

@@ -8,6 +8,7 @@ Odd: unreadable images are found when the loader is made, left out, listed in ``
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import warnings
@@ -219,8 +220,7 @@ class _Processes:
     def __init__(self, maker: BatchMaker, workers: int, *, context: str | None = None) -> None:
         self._plan = _Plan()
         # one batch is one element: torch neither collates nor seeds anything here
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores is the user's choice
+        with more_workers_than_cores():
             self._loader: DataLoader[Any] = DataLoader(
                 _Batches(maker),
                 batch_size=None,
@@ -232,10 +232,20 @@ class _Processes:
 
     def epoch(self, epoch: int, numbers: range) -> Iterator[Batch]:
         self._plan.wanted = [(epoch, number) for number in numbers]
-        for result in self._loader:
+        with more_workers_than_cores():
+            results = iter(self._loader)
+        for result in results:
             if isinstance(result, TeselaError):
                 raise result
             yield result
+
+
+@contextlib.contextmanager
+def more_workers_than_cores() -> Iterator[None]:
+    """Keep torch from warning about it: the number of workers is the user's choice."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
 
 
 class _Plan(Sampler[tuple[int, int]]):

@@ -43,6 +43,7 @@ class ParquetItems:
     def __init__(self, files: Sequence[Path], column: str, targets: NDArray[np.int64], *, root: Path) -> None:
         self.files = tuple(files)
         self.root = root
+        self._names = [file.relative_to(root).as_posix() for file in self.files]
         self.column = column
         self.targets = targets
         self._groups: OrderedDict[int, Any] = OrderedDict()
@@ -81,7 +82,7 @@ class ParquetItems:
     def name(self, index: int) -> str:
         """The file and the row in it."""
         number = int(np.searchsorted(self._file_starts, index, side="right")) - 1
-        return f"{self.files[number].relative_to(self.root).as_posix()}#{index - self._file_starts[number]}"
+        return f"{self._names[number]}#{index - self._file_starts[number]}"
 
     def raw(self, index: int) -> bytes | None:
         """The encoded image; None where the row has none."""

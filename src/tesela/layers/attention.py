@@ -9,6 +9,7 @@ the kernel. The kernel is chosen by name (``tesela.layers.kernels``) and can be 
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from tesela.core.errors import UnknownNameError
@@ -94,9 +95,9 @@ class Attention(Attending):
         xavier_uniform_(self.qkv, generator=generator, fan_in=width, fan_out=inner)
         xavier_uniform_(self.out, generator=generator)
 
-    def forward(self, tokens: Tensor, *, trace: Trace = OFF) -> Tensor:
-        """Attention of all tokens to all tokens."""
-        q, k, v = self.project(tokens)
+    def forward(self, tokens: Tensor, *, first: int | None = None, trace: Trace = OFF) -> Tensor:
+        """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader."""
+        q, k, v = self.project(tokens) if first is None else self.project_first(tokens, first)
         dropout = self.attention_dropout if self.training else 0.0
         result = attend(q, k, v, dropout=dropout, scale=self.scale, kernel=self.kernel)
         trace.attention(q, k, v, result, scale=self.scale)
@@ -108,6 +109,16 @@ class Attention(Attending):
         batch, count, _ = tokens.shape
         qkv: Tensor = self.qkv(tokens)
         q, k, v = qkv.view(batch, count, 3, self.heads, self.head_width).unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def project_first(self, tokens: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``project``, with queries (B, H, first, d) of the first tokens only."""
+        inner = self.heads * self.head_width
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query_bias, rest_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+        batch, count, _ = tokens.shape
+        q = F.linear(tokens[:, :first], weight[:inner], query_bias).view(batch, first, self.heads, self.head_width)
+        k, v = F.linear(tokens, weight[inner:], rest_bias).view(batch, count, 2, self.heads, self.head_width).unbind(2)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 

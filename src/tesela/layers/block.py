@@ -52,19 +52,26 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.pre_norm = norm == "pre"
 
-    def forward(self, tokens: Tensor, *, trace: Trace = OFF) -> Tensor:
-        """Both branches in the order of the config."""
-        return trace("", self._pre(tokens, trace) if self.pre_norm else self._post(tokens, trace))
+    def forward(self, tokens: Tensor, *, first: int | None = None, trace: Trace = OFF) -> Tensor:
+        """Both branches in the order of the config.
 
-    def _pre(self, tokens: Tensor, trace: Trace) -> Tensor:
+        Args:
+            tokens: (B, N, D).
+            first: how many of the first tokens somebody reads; the result then has these only, (B, first, D). None is all.
+            trace: where the steps are written down.
+        """
+        step = self._pre if self.pre_norm else self._post
+        return trace("", step(tokens, first, trace))
+
+    def _pre(self, tokens: Tensor, first: int | None, trace: Trace) -> Tensor:
         normed = trace("norm1", self.norm1(tokens))
-        tokens = tokens + self.drop_path(self.attention(normed, trace=trace.inside("attention")))
+        tokens = tokens[:, :first] + self.drop_path(self.attention(normed, first=first, trace=trace.inside("attention")))
         normed = trace("norm2", self.norm2(tokens))
         branch: Tensor = self.drop_path(trace("mlp", self.mlp(normed)))
         return tokens + branch
 
-    def _post(self, tokens: Tensor, trace: Trace) -> Tensor:
-        mixed = self.attention(tokens, trace=trace.inside("attention"))
-        tokens = trace("norm1", self.norm1(tokens + self.drop_path(mixed)))
+    def _post(self, tokens: Tensor, first: int | None, trace: Trace) -> Tensor:
+        mixed = self.attention(tokens, first=first, trace=trace.inside("attention"))
+        tokens = trace("norm1", self.norm1(tokens[:, :first] + self.drop_path(mixed)))
         branch = trace("mlp", self.mlp(tokens))
         return trace("norm2", self.norm2(tokens + self.drop_path(branch)))

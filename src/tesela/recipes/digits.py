@@ -10,9 +10,11 @@ from typing import Any
 
 
 def digits() -> dict[str, Any]:
-    """A small ViT on 1,797 digits.
+    """A small ViT on 1,797 digits: >= 0.97 on the 179 held-out ones in about half a minute on a quiet core.
 
     tesela train digits --recipe digits
+
+    Measured over seeds 0 to 9: test accuracy 0.978 to 1.000, mean 0.986 (an image is 0.0056); 21 s of computing for the whole demo.
     """
     return {
         "model": "vit_nano",

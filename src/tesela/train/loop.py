@@ -48,12 +48,12 @@ class Clock:
     """The time budget of a run with ``--minutes``.
 
     Attributes:
-        deadline: the monotonic time at which the last validation should end.
+        left: seconds that remain for steps and validations, given what a step takes (the final evaluation is reserved for by it).
         epoch_seconds: what validating and saving once is thought to take, until it is known.
         save: writes a refitted budget down.
     """
 
-    deadline: float
+    left: Callable[[float], float]
     epoch_seconds: float
     save: Callable[[Budget], None]
 
@@ -283,8 +283,9 @@ class Loop:
             return
         now = time.monotonic()
         aside = sum(self._aside) / len(self._aside) if self._aside else self.clock.epoch_seconds
-        pace = (now - self._begin - sum(self._aside)) / (step - self._first) + aside / self.steps_per_epoch
-        fitted = refit(self.budget, step=step, seconds_left=self.clock.deadline - now - aside, seconds_per_step=pace)
+        pace = (now - self._begin - sum(self._aside)) / (step - self._first)
+        left, each = self.clock.left(pace) - aside, pace + aside / self.steps_per_epoch
+        fitted = refit(self.budget, step=step, seconds_left=left, seconds_per_step=each)
         if fitted is not self.budget:
             self.clock.save(fitted)
             self.budget = fitted

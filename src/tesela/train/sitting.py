@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from tesela.train.run import Explain
 
 #: A forward pass is taken to cost this share of a training step.
-FORWARD_SHARE = 0.4
+FORWARD_SHARE = 0.35
 REPORT_SECONDS = 5.0
+#: A time budget begins with at least so many steps: a wrong first measurement is then put right by the refits.
+LEAST_STEPS = 20
 
 
 class Sitting:
@@ -81,7 +83,7 @@ class Sitting:
     # ---------------------------------------------------------------------------------------------------- prepare
 
     def _prepare(self, known: Choices | None, threads: int) -> None:
-        config = self.config
+        config, opening = self.config, time.monotonic()
         self.source = open_source(config.data.source, config=config.data)
         self.start = start(config, self.source)
         self.model = self.start.model.to(self.device).train()
@@ -92,8 +94,8 @@ class Sitting:
         self.training = self._loader("train", batch, training=True)
         self.validation = self._loader("val", batch, training=False) if self._count("val") else None
         self._list_unreadable()
-        opened = time.monotonic() - self.begin
-        self.choices = known or self._choose(batch, threads, per_image, opened)
+        self.opened = time.monotonic() - opening
+        self.choices = known or self._choose(batch, threads, per_image)
         self.choices.save(self.run.choices)
         set_attention_kernel(self.model, self.choices.attention)
         plan = self._plan()
@@ -143,7 +145,7 @@ class Sitting:
             return min(self.config.batch_size, images)
         return automatic_batch(images, per_image=per_image, free=free_memory(self.device))
 
-    def _choose(self, batch_size: int, threads: int, per_image: int, opened: float) -> Choices:
+    def _choose(self, batch_size: int, threads: int, per_image: int) -> Choices:
         config = self.config
         first = next(iter(self.training.epoch(0)))
         found = measure(
@@ -173,26 +175,26 @@ class Sitting:
         )
         if config.minutes is None:
             return choices.with_budget(((0, per_epoch * (config.epochs or DEFAULT_EPOCHS)),))
-        left = self._seconds_for_steps(choices, opened=opened)
-        total = steps_in(left, step_seconds=seconds, epoch_seconds=self._epoch_seconds(choices), steps_per_epoch=per_epoch)
+        left, aside = self._seconds_left(seconds, batch_size), self._epoch_seconds(choices)
+        total = steps_in(left, step_seconds=seconds, epoch_seconds=aside, steps_per_epoch=per_epoch, least=LEAST_STEPS)
         return choices.with_budget(((0, total),))
 
     # ------------------------------------------------------------------------------------------------------- time
 
-    def _seconds_for_steps(self, choices: Choices, *, opened: float) -> float:
-        """What the budget leaves for steps and validations from now on: without start, final evaluation and report."""
+    def _seconds_left(self, step_seconds: float, batch_size: int) -> float:
+        """What the budget leaves for steps and validations from now on: without final evaluation and report."""
         budget = 60.0 * (self.config.minutes or 0.0)
-        evaluation = self._forward_seconds(choices, self._count("test") or self._count("val")) + opened
+        evaluation = self._forward_seconds(step_seconds, batch_size, self._count("test") or self._count("val")) + self.opened
         report = REPORT_SECONDS if self.config.report else 0.0
         here = time.monotonic() - self.begin
         return max(0.0, budget - self.spent - here - evaluation - report - 0.01 * budget)
 
-    def _forward_seconds(self, choices: Choices, images: int) -> float:
-        return FORWARD_SHARE * choices.step_seconds / self.config.accumulate * images / choices.batch_size
+    def _forward_seconds(self, step_seconds: float, batch_size: int, images: int) -> float:
+        return FORWARD_SHARE * step_seconds / self.config.accumulate * images / batch_size
 
     def _epoch_seconds(self, choices: Choices) -> float:
         saving = 0.03 + weight_bytes(self.model, ema=self.config.ema.decay > 0) / 3e8
-        return self._forward_seconds(choices, self._count("val")) + saving
+        return self._forward_seconds(choices.step_seconds, choices.batch_size, self._count("val")) + saving
 
     def _plan(self) -> Plan:
         config, choices, spec = self.config, self.choices, self.start.spec
@@ -287,8 +289,10 @@ class Sitting:
             self.choices = self.choices.with_budget(budget.rows)
             self.choices.save(self.run.choices)
 
-        left = self._seconds_for_steps(self.choices, opened=time.monotonic() - self.begin)
-        return Clock(deadline=time.monotonic() + left, epoch_seconds=self._epoch_seconds(self.choices), save=save)
+        def left(step_seconds: float) -> float:
+            return self._seconds_left(step_seconds, self.choices.batch_size)
+
+        return Clock(left=left, epoch_seconds=self._epoch_seconds(self.choices), save=save)
 
     # ----------------------------------------------------------------------------------------------------- finish
 

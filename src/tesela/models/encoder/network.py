@@ -75,22 +75,39 @@ class Encoder(nn.Module, Generic[C]):
         initialise(self, generator)
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
-        logits: Tensor = self.head(self.features(images, trace=trace).pooled, trace=trace.inside("head"))
+        """Logits (B, K) of images (B, C, H, W).
+
+        Without a trace, the last block computes only the tokens that the pool reads: with a class token one instead of all.
+        """
+        pooled = self.features(images, trace=trace).pooled if trace is not OFF else self._pooled(images)
+        logits: Tensor = self.head(pooled, trace=trace.inside("head"))
         return logits
 
     def features(self, images: Tensor, *, trace: Trace = OFF) -> Features:
         """Tokens and pooled vector of images (B, C, H, W)."""
         grid = self.grid((images.shape[2], images.shape[3]))
-        tokens = trace("patches", self.patches(images))
-        tokens = trace("prefix", self.prefix.with_special(tokens))
-        tokens = trace("positions", self.dropout(self.positions(tokens, grid)))
-        tokens = self.prefix.with_registers(tokens)
+        tokens = self._embedded(images, grid, trace)
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, trace=trace.inside(f"block{index:02d}"))
         tokens = trace("norm", self.norm(tokens))
         pooled = self.pool(tokens, self.config.prefix, trace=trace.inside("pool"))
         return Features(tokens=tokens, pooled=pooled, grid=grid, prefix=self.config.prefix)
+
+    def _pooled(self, images: Tensor) -> Tensor:
+        """What ``features`` gives as pooled, without computing what it does not need."""
+        tokens = self._embedded(images, self.grid((images.shape[2], images.shape[3])), OFF)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        tokens = self.blocks[-1](tokens, first=self.config.special_tokens if self.config.pool == "class" else None)
+        pooled: Tensor = self.pool(self.norm(tokens), self.config.prefix)
+        return pooled
+
+    def _embedded(self, images: Tensor, grid: Grid, trace: Trace) -> Tensor:
+        """The tokens that enter the first block."""
+        tokens = trace("patches", self.patches(images))
+        tokens = trace("prefix", self.prefix.with_special(tokens))
+        tokens = trace("positions", self.dropout(self.positions(tokens, grid)))
+        return self.prefix.with_registers(tokens)
 
     def grid(self, image_size: tuple[int, int]) -> Grid:
         """Rows and columns of tokens of an image of (height, width)."""
