@@ -19,7 +19,7 @@ import torch
 
 from tesela.core import files
 from tesela.core.config import read_yaml
-from tesela.core.errors import ConfigError, DivergedError, InterruptedRunError, StorageError, UsageError, WeightsError
+from tesela.core.errors import ConfigError, DataError, DivergedError, InterruptedRunError, StorageError, UsageError, WeightsError
 from tesela.core.failpoint import failpoint
 from tesela.train import loop
 from tesela.train.checkpoint import Checkpoints, read_checkpoint
@@ -191,6 +191,35 @@ def test_bits_do_not_depend_on_workers(reference: Run, tmp_path: Path, workers: 
     """R2: worker processes instead of the memory cache."""
     train(tiny(tmp_path / "run", data={"workers": workers, "cache": "none"}))
     assert fingerprint(Run(tmp_path / "run")) == fingerprint(reference)
+
+
+def test_a_refused_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The same command, mended, can be given again without --resume."""
+    with pytest.raises(UsageError, match="there is no data"):
+        train(tiny(tmp_path / "run", data={"source": str(tmp_path / "none")}))
+    with pytest.raises(UsageError, match="unknown model"):
+        train(tiny(tmp_path / "run", model="vit_nanno"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_images_are_listed_and_too_many_are_refused(tmp_path: Path) -> None:
+    """R6: 1 of 160 broken files is left out, told and listed; 8 of them stop the run before it begins."""
+    from PIL import Image
+
+    photos = tmp_path / "photos"
+    for place, label in enumerate(("dark", "light")):
+        (photos / label).mkdir(parents=True)
+        for index in range(80):
+            Image.new("L", (8, 8), 200 * place + index % 40).save(photos / label / f"{index:02d}.png")
+    (photos / "dark" / "07.png").write_bytes(b"no image")
+    answer = train(tiny(tmp_path / "run", data={"source": str(photos), "subset": None}, epochs=1))
+    assert answer.unreadable == 1
+    assert [Path(row["name"]).name for row in json.loads(Run(tmp_path / "run").unreadable.read_text())] == ["07.png"]
+    for index in range(10, 17):
+        (photos / "dark" / f"{index}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="unreadable"):
+        train(tiny(tmp_path / "refused", data={"source": str(photos), "subset": None}, epochs=1))
+    assert not (tmp_path / "refused").exists()
 
 
 def test_what_cannot_be_resumed(reference: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import inspect
 import time
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,9 +51,18 @@ def train(*words: str, **options: Any) -> int | None:
 
 
 def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
+    from tesela.train.run import free_folder
     from tesela.train.run import train as train_run
 
-    answer = train_run(config, resume=resume, console=stderr_console(quiet=quiet), begin=process_begin())
+    folder = Path(config.out) if config.out else free_folder(config)
+
+    def pictures(images: Any) -> Any:
+        from tesela.explain.report import report_explainer
+
+        return report_explainer(folder)(images)  # the bundle is there by then
+
+    config = replace(config, out=str(folder))
+    answer = train_run(config, resume=resume, console=stderr_console(quiet=quiet), explain=pictures, begin=process_begin())
     if answer.accuracy is not None:
         say(f"accuracy {answer.accuracy:.4f} on {answer.split}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")

@@ -210,7 +210,9 @@ class Loader:
                     future.cancel()
 
     def close(self) -> None:
-        """Stop the worker processes, if any."""
+        """Stop the worker processes, if any; the next epoch starts new ones."""
+        if self._processes is not None:
+            self._processes.close()
         self._processes = None
 
 
@@ -236,8 +238,16 @@ class _Processes:
             results = iter(self._loader)
         for result in results:
             if isinstance(result, TeselaError):
+                self.close()
                 raise result
             yield result
+
+    def close(self) -> None:
+        """Stop the processes now: left to the garbage collector each can keep it waiting for five seconds."""
+        running = self._loader._iterator
+        if running is not None:
+            running._shutdown_workers()  # type: ignore[attr-defined]
+            self._loader._iterator = None
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ class Plan:
                 f"{self.data}: " + ", ".join(f"{count:,} {split}" for split, count in self.images.items()) + f"; {self.classes} classes",
             ),
             ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
-            ("steps", f"{self.steps:,} of {self.batch_size} images, {self.epochs:g} epochs"),
+            ("steps", f"{self.steps:,} of {self.batch_size} images, {self.epochs:g} epoch{'s' if self.epochs != 1 else ''}"),
             ("time", f"about {duration(self.seconds)}"),
             ("computing", f"{self.device}, {self.precision}"),
             ("memory", f"about {size(self.memory)} of {size(self.memory_free)} free{short}"),

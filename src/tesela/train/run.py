@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tesela.core.config import read_yaml, to_yaml
-from tesela.core.errors import ConfigError, InterruptedRunError, UsageError
+from tesela.core.errors import ConfigError, InterruptedRunError, TeselaError, UsageError
 from tesela.core.files import read_json, write_atomic
 from tesela.train.config import TrainConfig, changes, layered
 from tesela.train.folder import Run
@@ -61,7 +61,8 @@ def train(
             _say(console, f"{run.path} is complete already")
             return RunResult(**read_json(run.result))
         _tidy(run)
-        if not run.exists():
+        fresh = not run.exists()
+        if fresh:
             write_atomic(run.config, to_yaml(config).encode())
         from tesela.train.sitting import Sitting
 
@@ -69,6 +70,10 @@ def train(
             return Sitting(config, run, stop=stop, console=console, begin=begin).complete(explain)
         except StopRequested:
             raise _interrupted(run, stop) from None
+        except TeselaError:
+            if fresh and not run.choices.exists():
+                _withdraw(run)
+            raise
 
 
 def resumed_config(out: Path | str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -121,6 +126,14 @@ def _tidy(run: Run) -> None:
             for leftover in folder.glob(pattern):
                 with contextlib.suppress(OSError):
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _withdraw(run: Run) -> None:
+    """Leave nothing of a run that was refused before it began, so that the same command can be given again."""
+    for path in (run.config, run.unreadable, run.path / ".lock"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        run.path.rmdir()
 
 
 def _interrupted(run: Run, stop: Stop) -> InterruptedRunError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import tesela
+from tesela.core.errors import UsageError
 from tesela.core.files import write_atomic, write_json
 from tesela.core.progress import progress_bar
 from tesela.core.registry import lookup
@@ -131,7 +132,7 @@ class Sitting:
             write_json(self.run.unreadable, rows)
             for row in rows[:5]:
                 self._say(f"unreadable: {row['split']} {row['name']}: {row['message']}")
-            self._say(f"{len(rows)} unreadable images are left out; all are listed in {self.run.unreadable}")
+            self._say(f"unreadable and left out: {len(rows)} of the images; all are listed in {self.run.unreadable}")
         self.left_out = len(rows)
 
     def _activation_bytes(self) -> int:
@@ -312,12 +313,19 @@ class Sitting:
             )
             self._describe(info, scores, split)
         if self.config.report:
-            from tesela.train.report import write_report
-
-            write_report(self.run, explain)
+            self._report(explain)
         result = self._result(scores, split)
         write_json(self.run.result, result.mapping())
         return result
+
+    def _report(self, explain: Explain | None) -> None:
+        from tesela.train.report import write_report
+
+        try:
+            write_report(self.run, explain)
+        except UsageError as error:  # a model that cannot be explained has a report all the same
+            self._say(f"the report has no explanations: {error.message}")
+            write_report(self.run)
 
     def _info(self) -> BundleInfo:
         provenance = {
