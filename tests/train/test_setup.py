@@ -55,13 +55,18 @@ def test_normalisation_is_per_channel() -> None:
         ("vit_s16", None, 64, ("vit_s16", (64, 64))),
         ("auto", (500, 375), None, ("vit_s16", (224, 224))),
         ("auto", None, None, ("vit_s16", (224, 224))),
-        ("auto", (32, 32), None, ("cct_6_3x1_32", (32, 32))),
+        ("auto", (32, 32), None, ("cct_7_3x2_32", (32, 32))),
         ("auto", (64, 64), None, ("vit_mini_p8", (64, 64))),
     ],
 )
 def test_model_and_size(model: str, size: tuple[int, int] | None, asked: int | None, expected: tuple[str, tuple[int, int]]) -> None:
     """Reference: the rule in the docstring of choose_model, case by case."""
     assert choose_model(layered({"model": model, "image_size": asked}), Looks(size=size, channels=3)) == expected
+
+
+def test_grey_images_get_a_model_meant_for_them() -> None:
+    """28 x 28 grey, as MNIST's."""
+    assert choose_model(layered({}), Looks(size=(28, 28), channels=1)) == ("vit_mnist", (28, 28))
 
 
 def test_images_of_several_sizes_have_no_common_one(tmp_path: Path) -> None:

@@ -157,8 +157,12 @@ def _noise(longest: int) -> Tensor:
 def normalized(images: Tensor, spec: ImageSpec) -> Tensor:
     """Images (B, C, h, w), uint8, as the model's float32 input; bit for bit ``imaging.preprocess.normalize``."""
     scale, bias = (torch.from_numpy(part).to(images.device).view(-1, 1, 1) for part in scale_and_bias(spec))
-    result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    step = len(images) if images.is_cuda else max(1, _CHUNK // max(1, images[:1].numel()))
-    for start in range(0, len(images), max(step, 1)):  # pieces that stay in the cache: three times as fast as whole batches
-        result[start : start + step].copy_(images[start : start + step]).mul_(scale).add_(bias)
+    if images.is_cuda:
+        return images.to(torch.float32).mul_(scale).add_(bias)
+    result = torch.empty(images.shape, dtype=torch.float32)
+    step = max(1, _CHUNK // max(1, images[:1].numel()))
+    work = torch.empty((min(step, len(images)), *images.shape[1:]), dtype=torch.float32)
+    for start in range(0, len(images), step):  # pieces that stay in the cache: up to three times as fast as whole batches
+        part = images[start : start + step]
+        torch.add(work[: len(part)].copy_(part).mul_(scale), bias, out=result[start : start + step])
     return result

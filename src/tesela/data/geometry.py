@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     Maps = NDArray[np.float64]
 
 
+#: From this many values an image is copied by itself.
+_LARGE = 1 << 14
+
+
 def identity(count: int) -> Maps:
     """(count, 3, 3) maps that change nothing."""
     return np.tile(np.eye(3), (count, 1, 1))
@@ -130,7 +134,7 @@ def warp(images: Tensor, maps: Maps, fill: Tensor) -> Tensor:
     chosen = images if len(moved) == len(images) else images[rows]
     sampled = F.grid_sample(chosen.to(torch.float32) - fill, grid, padding_mode="zeros", align_corners=False)
     result = (sampled + fill).add_(0.5).clamp_(0, 255).to(torch.uint8)
-    return result if len(moved) == len(images) else images.index_copy(0, rows, result)
+    return result if len(moved) == len(images) else with_rows(images, moved, result)
 
 
 def _grid(maps: Maps, size: tuple[int, int], device: torch.device) -> Tensor:
@@ -143,6 +147,16 @@ def _grid(maps: Maps, size: tuple[int, int], device: torch.device) -> Tensor:
     across = (m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2]) / below
     down = (m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]) / below
     return torch.stack((across * (2 / width), down * (2 / height)), dim=-1)
+
+
+def with_rows(images: Tensor, rows: NDArray[np.int64], values: Tensor) -> Tensor:
+    """A copy of ``images`` with some rows replaced; torch's own way takes three times as long for large images on a CPU."""
+    if images.is_cuda or images[0].numel() < _LARGE:
+        return images.index_copy(0, torch.from_numpy(rows).to(images.device), values)
+    result = images.clone()
+    for row, value in zip(rows.tolist(), values, strict=True):
+        result[row] = value
+    return result
 
 
 def flip_and_crop(images: Tensor, *, hflip: NDArray[np.bool_], vflip: NDArray[np.bool_], moves: NDArray[np.int64], reflect: bool) -> Tensor:
@@ -174,7 +188,7 @@ def _flipped(images: Tensor, flips: NDArray[np.bool_], axis: int) -> Tensor:
     if not flips.any():
         return images
     rows = torch.from_numpy(np.flatnonzero(flips)).to(images.device)
-    return images.index_copy(0, rows, images.index_select(0, rows).flip(axis))
+    return with_rows(images, np.flatnonzero(flips), images.index_select(0, rows).flip(axis))
 
 
 def _axis(moves: NDArray[np.int64], flips: NDArray[np.bool_], length: int, reflect: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

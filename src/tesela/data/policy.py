@@ -91,7 +91,7 @@ class Plan:
                 if len(rows):
                     chosen = torch.from_numpy(rows).to(images.device)
                     strength = self._strength(name, self.levels[rows, slot], self.signs[rows, slot])
-                    images = images.index_copy(0, chosen, change(images[chosen], strength))
+                    images = geometry.with_rows(images, rows, change(images[chosen], strength))
         return images
 
     def _strength(self, name: str, level: Array, sign: Array) -> Array:

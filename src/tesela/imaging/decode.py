@@ -2,25 +2,24 @@
 
 Outcomes: the first frame of an animation; EXIF orientation applied (a damaged EXIF block is ignored); pixel layouts as
 ``color`` says. Whatever a decoder throws at a hostile file becomes an ImageError with a code of the closed list CODES.
-With ``size_hint`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below the hint. Where simplejpeg is
-installed (extra ``fast``) it reads the pixels of plain JPEGs, same bits as Pillow's libjpeg-turbo within one grey level;
-what it refuses, Pillow judges, so it is never the more lenient of the two.
+With ``size_hint`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below the hint. JPEGs take the faster way
+of ``jpeg`` where it is installed, with the same result.
 """
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from tesela.core.errors import ConfigError, ImageError
-from tesela.imaging.color import to_array, with_channels
-from tesela.imaging.header import read_header
+from tesela.imaging.color import to_array
+from tesela.imaging.header import Header, read_header
+from tesela.imaging.jpeg import fast_pixels, scale_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +78,8 @@ def decode(
         channels: 1 for grey, 3 for RGB.
         limits: what to refuse.
         size_hint: (height, width) that is enough; a large JPEG may come back smaller than it is, but not below this.
-        scratch: flat memory that the result may lie in, until the next call with it; spares the system fresh pages.
+        scratch: for training: flat memory that the result may lie in until the next call with it, and permission to be off by
+            about a grey level on average (see jpeg.py).
 
     Returns:
         (H, W, channels), uint8.
@@ -88,17 +88,22 @@ def decode(
         ImageError: with a code of CODES.
     """
     data = source if isinstance(source, bytes) else _read(source, limits)
-    kind = _admit(data, limits)
+    header = _admit(data, limits)
+    if header.plain and header.size is not None:
+        scale = scale_for(header.size, size_hint)
+        pixels = fast_pixels(data, header.size, grey=False, channels=channels, scale=scale, scratch=scratch)
+        if pixels is not None:
+            return pixels
     try:
         with _open(data, limits) as image:
             orientation = _orientation(image)
             hint = size_hint[::-1] if size_hint and orientation >= 5 else size_hint
-            pixels = _jpeg(image, data, channels, hint, scratch) if kind == "JPEG" else to_array(image, channels=channels)
+            pixels = _jpeg(image, data, channels, hint, scratch) if header.format == "JPEG" else to_array(image, channels=channels)
             return upright(pixels, orientation)
     except ImageError:
         raise
     except Exception as error:  # whatever a decoder throws at a hostile file
-        raise _refuse("corrupt" if _complete(data, kind) else "truncated", limits) from error
+        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -119,7 +124,9 @@ def upright_size(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS)
         ImageError: the file is refused already by its header.
     """
     data = source if isinstance(source, bytes) else _read(source, limits)
-    kind = _admit(data, limits)
+    header = _admit(data, limits)
+    if header.plain and header.size is not None:
+        return header.size
     try:
         with _open(data, limits) as image:
             size = image.height, image.width
@@ -127,7 +134,7 @@ def upright_size(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS)
     except ImageError:
         raise
     except Exception as error:  # as in decode
-        raise _refuse("corrupt" if _complete(data, kind) else "truncated", limits) from error
+        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
 
 
 def image_facts(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[str, str, tuple[int, int]]:
@@ -137,14 +144,14 @@ def image_facts(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS) 
         ImageError: the file is refused already by its header.
     """
     data = source if isinstance(source, bytes) else _read(source, limits)
-    kind = _admit(data, limits)
+    header = _admit(data, limits)
     try:
         with _open(data, limits) as image:
-            return str(kind), image.mode, (image.height, image.width)
+            return str(header.format), image.mode, (image.height, image.width)
     except ImageError:
         raise
     except Exception as error:  # as in decode
-        raise _refuse("corrupt" if _complete(data, kind) else "truncated", limits) from error
+        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
 
 
 def _open(data: bytes, limits: DecodeLimits) -> Image.Image:
@@ -167,8 +174,8 @@ def _read(path: Path, limits: DecodeLimits) -> bytes:
         raise ImageError(f"the file cannot be read: {reason}", code="unreadable_file", hint="check the path and its permissions") from error
 
 
-def _admit(data: bytes, limits: DecodeLimits) -> str | None:
-    """Refuse by length, signature and stored size; return the format."""
+def _admit(data: bytes, limits: DecodeLimits) -> Header:
+    """Refuse by length, signature and stored size; return what the header says."""
     if not data:
         raise _refuse("empty", limits)
     if len(data) > limits.max_bytes:
@@ -180,7 +187,7 @@ def _admit(data: bytes, limits: DecodeLimits) -> str | None:
         raise _refuse("format_not_allowed", limits, header.format)
     if header.size is not None:
         _check_size(header.size, limits)
-    return header.format
+    return header
 
 
 def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
@@ -203,29 +210,15 @@ def _jpeg(
     image: Image.Image, data: bytes, channels: int, hint: tuple[int, int] | None, scratch: NDArray[np.uint8] | None
 ) -> NDArray[np.uint8]:
     """A JPEG's pixels, at the smallest scale that the hint allows."""
-    height, width = image.height, image.width
-    scale = next((s for s in (8, 4, 2) if hint and height // s >= hint[0] and width // s >= hint[1]), 1)
-    decoder = _fast_decoder()
-    if decoder is not None and image.mode in ("L", "RGB"):
-        space, least = ("Gray" if image.mode == "L" else "RGB"), {"min_height": -(-height // scale), "min_width": -(-width // scale)}
-        buffer = scratch if scratch is not None and scratch.size >= height * width * 3 else None
-        try:
-            return with_channels(decoder(data, space, min_factor=scale, buffer=buffer, **least), channels)
-        except ValueError:
-            pass  # damaged or unusual: Pillow judges
+    size = image.height, image.width
+    scale = scale_for(size, hint)
+    if image.mode in ("L", "RGB"):
+        pixels = fast_pixels(data, size, grey=image.mode == "L", channels=channels, scale=scale, scratch=scratch)
+        if pixels is not None:
+            return pixels
     if scale > 1:
-        image.draft(None, (width // scale, height // scale))
+        image.draft(None, (size[1] // scale, size[0] // scale))
     return to_array(image, channels=channels)
-
-
-@cache
-def _fast_decoder() -> Any:
-    """The decoder of simplejpeg, or None where it is not installed."""
-    try:
-        from simplejpeg import decode_jpeg
-    except ImportError:
-        return None
-    return decode_jpeg
 
 
 def _complete(data: bytes, kind: str | None) -> bool:

@@ -26,6 +26,8 @@ SIGNATURES = (
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF"}
 #: Start-of-frame markers of JPEG; C4, C8 and CC are tables, not frames.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: APP1, which holds EXIF and XMP.
+_EXIF = 0xE1
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 
 
@@ -36,16 +38,20 @@ class Header:
     Attributes:
         format: Pillow's name of the format, or None where it is unknown.
         size: (height, width) as stored (EXIF not applied), or None where it was not found.
+        plain: a JPEG of three channels without EXIF or XMP: it is upright, nothing else has to be read before decoding.
     """
 
     format: str | None
     size: tuple[int, int] | None
+    plain: bool = False
 
 
 def read_header(data: bytes) -> Header:
     """Recognise the format and find the stored size."""
     kind = recognise(data)
-    reader = {"JPEG": _jpeg_size, "PNG": _png_size, "WEBP": _webp_size}.get(kind or "")
+    if kind == "JPEG":
+        return _jpeg_header(data)
+    reader = {"PNG": _png_size, "WEBP": _webp_size}.get(kind or "")
     return Header(kind, reader(data) if reader else None)
 
 
@@ -77,24 +83,23 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Walk the marker segments up to the first frame header."""
-    at, end = 2, len(data)
-    while at + 9 <= end:
-        if data[at] != 0xFF:
-            at = data.find(b"\xff", at)
-            if at < 0:
-                return None
-            continue
+def _jpeg_header(data: bytes) -> Header:
+    """Walk the marker segments up to the first scan; the frame header among them has the size."""
+    size, plain, at, end = None, True, 2, len(data)
+    while at + 4 <= end:
         marker = data[at + 1]
-        if marker in _FRAMES:
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-        if marker == 0xFF:
-            at += 1
+        if data[at] != 0xFF or marker == 0xFF:
+            at = data.find(b"\xff", at + (data[at] == 0xFF))
+            if at < 0:
+                break
         elif marker in _BARE or marker == 0:
             at += 2
         elif marker in (0xD9, 0xDA):
-            return None
+            break
         else:
+            if marker in _FRAMES and size is None and at + 10 <= end:
+                size = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+                plain &= data[at + 9] == 3
+            plain &= marker != _EXIF
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+    return Header("JPEG", size, plain and size is not None)

@@ -29,7 +29,7 @@ SMALL = 96
 LOOKED_AT, MEASURED = 32, 1024
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: With --model auto: the first whose patches divide images of up to so many pixels.
-AUTOMATIC = ((12, ("vit_nano",)), (36, ("cct_6_3x1_32", "vit_mnist", "vit_lite7_p4")), (SMALL, ("vit_mini_p8", "vit_lite7_p4")))
+AUTOMATIC = ((12, ("vit_nano",)), (36, ("cct_7_3x2_32", "vit_mnist", "vit_lite7_p4")), (SMALL, ("vit_mini_p8", "vit_lite7_p4")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ def choose_model(config: TrainConfig, looks: Looks) -> tuple[str, tuple[int, int
     Small images keep their size where the model is a compact one and its patches divide them; all others take the model's.
     """
     native = looks.size if looks.size is not None and max(looks.size) <= SMALL else None
-    names = [config.model] if config.model != "auto" else _automatic(config.size or native)
+    names = [config.model] if config.model != "auto" else _automatic(config.size or native, looks.channels)
     for name in names:
         own = catalog.find(name).config.image_size
         size = config.size or (native if native is not None and max(own) <= SMALL else None)
@@ -121,11 +121,11 @@ def choose_model(config: TrainConfig, looks: Looks) -> tuple[str, tuple[int, int
     return names[-1], config.size  # creating the model says what does not fit
 
 
-def _automatic(size: tuple[int, int] | None) -> list[str]:
+def _automatic(size: tuple[int, int] | None, channels: int) -> list[str]:
     if size is None or max(size) > SMALL:
         return ["vit_s16"]
     names = next(names for limit, names in AUTOMATIC if max(size) <= limit)
-    return [name for name in names if name in catalog.names()]
+    return sorted(names, key=lambda name: catalog.find(name).config.channels != channels)  # those meant for such images first
 
 
 def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: Looks) -> bool:
