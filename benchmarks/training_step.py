@@ -1,18 +1,20 @@
 """P3: one training step of ViT-S/16 at 224 px, batch 32, on the CPU; tesela beside transformers and timm.
 
-    python benchmarks/training_step.py --peers FOLDER [--rounds 5]
+    python benchmarks/training_step.py --timm FOLDER --accelerate FOLDER [--rounds 5]
 
-FOLDER holds the peers, installed apart from tesela: pip install --target FOLDER --no-deps timm torchvision. torchvision's own
-operators are missing beside a CPU build of torch; they are registered as no-ops before timm is imported, and none is used.
+The folders hold the peers, installed apart from tesela and from one another: pip install --target FOLDER --no-deps timm torchvision, and
+the same for accelerate. torchvision's own operators are missing beside a CPU build of torch: transformers does not start beside it, and
+for timm they are registered as no-ops; none is used.
 
 Each side is a process of its own with its own defaults (allocator, threads), started in turn; within a process three steps warm up
-and the median of the rest counts. transformers runs as its Trainer does by default: fp32, AdamW. timm runs bf16 autocast with
+and the median of the rest counts. transformers runs its Trainer with default arguments (fp32, AdamW). timm runs bf16 autocast with
 unfused attention, the best of its settings on such a machine. tesela runs what `tesela train` runs. Last result: see LOG.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -20,20 +22,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 BATCH, STEPS, WARM = 32, 8, 3
 
 
 def steps_of_tesela() -> Callable[[], float]:
+    from tesela.core.allocator import keep_freed_memory
+
+    keep_freed_memory()
     import torch
 
-    from tesela.core.allocator import keep_freed_memory
     from tesela.layers.attention import set_attention_kernel
     from tesela.models.factory import create_model
     from tesela.train.optim import OptimConfig, build_optimizers
 
-    keep_freed_memory()
     model = create_model("vit_s16", num_classes=1000, seed=0)
     set_attention_kernel(model, os.environ.get("KERNEL", "lean"))
     optimizers = build_optimizers(model, OptimConfig())
@@ -50,12 +53,34 @@ def steps_of_tesela() -> Callable[[], float]:
     return step
 
 
-def steps_of_transformers() -> Callable[[], float]:
+def times_of_trainer() -> list[float]:
+    """Seconds per step of transformers' Trainer with its default arguments, but for the batch size."""
+    import tempfile
+
     import torch
-    from transformers import ViTConfig, ViTForImageClassification
+    from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        ends: ClassVar[list[float]] = []
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.ends.append(time.perf_counter())
 
     config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, num_labels=1000)
-    return plain(ViTForImageClassification(config).train(), lambda out: out.logits, autocast=False, fused=torch.cuda.is_available())
+    images, targets = batch()
+    rows = [{"pixel_values": image, "labels": int(target)} for image, target in zip(images, targets, strict=True)]
+    with tempfile.TemporaryDirectory() as out:
+        arguments = TrainingArguments(
+            output_dir=out,
+            per_device_train_batch_size=BATCH,
+            max_steps=WARM + STEPS + 1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        Trainer(model=ViTForImageClassification(config), args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
+    assert torch.get_num_threads() >= 1
+    return [after - before for before, after in itertools.pairwise(Clock.ends)][WARM:]
 
 
 def steps_of_timm() -> Callable[[], float]:
@@ -101,18 +126,27 @@ def batch() -> tuple[Any, Any]:
     return torch.randn(BATCH, 3, 224, 224, generator=generator), torch.randint(0, 1000, (BATCH,), generator=generator)
 
 
-SIDES = {"tesela": steps_of_tesela, "transformers": steps_of_transformers, "timm": steps_of_timm}
+SIDES: dict[str, Callable[[], list[float]]] = {
+    "tesela": lambda: timed(steps_of_tesela()),
+    "transformers": times_of_trainer,
+    "timm": lambda: timed(steps_of_timm()),
+}
 
 
-def one_side(name: str) -> None:
-    """Print images per second of one side, measured in this process."""
-    step = SIDES[name]()
+def timed(step: Callable[[], float]) -> list[float]:
+    """Seconds of each step after warming up."""
     times = []
     for number in range(WARM + STEPS):
         started = time.perf_counter()
         step()
         if number >= WARM:
             times.append(time.perf_counter() - started)
+    return times
+
+
+def one_side(name: str) -> None:
+    """Print images per second of one side, measured in this process."""
+    times = SIDES[name]()
     print(json.dumps({"images_per_second": BATCH / statistics.median(times)}))
 
 
@@ -132,7 +166,8 @@ def product_rate() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", help="folder with timm and torchvision")
+    parser.add_argument("--timm", help="folder with timm and torchvision")
+    parser.add_argument("--accelerate", help="folder with accelerate, which the Trainer needs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", choices=sorted(SIDES))
     options = parser.parse_args()
@@ -140,13 +175,12 @@ def main() -> None:
         one_side(options.side)
         return
     rates: dict[str, list[float]] = {name: [] for name in SIDES}
-    environment = dict(os.environ)
-    if options.peers:
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), options.peers)))
+    places = {"tesela": None, "timm": options.timm, "transformers": options.accelerate}
     for _ in range(options.rounds):
         for name in SIDES:
             words = [sys.executable, __file__, "--side", name]
-            done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+            path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), places[name])))
+            done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=True)
             rates[name].append(json.loads(done.stdout.splitlines()[-1])["images_per_second"])
     middle = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():

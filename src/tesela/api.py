@@ -11,9 +11,11 @@ Odd: this module stands above every room and is imported only when one of its na
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tesela.core.allocator import keep_freed_memory
 from tesela.explain.explanation import Explanation, explain
 from tesela.export.onnx import ExportReport, export_onnx
 from tesela.models.factory import create_model
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from tesela.models.factory import Model
     from tesela.runtime.predictor import ImageSource
     from tesela.runtime.results import Prediction
+    from tesela.train.config import TrainConfig
 
 __all__ = ["Explanation", "ExportReport", "RunResult", "create_model", "evaluate", "explain", "export", "load", "predict", "train"]
 
@@ -77,7 +80,6 @@ def train(
     from tesela.recipes import find
     from tesela.train.config import layered
     from tesela.train.run import resumed_config
-    from tesela.train.run import train as train_run
 
     written = read_yaml(Path(config)) if isinstance(config, (str, Path)) else dict(config or {})
     given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
@@ -87,9 +89,31 @@ def train(
         out = given.pop("out", None)
         if out is None:
             raise UsageError("resume needs the run's folder", hint="give out=RUN")
-        return train_run(resumed_config(out, {**written, **given}), resume=True, console=console)
+        return train_config(resumed_config(out, {**written, **given}), resume=True, console=console)
     recipe = given.get("recipe", written.get("recipe"))
-    return train_run(layered(find(recipe) if recipe else {}, written, given), console=console)
+    return train_config(layered(find(recipe) if recipe else {}, written, given), console=console)
+
+
+def train_config(config: TrainConfig, *, resume: bool = False, console: Console | None = None, begin: float | None = None) -> RunResult:
+    """Train as a whole configuration says, with explanations in the report.
+
+    Args:
+        config: the run.
+        resume: go on with the run in ``config.out``.
+        console: where plan and progress go; nowhere where it is None.
+        begin: monotonic time from which ``minutes`` count; now where None.
+    """
+    keep_freed_memory()
+    from tesela.explain.report import report_explainer
+    from tesela.train.run import free_folder
+    from tesela.train.run import train as train_run
+
+    folder = Path(config.out) if config.out else free_folder(config)
+
+    def pictures(images: Any) -> Any:
+        return report_explainer(folder)(images)  # the bundle is there by then
+
+    return train_run(replace(config, out=str(folder)), resume=resume, console=console, explain=pictures, begin=begin)
 
 
 def predict(source: str | Path, images: Iterable[ImageSource | str], *, top: int = 5, backend: str = "auto") -> list[Prediction]:

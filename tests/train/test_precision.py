@@ -68,7 +68,7 @@ def test_candidates_are_what_was_left_open() -> None:
     cpu = torch.device("cpu")
     assert candidates("fp32", "fused", cpu) == [("fp32", "fused")]
     assert candidates("auto", "matmul", cpu) == [("fp32", "matmul"), ("bf16", "matmul")]
-    assert len(candidates("auto", "auto", cpu)) == 4
+    assert len(candidates("auto", "auto", cpu)) == 5
 
 
 def test_activations_of_a_known_network() -> None:

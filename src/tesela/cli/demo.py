@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from tesela.runtime.results import Prediction
 
 EXAMPLES = 5
@@ -32,23 +29,18 @@ def demo(*, out: str | None = None, epochs: int | None = None, seed: int = 0, js
         json: Print one JSON object as the last line.
     """
     from tesela import recipes
+    from tesela.api import train_config
     from tesela.cli import output
     from tesela.core.progress import stderr_console
-    from tesela.explain.report import report_explainer
     from tesela.train.config import layered
     from tesela.train.folder import Run
-    from tesela.train.run import free_folder, train
+    from tesela.train.run import free_folder
 
     output.use_json(json)
     settings = {"data": {"source": "digits"}, "recipe": "digits", "seed": seed}
     config = layered(recipes.find("digits"), settings, {} if epochs is None else {"epochs": epochs})
     folder = Path(out) if out else free_folder(config)
-
-    def pictures(images: NDArray[np.uint8]) -> list[bytes]:
-        return report_explainer(folder)(images)  # the bundle is there by now
-
-    config = replace(config, out=str(folder))
-    trained = train(config, resume=Run(folder).exists(), console=stderr_console(), explain=pictures)
+    trained = train_config(replace(config, out=str(folder)), resume=Run(folder).exists(), console=stderr_console())
     examples = write_examples(folder / "examples")
     predictions = predict(folder, examples)
     heat = explain(folder, examples[0])

@@ -11,7 +11,6 @@ import inspect
 import time
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from cyclopts import Group, Parameter
 
 from tesela.cli.output import result as print_result
 from tesela.cli.output import say, use_json
+from tesela.core.allocator import keep_freed_memory
 from tesela.core.config import Leaf, leaves, read_yaml
 from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
@@ -51,18 +51,10 @@ def train(*words: str, **options: Any) -> int | None:
 
 
 def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
-    from tesela.train.run import free_folder
-    from tesela.train.run import train as train_run
+    keep_freed_memory()  # before torch is imported
+    from tesela.api import train_config
 
-    folder = Path(config.out) if config.out else free_folder(config)
-
-    def pictures(images: Any) -> Any:
-        from tesela.explain.report import report_explainer
-
-        return report_explainer(folder)(images)  # the bundle is there by then
-
-    config = replace(config, out=str(folder))
-    answer = train_run(config, resume=resume, console=stderr_console(quiet=quiet), explain=pictures, begin=process_begin())
+    answer = train_config(config, resume=resume, console=stderr_console(quiet=quiet), begin=process_begin())
     if answer.accuracy is not None:
         say(f"accuracy {answer.accuracy:.4f} on {answer.split}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Raise the thresholds above which freed memory goes back to the system; True where the C library took it."""
+    """Raise the thresholds above which freed memory goes back to the system; True where the C library took it.
+
+    Call it before torch allocates anything: torch then also asks for huge pages, where the kernel gives them.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch at its first allocation: large blocks on huge pages
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
         if hasattr(library, "gnu_get_libc_version"):

@@ -9,12 +9,12 @@ the kernel. The kernel is chosen by name (``tesela.layers.kernels``) and can be 
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from tesela.core.errors import UnknownNameError
 from tesela.layers.initialise import xavier_uniform_
-from tesela.layers.kernels import KERNELS, Kernel
+from tesela.layers.kernels import KERNELS, Kernel, Switchable
+from tesela.layers.lean import Dense, applies, dense, lean_attention
 from tesela.layers.trace import OFF, Trace
 
 
@@ -51,13 +51,7 @@ def _kernel(name: str) -> Kernel:
     return KERNELS[name]
 
 
-class Attending(nn.Module):
-    """A module that calls ``attend`` with the kernel of its attribute's name."""
-
-    kernel: str = "fused"
-
-
-class Attention(Attending):
+class Attention(Switchable, nn.Module):
     """Self-attention of (B, N, D) to (B, N, D).
 
     Args:
@@ -85,8 +79,8 @@ class Attention(Attending):
         self.scale = self.head_width**-0.5
         self.attention_dropout = attention_dropout
         inner = heads * self.head_width
-        self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias)
-        self.out = nn.Linear(inner, width)
+        self.qkv = Dense(width, 3 * inner, bias=qkv_bias)
+        self.out = Dense(inner, width)
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:
@@ -97,12 +91,18 @@ class Attention(Attending):
 
     def forward(self, tokens: Tensor, *, first: int | None = None, trace: Trace = OFF) -> Tensor:
         """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader."""
+        if first is None and trace is OFF and self._lean(tokens):
+            joined: Tensor = self.out(lean_attention(self.qkv(tokens), heads=self.heads, scale=self.scale))
+            return trace("", self.dropout(joined))
         q, k, v = self.project(tokens) if first is None else self.project_first(tokens, first)
         dropout = self.attention_dropout if self.training else 0.0
         result = attend(q, k, v, dropout=dropout, scale=self.scale, kernel=self.kernel)
         trace.attention(q, k, v, result, scale=self.scale)
         mixed: Tensor = self.out(result.transpose(1, 2).flatten(2))
         return trace("", self.dropout(mixed))
+
+    def _lean(self, tokens: Tensor) -> bool:
+        return self.kernel == "lean" and self.attention_dropout == 0 and applies(tokens)
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of (B, N, D), each (B, H, N, d), views of one tensor."""
@@ -117,18 +117,19 @@ class Attention(Attending):
         weight, bias = self.qkv.weight, self.qkv.bias
         query_bias, rest_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
         batch, count, _ = tokens.shape
-        q = F.linear(tokens[:, :first], weight[:inner], query_bias).view(batch, first, self.heads, self.head_width)
-        k, v = F.linear(tokens, weight[inner:], rest_bias).view(batch, count, 2, self.heads, self.head_width).unbind(2)
+        q = dense(tokens[:, :first], weight[:inner], query_bias, kernel=self.kernel).view(batch, first, self.heads, self.head_width)
+        rest = dense(tokens, weight[inner:], rest_bias, kernel=self.kernel)
+        k, v = rest.view(batch, count, 2, self.heads, self.head_width).unbind(2)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 def set_attention_kernel(model: nn.Module, name: str) -> None:
-    """Let every attention in ``model`` use the kernel of that name.
+    """Let every attention in ``model`` use the kernel of that name; ``lean`` concerns dense layers too.
 
     Raises:
         UnknownNameError: there is no such kernel.
     """
     _kernel(name)
     for module in model.modules():
-        if isinstance(module, Attending):
+        if isinstance(module, Switchable):
             module.kernel = name

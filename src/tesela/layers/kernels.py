@@ -1,8 +1,9 @@
 """The ways to compute attention: one table of functions with one signature, equal up to rounding.
 
-``fused`` is PyTorch's scaled_dot_product_attention; ``matmul`` spells the three steps out. Which is faster depends on
-the machine, the precision and whether gradients are wanted, so training measures both. q, k, v are (B, H, N, d) and may
-be views with any strides; the result is (B, H, N, d).
+``fused`` is PyTorch's scaled_dot_product_attention; ``matmul`` spells the three steps out. Which is faster depends on the machine, the
+precision and whether gradients are wanted, so training measures them. ``lean`` is ``matmul``, but for training in bf16 on a CPU it
+stands for whole layers with hand-written backward passes (``tesela.layers.lean``). q, k, v are (B, H, N, d) and may be views with any
+strides; the result is (B, H, N, d).
 """
 
 from __future__ import annotations
@@ -27,4 +28,10 @@ def matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float,
     return (F.dropout(weights, dropout) if dropout else weights) @ v
 
 
-KERNELS: dict[str, Kernel] = {"fused": fused, "matmul": matmul}
+KERNELS: dict[str, Kernel] = {"fused": fused, "matmul": matmul, "lean": matmul}
+
+
+class Switchable:
+    """Something that computes by the kernel of its attribute's name; ``set_attention_kernel`` switches all in a model."""
+
+    kernel: str = "fused"

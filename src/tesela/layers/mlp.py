@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from tesela.layers.initialise import xavier_uniform_
+from tesela.layers.lean import Dense
 
 
 def _gelu_tanh(values: Tensor) -> Tensor:
@@ -33,9 +34,9 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, *, activation: str = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, hidden)
+        self.expand = Dense(width, hidden)
         self.activation = ACTIVATIONS[activation]
-        self.contract = nn.Linear(hidden, width)
+        self.contract = Dense(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:

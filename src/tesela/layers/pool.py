@@ -13,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from tesela.layers.attention import Attending, attend
+from tesela.layers.attention import attend
 from tesela.layers.initialise import xavier_uniform_
+from tesela.layers.kernels import Switchable
 from tesela.layers.mlp import Mlp
 from tesela.layers.trace import OFF, Trace
 
@@ -57,7 +58,7 @@ class SequencePool(nn.Module):
         return trace("", (weights @ patches).squeeze(1))
 
 
-class AttentionPool(Attending):
+class AttentionPool(Switchable, nn.Module):
     """A learned query over all tokens, then a residual MLP.
 
     Args:

@@ -55,7 +55,7 @@ class TrainConfig:
     """Where to compute."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products; auto measures a few steps."""
-    attention: Literal["auto", "fused", "matmul"] = "auto"
+    attention: Literal["auto", "fused", "matmul", "lean"] = "auto"
     """Attention kernel; auto measures a few steps."""
     label_smoothing: float = 0.0
     """Share of each target that is spread over all classes."""

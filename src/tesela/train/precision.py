@@ -31,7 +31,7 @@ class Timed:
 
     Attributes:
         precision: fp32, bf16 or fp16.
-        attention: fused or matmul.
+        attention: fused, matmul or lean.
         seconds: best time of one step.
     """
 
@@ -47,7 +47,10 @@ def candidates(precision: str, attention: str, device: torch.device) -> list[tup
         precisions = ["fp32", "fp16"]
     if device.type == "mps" and precision == "auto":
         precisions = ["fp32"]
-    return list(itertools.product(precisions, ["fused", "matmul"] if attention == "auto" else [attention]))
+    pairs = list(itertools.product(precisions, ["fused", "matmul"] if attention == "auto" else [attention]))
+    if attention == "auto" and device.type == "cpu" and "bf16" in precisions:
+        pairs.append(("bf16", "lean"))
+    return pairs
 
 
 def measure(

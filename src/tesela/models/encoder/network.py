@@ -19,6 +19,8 @@ from tesela.layers.block import Block
 from tesela.layers.conv import ConvTokenizer
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
+from tesela.layers.kernels import Switchable
+from tesela.layers.lean import stream
 from tesela.layers.mlp import Mlp
 from tesela.layers.patch import PatchEmbedding
 from tesela.layers.pool import AttentionPool, ClassPool, MeanPool, SequencePool
@@ -32,7 +34,7 @@ from tesela.models.protocol import Features
 C = TypeVar("C", bound=EncoderConfig)
 
 
-class Encoder(nn.Module, Generic[C]):
+class Encoder(Switchable, nn.Module, Generic[C]):
     """Images (B, C, H, W) to logits (B, K).
 
     Args:
@@ -96,6 +98,7 @@ class Encoder(nn.Module, Generic[C]):
     def _pooled(self, images: Tensor) -> Tensor:
         """What ``features`` gives as pooled, without computing what it does not need."""
         tokens = self._embedded(images, self.grid((images.shape[2], images.shape[3])), OFF)
+        tokens = stream(tokens, kernel=self.kernel)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
         tokens = self.blocks[-1](tokens, first=self.config.special_tokens if self.config.pool == "class" else None)
