@@ -62,7 +62,7 @@ def main() -> int:
     readme = ROOT / "README.md"
     old = readme.read_text(encoding="utf-8")
     block = "```tree\n" + "\n".join(lines()) + "\n```"
-    new = re.sub(r"```tree\n.*?```", lambda match: block, old, flags=re.DOTALL)
+    new = re.sub(r"```tree\n.*?```", lambda _: block, old, flags=re.DOTALL)
     if "--check" in sys.argv:
         return 0 if new == old else 1
     readme.write_text(new, encoding="utf-8")

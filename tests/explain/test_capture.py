@@ -60,13 +60,13 @@ class Eager:
                 module.forward = self._forward(module)  # type: ignore[method-assign]
 
     def _forward(self, module: Attention) -> Callable[..., Tensor]:
-        def forward(tokens: Tensor, *, trace: Trace = OFF) -> Tensor:
+        def forward(tokens: Tensor, *, first: int | None = None, trace: Trace = OFF) -> Tensor:
             q, k, v = F.linear(tokens, module.qkv.weight, module.qkv.bias).chunk(3, dim=-1)
             q, k, v = (part.reshape(*part.shape[:2], module.heads, -1).transpose(1, 2) for part in (q, k, v))
             weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
             weights.retain_grad()
             self.maps.append(weights)
-            return F.linear((weights @ v).transpose(1, 2).flatten(2), module.out.weight, module.out.bias)
+            return F.linear((weights @ v).transpose(1, 2).flatten(2)[:, :first], module.out.weight, module.out.bias)
 
         return forward
 
