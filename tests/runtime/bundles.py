@@ -49,7 +49,7 @@ def digits_run() -> Path:
     for _ in range(300):
         chosen = torch.randint(0, 1500, (128,), generator=order)
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(batches[chosen]), wanted[chosen]).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(model(batches[chosen]), wanted[chosen]).backward()
         optimizer.step()
     write_bundle(folder / "bundle", model.eval(), describe(model, name="digits", labels=LABELS, image=SPEC, license="CC0-1.0"))
     return folder
