@@ -36,11 +36,8 @@ VERBS = (
 # Top-level package -> the extra that brings it.
 EXTRAS = {
     "torch": "train",
-    "kornia": "train",
-    "matplotlib": "train",
     "psutil": "train",
     "pyarrow": "train",
-    "torchmetrics": "train",
     "sklearn": "demo",
     "fastapi": "serve",
     "starlette": "serve",

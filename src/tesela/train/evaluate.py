@@ -38,6 +38,8 @@ from tesela.metrics.classification import TOP, classification_scores
 from tesela.models.bundle import load_bundle, locate_bundle
 from tesela.train.folder import Run
 from tesela.train.report_pictures import choose_pictures
+from tesela.train.setup import choose_device
+from tesela.train.step import DTYPES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,8 +50,6 @@ if TYPE_CHECKING:
 FORMAT = "tesela-evaluation/1"
 MOST_CLASSES_IN_JSON = 100
 """Above this many classes evaluation.json leaves out the confusion matrix; predictions.npz still has all it is made of."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +168,7 @@ def evaluate_run(
         UsageError: no such run, no data named for a bundle, no such split.
         DataError: the data has classes that the model does not know.
     """
-    run, device = Run(path), choose_device(device)
+    run, device = Run(path), choose_device(device).type
     model, info = load_bundle(locate_bundle(run.path), device=device)
     precision = recorded_precision(run, device) if precision == "auto" else precision
     config = _settings(run, data)
@@ -195,13 +195,6 @@ def evaluate_run(
     if folder is not None:
         save_evaluation(folder, summary, evaluation, items, info)
     return {**summary, "folder": folder}
-
-
-def choose_device(name: str) -> str:
-    """``auto`` is a CUDA device where there is one, else Apple's, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def recorded_precision(run: Run, device: str) -> str:
