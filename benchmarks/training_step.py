@@ -83,7 +83,8 @@ def times_of_trainer() -> list[float]:
     return [after - before for before, after in itertools.pairwise(Clock.ends)][WARM:]
 
 
-def steps_of_timm() -> Callable[[], float]:
+def import_timm() -> Any:
+    """timm beside a torch without torchvision's operators: their registrations are passed over."""
     import torch
 
     register_fake = torch.library.register_fake
@@ -97,6 +98,11 @@ def steps_of_timm() -> Callable[[], float]:
     import timm
     import timm.layers
 
+    return timm
+
+
+def steps_of_timm() -> Callable[[], float]:
+    timm = import_timm()
     timm.layers.set_fused_attn(False)
     return plain(timm.create_model("vit_small_patch16_224", num_classes=1000).train(), lambda out: out, autocast=True, fused=True)
 

@@ -36,6 +36,7 @@ def save_tensors(path: Path, tensors: Tensors) -> None:
     """Write a safetensors file; the caller sees to it that it is whole."""
     try:
         io_call("save_tensors", lambda: save_file(tensors, path, metadata={"format": "pt"}))
+        io_call("chmod", lambda: path.chmod(0o644))  # the library leaves it readable for its owner only
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
