@@ -6,7 +6,10 @@ from typing import Any
 
 
 def cifar10_compact() -> dict[str, Any]:
-    """A compact convolutional transformer for a small budget on a CPU; give --minutes or --epochs."""
+    """A compact convolutional transformer for a small budget on a CPU.
+
+    ``tesela train CIFAR10 --recipe cifar10_compact --minutes 30``: 2 cores with AMX, 30 minutes, accuracy 0.845 (seed 0).
+    """
     return {
         "model": "cct_7_3x2_32",
         "epochs": 12,
@@ -21,7 +24,10 @@ def cifar10_compact() -> dict[str, Any]:
 
 
 def cifar10_overnight() -> dict[str, Any]:
-    """The same network with the regularisation that many epochs need."""
+    """The same network with the regularisation that many epochs need.
+
+    ``tesela train CIFAR10 --recipe cifar10_overnight``: about 11 hours on 2 cores with AMX by its step time; its score is not measured yet.
+    """
     return {
         "model": "cct_7_3x2_32",
         "epochs": 200,
