@@ -11,6 +11,7 @@ _ARTICLE = {
     "optim": {"name": "muon", "lr": 0.01, "weight_decay": 0.01, "beta2": 0.99},
     "schedule": {"name": "linear", "warmup": 0.1},
     "data": {"val_fraction": 0.0},
+    "net": {"patch_dropout": 0.4},
     "augment": {"translation": 0.06},
 }
 

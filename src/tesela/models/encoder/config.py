@@ -65,6 +65,8 @@ class EncoderConfig(ABC):
     """On the attention weights."""
     drop_path: float = 0.0
     """Stochastic depth of the last block; earlier blocks less, linearly from 0."""
+    patch_dropout: float = 0.0
+    """Share of the patches that each image leaves out while training; a step gets that much cheaper."""
 
     def __post_init__(self) -> None:
         """Check what would fail later with a worse message."""
@@ -80,7 +82,7 @@ class EncoderConfig(ABC):
             raise ConfigError(f"sincos2d positions need a width divisible by 4, not {self.width}", hint="change the width or the position")
         if self.pool == "attention" and self.width % self.heads:
             raise ConfigError(f"attention pooling needs a width divisible by the {self.heads} heads", hint="change heads, width or pool")
-        for name in ("dropout", "attention_dropout", "drop_path"):
+        for name in ("dropout", "attention_dropout", "drop_path", "patch_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}", hint="0.1 is a usual value")
         if self.mlp_ratio <= 0 or self.registers < 0 or self.head_width < 0:

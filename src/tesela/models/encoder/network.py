@@ -23,6 +23,7 @@ from tesela.layers.kernels import Switchable
 from tesela.layers.lean import stream
 from tesela.layers.mlp import Mlp
 from tesela.layers.patch import PatchEmbedding
+from tesela.layers.patch_dropout import PatchDropout
 from tesela.layers.pool import AttentionPool, ClassPool, MeanPool, SequencePool
 from tesela.layers.position import LearnedPositions, make_positions
 from tesela.layers.prefix import PrefixTokens
@@ -61,6 +62,7 @@ class Encoder(Switchable, nn.Module, Generic[C]):
             prefix=config.special_tokens if config.prefix_positions else 0,
             mode=config.position_mode,
         )
+        self.patch_dropout = PatchDropout(config.patch_dropout, prefix=config.special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config, index) for index in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
@@ -109,7 +111,7 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         """The tokens that enter the first block."""
         tokens = trace("patches", self.patches(images))
         tokens = trace("prefix", self.prefix.with_special(tokens))
-        tokens = trace("positions", self.dropout(self.positions(tokens, grid)))
+        tokens = trace("positions", self.dropout(self.patch_dropout(self.positions(tokens, grid))))
         return self.prefix.with_registers(tokens)
 
     def grid(self, image_size: tuple[int, int]) -> Grid:
