@@ -50,3 +50,13 @@ def test_small_deviations_change_nothing() -> None:
     """Within 1.5 % the number of steps stays."""
     budget = Budget(((0, 1000),))
     assert refit(budget, step=500, seconds_left=505, seconds_per_step=1.0) is budget
+
+
+def test_two_refits_share_out_what_is_left_each_time() -> None:
+    """100 steps; after 20 of them 60 in all; after 40 of them 140: shares 20/100, then 20/40 of the rest, then 1/100 of the rest a step."""
+    budget = Budget(((0, 100), (20, 60), (40, 140)))
+    assert budget.progress(20) == pytest.approx(0.2)
+    assert budget.progress(30) == pytest.approx(0.2 + 0.8 * 10 / 40)
+    assert budget.progress(40) == pytest.approx(0.2 + 0.8 * 20 / 40)
+    assert budget.progress(90) == pytest.approx(0.6 + 0.4 * 50 / 100)
+    assert budget.progress(140) == 1.0

@@ -19,7 +19,8 @@ _ARTICLE = {
 def mnist_article() -> dict[str, Any]:
     """The tutorial's ViT with wide heads, 613,710 parameters; attention over tokens, the last LayerNorm applied.
 
-    ``tesela train MNIST --recipe mnist_article``: 5 epochs in 220 s on 2 cores with AMX, accuracy 0.9900 (seed 0).
+    ``tesela train MNIST --recipe mnist_article``: 5 epochs in 209 s on 2 cores without AMX, accuracy 0.9888 (seed 0); the tutorial's own plain
+    loop takes 773 s there. Each image trains on 60 % of its patches.
     """
     return {**_ARTICLE, "model": "vit_mnist_article"}
 
