@@ -1,9 +1,10 @@
-"""Are our logits timm's, with timm's weights? Square and other images, several sizes; and back again.
+"""Are our logits timm's? timm's weights here, our weights there, through files; and do they come back unchanged?
 
     python benchmarks/parity_timm.py --timm FOLDER
 
-FOLDER holds timm and torchvision as in training_step.py. Weights are random but nowhere zero, so that every tensor matters. The limit
-is 1e-5 relative to the largest logit, in fp32. Last result: see LOG.md.
+FOLDER holds timm and torchvision as in training_step.py. Weights are random but nowhere zero, so that every tensor matters. Each case
+is saved as timm saves it for the hub, opened here, compared, exported, and loaded again by timm; where timm can, at another image
+size too, for which both interpolate their positions. The limit is 1e-5 relative to the largest logit, in fp32. Last result: see LOG.md.
 """
 
 from __future__ import annotations
@@ -11,40 +12,106 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from training_step import import_timm
 
+from tesela.export.timm import export_timm
+from tesela.models.bundle import describe, write_bundle
 from tesela.models.factory import create_model
-from tesela.weights.timm import vit_tensors, vit_to_timm
+from tesela.models.source import convert, open_model
+from tesela.models.source.found import image_spec
 
-CASES = [
-    ("vit_tiny_patch16_224", "vit_ti16", (224, 224)),
-    ("vit_small_patch16_224", "vit_s16", (224, 224)),
-    ("vit_small_patch16_224", "vit_s16", (160, 288)),
-    ("vit_small_patch32_224", "vit_s32", (224, 224)),
-    ("vit_base_patch16_224", "vit_b16", (224, 224)),
+TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+
+# timm's name, what is changed.
+THEIRS: list[tuple[str, dict[str, Any]]] = [
+    ("vit_tiny_patch16_224", {}),
+    ("vit_small_patch16_224", {"img_size": (160, 288)}),
+    ("vit_small_patch32_224", {}),
+    ("vit_base_patch16_224", {}),
+    ("deit_tiny_distilled_patch16_224", {}),
+    ("deit3_small_patch16_224", {}),
+    ("vit_small_patch14_reg4_dinov2", {"img_size": 98}),
+    ("vit_giant_patch14_reg4_dinov2", TINY),
+    ("vit_base_patch16_224", {**TINY, "reg_tokens": 3}),
+    ("vit_base_patch16_224", {**TINY, "global_pool": "avg", "class_token": False}),
+    ("vit_base_patch16_224", {**TINY, "global_pool": "avg"}),
+    ("vit_base_patch16_224", {**TINY, "global_pool": "avg", "fc_norm": False, "class_token": False}),
+    ("vit_base_patch16_224", {**TINY, "global_pool": "avg", "reg_tokens": 2}),
+    ("vit_base_patch16_224", {**TINY, "global_pool": "map", "class_token": False}),
+    ("vit_base_patch16_224", {**TINY, "qkv_bias": False, "init_values": 0.5, "no_embed_class": True}),
+    ("vit_base_patch16_224", {**TINY, "pos_embed": "none", "act_layer": "gelu_tanh"}),
+]
+
+# Our name, what is changed.
+OURS: list[tuple[str, dict[str, Any]]] = [
+    ("vit_lite7_p4", {"depth": 2}),
+    ("vit_lite7_p4", {"depth": 2, "image_size": (32, 48), "patch_size": (4, 8)}),
+    ("vit_lite7_p4", {"depth": 2, "registers": 3}),
+    ("vit_lite7_p4", {"depth": 2, "registers": 3, "prefix_positions": False}),
+    ("vit_lite7_p4", {"depth": 2, "pool": "mean", "registers": 2}),
+    ("vit_lite7_p4", {"depth": 2, "pool": "mean", "final_norm": False, "pooled_norm": True}),
+    ("vit_lite7_p4", {"depth": 2, "pool": "attention"}),
+    ("vit_lite7_p4", {"depth": 2, "mlp": "swiglu", "layer_scale": 0.1}),
+    ("deit_ti16", {"depth": 2, "image_size": (64, 64)}),
 ]
 
 
-def compare(timm: Any, theirs: str, ours: str, size: tuple[int, int]) -> dict[str, Any]:
-    """Largest difference of logits as a share of the largest logit, and whether the weights come back unchanged."""
+def shaken(model: torch.nn.Module) -> Any:
+    """The model in evaluation mode, no tensor of it zero."""
     torch.manual_seed(0)
-    reference = timm.create_model(theirs, num_classes=10, img_size=size).eval()
-    for parameter in reference.parameters():
+    for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    state = reference.state_dict()
-    model = create_model(ours, num_classes=10, image_size=size).eval()
-    model.load_state_dict(vit_tensors(state), strict=True)
+    return model.eval()
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def read(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """timm's model here, and back."""
+    from timm.models import save_for_hf
+
+    reference = shaken(timm.create_model(name, num_classes=10, **changes))
+    save_for_hf(reference, folder / "timm", safe_serialization=True)
+    config = json.loads((folder / "timm/config.json").read_text())
+    size = tuple(reference.patch_embed.img_size)
+    config["model_args"] = {**(config.get("model_args") or {}), **json.loads(json.dumps(changes)), "img_size": list(size)}
+    config["model_args"].setdefault("num_heads", reference.blocks[0].attn.num_heads)
+    (folder / "timm/config.json").write_text(json.dumps(config))
+    model = open_model(folder / "timm")[0]
     images = torch.randn(2, 3, *size)
     with torch.inference_mode():
-        expected, found = reference(images), model(images)
-    back = vit_to_timm(model.state_dict())
-    same = back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
-    relative = float((found - expected).abs().max() / expected.abs().max())
-    return {"timm": theirs, "tesela": ours, "size": size, "relative": relative, "round_trip": same}
+        row = {"timm": name, **changes, "relative": relative(model(images), reference(images))}
+        if reference.pos_embed is not None:
+            patch = reference.patch_embed.patch_size
+            other = (size[0] + 2 * patch[0], size[1] + 3 * patch[1])
+            reference.set_input_size(img_size=other)
+            images = torch.randn(1, 3, *other)
+            row["relative_resized"] = relative(model(images), reference(images))
+    convert(folder / "timm", folder / "bundle")
+    export_timm(folder / "bundle", folder / "back")
+    before, after = load_file(folder / "timm/model.safetensors"), load_file(folder / "back/model.safetensors")
+    row["round_trip"] = before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    return row
+
+
+def write(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Our model there."""
+    ours: Any = shaken(create_model(name, num_classes=3, **changes))
+    size = ours.config.image_size
+    write_bundle(folder / "bundle", ours, describe(ours, name="ours", labels=list("abc"), image=image_spec(size, 3)))
+    export_timm(folder / "bundle", folder / "timm")
+    theirs = timm.create_model(f"local-dir:{folder / 'timm'}", pretrained=True).eval()
+    images = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        return {"tesela": name, **changes, "relative": relative(theirs(images), ours(images)), "round_trip": True}
 
 
 def main() -> int:
@@ -52,10 +119,15 @@ def main() -> int:
     parser.add_argument("--timm", type=Path, required=True)
     sys.path.append(str(parser.parse_args().timm))
     timm = import_timm()
-    rows = [compare(timm, *case) for case in CASES]
-    for row in rows:
-        print(json.dumps(row))
-    return 0 if all(row["relative"] <= 1e-5 and row["round_trip"] for row in rows) else 1
+    rows = []
+    for compare, cases in ((read, THEIRS), (write, OURS)):
+        for name, changes in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(compare(timm, name, changes, Path(folder)))
+            print(json.dumps(rows[-1]), flush=True)
+    worst = max(max(row["relative"], row.get("relative_resized", 0.0)) for row in rows)
+    print(json.dumps({"cases": len(rows), "worst": worst, "round_trips": all(row["round_trip"] for row in rows)}))
+    return 0 if worst <= 1e-5 and all(row["round_trip"] for row in rows) else 1
 
 
 if __name__ == "__main__":

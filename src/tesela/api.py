@@ -25,6 +25,7 @@ from tesela.train.result import RunResult
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tesela.export.foreign import CheckpointReport
     from tesela.models.factory import Model
     from tesela.runtime.predictor import ImageSource
     from tesela.runtime.results import Prediction
@@ -34,25 +35,24 @@ __all__ = ["Explanation", "ExportReport", "RunResult", "create_model", "evaluate
 
 
 def load(source: str | Path, *, device: str = "cpu", image_size: int | tuple[int, int] | None = None) -> Model:
-    """The classifier of a run folder or a bundle, in evaluation mode.
+    """The classifier of a run, a bundle or another program's checkpoint, in evaluation mode.
 
     Args:
-        source: the folder.
+        source: a run or bundle, a Hugging Face folder, a timm .safetensors or .pth, a JAX .npz, or ``hub:NAME[@REVISION]``.
         device: where the weights go.
-        image_size: another side or (height, width); learned positions are interpolated.
+        image_size: another side or (height, width); learned positions are interpolated. Where a checkpoint leaves open which
+            images its positions are of, those.
 
     Returns:
         an ``nn.Module``: normalised images (B, C, H, W), float32, to logits (B, K). Its ``info`` holds labels and preprocessing.
 
     Raises:
-        UsageError: there is no run or bundle.
-        WeightsError: the weights are damaged or do not fit.
+        UsageError: there is nothing at ``source``.
+        WeightsError: the weights are damaged or do not fit; tensors are named.
     """
-    from tesela.models.bundle import load_bundle, locate_bundle
+    from tesela.models.source import open_model
 
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    model, _ = load_bundle(locate_bundle(Path(source)), device=device, image_size=size)
-    return model
+    return open_model(source, device=device, image_size=image_size)[0]
 
 
 def train(
@@ -127,15 +127,23 @@ def predict(source: str | Path, images: Iterable[ImageSource | str], *, top: int
     return Predictor(source, backend=backend).classify(sources, top=top)
 
 
-def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport:
-    """Write a run or bundle for another runtime and measure how far it is from torch.
+def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport | CheckpointReport:
+    """Write a model for another runtime (onnx) or library (hf, timm, jax).
+
+    Args:
+        source: a run, a bundle, or any checkpoint that ``load`` takes.
+        to: the format.
+        out: the folder to write.
 
     Raises:
         UnknownNameError: no such format.
-        WeightsError: the exported model differs by more than 1e-3.
+        WeightsError: the exported model differs from the original, or the library has no place for it.
     """
     from tesela.core.errors import UnknownNameError
+    from tesela.export.checkpoint import CHECKPOINTS, export_checkpoint
 
-    if to != "onnx":
-        raise UnknownNameError("export format", to, ["onnx"])
-    return export_onnx(source, out)
+    if to == "onnx":
+        return export_onnx(source, out)
+    if to not in CHECKPOINTS:
+        raise UnknownNameError("export format", to, ["onnx", *CHECKPOINTS])
+    return export_checkpoint(source, to=to, out=out)

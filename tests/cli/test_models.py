@@ -34,6 +34,23 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert "613,710" in out and "wide" in out and "4x4" in out and "block00" not in out
 
 
+def test_a_family_and_lists_of_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "hybrid"]) == 0
+    out = capsys.readouterr().out
+    assert "r50_vit_b16" in out and "98,659,112" in out and " vit_b16 " not in out and "cct" not in out
+    assert run(["models", "show", "bit_r50x1"]) == 0
+    out = capsys.readouterr().out
+    assert "25,549,352" in out and "3,4,6,3" in out and "224x224" in out and "3-4-6-3 bottleneck units" in out
+
+
+@pytest.mark.parametrize(("name", "steps"), [("resnet20_small", 1 + 1 + 9 + 2), ("deit_ti16", 1 + 3 + 12 * 7 + 5)])
+def test_show_shapes_of_other_families(name: str, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", name, "--shapes", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(facts["steps"]) == steps
+    assert sum(step["parameters"] for step in facts["steps"]) == facts["parameters"]
+
+
 def test_show_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "show", "vit_nano", "--shapes", "--image-size", "8x12", "--num-classes", "3", "--json"]) == 0
     captured = capsys.readouterr()

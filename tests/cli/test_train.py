@@ -51,6 +51,34 @@ def test_words_of_all_forms_end_in_the_configuration(tmp_path: Path, capfd: pyte
     assert len(standard) == 1
 
 
+def test_fine_tuning_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The plan and the JSON tell trained and whole numbers of parameters; a head of 2 classes on width 16 has 34."""
+    base, out = tmp_path / "base", tmp_path / "head"
+    assert tesela(["train", "digits", "--out", str(base), *QUICK, *FIXED, "--epochs", "1", "--quiet"]) == 0
+    capfd.readouterr()
+    words = [
+        "--from",
+        str(base),
+        "--tune",
+        "head",
+        "--data.classes",
+        "3,8",
+        "--data.per-class",
+        "10",
+        "--epochs",
+        "2",
+        "--image-size",
+        "12",
+    ]
+    assert tesela(["train", "digits", *words, "--no-interpolate-positions", *FIXED, "--out", str(out), "--json"]) == 0
+    captured = capfd.readouterr()
+    answer = json.loads(captured.out.strip().splitlines()[-1])
+    assert answer["trainable"] == 34
+    assert f"head: 34 of {answer['parameters']:,} parameters" in " ".join(captured.err.split())
+    assert "each image passes the frozen body once" in " ".join(captured.err.split())
+    assert read_yaml(out / "config.yaml")["interpolate_positions"] is False
+
+
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     """Reference: by hand; minutes on the command line displace epochs of the file."""
     file = tmp_path / "run.yaml"

@@ -1,4 +1,4 @@
-"""One contract for every registered model and every option that changes the network, at tiny width.
+"""One contract for every registered model and every option that changes the network, at tiny width; the options are in encoder_variants.
 
 Names that differ in size only become the same tiny model and are run once; ``test_all_names_are_covered`` sees to it that
 none is left out.
@@ -10,70 +10,77 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from tests.contracts.encoder_variants import VARIANTS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tesela.export.onnx import write_graph
 from tesela.imaging.spec import ImageSpec
 from tesela.layers.attention import set_attention_kernel
 from tesela.layers.trace import Trace
 from tesela.models import catalog
 from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.cct.config import CCTConfig
+from tesela.models.config import ModelConfig
 from tesela.models.encoder.config import EncoderConfig
 from tesela.models.factory import Model, create_model
+from tesela.models.hybrid.config import HybridConfig
 from tesela.models.protocol import Classifier
+from tesela.models.resnet.config import ResNetConfig
 from tesela.models.vit.config import ViTConfig
 
 CLASSES = 5
+NARROW: dict[str, Any] = {"width_factor": 0.125, "norm_groups": 4}
 
 
-def tiny(config: EncoderConfig) -> EncoderConfig:
-    """The same network with two blocks of width 16 and small images that are not square."""
-    size = (3 * config.patch_size[0], 2 * config.patch_size[1]) if isinstance(config, ViTConfig) else (20, 12)
-    changes: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "image_size": size}
+def tiny(config: ModelConfig) -> ModelConfig:
+    """The same network with two blocks of width 16, or two stages of 8 channels, and small images that are not square."""
+    if isinstance(config, ResNetConfig):
+        config = dataclasses.replace(config, stages=(2, 1), **NARROW)
+        reduction = config.plan().reduction
+        return dataclasses.replace(config, image_size=(2 * reduction, reduction + reduction // 2))
+    assert isinstance(config, EncoderConfig)
+    changes: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "image_size": (20, 12)}
+    if isinstance(config, ViTConfig):
+        changes["image_size"] = (3 * config.patch_size[0], 2 * config.patch_size[1])
     if isinstance(config, CCTConfig):
         changes["tokenizer_width"] = 8
+    if isinstance(config, HybridConfig):
+        config = dataclasses.replace(config, stages=(1, 1)[: len(config.stages)], **NARROW)
+        changes["image_size"] = (3 * config.down_sampling[0], 2 * config.down_sampling[1])
     return dataclasses.replace(config, **changes)
 
 
-def variant(**fields: Any) -> EncoderConfig:
-    base: dict[str, Any] = {"image_size": (8, 12), "patch_size": (4, 2), "channels": 2, "width": 16, "depth": 2, "heads": 2}
-    return ViTConfig(**(base | fields))
-
-
-VARIANTS: dict[str, EncoderConfig] = {
-    "patches as convolution": variant(patch_mode="conv"),
-    "post-norm": variant(norm="post", final_norm=False, activation="relu"),
-    "wide heads": variant(attention="wide", heads=3),
-    "mean pooling": variant(pool="mean", position="sincos2d"),
-    "sequence pooling": variant(pool="sequence", position="none"),
-    "attention pooling": variant(pool="attention", registers=1, activation="gelu_tanh"),
-    "distilled": variant(distillation=True, registers=3),
-    "bare prefix": variant(distillation=True, registers=2, prefix_positions=False, position_mode="bilinear"),
-    "sine positions with prefix": variant(position="sincos2d", registers=2),
-    "pre-training head": variant(head="mlp", head_width=24, qkv_bias=False),
-    "all dropouts": variant(dropout=0.1, attention_dropout=0.1, drop_path=0.2),
-    "cct with batch norm": tiny(CCTConfig(tokenizer_norm="batch", tokenizer_layers=2, pool="class")),
-    "cct with large windows": tiny(CCTConfig(tokenizer_kernel=7, tokenizer_stride=2, position="sincos2d")),
+#: Options of the shared encoder in families that change more than its stem.
+MIXED: dict[str, ModelConfig] = {
+    "deit with relative positions": dataclasses.replace(tiny(catalog.find("deit_ti16").config), position="relative", registers=1),  # type: ignore[call-arg]
+    "hybrid with rotary positions": dataclasses.replace(tiny(catalog.find("r50_vit_b16").config), position="rotary", pool="mean"),  # type: ignore[call-arg]
+    "residual with stochastic depth": dataclasses.replace(tiny(catalog.find("resnet18_small").config), drop_path=0.2),  # type: ignore[call-arg]
 }
 
 
-def cases() -> dict[str, EncoderConfig]:
-    found: dict[str, EncoderConfig] = {}
+def cases() -> dict[str, ModelConfig]:
+    found: dict[str, ModelConfig] = {}
     for name in catalog.names():
         config = tiny(catalog.find(name).config)
         if config not in found.values():
             found[name] = config
-    return found | VARIANTS
+    return found | MIXED | VARIANTS
 
 
 CASES = cases()
+ATTENDING = {name: config for name, config in CASES.items() if isinstance(config, EncoderConfig)}
+#: One of each family, and a residual network of each kind.
+FAMILIES = {catalog.family_of(config): config for config in reversed(CASES.values())} | {"bit": CASES["bit_r50x1"]}
 every = pytest.mark.parametrize("config", CASES.values(), ids=CASES)
+attending = pytest.mark.parametrize("config", ATTENDING.values(), ids=ATTENDING)
 
 
-def make(config: EncoderConfig, seed: int = 0) -> Model:
+def make(config: ModelConfig, seed: int = 0) -> Model:
     """The model in evaluation mode, all weights random: a fresh head is zero and would hide everything before it."""
     model = create_model(config, num_classes=CLASSES, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -83,11 +90,11 @@ def make(config: EncoderConfig, seed: int = 0) -> Model:
     return model.eval()
 
 
-def images(config: EncoderConfig, *, count: int = 3, size: tuple[int, int] | None = None) -> Tensor:
+def images(config: ModelConfig, *, count: int = 3, size: tuple[int, int] | None = None) -> Tensor:
     return torch.randn(count, config.channels, *(size or config.image_size), generator=torch.Generator().manual_seed(1))
 
 
-def larger(config: EncoderConfig) -> tuple[int, int]:
+def larger(config: ModelConfig) -> tuple[int, int]:
     """Another size that fits, not square and of another shape."""
     height, width = config.image_size
     return 2 * height, 3 * width
@@ -98,19 +105,20 @@ def test_all_names_are_covered() -> None:
 
 
 @every
-def test_it_is_a_classifier(config: EncoderConfig) -> None:
+def test_it_is_a_classifier(config: ModelConfig) -> None:
     model = make(config)
     assert isinstance(model, Classifier)
     features = model.features(images(config))
     rows, columns = features.grid
     assert features.grid == model.grid(config.image_size) == config.grid()
-    assert features.tokens.shape == (3, features.prefix + rows * columns, config.width)
+    assert features.tokens.shape == (3, features.prefix + rows * columns, getattr(config, "width", None))
+    assert features.pooled.shape == (3, getattr(config, "pooled_width", None))
     torch.testing.assert_close(model.head(features.pooled), model(images(config)), rtol=1e-5, atol=1e-6)
     assert model(images(config)).shape == (3, CLASSES)
 
 
 @every
-def test_images_do_not_see_each_other(config: EncoderConfig) -> None:
+def test_images_do_not_see_each_other(config: ModelConfig) -> None:
     model, batch = make(config), images(config)
     alone = torch.cat([model(batch[index : index + 1]) for index in range(len(batch))])
     torch.testing.assert_close(model(batch), alone, rtol=1e-4, atol=1e-5)
@@ -118,7 +126,7 @@ def test_images_do_not_see_each_other(config: EncoderConfig) -> None:
 
 
 @every
-def test_gradients_reach_every_parameter(config: EncoderConfig) -> None:
+def test_gradients_reach_every_parameter(config: ModelConfig) -> None:
     """All but the bias of sequence pooling, which shifts all scores alike; it exists because the published weights have it."""
     model = make(config).train()
     torch.manual_seed(0)
@@ -129,7 +137,7 @@ def test_gradients_reach_every_parameter(config: EncoderConfig) -> None:
 
 
 @every
-def test_other_sizes(config: EncoderConfig) -> None:
+def test_other_sizes(config: ModelConfig) -> None:
     model, size = make(config), larger(config)
     features = model.features(images(config, size=size))
     assert features.grid == config.grid(size) != config.grid()
@@ -141,7 +149,7 @@ def test_other_sizes(config: EncoderConfig) -> None:
 
 
 @every
-def test_closed_forms(config: EncoderConfig) -> None:
+def test_closed_forms(config: ModelConfig) -> None:
     """Parameters against the module's, operations against PyTorch's own counter over the real run."""
     model = make(config)
     assert config.parameter_count(CLASSES) == sum(parameter.numel() for parameter in model.parameters())
@@ -153,7 +161,7 @@ def test_closed_forms(config: EncoderConfig) -> None:
 
 
 @every
-def test_a_bundle_gives_the_same_bits(config: EncoderConfig, tmp_path: Path) -> None:
+def test_a_bundle_gives_the_same_bits(config: ModelConfig, tmp_path: Path) -> None:
     model = make(config)
     image = ImageSpec(height=config.image_size[0], width=config.image_size[1], channels=1, mean=(0.5,), std=(0.5,))
     info = describe(model, name="tiny", labels=[f"class {index}" for index in range(CLASSES)], image=image)
@@ -164,15 +172,19 @@ def test_a_bundle_gives_the_same_bits(config: EncoderConfig, tmp_path: Path) -> 
 
 
 @every
-def test_export_with_free_batch(config: EncoderConfig) -> None:
+def test_export_with_free_batch(config: ModelConfig) -> None:
     model = make(config)
     program = torch.export.export(model, (images(config),), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
     batch = images(config, count=5)
     torch.testing.assert_close(program.module()(batch), model(batch))
 
 
-@pytest.mark.parametrize("config", [CASES["vit_ti4"], CASES["cct_2_3x2_32"], *VARIANTS.values()], ids=["vit", "cct", *VARIANTS])
-def test_one_graph_for_compilation(config: EncoderConfig) -> None:
+SIMILAR = {name for name, config in CASES.items() if type(config) in (ViTConfig, CCTConfig)} - {"vit_ti4", "cct_2_3x2_32", *VARIANTS}
+COMPILED = {name: config for name, config in CASES.items() if name not in SIMILAR}
+
+
+@pytest.mark.parametrize("config", COMPILED.values(), ids=COMPILED)
+def test_one_graph_for_compilation(config: ModelConfig) -> None:
     """TorchDynamo captures the whole network without a break; its graph, run as it is, gives the same logits."""
     torch.compiler.reset()
     model = make(config)
@@ -180,25 +192,52 @@ def test_one_graph_for_compilation(config: EncoderConfig) -> None:
     torch.testing.assert_close(compiled(images(config)), model(images(config)))
 
 
+@pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
+def test_onnx_gives_the_same_logits(config: ModelConfig, tmp_path: Path) -> None:
+    """The graph that the exporter writes, in onnxruntime, for another batch size than it was written with."""
+    model, batch = make(config), images(config, count=5)
+    height, width = config.image_size
+    spec = ImageSpec(height=height, width=width, channels=config.channels, mean=(0.5,) * config.channels, std=(0.5,) * config.channels)
+    info = describe(model, name="tiny", labels=[f"class {index}" for index in range(CLASSES)], image=spec)
+    write_graph(model, info, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(None, {"images": batch.numpy()})[0]
+    np.testing.assert_allclose(found, model(batch).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
 @every
-def test_trace_changes_nothing_and_holds_the_attention(config: EncoderConfig) -> None:
-    """The record's softmax(q kT * scale) v, written out here, is the recorded output."""
+def test_trace_changes_nothing_and_names_every_stage(config: ModelConfig) -> None:
     model, trace = make(config), Trace()
     traced, plain = model(images(config), trace=trace), model(images(config))
     torch.testing.assert_close(traced, plain, rtol=1e-5, atol=1e-6)  # with a class token the plain pass computes less in the last block
     model(images(config), trace=(again := Trace()))
     assert torch.equal(trace.tensors["head"], again.tensors["head"])
-    blocks = [f"block{index:02d}" for index in range(config.depth)]
-    assert {"patches", "positions", *blocks, "norm", "pool", "head"} <= set(trace.tensors)
-    pool = ["pool.attention"] if config.pool == "attention" else []
-    assert list(trace.attentions) == [f"{block}.attention" for block in blocks] + pool
+    assert {"pool", "head"} <= set(trace.tensors)
+    if isinstance(config, ResNetConfig):
+        units = [f"backbone.stages.{stage}.{unit}" for stage, count in enumerate(config.stages) for unit in range(count)]
+        last = ["backbone.norm"] if config.order == "pre" else []
+        assert list(trace.tensors) == ["backbone.root", *units, *last, "pool", "head"] and not trace.attentions
+    elif isinstance(config, EncoderConfig):
+        blocks = [f"block{index:02d}" for index in range(config.depth)]
+        pool = ["pool.attention"] if config.pool == "attention" else []
+        assert {"patches", "positions", *blocks, "norm"} <= set(trace.tensors)
+        assert list(trace.attentions) == [f"{block}.attention" for block in blocks] + pool
+
+
+@attending
+def test_records_are_the_attention(config: EncoderConfig) -> None:
+    """The record's softmax(q kT * scale + bias) v, written out here in float64, is the recorded output."""
+    model, trace = make(config), Trace()
+    model(images(config), trace=trace)
     for name, record in trace.attentions.items():
-        weights = (record.q.double() @ record.k.double().mT * record.scale).softmax(-1)
-        torch.testing.assert_close(record.out, (weights @ record.v.double()).float(), rtol=1e-5, atol=1e-5)
+        logits = record.q.double() @ record.k.double().mT * record.scale
+        if record.bias is not None:
+            logits = logits.masked_fill(~record.bias, -torch.inf) if record.bias.dtype == torch.bool else logits + record.bias
+        torch.testing.assert_close(record.out, (logits.softmax(-1) @ record.v.double()).float(), rtol=1e-5, atol=1e-5)
         assert record.name == name and record.out.requires_grad
 
 
-@every
+@attending
 def test_recorded_outputs_are_in_the_graph(config: EncoderConfig) -> None:
     model, trace = make(config), Trace()
     score = model(images(config), trace=trace)[:, 0].sum()
@@ -207,21 +246,28 @@ def test_recorded_outputs_are_in_the_graph(config: EncoderConfig) -> None:
 
 
 @every
-def test_kernels_agree(config: EncoderConfig) -> None:
+def test_kernels_agree(config: ModelConfig) -> None:
+    """A model without attention takes every kernel and stays as it is."""
     model, batch = make(config), images(config)
     fused = model(batch)
     set_attention_kernel(model, "matmul")
     torch.testing.assert_close(model(batch), fused, rtol=1e-4, atol=1e-5)
+    assert isinstance(config, EncoderConfig) or torch.equal(model(batch), fused)
 
 
 @every
-def test_parameter_names_are_divided(config: EncoderConfig) -> None:
+def test_parameter_names_are_divided(config: ModelConfig) -> None:
     model = make(config)
     named = dict(model.named_parameters())
     groups = model.layer_groups()
     assert sorted(name for group in groups for name in group) == sorted(named)
-    assert all(groups) and len(groups) == config.depth + 2
-    assert any(name.startswith("patches") for name in groups[0]) and any(name.startswith("head") for name in groups[-1])
+    if isinstance(config, ResNetConfig):
+        stem, layers = "backbone.root", len(config.stages)
+    else:
+        assert isinstance(config, EncoderConfig)
+        stem, layers = "patches", config.depth
+    assert all(groups) and len(groups) == layers + 2
+    assert any(name.startswith(stem) for name in groups[0]) and any(name.startswith("head") for name in groups[-1])
     kept = model.no_decay()
     assert kept <= set(named)
     assert {name for name, parameter in named.items() if name.endswith("bias")} <= kept
@@ -229,18 +275,18 @@ def test_parameter_names_are_divided(config: EncoderConfig) -> None:
 
 
 @every
-def test_a_new_head_starts_at_zero_and_keeps_the_body(config: EncoderConfig) -> None:
+def test_a_new_head_starts_at_zero_and_keeps_the_body(config: ModelConfig) -> None:
     model, batch = make(config), images(config)
     body = model.features(batch).pooled
     model.reset_head(7)
-    assert model.num_classes == 7 and model.config.head == "linear"
+    assert model.num_classes == 7 and getattr(model.config, "head", "linear") == "linear"
     assert torch.equal(model(batch), torch.zeros(3, 7))
     assert torch.equal(model.features(batch).pooled, body)
     assert sum(parameter.numel() for parameter in model.parameters()) == model.config.parameter_count(7)
 
 
 @every
-def test_weights_are_a_function_of_the_seed(config: EncoderConfig) -> None:
+def test_weights_are_a_function_of_the_seed(config: ModelConfig) -> None:
     state = torch.get_rng_state()
     first, same, other = (create_model(config, num_classes=CLASSES, seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -250,7 +296,7 @@ def test_weights_are_a_function_of_the_seed(config: EncoderConfig) -> None:
 
 
 @every
-def test_every_weight_is_drawn(config: EncoderConfig) -> None:
+def test_every_weight_is_drawn(config: ModelConfig) -> None:
     model = make(config)
     with torch.no_grad():
         for tensor in model.state_dict().values():

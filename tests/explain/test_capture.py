@@ -86,7 +86,7 @@ def test_attention_and_its_gradient_equal_eager_autograd(name: str) -> None:
         found = capture(model, images, gradient=True)
     assert [layer.name for layer in found.layers] == [f"block{index:02d}.attention" for index in range(3)]
     targets = torch.tensor([[1, 4], [1, 4]])
-    gradients = list(class_gradients(found.logits, targets, [layer.out for layer in found.layers]))
+    gradients = list(class_gradients(found.logits.gather(1, targets), [layer.out for layer in found.layers]))
     for column, target in enumerate((1, 4)):
         eager.maps.clear()
         logits = twin(images.double())

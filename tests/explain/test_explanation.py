@@ -316,4 +316,4 @@ def test_a_label_without_labels_and_an_unfit_output() -> None:
         explain(make(), pictures(), target="cat")
     assert isinstance(UnknownNameError("class", "x", []), UsageError)
     with pytest.raises(UsageError, match="only classifiers"):
-        explain(nn.Conv2d(3, 2, 1), pictures())
+        explain(nn.Flatten(2), pictures())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +25,10 @@ SPEC = ImageSpec(height=8, width=8, channels=1, mean=(0.5,), std=(0.25,))
 
 def small() -> Model:
     """A model for digits whose head is not zero."""
-    model = create_model("vit_nano", num_classes=3, seed=0).eval()
+    model: Any = create_model("vit_nano", num_classes=3, seed=0).eval()
     torch.nn.init.normal_(model.head.linear.weight, generator=torch.Generator().manual_seed(0))
-    return model
+    made: Model = model
+    return made
 
 
 def test_pictures_equal_the_direct_way(tmp_path: Path) -> None:

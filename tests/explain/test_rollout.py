@@ -112,7 +112,7 @@ def test_discard_counts_ties_diagonal_and_prefix_by_hand() -> None:
     """Values worked out by hand: P = 1, n = 4, half discarded is two entries per row."""
     row = [0.01, 0.3, 0.1, 0.1, 0.1]
     matrix = torch.tensor([[row] * 5])
-    result = discard_smallest(matrix, 0.5, first=0, prefix=1)
+    result = discard_smallest(matrix, 0.5, diagonal=torch.arange(5), prefix=1)
     expected = torch.tensor(
         [
             [0.01, 0.3, 0.0, 0.0, 0.1],  # the class row is treated like the others; of equal entries the left ones go
@@ -123,8 +123,8 @@ def test_discard_counts_ties_diagonal_and_prefix_by_hand() -> None:
         ]
     )
     torch.testing.assert_close(result[0], expected, rtol=0, atol=0)
-    assert discard_smallest(matrix, 0.0, first=0, prefix=1) is matrix
-    largest = discard_smallest(matrix[:, :1], 0.9999, first=0, prefix=1)
+    assert discard_smallest(matrix, 0.0, diagonal=torch.arange(5), prefix=1) is matrix
+    largest = discard_smallest(matrix[:, :1], 0.9999, diagonal=torch.arange(1), prefix=1)
     assert largest[0, 0].tolist() == pytest.approx([0.01, 0.3, 0.0, 0.0, 0.0])  # floor(3.9996) = 3 go, the largest stays
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,7 +33,7 @@ def test_plain_onnxruntime_gives_torchs_logits_for_any_batch_size() -> None:
 
 def test_other_families_and_non_square_images_export(tmp_path: Path) -> None:
     """A CCT at 16 x 24 in colour: the report's difference is what the test measures by itself."""
-    model = create_model("cct_2_3x2_32", num_classes=3, image_size=(16, 24), channels=3, seed=1)
+    model: Any = create_model("cct_2_3x2_32", num_classes=3, image_size=(16, 24), channels=3, seed=1)
     torch.nn.init.normal_(model.head.linear.weight, generator=torch.Generator().manual_seed(0))
     spec = dataclasses.replace(SPEC, height=16, width=24, channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
     write_bundle(tmp_path / "bundle", model.eval(), describe(model, name="cct", labels=["a", "b", "c"], image=spec))

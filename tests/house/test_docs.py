@@ -23,12 +23,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def environment() -> dict[str, str]:
+def environment(home: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
+        "TESELA_HOME": str(home / "home"),
     }
 
 
@@ -53,13 +54,13 @@ def run_line(line: str, folder: Path) -> None:
     if line.startswith("tesela serve"):
         serve(line, folder)
         return
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment(folder), timeout=300)
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 def serve(line: str, folder: Path) -> None:
     """Start the server on another port, ask it how it is, stop it with SIGTERM."""
-    server = subprocess.Popen(f"exec {line} --port 8765", shell=True, cwd=folder, env=environment())
+    server = subprocess.Popen(f"exec {line} --port 8765", shell=True, cwd=folder, env=environment(folder))
     try:
         for _ in range(240):
             time.sleep(0.25)
@@ -88,13 +89,14 @@ def test_commands_run(page: Path, place: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, place: Path) -> None:
     for block in blocks(page, "python"):
-        done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True, env=environment(), timeout=300)
+        done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True, env=environment(place), timeout=300)
         assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_example_runs(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(example), str(tmp_path)], capture_output=True, text=True, env=environment(), timeout=300)
+    words = [sys.executable, str(example), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(tmp_path), timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     accuracy = re.search(r"accuracy (0\.\d+)", done.stdout)
     assert accuracy

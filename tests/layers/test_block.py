@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from transformers import Dinov2Config
+from transformers.models.dinov2.modeling_dinov2 import Dinov2SwiGLUFFN
 
 from tesela.layers.attention import Attention
 from tesela.layers.block import Block, DropPath
 from tesela.layers.initialise import initialise
-from tesela.layers.mlp import ACTIVATIONS, Mlp
+from tesela.layers.mlp import ACTIVATIONS, Mlp, SwiGlu
 
 PARTS = {
     "self_attn.in_proj_weight": "attention.qkv.weight",
@@ -65,6 +69,39 @@ def test_mlp_drops_after_each_dense_layer() -> None:
     kept = out[out > 0] / 4
     assert (out == 0).float().mean().item() == pytest.approx(0.5 + 0.5 * 0.5**8, abs=0.03)
     assert {2.0, 3.0, 4.0, 5.0, 6.0} <= set(kept.unique().tolist()) <= set(range(1, 9)) and kept.mean().item() == pytest.approx(4, abs=0.1)
+
+
+def test_gated_mlp_equals_that_of_dinov2() -> None:
+    """Reference: transformers; both halves come from one layer, the gate first."""
+    theirs = Dinov2SwiGLUFFN(Dinov2Config(hidden_size=12, mlp_ratio=4))
+    hidden = theirs.down_proj.in_features
+    ours = SwiGlu(12, hidden)
+    initialise(ours, torch.Generator().manual_seed(0))
+    for kind in ("weight", "bias"):
+        gate, value = getattr(ours.expand, kind).chunk(2)
+        theirs.load_state_dict({f"gate_proj.{kind}": gate, f"up_proj.{kind}": value}, strict=False)
+    theirs.down_proj.load_state_dict(ours.contract.state_dict())
+    tokens = torch.randn(2, 5, 12)
+    torch.testing.assert_close(ours(tokens), theirs(tokens))
+    bound = (6 / (12 + hidden)) ** 0.5
+    assert 0.9 * bound < ours.expand.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_layer_scale_multiplies_each_branch(norm: str) -> None:
+    """Factors in the weights of the branches' last layers instead: the same result."""
+    plain = make(norm, "gelu")
+    scaled: Any = Block(Attention(16, 4), Mlp(16, 40), width=16, norm=norm, norm_eps=1e-3, layer_scale=0.1)
+    initialise(scaled)
+    factors = [scaled.scale1.gamma, scaled.scale2.gamma]
+    assert all(torch.equal(gamma, torch.full((16,), 0.1)) for gamma in factors)
+    scaled.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        for gamma, last in zip(factors, (plain.attention.out, plain.mlp.contract), strict=True):
+            gamma.normal_()
+            last.weight.mul_(gamma[:, None]), last.bias.mul_(gamma)
+    tokens = torch.randn(3, 9, 16)
+    torch.testing.assert_close(scaled.eval()(tokens), plain(tokens), rtol=1e-5, atol=1e-5)
 
 
 def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:

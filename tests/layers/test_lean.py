@@ -7,6 +7,7 @@ with a quarter to spare, and both must be near.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_column_sums_are_gathered_in_fp32() -> None:
 @pytest.mark.parametrize("name", ["vit_nano", "cct_2_3x2_32", "vit_mnist_article"])
 def test_a_whole_step_is_as_near_to_fp64_as_autocast(name: str) -> None:
     """Loss and every parameter's gradient of a model: lean and matmul, both under autocast, against float64."""
-    model = create_model(name, seed=0, attention_dropout=0.0, drop_path=0.0)
+    model: Any = create_model(name, seed=0, attention_dropout=0.0, drop_path=0.0)
     torch.nn.init.normal_(model.head.linear.weight, std=0.2, generator=torch.Generator().manual_seed(1))
     images = draw(8, model.config.channels, *model.config.image_size)
     targets = torch.arange(8) % 10
@@ -118,7 +119,7 @@ def test_a_whole_step_is_as_near_to_fp64_as_autocast(name: str) -> None:
 
 def test_elsewhere_lean_is_matmul() -> None:
     """Without gradients, without autocast, or with a trace, the ordinary path runs, to the bit."""
-    model = create_model("vit_nano", seed=0).eval()
+    model: Any = create_model("vit_nano", seed=0).eval()
     images = draw(2, 1, 8, 8)
     assert not applies(images)
     with torch.no_grad():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from tesela.core.errors import ConfigError
+from tesela.layers.attention import set_attention_kernel
+from tesela.layers.kernels import KERNELS
 from tesela.layers.patch_dropout import PatchDropout
 from tesela.models.factory import create_model
 
@@ -54,7 +58,7 @@ def test_evaluation_sees_all_patches() -> None:
 
 
 def test_training_equals_a_forward_pass_over_the_kept_patches_alone() -> None:
-    model = create_model("vit_mnist", seed=0, patch_dropout=0.5).train()
+    model: Any = create_model("vit_mnist", seed=0, patch_dropout=0.5).train()
     images = torch.rand(4, 1, 28, 28)
     torch.manual_seed(3)
     dropped = model(images)
@@ -66,6 +70,39 @@ def test_training_equals_a_forward_pass_over_the_kept_patches_alone() -> None:
         for block in model.blocks:
             alone = block(alone)
         torch.testing.assert_close(model.head(model.norm(alone)[:, 0]), dropped[image : image + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position": "relative"},
+        {"position": "rotary", "registers": 2},
+        {"position": "learned2d", "position_at": "block", "attention": "wide", "registers": 1},
+        {"position": "sincos2d", "position_at": "shared"},
+    ],
+    ids=lambda options: options["position"],
+)
+def test_positions_inside_the_blocks_go_with_the_patches(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reference: all patches, with a kernel that hides the left-out ones as keys; what is kept then computes the same."""
+    model: Any = create_model("vit_mnist", seed=0, depth=2, width=16, heads=2, patch_dropout=0.5, **options).train()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
+    images = torch.rand(3, 1, 28, 28)
+    torch.manual_seed(3)
+    dropped = model(images)
+    torch.manual_seed(3)
+    chosen = torch.rand(3, 49).argsort(dim=1)[:, :24].sort(dim=1).values
+    hidden = torch.ones(3, model.config.prefix + 49, dtype=torch.bool)
+    hidden[:, : model.config.prefix] = False
+    hidden.scatter_(1, chosen + model.config.prefix, False)
+
+    def hiding(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, dropout: float, scale: float) -> torch.Tensor:
+        logits = q @ k.mT * scale + (0.0 if bias is None else bias)
+        return logits.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1) @ v
+
+    monkeypatch.setitem(KERNELS, "hiding", hiding)
+    set_attention_kernel(model, "hiding")
+    torch.testing.assert_close(model.eval()(images), dropped, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tesela.layers.initialise import initialise
-from tesela.layers.pool import AttentionPool, ClassPool, MeanPool, SequencePool
+from tesela.layers.pool import AttentionPool, ClassMeanPool, ClassPool, MeanPool, SequencePool
 from tesela.layers.prefix import PrefixTokens
 from tesela.layers.trace import Trace
 
@@ -16,7 +16,9 @@ TOKENS = torch.randn(3, 9, 8, generator=torch.Generator().manual_seed(0))
 def test_class_and_mean() -> None:
     assert torch.equal(ClassPool()(TOKENS, 3), TOKENS[:, 0])
     torch.testing.assert_close(ClassPool(2)(TOKENS, 3), (TOKENS[:, 0] + TOKENS[:, 1]) / 2)
-    torch.testing.assert_close(MeanPool()(TOKENS, 3), sum(TOKENS[:, index] for index in range(3, 9)) / 6)
+    mean = torch.stack([TOKENS[:, index] for index in range(3, 9)]).sum(0) / 6
+    torch.testing.assert_close(MeanPool()(TOKENS, 3), mean)
+    torch.testing.assert_close(ClassMeanPool()(TOKENS, 3), torch.cat([TOKENS[:, 0], mean], dim=1))
 
 
 def test_sequence_pool_is_a_weighted_mean_of_the_patches() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.models import catalog
+from tesela.models.hybrid.config import HybridConfig
 from tesela.models.vit.config import ViTConfig
 
 # ViT at 224 px with 1000 classes: the counts of the published checkpoints (ViT-B/16 of the paper: 86 M).
@@ -44,6 +45,7 @@ def test_the_article_and_its_twin() -> None:
     """Article C: 613,710 parameters of its own network, 371,910 of the library's."""
     article, twin = catalog.find("vit_mnist_article").config, catalog.find("vit_mnist_article_twin").config
     assert (article.parameter_count(10), twin.parameter_count(10)) == (613_710, 371_910)
+    assert isinstance(article, ViTConfig) and isinstance(twin, ViTConfig)
     assert article.attention == "wide" and twin.attention == "full" and article.final_norm
 
 
@@ -55,15 +57,18 @@ def test_operations_of_the_papers_models() -> None:
 
 def test_names() -> None:
     every = catalog.names()
-    assert len(every) == len(set(every)) >= 40
+    assert len(every) == len(set(every)) >= 80
     assert catalog.names("vit_s*") == [f"vit_s{patch}" for patch in (4, 8, 14, 16, 32)]
     assert catalog.names("mnist") == ["vit_mnist", "vit_mnist_article", "vit_mnist_article_twin"]
     assert catalog.names("nothing like it") == []
+    for family in catalog.FAMILIES:
+        assert {catalog.find(name).family for name in catalog.names(family)} == {family}
     assert {catalog.find(name).family for name in every} == set(catalog.FAMILIES)
 
 
 def test_a_half_b_has_half_of_every_width() -> None:
     half, whole = catalog.find("vit_bhalf16").config, catalog.find("vit_b16").config
+    assert isinstance(half, ViTConfig) and isinstance(whole, ViTConfig)
     assert (2 * half.width, 2 * half.mlp_width, half.depth) == (whole.width, whole.mlp_width, whole.depth)
     assert 2 * half.width // half.heads == whole.width // whole.heads
 
@@ -73,7 +78,7 @@ def test_an_unknown_name_offers_the_nearest() -> None:
         catalog.find("vit_s61")
     assert "vit_s16" in caught.value.hint
     with pytest.raises(UnknownNameError):
-        catalog.family("resnet")
+        catalog.family("resnext")
 
 
 def test_overrides() -> None:
@@ -81,6 +86,14 @@ def test_overrides() -> None:
     assert isinstance(config, ViTConfig)
     assert (config.image_size, config.patch_size, config.channels, config.depth, config.pool) == ((96, 96), (8, 16), 1, 3, "mean")
     assert catalog.resolve("vit_s16", image_size=(32, 64)).grid() == (2, 4)
+
+
+def test_lists_as_words() -> None:
+    """Stages as the command line gives them; an empty word is no stage."""
+    config = catalog.resolve("r50_vit_b16", overrides={"stages": "2,2", "patch_size": "2"})
+    assert isinstance(config, HybridConfig) and (config.stages, config.patch_size, config.grid()) == ((2, 2), (2, 2), (14, 14))
+    config = catalog.resolve("r50_vit_b16", overrides={"stages": ""})
+    assert isinstance(config, HybridConfig) and (config.stages, config.grid()) == ((), (56, 56))
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ import torch
 
 from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.models import catalog
-from tesela.models.encoder.config import EncoderConfig
+from tesela.models.config import ModelConfig
 from tesela.models.factory import create_model, empty_model
 
 
 def test_by_name_with_overrides() -> None:
     model = create_model("vit_ti16", num_classes=3, image_size=(32, 48), channels=1, depth=1, width=24)
     assert model(torch.zeros(2, 1, 32, 48)).tolist() == [[0.0] * 3] * 2
-    assert model.training and len(model.blocks) == 1
+    assert model.training and len(list(model.get_submodule("blocks").children())) == 1
 
 
 def test_by_config() -> None:
@@ -57,15 +57,18 @@ def test_unknown_names_and_strangers() -> None:
     with pytest.raises(ConfigError, match="dropuot"):
         create_model("vit_b16", dropuot=0.1)
 
-    class Stranger(EncoderConfig):
+    class Stranger(ModelConfig):
         def grid(self, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
             return 1, 1
 
-        def stem_parameters(self) -> int:
+        def parameter_count(self, num_classes: int) -> int:
             return 0
 
-        def stem_products(self, image_size: tuple[int, int]) -> int:
+        def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
             return 0
+
+        def summary(self) -> str:
+            return "a stranger"
 
     with pytest.raises(ConfigError, match="Stranger belongs to no family"):
         empty_model(Stranger(), num_classes=2)

@@ -19,9 +19,11 @@ from PIL import Image
 from tesela.core.errors import UsageError
 from tesela.imaging.spec import ImageSpec
 from tesela.metrics.classification import classification_scores
+from tesela.page.charts import Series, line_chart, number, thin, ticks
+from tesela.page.document import data_uri
 from tesela.train.report import write_report
-from tesela.train.report_charts import Series, confusion_chart, line_chart, number, reliability_chart, thin, ticks
-from tesela.train.report_pictures import choose_pictures, data_uri, of_each_class, png, sample, surest_mistakes
+from tesela.train.report_charts import confusion_chart, reliability_chart
+from tesela.train.report_pictures import choose_pictures, of_each_class, png, sample, surest_mistakes
 
 VOID = {"meta", "img", "br", "wbr"}
 HOSTILE = '<script>alert("x")</script>'

@@ -2,38 +2,74 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+import torch
+from tests.parity.jax_reference import random_arrays
 
+from tesela.core.config import to_mapping
 from tesela.core.errors import WeightsError
-from tesela.weights.jax import vit_fields, vit_tensors
+from tesela.models import catalog
+from tesela.weights.jax import check_fits, native_size, read_fields, style_of, units_of
 
 
-@pytest.fixture
-def arrays(shared: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(shared / "golden/jax/vit_representation.npz"))
+def tensors(**made: Any) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in random_arrays(**made).items()}
 
 
-def test_both_numberings_of_the_blocks(arrays: dict[str, np.ndarray]) -> None:
-    """Published files count the parts of a block through: LayerNorm_0, attention_1, LayerNorm_2, MlpBlock_3."""
-    changes = {"Attention_0": "Attention_1", "/LayerNorm_1": "/LayerNorm_2", "MlpBlock_0": "MlpBlock_3"}
-
-    def published(name: str) -> str:
-        for old, new in changes.items():
-            name = name.replace(old, new)
-        return name
-
-    ours, same = vit_tensors(arrays), vit_tensors({published(name): array for name, array in arrays.items()})
-    assert ours.keys() == same.keys() and all((ours[name] == same[name]).all() for name in ours)
+def test_fields_of_a_hybrid() -> None:
+    family, fields = read_fields(tensors(grid=(3, 3), stages=(1, 2), factor=1.0, patch=(1, 1), representation=7))
+    assert family == "hybrid" and fields["stages"] == (1, 2) and fields["width_factor"] == 1.0
+    assert (fields["image_size"], fields["heads"], fields["head_width"]) == ((24, 24), 4, 7)
 
 
-def test_missing_and_unknown_arrays(arrays: dict[str, np.ndarray]) -> None:
-    with pytest.raises(WeightsError, match="not known: optimizer"):
-        vit_tensors(arrays | {"optimizer": np.zeros(2)})
-    with pytest.raises(WeightsError, match=r"lacks Transformer/encoderblock_1/.*value/bias"):
-        name = "Transformer/encoderblock_1/MultiHeadDotProductAttention_0/value/bias"
-        vit_tensors({key: array for key, array in arrays.items() if key != name})
-    with pytest.raises(WeightsError, match="no plain ViT"):
-        vit_fields({name: array for name, array in arrays.items() if name != "cls"})
+def test_both_numberings_are_told_apart() -> None:
+    assert style_of(tensors(grid=(2, 2), published=True)).published
+    assert not style_of(tensors(grid=(2, 2))).published
+
+
+def test_no_vit() -> None:
+    arrays = tensors(grid=(2, 2))
+    for lost in ("embedding/kernel", "query/kernel", "Dense_0/kernel"):
+        with pytest.raises(WeightsError, match=lost):
+            read_fields({name: array for name, array in arrays.items() if not name.endswith(lost)})
+    hybrid = tensors(grid=(2, 2), stages=(2, 1), patch=(1, 1))
+    with pytest.raises(WeightsError, match="whole units or stages"):
+        read_fields({name: array for name, array in hybrid.items() if not name.startswith("block1/unit1")})
+
+
+def test_units_by_both_names() -> None:
+    assert units_of(tensors(grid=(2, 2), stages=(2, 1), patch=(1, 1))) == [(0, 0, True), (0, 1, False), (1, 0, True)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"activation": "gelu"}, "activation=gelu"),
+        ({"activation": "gelu_tanh", "pool": "sequence"}, "pool=sequence"),
+        ({"activation": "gelu_tanh", "qkv_bias": False}, "qkv_bias=False"),
+        ({"activation": "gelu_tanh", "registers": 4}, "registers=4"),
+    ],
+)
+def test_what_has_no_place_there(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        check_fits("vit", to_mapping(catalog.resolve("vit_lite7_p4", overrides=overrides)))
+    with pytest.raises(WeightsError, match="'cct'"):
+        check_fits("cct", {})
+
+
+@pytest.mark.parametrize(
+    ("positions", "step", "wanted", "size"),
+    [
+        (16, (8, 8), None, (32, 32)),
+        (32, (4, 8), None, (32, 32)),  # a square image of oblong patches
+        (16, (4, 16), None, (32, 32)),  # a square image before a square grid
+        (9, (4, 8), None, (12, 24)),  # a square grid where no square image has so many
+        (12, (8, 4), (16, 24), (16, 24)),
+        (16, (8, 8), (16, 64), (16, 64)),  # as the user says
+        (16, (8, 8), (48, 48), (32, 32)),  # what the user says is left to interpolation
+    ],
+)
+def test_image_size_of_a_table(positions: int, step: tuple[int, int], wanted: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    assert native_size(positions, step, wanted) == size

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tesela.models.encoder.config import EncoderConfig
+    from tesela.models.config import ModelConfig
 
 Variants = dict[tuple[str, str], "Callable[[NDArray[np.float32]], NDArray[np.float32]]"]
 
@@ -73,7 +73,7 @@ def open_variants(run_or_model: str, *, threads: int | None) -> tuple[str, tuple
             if backend in usable(place) and (backend, precision) not in variants:
                 variants[backend, precision] = Predictor(place, backend=backend, precision=precision, threads=threads).logits
     spec = first.info.image
-    config: EncoderConfig = build(catalog.family(first.info.architecture).config or dict, first.info.model)
+    config: ModelConfig = build(catalog.family(first.info.architecture).config or dict, first.info.model)
     return first.info.name, (spec.channels, spec.height, spec.width), config.flops(first.info.num_classes, image_size=spec.size), variants
 
 

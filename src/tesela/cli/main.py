@@ -26,9 +26,12 @@ VERBS = (
     ("models", "List the models, or show one with the shapes of its steps.", "Data and models"),
     ("train", "Train a model on your images.", "Train and measure"),
     ("evaluate", "Scores of a run or bundle on a data set.", "Train and measure"),
+    ("compare", "Runs side by side: score against size, time and speed.", "Train and measure"),
     ("predict", "Labels for images, folders and globs.", "Use a model"),
     ("explain", "Heat maps: which parts of the image spoke for a class.", "Use a model"),
-    ("export", "Write a model for another runtime, with its difference measured.", "Use a model"),
+    ("convert", "Turn other programs' weights into a bundle.", "Use a model"),
+    ("inspect", "Look into a model: filters, positions, heads, token norms, as one page.", "Use a model"),
+    ("export", "Write a model for another runtime or library, and check it.", "Use a model"),
     ("serve", "HTTP API and a page on this machine.", "Use a model"),
     ("bench", "Measure how fast a model runs here.", "Use a model"),
 )

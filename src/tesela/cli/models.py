@@ -16,7 +16,7 @@ from tesela.core.errors import UnknownNameError
 from tesela.models import catalog
 
 if TYPE_CHECKING:
-    from tesela.models.encoder.config import EncoderConfig
+    from tesela.models.config import ModelConfig
 
 app = App(name="models", help="List the models, or show one with the shapes of its steps.")
 
@@ -30,7 +30,7 @@ def models(pattern: str | None = None, *, json: bool = False) -> None:
     """List the models.
 
     Args:
-        pattern: part of a name, or a glob such as "vit_s*".
+        pattern: a family such as resnet, part of a name, or a glob such as "vit_s*".
         json: print one JSON object as the last line.
     """
     use_json(json)
@@ -75,11 +75,11 @@ def show(
     result(facts, json)
 
 
-def _classes(config: EncoderConfig) -> int:
+def _classes(config: ModelConfig) -> int:
     return IMAGENET if config.image_size[0] >= 224 else SMALL
 
 
-def _facts(name: str, config: EncoderConfig, classes: int) -> dict[str, Any]:
+def _facts(name: str, config: ModelConfig, classes: int) -> dict[str, Any]:
     return {
         "name": name,
         "family": catalog.find(name).family,
@@ -113,11 +113,18 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 def _pairs(values: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False)
     for key, value in values.items():
-        table.add_row(key, "x".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if type(value) is int else str(value))
+        table.add_row(key, _text(key, value))
     return table
 
 
-def _steps(config: EncoderConfig, classes: int) -> list[dict[str, Any]]:
+def _text(key: str, value: Any) -> str:
+    """A size as 4x2, other lists as 3,4,6,3, whole numbers with separators."""
+    if isinstance(value, list):
+        return ("x" if key == "grid" or key.endswith("size") else ",").join(map(str, value))
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def _steps(config: ModelConfig, classes: int) -> list[dict[str, Any]]:
     from tesela.models.shapes import step_shapes
 
     steps = step_shapes(config, num_classes=classes)

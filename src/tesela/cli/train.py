@@ -24,7 +24,14 @@ from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
 from tesela.train.config import TrainConfig, layered
 
-GROUPS = {"data": "Data", "augment": "Augmentation", "optim": "Optimizer", "schedule": "Learning rate", "ema": "Moving average"}
+GROUPS = {
+    "data": "Data",
+    "augment": "Augmentation",
+    "optim": "Optimizer",
+    "schedule": "Learning rate",
+    "ema": "Moving average",
+    "lora": "Adapters",
+}
 TOP = {
     "resume": "Continue the run in --out where it stands; DATA and all options may be left out.",
     "quiet": "Show neither plan nor progress.",

@@ -5,6 +5,7 @@ Odd: ``workers`` and ``cache`` never change a bit of what is delivered, only how
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,10 @@ class DataConfig:
     """Another number cuts the splits differently."""
     subset: int | None = None
     """Train on this many images only, balanced over the classes; a larger subset contains the smaller."""
+    classes: tuple[str, ...] = ()
+    """Use images of these classes only, named by label or by number from 0; all where none is named."""
+    per_class: int | None = None
+    """Train on at most this many images of each class, drawn by split_seed; a larger number contains the smaller."""
     workers: int | Literal["auto"] = "auto"
     """Processes that read images; 0 reads in the main process."""
     cache: Literal["auto", "ram", "none"] = "auto"
@@ -42,6 +47,10 @@ class DataConfig:
             raise ConfigError(f"max_unreadable is a share, not {self.max_unreadable}", hint="give a number from 0 to 1")
         if self.subset is not None and self.subset < 1:
             raise ConfigError(f"a subset of {self.subset} images trains nothing", hint="give 1 or more")
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigError(f"{self.per_class} images per class train nothing", hint="give 1 or more")
+        if self.per_class is not None and self.subset is not None:
+            raise ConfigError("subset and per_class exclude one another", hint="give one of them")
         if self.workers != "auto" and self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, not {self.workers}", hint="use auto")
 
@@ -111,6 +120,15 @@ class AugmentConfig:
                 raise ConfigError(f"{name} must rise within 0..1, not {low},{high}", hint="give two shares, the smaller first")
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
             raise ConfigError("crop_aspect must rise", hint="0.75,1.3333 is usual")
+
+    @property
+    def only_flips(self) -> bool:
+        """Whether an image has no other views than itself and its flips."""
+        plain = AugmentConfig(hflip=self.hflip, vflip=self.vflip)
+        silent = {  # values that matter only where something else is on
+            name: getattr(self, name) for name in ("crop_fill", "crop_scale", "crop_aspect", "magnitude", "erasing_area", "mix_probability")
+        }
+        return dataclasses.replace(plain, **silent) == self
 
     @property
     def mixes(self) -> bool:

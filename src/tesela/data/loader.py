@@ -9,6 +9,7 @@ Odd: unreadable images are found when the loader is made, left out, listed in ``
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import warnings
@@ -174,6 +175,24 @@ class Loader:
     def __len__(self) -> int:
         """Batches per epoch."""
         return self._length
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Numbers of the images that can be read, ascending."""
+        return self._maker.rows
+
+    @property
+    def seed(self) -> int:
+        """Of order and augmentation."""
+        return self._maker.seed
+
+    def plain(self) -> Loader:
+        """The same images as evaluation sees them, each once, in ascending order; pixels that are in memory are shared."""
+        found, maker = copy.copy(self), copy.copy(self._maker)
+        maker.augment, maker.shuffle, maker.num_classes, maker._order = None, False, None, None
+        found._maker, found._processes = maker, None
+        found._length = math.ceil(len(maker.rows) / self.batch_size)
+        return found
 
     @property
     def num_images(self) -> int:

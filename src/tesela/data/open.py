@@ -13,7 +13,7 @@ import numpy as np
 from tesela.core.errors import DataError, UsageError
 from tesela.data.config import DataConfig
 from tesela.data.source import SPLITS, Source
-from tesela.data.split import complete, subset
+from tesela.data.split import complete, few_per_class, only_classes, subset
 
 FORMS = "a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits"
 
@@ -23,7 +23,7 @@ def open_source(text: str | Path, *, config: DataConfig | None = None) -> Source
 
     Args:
         text: a path, or ``digits``.
-        config: fractions, seed and subset; its ``source`` is not read.
+        config: fractions, seed, classes and how many images; its ``source`` is not read.
 
     Raises:
         UsageError: nothing is there.
@@ -31,10 +31,15 @@ def open_source(text: str | Path, *, config: DataConfig | None = None) -> Source
     """
     config = config or DataConfig()
     source = find_source(text)
+    if config.classes:
+        source = only_classes(source, config.classes)
     refuse_unusable(source)
     source = complete(source, fractions={"val": config.val_fraction, "test": config.test_fraction}, seed=config.split_seed)
     if config.subset is not None:
         train = subset(source.splits["train"], config.subset, seed=config.split_seed)
+        source = source.with_splits({**source.splits, "train": train}, cut=source.cut)
+    if config.per_class is not None:
+        train = few_per_class(source.splits["train"], config.per_class, seed=config.split_seed)
         source = source.with_splits({**source.splits, "train": train}, cut=source.cut)
     return source
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.core.files import write_atomic
 from tesela.data.draws import name_keys
 from tesela.data.source import SPLITS, Items, Selection, Source
@@ -61,6 +63,45 @@ def subset(items: Items, size: int, *, seed: int) -> Items:
         return items
     order = np.lexsort((items.targets, ranks_in_class(items, seed=seed)))
     return Selection(items, np.sort(order[:size]))
+
+
+def few_per_class(items: Items, most: int, *, seed: int) -> Items:
+    """At most ``most`` items of each class."""
+    rows = np.flatnonzero(ranks_in_class(items, seed=seed) < most)
+    return items if len(rows) == len(items) else Selection(items, rows)
+
+
+def only_classes(source: Source, wanted: Sequence[str]) -> Source:
+    """The source with images of some classes only, numbered in the order in which they are named.
+
+    Args:
+        source: split or not.
+        wanted: labels, or numbers from 0 where no label reads so.
+
+    Raises:
+        UnknownNameError: there is no such class.
+        ConfigError: a class is named twice.
+    """
+    numbers = [_class_number(word, source.labels) for word in wanted]
+    for place, number in enumerate(numbers):
+        if number in numbers[:place]:
+            raise ConfigError(f"data.classes names {source.labels[number]!r} twice", hint="name each class once")
+    places = np.full(len(source.labels), -1, np.int64)
+    places[numbers] = np.arange(len(numbers))
+    splits: dict[str, Items] = {}
+    for split, items in source.splits.items():
+        chosen = Selection(items, np.flatnonzero(places[items.targets] >= 0))
+        chosen.targets = places[chosen.targets]
+        splits[split] = chosen
+    return replace(source, labels=tuple(source.labels[number] for number in numbers), splits=splits)
+
+
+def _class_number(word: str, labels: Sequence[str]) -> int:
+    if word in labels:
+        return list(labels).index(word)
+    if word.isdecimal() and int(word) < len(labels):
+        return int(word)
+    raise UnknownNameError("class", word, labels)
 
 
 def ranks_in_class(items: Items, *, seed: int) -> NDArray[np.int64]:

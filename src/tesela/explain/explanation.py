@@ -7,19 +7,42 @@ is not normalised: for the rollouts the patches and the prefix mass have sum 1 t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tesela.core.errors import UsageError
-from tesela.explain.capture import Capture, attention_rows, capture, undisturbed
-from tesela.explain.gradient import gradient_layers
+from tesela.explain.attention_walk import attention, rollout
+from tesela.explain.calling import computing_type, undisturbed, unwrapped
+from tesela.explain.capture import capture
+from tesela.explain.case import Answer, Case, Settings
+from tesela.explain.gradcam import gradcam
+from tesela.explain.gradient import gradient_rollout
 from tesela.explain.input_gradient import gradient_input
-from tesela.explain.methods import AUTO, METHODS, Method, check_method, find_method
-from tesela.explain.rollout import Fusion, RolloutOptions, roll
-from tesela.explain.target import Target, resolve_targets
+from tesela.explain.integrated_gradients import integrated_gradients
+from tesela.explain.methods import AUTO, METHODS, check_method, find_method
+from tesela.explain.occlusion import occlusion
+from tesela.explain.relevance import relevance
+from tesela.explain.rise import rise
+from tesela.explain.rollout import Fusion, RolloutOptions
+from tesela.explain.smoothgrad import smoothgrad
+from tesela.explain.target import Class, Target, make_question
+
+ANSWERS: dict[str, Callable[[Case], Answer]] = {
+    "gradient_rollout": gradient_rollout,
+    "relevance": relevance,
+    "rollout": rollout,
+    "rollout_literature": rollout,
+    "attention": attention,
+    "gradcam": gradcam,
+    "gradient_input": gradient_input,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": smoothgrad,
+    "occlusion": occlusion,
+    "rise": rise,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +52,8 @@ class Explanation:
     Attributes:
         map: (B, K, H, W), float32, at the input's size.
         tokens: (B, K, Hp, Wp), float32, one value per patch.
-        prefix_mass: (B, K), the share that stays on prefix tokens and is in no map; 0 for gradient_input.
-        scores: (B, K), the explained classes' logits.
+        prefix_mass: (B, K), the share that stays on prefix tokens and is in no map; 0 for methods that follow no attention.
+        scores: (B, K), the explained classes' logits; minus that of ``contrast``, if given; over a segmenter's pixels, their mean.
         probabilities: (B, K), their softmax probabilities.
         targets: (B, K), the explained classes.
         method: the method that was used.
@@ -54,66 +77,67 @@ def explain(
     discard: float = 0.0,
     residual: float = 0.5,
     *,
+    contrast: Class | None = None,
+    region: Tensor | None = None,
     patch: tuple[int, int] | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
 ) -> Explanation:
     """Which patches spoke for a class.
 
     Args:
-        model: a classifier.
+        model: a classifier, (B, K), or a segmenter, (B, K, h, w), of tesela or of anybody, such as timm, transformers and torchvision.
         images: (B, C, H, W) or one (C, H, W), normalised as the model expects.
         target: a class's index or label, or a list of them; None explains each image's predicted class.
         method: a key of ``tesela.explain.methods.METHODS``; auto is gradient_rollout, or gradient_input for a model without attention.
-        head_fusion: mean, max or min; rollouts only, as the rest.
+        head_fusion: mean, max or min; rollouts only, as the next two.
         discard: share of each row's patch columns to clear, the smallest first.
         residual: share of attention in a layer's mixing; the rest is the skip connection.
-        patch: start at this (row, column) of the grid instead of where the head reads.
+        contrast: a class to tell the targets from: the difference of the two logits is explained.
+        region: of a segmenter, the pixels to explain, (H, W) or (B, H, W); those that the class wins where None.
+        patch: start at this (row, column) of the last layer's grid instead of where the head reads.
+        layer: of attention and gradcam, counted from 0, or from the end if negative; the last where None.
+        head: of attention; all fused where None.
+        samples: points of integrated_gradients (32), copies of smoothgrad (16), masks of rise (256).
+        seed: of noise and masks.
 
     Raises:
+        ConfigError: an option is out of its range.
         UsageError: the images, class, method or an option cannot be used with this model.
     """
     check_method(method)
     options = RolloutOptions(head_fusion=head_fusion, discard=discard, residual=residual, literature=method == "rollout_literature")
+    settings = Settings(patch=patch, layer=layer, head=head, samples=samples, seed=seed)
+    labels, model = labels_of(model), unwrapped(model)
     inputs = _inputs(model, images)
     with undisturbed(model):
-        found = capture(model, inputs, gradient=method == AUTO or METHODS[method].gradient)
-        chosen = find_method(method, attention=bool(found.layers))
-        targets = resolve_targets(target, found.logits, labels_of(model))
-        tokens, prefix_mass = _apply(chosen, found, targets, options, patch)
+        found = capture(model, inputs, gradient=method == AUTO or METHODS[method].gradient, whole=patch is not None or layer is not None)
+        chosen = find_method(method, attention=bool(found.layers), trouble=found.trouble)
+        question = make_question(target, found.logits, labels, contrast=contrast, region=region)
+        case = Case(model=model, found=found, question=question, options=options, settings=settings)
+        tokens, prefix_mass = ANSWERS[chosen.name](case)
     logits = found.logits.detach().float()
     return Explanation(
         map=F.interpolate(tokens, size=inputs.shape[2:], mode="bilinear", align_corners=False),
         tokens=tokens,
         prefix_mass=prefix_mass,
-        scores=logits.gather(1, targets),
-        probabilities=logits.softmax(1).gather(1, targets),
-        targets=targets,
+        scores=question.scores(logits),
+        probabilities=question.probabilities(logits),
+        targets=question.targets,
         method=chosen.name,
     )
 
 
-def _apply(
-    method: Method, found: Capture, targets: Tensor, options: RolloutOptions, patch: tuple[int, int] | None
-) -> tuple[Tensor, Tensor]:
-    """Tokens (B, K, Hp, Wp) and prefix mass (B, K)."""
-    if not method.attention:
-        tokens = gradient_input(found, targets)
-        return tokens, tokens.new_zeros(targets.shape)
-    start = found.start(fusion=options.head_fusion, patch=patch)
-    block, prefix = found.block(), found.prefix
-    if method.gradient:
-        walks = gradient_layers(found, targets, precise=options.delicate)
-        parts = [roll(layers, start, prefix=prefix, options=options, block=block) for layers in walks]
-        shares = torch.cat(parts, dim=1)
-    else:
-        rows = (attention_rows(layer, precise=options.delicate) for layer in reversed(found.layers))
-        shares = roll(rows, start, prefix=prefix, options=options, block=block).expand(-1, targets.shape[1], -1)
-    return shares[..., prefix:].reshape(*targets.shape, *found.grid).float(), shares[..., :prefix].sum(-1).float()
-
-
 def labels_of(model: nn.Module) -> list[str] | None:
-    """The label names of a loaded model; None for one that was only created."""
+    """The label names of a loaded model, ours or of transformers; None for one that was only created."""
+    model = unwrapped(model)
     labels = getattr(getattr(model, "info", None), "labels", None)
-    return list(labels) if labels else None
+    if labels:
+        return list(labels)
+    named = getattr(getattr(model, "config", None), "id2label", None)
+    return [str(named[index]) for index in range(len(named))] if isinstance(named, dict) and set(named) == set(range(len(named))) else None
 
 
 def _inputs(model: nn.Module, images: Tensor) -> Tensor:
@@ -124,8 +148,8 @@ def _inputs(model: nn.Module, images: Tensor) -> Tensor:
             hint="preprocess them with tesela.imaging.preprocess.preprocess and the model's image spec",
         )
     batch = images if images.ndim == 4 else images.unsqueeze(0)
-    parameter = next((one for one in model.parameters() if one.is_floating_point()), None)
-    return batch if parameter is None else batch.to(device=parameter.device, dtype=parameter.dtype)
+    device = next((one.device for one in model.parameters()), batch.device)
+    return batch.to(device=device, dtype=computing_type(model) or batch.dtype)
 
 
 def describe(value: object) -> str:

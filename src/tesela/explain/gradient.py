@@ -8,35 +8,52 @@ scale. A row without any positive weight keeps its mass at its own token.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from tesela.explain.capture import Capture, attention_rows
-from tesela.explain.rollout import Rows
+from tesela.explain.capture import attention_rows
+from tesela.explain.case import Answer, Case, as_map
+from tesela.explain.pyramid import Reduction, descend
+from tesela.explain.rollout import Rows, step
 from tesela.layers.trace import AttentionRecord
 
 
-def class_gradients(logits: Tensor, targets: Tensor, inputs: list[Tensor]) -> Iterator[list[Tensor]]:
-    """For each column k of ``targets`` (B, K): the gradients of the logits ``targets[:, k]`` by ``inputs``.
+def gradient_rollout(case: Case) -> Answer:
+    """What spoke for each class, by attention."""
+    found, options = case.found, case.options
+    shares = []
+    for index, gradients in enumerate(layer_gradients(case)):
 
-    Images do not influence one another, so the batch's logits are differentiated together; the graph is kept between
+        def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None, known: dict[str, Tensor] = gradients) -> Tensor:
+            rows = weighted_rows(record, known[record.name], precise=options.delicate)
+            return step(vectors, rows, prefix=found.prefix, options=options, block=found.block(record), reduction=reduction)
+
+        starts = [start if start is None or start.shape[1] == 1 else start[:, index : index + 1] for start in case.starts()]
+        shares.append(descend(found.stages, starts, walk))
+    return as_map(case, torch.cat(shares, dim=1))
+
+
+def layer_gradients(case: Case) -> Iterator[dict[str, Tensor]]:
+    """For each class, dy/dout of each layer by its name."""
+    names = [layer.name for layer in case.found.layers]
+    scores = case.scores()
+    for gradients in class_gradients(scores, [layer.out for layer in case.found.layers]):
+        yield dict(zip(names, gradients, strict=True))
+
+
+def class_gradients(scores: Tensor, inputs: list[Tensor]) -> Iterator[list[Tensor]]:
+    """For each column of ``scores`` (B, T): its gradients by ``inputs``.
+
+    Images do not influence one another, so the batch's scores are differentiated together; the graph is kept between
     classes and freed after the last.
     """
     with torch.enable_grad():
-        wanted = logits.gather(1, targets).sum(0)
+        wanted = scores.sum(0)
     for index in range(len(wanted)):
         last = index == len(wanted) - 1
         yield list(torch.autograd.grad(wanted[index], inputs, retain_graph=not last, allow_unused=True, materialize_grads=True))
-
-
-def gradient_layers(found: Capture, targets: Tensor, *, precise: bool) -> Iterator[Iterator[Rows]]:
-    """For each class: its layers for the walk, the **last first**, to be walked before the next class is asked for."""
-    layers = found.layers[::-1]
-    for gradients in class_gradients(found.logits, targets, [layer.out for layer in layers]):
-        yield map(functools.partial(weighted_rows, precise=precise), layers, gradients)
 
 
 def weighted_rows(record: AttentionRecord, gradient: Tensor, *, precise: bool = False) -> Rows:

@@ -42,6 +42,8 @@ COLOURS = tuple(sorted(_ANCHORS))
 
 #: Differences below this share of the largest value are rounding, not heat.
 FLAT = 1e-6
+#: Bytes from which a file is written quickly rather than small.
+LARGE = 4_000_000
 
 
 def colour_table(name: str = "inferno") -> NDArray[np.uint8]:
@@ -96,22 +98,36 @@ def overlay(
         seen: the pixels that the model saw; the others are darkened.
         colours: a name of COLOURS.
         opacity: how much of the image the highest value covers; the lowest covers a tenth of that.
-        side: images whose longer side is below this are enlarged by a whole factor.
+        side: images whose longer side is below this are enlarged by a whole factor; 0 leaves the original's size.
     """
+    blended = blend(image, heat, seen=seen, colours=colours, opacity=opacity)
+    factor = max(1, side // max(heat.shape)) if side else 1
+    return png(blended.repeat(factor, 0).repeat(factor, 1))
+
+
+def blend(
+    image: NDArray[np.uint8],
+    heat: NDArray[np.floating],
+    *,
+    seen: NDArray[np.bool_] | None = None,
+    colours: str = "inferno",
+    opacity: float = 0.75,
+) -> NDArray[np.uint8]:
+    """The pixels of ``overlay``, (H, W, 3), before they are enlarged."""
     level = stretched(heat, seen)
     colour = colour_table(colours)[(level * 255).round().astype(np.uint8)].astype(np.float32)
     cover = (opacity * (0.1 + 0.9 * np.sqrt(level)))[..., None]
     blended = with_channels(image, 3) * (1.0 - cover) + colour * cover
     if seen is not None:
         blended = np.where(seen[..., None], blended, with_channels(image, 3) * 0.4)
-    factor = max(1, side // max(heat.shape))
-    return png(blended.round().astype(np.uint8).repeat(factor, 0).repeat(factor, 1))
+    rounded: NDArray[np.uint8] = blended.round().astype(np.uint8)
+    return rounded
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """(H, W, 3) pixels as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6 if pixels.size < LARGE else 2)
     return buffer.getvalue()
 
 
@@ -122,5 +138,6 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
         StorageError: the file system refused.
     """
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    small = sum(array.nbytes for array in arrays.values()) < LARGE
+    (np.savez_compressed if small else np.savez)(buffer, allow_pickle=False, **arrays)
     write_atomic(path, buffer.getvalue())

@@ -10,16 +10,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tesela.explain.capture import Capture
+from tesela.explain.calling import call
+from tesela.explain.case import Answer, Case
 from tesela.explain.gradient import class_gradients
 
 
-def gradient_input(found: Capture, targets: Tensor) -> Tensor:
-    """(B, K, Hp, Wp) for the classes ``targets`` (B, K)."""
-    maps = []
-    for (gradient,) in class_gradients(found.logits, targets, [found.images]):
-        size = (gradient * found.images.detach()).sum(1, keepdim=True).abs()
-        maps.append(F.adaptive_avg_pool2d(size.float(), found.grid))
-    tokens = torch.cat(maps, dim=1)
+def gradient_input(case: Case) -> Answer:
+    """(B, T, Hp, Wp) of the captured pass."""
+    images = case.found.images
+    maps = [(gradient * images.detach()).sum(1).abs() for (gradient,) in class_gradients(case.scores(), [images])]
+    return sizes_per_token(case, torch.stack(maps, dim=1))
+
+
+def pixel_gradients(case: Case, images: Tensor) -> Tensor:
+    """(B, T, C, H, W): gradients of the scores by other images (B, C, H, W) of the same case."""
+    with torch.enable_grad():
+        images = images.detach().clone().requires_grad_()
+        scores = case.question.scores(call(case.model, images))
+    return torch.stack([gradient for (gradient,) in class_gradients(scores, [images])], dim=1)
+
+
+def sizes_per_token(case: Case, sizes: Tensor) -> Answer:
+    """Pixels (B, T, H, W), none negative, to the mean of each token's pixels, brought to sum 1."""
+    tokens = F.adaptive_avg_pool2d(sizes.float(), case.found.grid)
     total = tokens.sum(dim=(2, 3), keepdim=True)
-    return tokens / total.masked_fill(total == 0, 1.0)
+    return tokens / total.masked_fill(total == 0, 1.0), tokens.new_zeros(case.shape)

@@ -1,6 +1,6 @@
 """The methods by name, without torch: what the command line lists and what an error offers.
 
-What a method does is in the module of its name (both rollouts share ``rollout``); how it is called is in ``explanation``.
+What a method does is in the module of its name (both rollouts and attention are in ``attention_walk``); they are called in ``explanation``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ class Method:
         name: what users type.
         summary: one line for lists.
         attention: whether the model must have attention that can be traced.
-        gradient: whether it differentiates the class's logit; if not, the map is the same for every class.
+        gradient: whether it differentiates the captured pass.
+        by_class: whether the map depends on the class; if not, it is the same for every class of a classifier.
+        passes: forward passes beyond the captured one, about; ``n`` where it grows with the number of patches.
     """
 
     name: str
     summary: str
     attention: bool
     gradient: bool
+    by_class: bool = True
+    passes: int | str = 0
 
 
 METHODS = {
@@ -36,12 +40,38 @@ METHODS = {
             attention=True,
             gradient=True,
         ),
-        Method(name="rollout", summary="attention rollout: what the head could see, whatever the class", attention=True, gradient=False),
+        Method(
+            name="relevance",
+            summary="the same weights, added up layer by layer instead of mixed: what spoke for this class",
+            attention=True,
+            gradient=True,
+        ),
+        Method(
+            name="rollout",
+            summary="attention rollout: what the head could see, whatever the class",
+            attention=True,
+            gradient=False,
+            by_class=False,
+        ),
         Method(
             name="rollout_literature",
             summary="rollout as published: the identity is added before rows are normalised",
             attention=True,
             gradient=False,
+            by_class=False,
+        ),
+        Method(
+            name="attention",
+            summary="attention of one layer, and of one head if asked; no skip connections",
+            attention=True,
+            gradient=False,
+            by_class=False,
+        ),
+        Method(
+            name="gradcam",
+            summary="tokens that enter one layer's attention, channels weighted by the gradient of the class",
+            attention=True,
+            gradient=True,
         ),
         Method(
             name="gradient_input",
@@ -49,17 +79,48 @@ METHODS = {
             attention=False,
             gradient=True,
         ),
+        Method(
+            name="integrated_gradients",
+            summary="gradient times input, averaged on the way from a grey image; signed, sums to the score's difference",
+            attention=False,
+            gradient=False,
+            passes=32,
+        ),
+        Method(
+            name="smoothgrad",
+            summary="size of the gradient, averaged over noisy copies of the image",
+            attention=False,
+            gradient=False,
+            passes=16,
+        ),
+        Method(
+            name="occlusion",
+            summary="fall of the score when one patch is taken away; one pass per patch",
+            attention=False,
+            gradient=False,
+            passes="n",
+        ),
+        Method(
+            name="rise",
+            summary="score of random halves of the patches, averaged over those that hold a patch",
+            attention=False,
+            gradient=False,
+            passes=256,
+        ),
     )
 }
 AUTO = "auto"
+#: What auto means: with attention that can be traced, and without.
+BEST, BEST_WITHOUT_ATTENTION = "gradient_rollout", "gradient_input"
 
 
-def find_method(name: str, *, attention: bool) -> Method:
+def find_method(name: str, *, attention: bool, trouble: str = "") -> Method:
     """The method of that name; ``auto`` is gradient_rollout, or gradient_input where there is no attention.
 
     Args:
         name: a key of METHODS or ``auto``.
         attention: whether the model has attention that can be traced.
+        trouble: why it has none although it has attention.
 
     Raises:
         UnknownNameError: there is no such method.
@@ -67,11 +128,13 @@ def find_method(name: str, *, attention: bool) -> Method:
     """
     check_method(name)
     if name == AUTO:
-        name = "gradient_rollout" if attention else "gradient_input"
+        name = BEST if attention else BEST_WITHOUT_ATTENTION
     method = METHODS[name]
     if method.attention and not attention:
         others = ", ".join(other.name for other in METHODS.values() if not other.attention)
-        raise UsageError(f"method {name!r} needs attention, and this model has none that can be traced", hint=f"use one of: {others}")
+        reason = f": {trouble}" if trouble else ""
+        message = f"method {name!r} needs attention, and this model has none that can be traced{reason}"
+        raise UsageError(message, hint=f"use one of: {others}")
     return method
 
 

@@ -11,7 +11,7 @@ F is the attention with its heads fused, its small patch entries discarded and i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tesela.core.errors import ConfigError
+from tesela.explain.pyramid import Reduction
 
 #: ``rows(begin, end)``: these rows of a layer's attention, or of anything else that says how its tokens mix, (B, heads, rows, N).
 Rows = Callable[[int, int], Tensor]
@@ -74,18 +75,57 @@ def roll(layers: Iterable[Rows], start: Tensor, *, prefix: int, options: Rollout
     return vectors
 
 
-def step(vectors: Tensor, rows: Rows, *, prefix: int, options: RolloutOptions, block: int = 256) -> Tensor:
-    """One layer: ``v W`` for the layer's mixing matrix W, over blocks of its rows. The rows of the identity give W itself."""
-    tokens = vectors.shape[-1]
-    moved = torch.zeros_like(vectors)
-    for begin in range(0, tokens, block):
-        end = min(tokens, begin + block)
-        fused = fuse(rows(begin, end), options.head_fusion).to(vectors.dtype)
-        fused = discard_smallest(fused, options.discard, first=begin, prefix=prefix)
-        stay, spread = _shares(vectors[..., begin:end], fused.sum(-1).unsqueeze(1), options)
-        moved += spread @ fused
-        moved[..., begin:end] += stay
-    return moved
+def step(
+    vectors: Tensor, rows: Rows, *, prefix: int, options: RolloutOptions, block: int = 256, reduction: Reduction | None = None
+) -> Tensor:
+    """One layer: ``v W`` for the layer's mixing matrix W, over blocks of its rows. The rows of the identity give W itself.
+
+    Rows in which no vector has anything are not computed: of the last layer, a class token needs one row.
+
+    Args:
+        vectors: (B, S, N).
+        rows: (B, heads, rows, N), or M columns with ``reduction``.
+        prefix: columns before the patches.
+        options: fusion, discard, residual.
+        block: rows computed at once.
+        reduction: what the M keys stand for; a query's own cell then takes the place of the diagonal.
+    """
+    moved: Tensor | None = None
+    stayed = torch.zeros_like(vectors)
+    own = None if reduction is None else reduction.own(vectors.device)
+    for begin, end in blocks(vectors, block):
+        heads = rows(begin, end)
+        part = vectors[..., begin:end]
+        if options.head_fusion == "mean" and options.discard == 0.0:
+            stay, spread = _shares(part, heads.sum(-1).mean(1).to(part.dtype).unsqueeze(1), options)
+            reached = through(heads, spread)
+        else:
+            fused = fuse(heads, options.head_fusion).to(vectors.dtype)
+            diagonal = torch.arange(begin, end, device=vectors.device) if own is None else own[begin:end]
+            fused = discard_smallest(fused, options.discard, diagonal=diagonal, prefix=prefix)
+            stay, spread = _shares(part, fused.sum(-1).unsqueeze(1), options)
+            reached = spread @ fused
+        moved = reached.to(vectors.dtype) if moved is None else moved.add_(reached)
+        stayed[..., begin:end] = stay
+    if moved is None:
+        return stayed
+    return stayed.add_(moved if reduction is None else reduction.spread(moved))
+
+
+def blocks(vectors: Tensor, block: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at most ``block`` rows that hold all entries of (B, S, N) which are not zero."""
+    used = (vectors != 0).any(0).any(0).nonzero().flatten()
+    if len(used) == 0:
+        return
+    first, last = int(used[0]), int(used[-1]) + 1
+    for begin in range(first, last, block):
+        yield begin, min(last, begin + block)
+
+
+def through(heads: Tensor, spread: Tensor) -> Tensor:
+    """(B, S, rows) times the mean of (B, heads, rows, N) over heads, in one product that never forms the mean."""
+    count = heads.shape[1]
+    return (spread / count).to(heads.dtype).repeat(1, 1, count) @ heads.flatten(1, 2)
 
 
 def _shares(part: Tensor, total: Tensor, options: RolloutOptions) -> tuple[Tensor, Tensor]:
@@ -108,8 +148,8 @@ def fuse(heads: Tensor, how: str) -> Tensor:
     return heads.amax(1) if how == "max" else heads.amin(1)
 
 
-def discard_smallest(fused: Tensor, share: float, *, first: int, prefix: int) -> Tensor:
-    """Zero the smallest patch entries of each row; ``first`` is the index of the first row in the whole matrix.
+def discard_smallest(fused: Tensor, share: float, *, diagonal: Tensor, prefix: int) -> Tensor:
+    """Zero the smallest patch entries of each row; ``diagonal`` is each row's own column in the whole matrix, -1 where it has none.
 
     Of n patch columns the floor(share * n) smallest go, equal ones from the left; an entry on the diagonal that is among
     them stays, and nothing goes in its place. Prefix columns are never touched.
@@ -123,10 +163,9 @@ def discard_smallest(fused: Tensor, share: float, *, first: int, prefix: int) ->
     equal = patches == limit
     room = count - below.sum(-1, keepdim=True)
     drop = below | (equal & (equal.cumsum(-1) <= room))
-    kept = torch.cat([fused[..., :prefix], patches.masked_fill(drop, 0.0)], dim=-1)
-    diagonal = range(first, first + fused.shape[-2])
-    kept[..., range(fused.shape[-2]), diagonal] = fused[..., range(fused.shape[-2]), diagonal]
-    return kept
+    columns = torch.arange(prefix, fused.shape[-1], device=fused.device)
+    drop &= columns != diagonal[:, None]
+    return torch.cat([fused[..., :prefix], patches.masked_fill(drop, 0.0)], dim=-1)
 
 
 def accurate(device: torch.device) -> torch.dtype:

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import MissingExtraError, UsageError, WeightsError
 from tesela.core.files import folder_atomic, sha256_file, write_atomic
+from tesela.export.foreign import default_folder
 from tesela.imaging.preprocess import normalize
-from tesela.models.bundle import BundleInfo, locate_bundle, write_info
+from tesela.models.bundle import BundleInfo, write_info
+from tesela.models.source import bundle_of
 from tesela.runtime.backends.base import open_backend
 from tesela.runtime.predictor import ImageSource, Predictor
 from tesela.runtime.results import softmax
@@ -79,9 +81,8 @@ def export_onnx(source: Path | str, out: Path | str | None = None, *, images: Se
         WeightsError: the graph's results differ by more than ``TOLERANCE``; nothing is written.
     """
     started = time.perf_counter()
-    source = Path(source)
-    bundle = locate_bundle(source)
-    target = Path(out) if out is not None else default_folder(source, bundle)
+    bundle = bundle_of(source)
+    target = Path(out) if out is not None else default_folder(Path(source), bundle, "onnx")
     check_target(target, bundle)
     reference = Predictor(bundle, backend="torch")
     pixels = [reference.prepare(image) for image in images] or random_images(reference.info)
@@ -101,12 +102,6 @@ def export_onnx(source: Path | str, out: Path | str | None = None, *, images: Se
         write_info(folder, dataclasses.replace(info, provenance={**info.provenance, "difference": difference_record(report)}))
         write_atomic(folder / "README.md", card(info, report).encode())
     return report
-
-
-def default_folder(source: Path, bundle: Path) -> Path:
-    """``RUN/onnx`` for a run, ``BUNDLE-onnx`` beside a bundle."""
-    source = source.resolve()
-    return source / "onnx" if bundle.resolve() != source else source.with_name(source.name + "-onnx")
 
 
 def check_target(target: Path, bundle: Path) -> None:

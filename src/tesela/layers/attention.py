@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from tesela.core.errors import UnknownNameError
 from tesela.layers.initialise import xavier_uniform_
 from tesela.layers.kernels import KERNELS, Kernel, Switchable
+from tesela.layers.layout import Layout
 from tesela.layers.lean import Dense, applies, dense, lean_attention
 from tesela.layers.trace import OFF, Trace
 
@@ -89,8 +90,18 @@ class Attention(Switchable, nn.Module):
         xavier_uniform_(self.qkv, generator=generator, fan_in=width, fan_out=inner)
         xavier_uniform_(self.out, generator=generator)
 
-    def forward(self, tokens: Tensor, *, first: int | None = None, trace: Trace = OFF) -> Tensor:
-        """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader."""
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        first: int | None = None,
+        layout: Layout | None = None,  # noqa: ARG002
+        trace: Trace = OFF,
+    ) -> Tensor:
+        """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader.
+
+        Where the tokens stand, ``layout``, does not matter here.
+        """
         if first is None and trace is OFF and self._lean(tokens):
             joined: Tensor = self.out(lean_attention(self.qkv(tokens), heads=self.heads, scale=self.scale))
             return trace("", self.dropout(joined))

@@ -2,7 +2,8 @@
 
 Pre-norm (the paper): z' = MSA(LN(z)) + z, then MLP(LN(z')) + z'. Post-norm (Vaswani et al. 2017): LN(z + MSA(z)), then
 LN(z' + MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole branch per image and scales the
-kept ones up, so that evaluation needs no correction.
+kept ones up, so that evaluation needs no correction. Layer scale (Touvron et al. 2021, arXiv 2103.17239) multiplies each
+channel of a branch by a learned factor that starts small.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tesela.layers.attention import Attention
-from tesela.layers.mlp import Mlp
+from tesela.layers.layer_scale import LayerScale
+from tesela.layers.layout import Layout
+from tesela.layers.mlp import Mlp, SwiGlu
 from tesela.layers.trace import OFF, Trace
 
 
@@ -39,10 +42,19 @@ class Block(nn.Module):
         norm: ``pre`` or ``post``.
         norm_eps: of both LayerNorms.
         drop_path: rate of stochastic depth of both branches.
+        layer_scale: start value of the factors of both branches; 0 for none.
     """
 
     def __init__(
-        self, attention: Attention, mlp: Mlp, *, width: int, norm: str = "pre", norm_eps: float = 1e-6, drop_path: float = 0.0
+        self,
+        attention: Attention,
+        mlp: Mlp | SwiGlu,
+        *,
+        width: int,
+        norm: str = "pre",
+        norm_eps: float = 1e-6,
+        drop_path: float = 0.0,
+        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
@@ -50,28 +62,40 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
+        self.scale1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
         self.pre_norm = norm == "pre"
 
-    def forward(self, tokens: Tensor, *, first: int | None = None, trace: Trace = OFF) -> Tensor:
+    def forward(self, tokens: Tensor, *, first: int | None = None, layout: Layout | None = None, trace: Trace = OFF) -> Tensor:
         """Both branches in the order of the config.
 
         Args:
             tokens: (B, N, D).
             first: how many of the first tokens somebody reads; the result then has these only, (B, first, D). None is all.
+            layout: where the tokens stand, for an attention that asks; None is not handed on.
             trace: where the steps are written down.
         """
         step = self._pre if self.pre_norm else self._post
-        return trace("", step(tokens, first, trace))
+        return trace("", step(tokens, first, layout, trace))
 
-    def _pre(self, tokens: Tensor, first: int | None, trace: Trace) -> Tensor:
+    def _pre(self, tokens: Tensor, first: int | None, layout: Layout | None, trace: Trace) -> Tensor:
         normed = trace("norm1", self.norm1(tokens))
-        tokens = tokens[:, :first] + self.drop_path(self.attention(normed, first=first, trace=trace.inside("attention")))
+        mixed = self.scale1(self._mixed(normed, first, layout, trace))
+        tokens = tokens[:, :first] + self.drop_path(mixed)
         normed = trace("norm2", self.norm2(tokens))
-        branch: Tensor = self.drop_path(trace("mlp", self.mlp(normed)))
+        branch: Tensor = self.drop_path(self.scale2(trace("mlp", self.mlp(normed))))
         return tokens + branch
 
-    def _post(self, tokens: Tensor, first: int | None, trace: Trace) -> Tensor:
-        mixed = self.attention(tokens, first=first, trace=trace.inside("attention"))
+    def _post(self, tokens: Tensor, first: int | None, layout: Layout | None, trace: Trace) -> Tensor:
+        mixed = self.scale1(self._mixed(tokens, first, layout, trace))
         tokens = trace("norm1", self.norm1(tokens[:, :first] + self.drop_path(mixed)))
-        branch = trace("mlp", self.mlp(tokens))
+        branch = self.scale2(trace("mlp", self.mlp(tokens)))
         return trace("norm2", self.norm2(tokens + self.drop_path(branch)))
+
+    def _mixed(self, tokens: Tensor, first: int | None, layout: Layout | None, trace: Trace) -> Tensor:
+        inside = trace.inside("attention")
+        if layout is None:
+            mixed: Tensor = self.attention(tokens, first=first, trace=inside)
+        else:
+            mixed = self.attention(tokens, first=first, layout=layout, trace=inside)
+        return mixed

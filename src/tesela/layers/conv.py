@@ -13,6 +13,7 @@ import itertools
 from torch import Generator, Tensor, nn
 
 from tesela.layers.grid import Grid, conv_grid
+from tesela.layers.trace import OFF, Trace
 
 
 class ConvTokenizer(nn.Module):
@@ -64,7 +65,8 @@ class ConvTokenizer(nn.Module):
         """Rows and columns of tokens of an image of (height, width)."""
         return conv_grid(size, self.steps)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The tokens."""
-        result: Tensor = self.layers(images)
-        return result.flatten(2).transpose(1, 2)
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """The tokens, in raster order."""
+        for name, layer in self.layers.named_children():
+            images = trace(f"layers.{name}", layer(images))
+        return images.flatten(2).transpose(1, 2)

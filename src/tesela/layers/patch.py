@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from tesela.layers.grid import Grid, patch_grid
 from tesela.layers.initialise import lecun_normal_
+from tesela.layers.trace import OFF, Trace
 
 
 class PatchEmbedding(nn.Module):
@@ -47,7 +48,7 @@ class PatchEmbedding(nn.Module):
         """
         return patch_grid(size, self.patch)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002 - a stem of one step has none to write down
         """The tokens, in raster order."""
         rows, columns = self.grid((images.shape[2], images.shape[3]))
         if self.mode == "conv":

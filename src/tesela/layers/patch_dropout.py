@@ -1,6 +1,7 @@
 """PatchDropout (Liu et al. 2022, arXiv 2208.07220): while training, each image goes on with a random part of its patches.
 
 A step's time and memory fall with the number of tokens, and what is left out is a mild regulariser. Evaluation sees all patches.
+What was chosen can be asked for, so that positions inside the blocks know which patches are left.
 Odd: the same number of patches is kept in every image, so that a batch stays one tensor; it must come after the positions are added.
 """
 
@@ -27,13 +28,23 @@ class PatchDropout(nn.Module):
         """How many of ``patches`` stay."""
         return max(1, round(patches * (1.0 - self.rate)))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The prefix and a random choice of the patches, another for every image, in raster order."""
+    def choose(self, tokens: Tensor) -> Tensor | None:
+        """Another random choice for every image: the patches' numbers in raster order, (B, kept); None where all stay."""
         if not self.training or self.rate == 0.0:
+            return None
+        patches = tokens.shape[1] - self.prefix
+        order = torch.rand(tokens.shape[0], patches, device=tokens.device).argsort(dim=1)
+        return order[:, : self.kept(patches)].sort(dim=1).values
+
+    def take(self, tokens: Tensor, chosen: Tensor | None) -> Tensor:
+        """The prefix and the chosen patches; all where it is None."""
+        if chosen is None:
             return tokens
         batch, count, width = tokens.shape
-        patches = count - self.prefix
-        chosen = torch.rand(batch, patches, device=tokens.device).argsort(dim=1)[:, : self.kept(patches)].sort(dim=1).values + self.prefix
         prefix = torch.arange(self.prefix, device=tokens.device).expand(batch, -1)
-        rows = torch.cat([prefix, chosen], dim=1) + count * torch.arange(batch, device=tokens.device)[:, None]
+        rows = torch.cat([prefix, chosen + self.prefix], dim=1) + count * torch.arange(batch, device=tokens.device)[:, None]
         return tokens.reshape(batch * count, width).index_select(0, rows.flatten()).view(batch, -1, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The prefix and a random choice of the patches."""
+        return self.take(tokens, self.choose(tokens))

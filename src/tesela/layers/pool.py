@@ -1,11 +1,12 @@
 """All tokens to one vector per image.
 
 ``class``: the class token; with a distillation token the mean of both, so that one head sees what DeiT's two heads
-average. ``mean``: over the patches. ``sequence``: a weighted mean whose weights are a softmax of one linear map per token
+average. ``mean``: over the patches. ``class_mean``: the class token, then the mean, 2 D numbers (the classifier of DINOv2,
+arXiv 2304.07193). ``sequence``: a weighted mean whose weights are a softmax of one linear map per token
 (Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to all tokens, then a residual MLP
 (multi-head attention pooling of Zhai et al. 2022, arXiv 2106.04560).
 
-Odd: prefix tokens take no part in ``mean`` and ``sequence``.
+Odd: prefix tokens take no part in a mean and in ``sequence``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ class MeanPool(nn.Module):
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
         """(B, N, D) to (B, D)."""
         return trace("", tokens[:, prefix:].mean(dim=1))
+
+
+class ClassMeanPool(nn.Module):
+    """The class token, then the mean of the patch tokens."""
+
+    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
+        """(B, N, D) to (B, 2 D)."""
+        return trace("", torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=1))
 
 
 class SequencePool(nn.Module):

@@ -14,6 +14,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -28,7 +29,8 @@ class AttentionRecord:
         v: values (B, H, M, d).
         out: the result (B, H, N, d), in the autograd graph; with attention dropout, after it.
         scale: factor of the logits.
-        bias: added to the scaled logits, broadcastable to (B, H, N, M), or None.
+        bias: added to the scaled logits, broadcastable to (B, H, N, M), or None; -inf (or False) where a query does not see a key,
+            as in axial attention and local windows.
     """
 
     name: str
@@ -38,6 +40,16 @@ class AttentionRecord:
     out: Tensor
     scale: float
     bias: Tensor | None = None
+
+    def dense(self) -> Tensor:
+        """The whole attention matrix (B, H, N, M), whatever the layout; for small inputs, because it is as large as it says.
+
+        Rows sum to 1 and ``dense() @ v`` is ``out`` where no dropout was.
+        """
+        logits = (self.q * self.scale) @ self.k.transpose(-2, -1)
+        if self.bias is not None:
+            logits = logits.masked_fill(~self.bias, -torch.inf) if self.bias.dtype == torch.bool else logits + self.bias
+        return logits.softmax(dim=-1)
 
 
 class Trace:

@@ -24,7 +24,7 @@ from tesela.imaging.spec import ImageSpec
 if TYPE_CHECKING:
     from torch import nn
 
-    from tesela.models.encoder.config import EncoderConfig
+    from tesela.models.config import ModelConfig
     from tesela.models.factory import Model
 
 FORMAT = "tesela-bundle/1"
@@ -214,11 +214,11 @@ def describe(model: Model, *, name: str, labels: list[str], image: ImageSpec, **
     )
 
 
-def _model_config(info: BundleInfo) -> EncoderConfig:
+def _model_config(info: BundleInfo) -> ModelConfig:
     from tesela.models.catalog import family
 
     try:
-        config: EncoderConfig = build(family(info.architecture).config or dict, info.model)
+        config: ModelConfig = build(family(info.architecture).config or dict, info.model)
     except TeselaError as error:
         raise WeightsError(f"this tesela cannot build the bundle's model: {error}", hint=error.hint) from error
     return config

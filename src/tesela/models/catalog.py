@@ -16,10 +16,16 @@ from typing import Any
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.core.registry import Entry, lookup
-from tesela.models.encoder.config import EncoderConfig
+from tesela.models.config import ModelConfig
 
 # Each module registers its config and has a table MODELS: name -> fields.
-FAMILIES = {"vit": "tesela.models.vit.config", "cct": "tesela.models.cct.config"}
+FAMILIES = {
+    "vit": "tesela.models.vit.config",
+    "deit": "tesela.models.deit.config",
+    "hybrid": "tesela.models.hybrid.config",
+    "cct": "tesela.models.cct.config",
+    "resnet": "tesela.models.resnet.config",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +41,7 @@ class ModelEntry:
 
     name: str
     family: str
-    config: EncoderConfig
+    config: ModelConfig
     summary: str
 
 
@@ -50,7 +56,7 @@ def family(name: str) -> Entry:
     return lookup("model", name)
 
 
-def family_of(config: EncoderConfig) -> str:
+def family_of(config: ModelConfig) -> str:
     """The family a configuration belongs to.
 
     Raises:
@@ -68,26 +74,22 @@ def _entries() -> dict[str, ModelEntry]:
     for name, module in FAMILIES.items():
         for model, row in importlib.import_module(module).MODELS.items():
             config = _config_class(name)(**row)
-            found[model] = ModelEntry(name=model, family=name, config=config, summary=_summary(config))
+            found[model] = ModelEntry(name=model, family=name, config=config, summary=config.summary())
     return found
 
 
-def _config_class(name: str) -> type[EncoderConfig]:
+def _config_class(name: str) -> type[ModelConfig]:
     config = family(name).config
     assert config is not None
     return config
 
 
-def _summary(config: EncoderConfig) -> str:
-    rows, columns = config.grid()
-    heads = f"{config.heads} wide heads" if config.attention == "wide" else f"{config.heads} heads"
-    return f"{config.depth} blocks, width {config.width}, {heads}, {rows}x{columns} tokens at {config.image_size[0]} px"
-
-
 def names(pattern: str | None = None) -> list[str]:
-    """All model names in the order of their tables, or those that hold the text or match the glob ``pattern``."""
+    """All model names in the order of their tables; or those of a family, or that hold the text or match the glob ``pattern``."""
     if pattern is None:
         return list(_entries())
+    if pattern in FAMILIES:
+        return [name for name, entry in _entries().items() if entry.family == pattern]
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     return [name for name in _entries() if fnmatch.fnmatchcase(name, glob)]
 
@@ -110,7 +112,7 @@ def resolve(
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> EncoderConfig:
+) -> ModelConfig:
     """The configuration of a named model for given images.
 
     Args:
@@ -130,14 +132,14 @@ def resolve(
 
 
 def changed(
-    config: EncoderConfig,
+    config: ModelConfig,
     *,
     image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> EncoderConfig:
+) -> ModelConfig:
     """A configuration with some fields replaced; arguments as of ``resolve``."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = {key: value for key, value in (("image_size", size), ("channels", channels)) if value is not None}
-    result: EncoderConfig = build(type(config), to_mapping(config), images, dict(overrides or {}))
+    result: ModelConfig = build(type(config), to_mapping(config), images, dict(overrides or {}))
     return result

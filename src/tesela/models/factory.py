@@ -7,14 +7,15 @@ from typing import Any
 import torch
 
 from tesela.models import catalog
-from tesela.models.encoder.config import EncoderConfig
+from tesela.models.config import ModelConfig
 from tesela.models.encoder.network import Encoder
+from tesela.models.resnet.network import ResNet
 
-Model = Encoder[Any]
+Model = Encoder[Any] | ResNet
 
 
 def create_model(
-    name_or_config: str | EncoderConfig,
+    name_or_config: str | ModelConfig,
     *,
     num_classes: int = 10,
     image_size: int | tuple[int, int] | None = None,
@@ -45,7 +46,7 @@ def create_model(
     return model
 
 
-def empty_model(config: EncoderConfig, *, num_classes: int) -> Model:
+def empty_model(config: ModelConfig, *, num_classes: int) -> Model:
     """The network on the meta device: shapes without values."""
     network = catalog.family(catalog.family_of(config)).load()
     with torch.device("meta"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from tesela.layers.grid import Grid
 from tesela.layers.trace import OFF, Trace
@@ -16,8 +16,8 @@ class Features:
     """What a network knows of images before its head.
 
     Attributes:
-        tokens: (B, prefix + n, D), after the last LayerNorm.
-        pooled: (B, D), the head's input.
+        tokens: (B, prefix + n, D), after the last norm; the cells of the feature map where the network is convolutional.
+        pooled: (B, D'), the head's input; D' is the configuration's ``pooled_width``.
         grid: rows and columns of the n patch tokens.
         prefix: number of tokens before the patches.
     """
@@ -35,6 +35,11 @@ class Classifier(Protocol):
     config: Any
     num_classes: int
     head: nn.Module
+    info: Any
+
+    def initialise(self, generator: Generator | None = None) -> None:
+        """Draw all weights anew."""
+        ...
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """Logits (B, K)."""
@@ -42,6 +47,10 @@ class Classifier(Protocol):
 
     def features(self, images: Tensor, *, trace: Trace = OFF) -> Features:
         """Tokens and pooled vector."""
+        ...
+
+    def set_image_size(self, image_size: tuple[int, int]) -> None:
+        """Make another (height, width) the model's own."""
         ...
 
     def reset_head(self, num_classes: int) -> None:

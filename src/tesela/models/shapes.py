@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tesela.layers.trace import Trace
-from tesela.models.encoder.config import EncoderConfig
+from tesela.models.config import ModelConfig
 from tesela.models.factory import empty_model
 
 
@@ -33,7 +33,7 @@ class Step:
     parameters: int
 
 
-def step_shapes(config: EncoderConfig, *, num_classes: int, image_size: tuple[int, int] | None = None) -> list[Step]:
+def step_shapes(config: ModelConfig, *, num_classes: int, image_size: tuple[int, int] | None = None) -> list[Step]:
     """All steps of one image through the model, from the image to the logits.
 
     Args:

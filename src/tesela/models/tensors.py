@@ -1,7 +1,8 @@
 """Weights in a safetensors file: written with digests, read with every defect named.
 
 Odd: a digest covers a tensor's bytes only. Name and shape are checked against the network, so two tensors that were
-swapped fail by their digests, and a tensor of another shape fails before.
+swapped fail by their digests, and a tensor of another shape fails before. Tensors are copied out of the file into memory of
+their own: where a tensor begins in the file decides which kernel multiplies with it, and so the last bit of a result.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def read_tensors(path: Path) -> Tensors:
         WeightsError: it is truncated or no such file.
     """
     try:
-        tensors: Tensors = io_call("read_tensors", lambda: load_file(path))
+        tensors: Tensors = {name: tensor.clone() for name, tensor in io_call("read_tensors", lambda: load_file(path)).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: it is truncated or damaged ({error})", hint=AGAIN) from error
     return tensors

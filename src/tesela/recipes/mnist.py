@@ -19,14 +19,17 @@ _ARTICLE = {
 def mnist_article() -> dict[str, Any]:
     """The tutorial's ViT with wide heads, 613,710 parameters; attention over tokens, the last LayerNorm applied.
 
-    ``tesela train MNIST --recipe mnist_article``: 5 epochs in 209 s on 2 cores without AMX, accuracy 0.9888 (seed 0); the tutorial's own plain
-    loop takes 773 s there. Each image trains on 60 % of its patches.
+    ``tesela train MNIST --recipe mnist_article``: 5 epochs in 209 s on 2 cores without AMX, accuracy 0.9888 (seed 0);
+    the tutorial's own plain loop takes 773 s there. Each image trains on 60 % of its patches.
     """
     return {**_ARTICLE, "model": "vit_mnist_article"}
 
 
 def mnist_article_twin() -> dict[str, Any]:
-    """The same network with ordinary heads, 371,910 parameters: ``tesela train MNIST --recipe mnist_article_twin``; not measured yet."""
+    """The same network with ordinary heads, 371,910 parameters.
+
+    ``tesela train MNIST --recipe mnist_article_twin``: 5 epochs in 310 s on one core without AMX, accuracy 0.9878 (seed 0).
+    """
     return {**_ARTICLE, "model": "vit_mnist_article_twin"}
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tesela.core.errors import DataError, ImageError, UsageError
 from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fit, normalize, pixels
-from tesela.models.bundle import BundleInfo, locate_bundle, read_info
+from tesela.models.bundle import BundleInfo, read_info
+from tesela.models.source import bundle_of
 from tesela.runtime.backends.base import Backend, Precision, choose, open_backend
 from tesela.runtime.results import WRONG_SIZE, Prediction, failure_of, ranked, softmax
 
@@ -29,7 +30,7 @@ class Predictor:
     """A loaded bundle.
 
     Args:
-        path: a run folder or a bundle.
+        path: a run folder, a bundle, or a checkpoint that can be converted to one.
         backend: ``auto``, ``onnxruntime`` or ``torch``; auto prefers onnxruntime where the bundle has a graph.
         threads: threads per operator; None leaves the backend's own choice.
         precision: fp32, or bf16 with the torch backend.
@@ -41,7 +42,7 @@ class Predictor:
     """
 
     def __init__(self, path: Path | str, *, backend: str = "auto", threads: int | None = None, precision: Precision = "fp32") -> None:
-        self.bundle: Path = locate_bundle(Path(path))
+        self.bundle: Path = bundle_of(path)
         self.info: BundleInfo = read_info(self.bundle)
         if self.info.task != "classify":
             raise UsageError(f"{self.bundle} is for the task {self.info.task!r}, not for classification", hint="give a classifier")

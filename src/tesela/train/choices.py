@@ -42,6 +42,10 @@ class Choices:
     """Rows with precision, attention and seconds of every candidate."""
     activation_bytes: int = 0
     """Memory that one image takes for the backward pass."""
+    features: str = ""
+    """Where the features of a frozen body are kept: ram, disk, or empty where they are not."""
+    feature_seconds: float = 0.0
+    """Measured time of the frozen body for one batch, where its features are kept; else 0."""
 
     def save(self, path: Path) -> None:
         """Write them down, atomically."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tesela.core.config import Tree, build, leaves, nest, to_mapping
 from tesela.core.errors import ConfigError
 from tesela.data.config import AugmentConfig, DataConfig
+from tesela.layers.lora_config import LoraConfig
 from tesela.train.ema import EmaConfig
 from tesela.train.optim import OptimConfig
 from tesela.train.schedule import ScheduleConfig
@@ -31,12 +32,21 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     net: dict[str, Any] = field(default_factory=dict)
-    """Overrides of the model's own configuration, such as --net.depth 6; see: tesela models show NAME."""
+    """Overrides of the model's own configuration, such as --net.depth 6; see: tesela models show NAME. With --from its dropouts only."""
     model: str = "auto"
     """Name from `tesela models`; auto takes a compact one for small images and a ViT-S/16 for large ones."""
     from_: str | None = None
-    """Run or bundle whose weights are the start; its head is replaced where the classes differ."""
+    """Weights to start from: a run, a bundle, a Hugging Face folder, a timm or JAX file, hub:NAME; another head where classes differ."""
+    tune: Literal["all", "head", "lora", "bias"] = "all"
+    """What is trained of a model that was loaded: everything, the head alone, low-rank adapters and the head, or biases and the head."""
+    tune_unfreeze: float = 0.0
+    """Begin with the last group of layers and add the one before it every so many epochs; 0 trains all groups from the start."""
+    tune_cache: Literal["auto", "ram", "disk", "none"] = "auto"
+    """Where the features of a frozen body are kept; auto keeps them wherever images are at most flipped, in memory up to 2 GiB."""
+    interpolate_positions: bool = True
+    """With --from at another image size: interpolate learned positions to the new grid, rather than draw them anew."""
     task: Literal["auto", "classify"] = "auto"
     """What is learnt; auto reads it off the data."""
     recipe: str | None = None
@@ -64,11 +74,11 @@ class TrainConfig:
     patience: int = 0
     """Stop after this many epochs without a better validation score and keep the best weights; 0 turns it off."""
     image_size: int | tuple[int, int] | None = None
-    """Side, or height,width, of the model's view; by default the images' own size where small, else the model's."""
+    """Side, or height,width, of the model's view; by default the images' own size where small, else the model's, and with --from its."""
     resize: Literal["auto", "squash", "crop", "pad"] = "auto"
-    """How an image is fitted to that size; auto crops the middle of photographs and squashes images that nearly fit."""
-    normalize: Literal["data", "half", "imagenet", "none"] = "data"
-    """Mean and deviation: of the training images, 0.5, ImageNet's, or none."""
+    """How an image is fitted to that size; auto crops the middle of photographs, squashes what nearly fits, and with --from does as it."""
+    normalize: Literal["auto", "data", "half", "imagenet", "none"] = "auto"
+    """Mean and deviation: of the training images, 0.5, ImageNet's, or none; auto is data, and with --from what its model learnt with."""
     out: str | None = None
     """Folder of the run; by default a new one below runs/."""
     checkpoint_seconds: float = 60.0
@@ -96,6 +106,10 @@ class TrainConfig:
         for name in ("clip_norm", "patience", "checkpoint_seconds", "checkpoint_steps", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} cannot be {getattr(self, name)}", hint="give 0 or more")
+        if self.tune_unfreeze < 0:
+            raise ConfigError(f"tune_unfreeze cannot be {self.tune_unfreeze}", hint="give a number of epochs, or 0")
+        if self.tune_unfreeze and self.tune == "head":
+            raise ConfigError("tune_unfreeze has nothing to unfreeze where the head alone is trained", hint="use --tune all")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing must lie in 0..1, not {self.label_smoothing}", hint="0.1 is usual")
         if self.precision == "fp16" and self.device == "cpu":

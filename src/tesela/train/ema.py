@@ -1,18 +1,21 @@
-"""An exponential moving average of weights and buffers, through PyTorch's AveragedModel.
+"""An exponential moving average of what training changes: weights and buffers.
 
 Odd: the decay warms up as min(decay, (1 + n) / (10 + n)) over the first updates n, so that a short run is not averaged with its
-random start.
+random start. What training leaves alone is shared with the trained model and costs neither time nor memory. Counters (whole numbers,
+such as BatchNorm's) are copied.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tesela.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,39 +35,52 @@ class EmaConfig:
 
 
 class Ema:
-    """The average of one model over its steps."""
+    """The average of one model over its steps.
 
-    def __init__(self, model: nn.Module, config: EmaConfig) -> None:
-        from torch.optim.swa_utils import AveragedModel
+    Args:
+        model: what is trained.
+        config: decay and interval.
+        changing: names of the tensors that training changes; all of them where None.
+    """
 
+    def __init__(self, model: nn.Module, config: EmaConfig, *, changing: Collection[str] | None = None) -> None:
         self._config = config
         self._updates = 0
-        self._averaged = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=True)
-
-    @property
-    def model(self) -> nn.Module:
-        """The averaged model."""
-        module: nn.Module = self._averaged.module
-        return module
+        self._names = [name for name in model.state_dict() if changing is None or name in changing]
+        #: The averaged model.
+        self.model = _copied(model, set(self._names))
 
     def update(self, model: nn.Module, *, step: int) -> None:
         """Take in the weights after ``step`` steps."""
-        if step % self._config.every == 0:
-            self._averaged.update_parameters(model)
-            self._updates += 1
+        import torch
+
+        if step % self._config.every:
+            return
+        averaged, current = self.model.state_dict(), model.state_dict()
+        blended = [name for name in self._names if self._updates and averaged[name].is_floating_point()]
+        decay = min(self._config.decay, (1 + self._updates) / (10 + self._updates))
+        with torch.no_grad():
+            if blended:
+                torch._foreach_lerp_([averaged[name] for name in blended], [current[name] for name in blended], 1 - decay)
+            for name in set(self._names) - set(blended):
+                averaged[name].copy_(current[name])
+        self._updates += 1
 
     def state(self) -> dict[str, Any]:
         """Tensors and count, for a checkpoint."""
-        return {"updates": self._updates, "tensors": self._averaged.state_dict()}
+        tensors = self.model.state_dict()
+        return {"updates": self._updates, "tensors": {name: tensors[name] for name in self._names}}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` gave."""
-        self._averaged.load_state_dict(state["tensors"])
+        from tesela.train.tuning import load_changing
+
+        load_changing(self.model, state["tensors"], self._names)
         self._updates = state["updates"]
 
-    def _blend(self, averaged: Any, current: Any, _: Any) -> None:
-        from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-        decay = min(self._config.decay, (1 + self._updates) / (10 + self._updates))
-        blend: Any = get_ema_multi_avg_fn
-        blend(decay)(averaged, current, 0)
+def _copied(model: nn.Module, changing: set[str]) -> nn.Module:
+    """A copy of ``model`` that shares what does not change."""
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    shared = {id(tensor): tensor for name, tensor in tensors.items() if name not in changing}
+    return copy.deepcopy(model, memo=dict(shared))

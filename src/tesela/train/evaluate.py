@@ -212,7 +212,7 @@ def _settings(run: Run, data: str | None) -> DataConfig:
     """The run's own data, or the named one split as the run split its data, so that test images stay test images."""
     recorded = read_yaml(run.config).get("data", {}) if run.exists() else {}
     if data is not None:
-        return build(DataConfig, {**recorded, "source": data, "subset": None})
+        return build(DataConfig, {**recorded, "source": data, "subset": None, "per_class": None})
     if not recorded:
         raise UsageError(f"{run.path} does not say what it was trained on", hint="name the data: tesela evaluate RUN DATA")
     return build(DataConfig, recorded)

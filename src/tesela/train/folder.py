@@ -49,6 +49,16 @@ class Run:
         return self.path / "bundle"
 
     @property
+    def adapter(self) -> Path:
+        """Adapters and head of a finished run that trained these, apart from the bundle, which has them merged."""
+        return self.path / "adapter"
+
+    @property
+    def features(self) -> Path:
+        """What the frozen body made of the images; only there while a run that keeps it on disk goes on."""
+        return self.path / "features"
+
+    @property
     def checkpoints(self) -> Path:
         """States to resume from."""
         return self.path / "checkpoints"

@@ -11,14 +11,15 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tesela.core.errors import WeightsError
 from tesela.core.failpoint import failpoint
 from tesela.core.progress import Bar
-from tesela.data.loader import Batch, Loader
+from tesela.data.loader import Batch
 from tesela.objectives.base import Loss
 from tesela.train.budget import Budget, refit
 from tesela.train.checkpoint import Checkpoints, write_checkpoint
@@ -29,6 +30,17 @@ from tesela.train.schedule import ScheduleConfig, lr_factor
 from tesela.train.state import Progress
 from tesela.train.step import Step, seed_step
 from tesela.train.stop import Stop, StopRequested
+from tesela.train.tuning import Tuning, changing_tensors, load_changing
+
+
+class Batches(Protocol):
+    """What gives the batches of an epoch: of images, or of what a frozen body makes of them."""
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    def epoch(self, epoch: int = 0, *, start: int = 0) -> Iterator[Batch]:
+        """The batches from number ``start`` on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +75,8 @@ class Loop:
 
     Args:
         step: makes one update.
+        tuning: which parts of the model are trained, and when.
+        base: digest of the weights that are not, or None; a checkpoint holds the others only.
         ema: the moving average, or None.
         training: the training split.
         validation: the validation split, or None.
@@ -81,9 +95,11 @@ class Loop:
         self,
         *,
         step: Step,
+        tuning: Tuning,
+        base: str | None,
         ema: Ema | None,
-        training: Loader,
-        validation: Loader | None,
+        training: Batches,
+        validation: Batches | None,
         schedule: ScheduleConfig,
         budget: Budget,
         pace: Pace,
@@ -94,7 +110,8 @@ class Loop:
         clock: Clock | None = None,
         spent: float = 0.0,
     ) -> None:
-        self.step, self.ema, self.training, self.validation = step, ema, training, validation
+        self.step, self.tuning, self.base = step, tuning, base
+        self.ema, self.training, self.validation = ema, training, validation
         self.schedule, self.budget, self.pace, self.clock = schedule, budget, pace, clock
         self.checkpoints, self.events, self.stop, self.bar = checkpoints, events, stop, bar
         self.at = Progress()
@@ -150,6 +167,7 @@ class Loop:
 
     def _batches(self) -> Iterator[Batch]:
         epoch, position = divmod(self.at.step, self.steps_per_epoch)
+        self.tuning.enter(self.step.model, epoch)
         return iter(self.training.epoch(epoch, start=position * self.pace.accumulate))
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
@@ -234,7 +252,7 @@ class Loop:
         with self.stop.interruptible(), torch.inference_mode(), self.step.autocast():
             moved = (self.step.move(batch.images, batch.targets) for batch in self.validation.epoch(0))
             scores = self.step.objective.evaluate(self.shipped, moved)
-        self.step.model.train()
+        self.tuning.train(self.step.model)
         return scores
 
     def _judge(self, scores: dict[str, float]) -> None:
@@ -243,7 +261,7 @@ class Loop:
             return
         if self.at.best is None or score > self.at.best:
             self.at.best, self.at.stale = score, 0
-            write_checkpoint(self.best_path, {"model": self.shipped.state_dict(), "step": self.at.step})
+            write_checkpoint(self.best_path, {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step})
         else:
             self.at.stale += 1
             self.at.stopped = self.at.stale >= self.pace.patience
@@ -263,7 +281,7 @@ class Loop:
         self.bar.advance(1, **means, images_per_second=speed)
         if self.at.step % self.pace.log_steps and self.at.step < self.budget.total:
             return
-        lr = self.step.optimizers.parts[-1].param_groups[0]["lr"]
+        lr = self.step.optimizers.lr
         self.events.row("step", {"step": self.at.step, "epoch": self.epoch, **means, "lr": lr})
         self.events.timing({"step": self.at.step, "images_per_second": speed, "elapsed": self.elapsed()})
         self.at.window.clear()
@@ -303,7 +321,7 @@ class Loop:
         """Save the state, unless it is saved already or weights are broken (a NaN must not displace a good checkpoint)."""
         if self._saved == self.at.step and self._saved_validated == self.at.validated:
             return
-        if is_finite([parameter.detach() for parameter in self.step.model.parameters()]):
+        if is_finite(list(changing_tensors(self.step.model, self.tuning.trainable).values())):
             self.checkpoints.save(self.at.step, self.state())
             self._saved, self._saved_validated = self.at.step, self.at.validated
         self._saved_time = time.monotonic()
@@ -314,16 +332,23 @@ class Loop:
         """Everything a resumed run needs, and nothing that depends on the clock."""
         return {
             "progress": self.at.state(),
-            "model": self.step.model.state_dict(),
+            "base": self.base,
+            "model": changing_tensors(self.step.model, self.tuning.changing),
             "step": self.step.state(),
             "ema": self.ema.state() if self.ema is not None else None,
             "metrics": self.events.position(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Stand where ``state`` was taken."""
+        """Stand where ``state`` was taken.
+
+        Raises:
+            WeightsError: the weights that are not trained, and so are not in ``state``, are not what they were.
+        """
+        if state.get("base") != self.base:
+            raise WeightsError("the weights that the run started from have changed since", hint="put them back, or begin a new run")
         self.at = Progress.load(state["progress"])
-        self.step.model.load_state_dict(state["model"])
+        load_changing(self.step.model, state["model"], self.tuning.changing)
         self.step.load(state["step"])
         if self.ema is not None:
             self.ema.load(state["ema"])

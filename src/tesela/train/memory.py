@@ -6,6 +6,8 @@ largest power of two that gives about forty steps per epoch, between 32 and 256,
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ SMALLEST, LARGEST, STEPS_PER_EPOCH = 32, 256, 40
 
 
 def activation_bytes(model: nn.Module, objective: Objective, images: Tensor, targets: Tensor) -> int:
-    """Bytes that autograd keeps per image for the backward pass in fp32."""
+    """Bytes that autograd keeps per image for the backward pass in fp32; the model's running statistics stay as they were."""
+    model = copy.deepcopy(model)
     seen: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -32,9 +35,14 @@ def activation_bytes(model: nn.Module, objective: Objective, images: Tensor, tar
 
 
 def weight_bytes(model: nn.Module, *, ema: bool) -> int:
-    """Bytes of weights, gradients, two moments and the average."""
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return size * (5 if ema else 4)
+    """Bytes of all weights, and of the gradients, two moments and the average of those that are trained."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) + state_bytes(model, ema=ema)
+
+
+def state_bytes(model: nn.Module, *, ema: bool) -> int:
+    """Bytes of gradients, two moments and the average of the weights that are trained."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    return size * (4 if ema else 3)
 
 
 def free_memory(device: torch.device) -> int:

@@ -38,6 +38,8 @@ class OptimConfig:
     """With sgd and muon: share of the last update that is kept."""
     nesterov: bool = False
     """With sgd: look ahead."""
+    layer_decay: float = 1.0
+    """Each group of layers takes this factor of the learning rate of the group above it, the head the whole (arXiv 2106.08254)."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -46,6 +48,8 @@ class OptimConfig:
             raise ConfigError(f"optim.weight_decay cannot be {self.weight_decay}", hint="give 0 or more")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and 0 <= self.momentum < 1):
             raise ConfigError("optim.beta1, beta2 and momentum must lie in 0..1", hint="0.9, 0.999 and 0.9 are usual")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"optim.layer_decay must lie in 0..1, not {self.layer_decay}", hint="0.75 is usual, 1 turns it off")
         if self.nesterov and (self.name != "sgd" or self.momentum == 0):
             raise ConfigError("optim.nesterov needs sgd with momentum", hint="drop it, or give --optim.name sgd --optim.momentum 0.9")
 
@@ -55,15 +59,15 @@ class Optimizers:
 
     def __init__(self, parts: list[torch.optim.Optimizer], *, lr: float) -> None:
         self.parts = parts
-        self._lr = lr
+        self._highest = self.lr = lr
 
     def set_lr(self, factor: float) -> float:
-        """Set the learning rate of every group to ``factor`` of the highest one, and return it."""
-        lr = self._lr * factor
+        """Set the learning rate to ``factor`` of the highest one, less below the head where it decays by layer, and return it."""
+        self.lr = self._highest * factor
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = lr
-        return lr
+                group["lr"] = self.lr * group.get("layer_factor", 1.0)
+        return self.lr
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -83,16 +87,25 @@ class Optimizers:
 def build_optimizers(model: nn.Module, config: OptimConfig) -> Optimizers:
     """Optimizers over the parameters of ``model`` that are to be trained."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    spared = spared_names(model)
+    spared, factors = spared_names(model), layer_factors(model, config.layer_decay)
     if config.name != "muon":
-        return Optimizers([_elementwise(config.name, _groups(named, spared, config), config)], lr=config.lr)
+        return Optimizers([_elementwise(config.name, _groups(named, spared, factors, config), config)], lr=config.lr)
     matrices = [(name, parameter) for name, parameter in named if _is_inner_matrix(name, parameter, spared)]
     inner = {name for name, _ in matrices}
     rest = [(name, parameter) for name, parameter in named if name not in inner]
-    parts = [_muon([parameter for _, parameter in matrices], config)] if matrices else []
+    parts = [_muon(_groups(matrices, spared, factors, config), config)] if matrices else []
     if rest:
-        parts.append(_elementwise("adamw", _groups(rest, spared, config), config))
+        parts.append(_elementwise("adamw", _groups(rest, spared, factors, config), config))
     return Optimizers(parts, lr=config.lr)
+
+
+def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
+    """Share of the learning rate for each parameter: ``decay`` once for every group of layers above its own; empty where it is 1."""
+    groups = getattr(model, "layer_groups", None)
+    if decay == 1.0 or not callable(groups):
+        return {}
+    found: list[list[str]] = groups()
+    return {name: decay ** (len(found) - 1 - place) for place, group in enumerate(found) for name in group}
 
 
 def spared_names(model: nn.Module) -> set[str]:
@@ -106,13 +119,18 @@ def _is_inner_matrix(name: str, parameter: torch.Tensor, spared: set[str]) -> bo
     return parameter.ndim == 2 and name not in spared and not name.startswith("head.")
 
 
-def _groups(named: Iterable[tuple[str, torch.Tensor]], spared: set[str], config: OptimConfig) -> list[dict[str, Any]]:
-    decayed: list[torch.Tensor] = []
-    free: list[torch.Tensor] = []
+def _groups(
+    named: Iterable[tuple[str, torch.Tensor]], spared: set[str], factors: dict[str, float], config: OptimConfig
+) -> list[dict[str, Any]]:
+    """Parameter groups: decayed before spared ones, for each factor of the learning rate, the lowest layers first."""
+    found: dict[tuple[float, bool], list[torch.Tensor]] = {}
     for name, parameter in named:
-        (free if name in spared else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        found.setdefault((factors.get(name, 1.0), name in spared), []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (factor, free), parameters in sorted(found.items(), key=lambda item: item[0]):
+        group: dict[str, Any] = {"params": parameters, "weight_decay": 0.0 if free else config.weight_decay}
+        groups.append({**group, "layer_factor": factor} if factors else group)
+    return groups
 
 
 def _elementwise(name: str, groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
@@ -126,9 +144,9 @@ def _elementwise(name: str, groups: list[dict[str, Any]], config: OptimConfig) -
     return kind(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
 
 
-def _muon(matrices: list[torch.Tensor], config: OptimConfig) -> torch.optim.Optimizer:
+def _muon(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     import torch
 
     return torch.optim.Muon(
-        matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
+        groups, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, adjust_lr_fn="match_rms_adamw"
     )

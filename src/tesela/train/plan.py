@@ -38,6 +38,9 @@ class Plan:
         memory: estimated bytes of weights, optimizer and activations.
         memory_free: bytes that are free on the device.
         disk: bytes that the run folder will take.
+        trainable: how many weights are trained; all where None.
+        tuning: how it is trained where not every weight is, such as ``head``; else empty.
+        features: where and how long the frozen body's features are computed; empty where they are not kept.
     """
 
     out: Path
@@ -56,6 +59,9 @@ class Plan:
     memory: int
     memory_free: int
     disk: int
+    trainable: int | None = None
+    tuning: str = ""
+    features: str = ""
 
     def check(self) -> None:
         """Refuse a run that will not fit on the disk.
@@ -80,12 +86,21 @@ class Plan:
                 f"{self.data}: " + ", ".join(f"{count:,} {split}" for split, count in self.images.items()) + f"; {self.classes} classes",
             ),
             ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
+            *self._tuned(),
             ("steps", f"{self.steps:,} of {self.batch_size} images, {self.epochs:g} epoch{'s' if self.epochs != 1 else ''}"),
             ("time", f"about {duration(self.seconds)}"),
             ("computing", f"{self.device}, {self.precision}"),
             ("memory", f"about {size(self.memory)} of {size(self.memory_free)} free{short}"),
             ("disk", f"{size(self.disk)} of {size(free_bytes(self.out))} free in {self.out}"),
         ]
+
+    def _tuned(self) -> list[tuple[str, str]]:
+        if not self.tuning:
+            return []
+        trainable = self.parameters if self.trainable is None else self.trainable
+        share = 100 * trainable / max(self.parameters, 1)
+        rows = [("trained", f"{self.tuning}: {trainable:,} of {self.parameters:,} parameters ({share:.3g} %)")]
+        return [*rows, ("features", self.features)] if self.features else rows
 
     def table(self) -> Table:
         """For a terminal."""

@@ -40,15 +40,27 @@ class Timed:
     seconds: float
 
 
-def candidates(precision: str, attention: str, device: torch.device) -> list[tuple[str, str]]:
-    """The pairs to try; one where both are given."""
+def candidates(
+    precision: str, attention: str, device: torch.device, *, attends: bool = True, backward: bool = True
+) -> list[tuple[str, str]]:
+    """The pairs to try; one where both are given.
+
+    Args:
+        precision: as configured.
+        attention: as configured.
+        device: where to compute.
+        attends: whether the model has anything that a kernel changes.
+        backward: whether gradients are wanted; without them the lean kernel is the plain one.
+    """
+    if attention == "auto" and not attends:
+        attention = "fused"
     precisions = ["fp32", "bf16"] if precision == "auto" else [precision]
     if device.type == "cuda" and precision == "auto" and not torch.cuda.is_bf16_supported():
         precisions = ["fp32", "fp16"]
     if device.type == "mps" and precision == "auto":
         precisions = ["fp32"]
     pairs = list(itertools.product(precisions, ["fused", "matmul"] if attention == "auto" else [attention]))
-    if attention == "auto" and device.type == "cpu" and "bf16" in precisions:
+    if attention == "auto" and backward and device.type == "cpu" and "bf16" in precisions:
         pairs.append(("bf16", "lean"))
     return pairs
 

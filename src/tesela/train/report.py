@@ -12,18 +12,16 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import tesela
 from tesela.core.config import read_yaml
 from tesela.core.errors import UsageError
 from tesela.core.files import read_json, write_atomic
+from tesela.page.document import document
 from tesela.train import report_sections as sections
 from tesela.train.events import elapsed_seconds
 from tesela.train.folder import Run
@@ -114,12 +112,5 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def page(material: Material) -> str:
     """The whole HTML page."""
-    style = (files("tesela.train") / "report.css").read_text(encoding="utf-8")
     body = "\n".join(part(material) for part in ORDER)
-    title = escape(f"{material.scores.get('model') or material.config.get('model') or 'tesela'}: report")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n"
-        f"<footer>Written by tesela {escape(tesela.__version__)}.</footer>\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"{material.scores.get('model') or material.config.get('model') or 'tesela'}: report", body)

@@ -7,7 +7,6 @@ of as many classes as there are. Everything is chosen by position, so the same e
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 from typing import TYPE_CHECKING, Any
@@ -90,8 +89,3 @@ def png(image: Images) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, format="PNG", optimize=True)
     return stream.getvalue()
-
-
-def data_uri(data: bytes) -> str:
-    """A PNG file as a ``data:`` address, so that the page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")

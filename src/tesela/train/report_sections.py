@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from tesela.train.report_charts import Series, confusion_chart, line_chart, percent, reliability_chart, short
-from tesela.train.report_pictures import data_uri, png
+from tesela.page.charts import Series, line_chart, percent, short
+from tesela.page.document import data_uri, section, tiles
+from tesela.train.report_charts import confusion_chart, reliability_chart
+from tesela.train.report_pictures import png
 
 MOST_CLASSES_DRAWN = 60
 SMALL_IMAGE = 48
@@ -54,13 +56,6 @@ class Material:
         return [row for row in self.rows if row.get("kind") == kind]
 
 
-def section(title: str, *parts: str, text: str = "") -> str:
-    """A titled section; nothing where it has no parts."""
-    body = "".join(parts)
-    note = f'<p class="muted">{escape(text)}</p>' if text else ""
-    return f"<section><h2>{escape(title)}</h2>{note}{body}</section>" if body else ""
-
-
 def headline(material: Material) -> str:
     """The title, one sentence and the numbers that matter."""
     scores, name = material.scores, str(material.scores.get("model") or material.config.get("model") or "model")
@@ -69,24 +64,20 @@ def headline(material: Material) -> str:
     if not scores:
         return head + '<p class="lead">This run has not been evaluated yet.</p>'
     lead = f"{scores['correct']:,} of {scores['images']:,} images of the {scores['split']} split are labelled right."
-    return f'{head}<p class="lead">{escape(lead)}</p><dl class="tiles">{"".join(_tiles(material))}</dl>'
+    return f'{head}<p class="lead">{escape(lead)}</p>{tiles(list(_tiles(material)))}'
 
 
-def _tiles(material: Material) -> Iterable[str]:
+def _tiles(material: Material) -> Iterable[tuple[str, str, str]]:
     scores = material.scores
     low, high = scores["accuracy_interval"]
-    yield _tile("Accuracy", percent_of(scores["accuracy"]), f"95 % interval {low * 100:.1f} to {high * 100:.1f} %")
+    yield "Accuracy", percent_of(scores["accuracy"]), f"95 % interval {low * 100:.1f} to {high * 100:.1f} %"
     if len(scores["labels"]) > 5:
-        yield _tile("Top-5 accuracy", percent_of(scores["top5"]), "true class among the 5 likeliest")
-    yield _tile("Calibration error", percent_of(scores["ece"]), f"{scores['ece_bins']} bins of equal width")
-    yield _tile("Log loss", f"{scores['nll']:.3f}", f"Brier score {scores['brier']:.3f}")
-    yield _tile("Parameters", f"{scores['parameters']:,}", f"{len(scores['labels'])} classes")
+        yield "Top-5 accuracy", percent_of(scores["top5"]), "true class among the 5 likeliest"
+    yield "Calibration error", percent_of(scores["ece"]), f"{scores['ece_bins']} bins of equal width"
+    yield "Log loss", f"{scores['nll']:.3f}", f"Brier score {scores['brier']:.3f}"
+    yield "Parameters", f"{scores['parameters']:,}", f"{len(scores['labels'])} classes"
     if material.seconds:
-        yield _tile("Training time", duration(material.seconds), f"{len(material.of_kind('epoch'))} epochs")
-
-
-def _tile(name: str, value: str, note: str) -> str:
-    return f'<div class="tile"><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>'
+        yield "Training time", duration(material.seconds), f"{len(material.of_kind('epoch'))} epochs"
 
 
 def percent_of(value: float) -> str:

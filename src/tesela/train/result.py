@@ -24,6 +24,7 @@ class RunResult:
         precision: number format that was used.
         split: what accuracy was measured on.
         unreadable: images for training and validation that could not be read and were left out.
+        trainable: number of weights that were trained, adapters included.
     """
 
     run: str
@@ -38,6 +39,7 @@ class RunResult:
     precision: str
     split: str | None
     unreadable: int
+    trainable: int | None = None
 
     @property
     def path(self) -> Path:

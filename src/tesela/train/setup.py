@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,8 +23,12 @@ from tesela.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from tesela.data.source import Items, Source
+    from tesela.models.bundle import BundleInfo
+    from tesela.models.factory import Model
 
 SMALL = 96
+#: Fields of a network's configuration that touch no weight, so that they can be changed when it is loaded.
+DROPOUTS = frozenset({"dropout", "attention_dropout", "drop_path", "patch_dropout"})
 LOOKED_AT, MEASURED = 32, 1024
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: With --model auto: the first whose patches divide images of up to so many pixels.
@@ -85,7 +88,9 @@ def start(config: TrainConfig, source: Source) -> Start:
         WeightsError: the bundle to start from is broken.
     """
     if config.from_ is not None:
-        return _from_bundle(config, source)
+        return _from_source(config, source)
+    if config.tune != "all":
+        raise ConfigError(f"--tune {config.tune} needs a trained model to start from", hint="give --from RUN, or train everything")
     looks = look(source.splits["train"], source.channels)
     name, size = choose_model(config, looks)
     from tesela.models.factory import create_model
@@ -100,7 +105,7 @@ def start(config: TrainConfig, source: Source) -> Start:
         std=(1.0,) * looks.channels,
         resize=_resize(config, looks, (height, width)),
     )
-    mean, std = normalisation(config.normalize, source.splits["train"], plain)
+    mean, std = normalisation("data" if config.normalize == "auto" else config.normalize, source.splits["train"], plain)
     return Start(model=model, name=name, spec=dataclasses.replace(plain, mean=mean, std=std))
 
 
@@ -175,19 +180,70 @@ def _some(items: Items, most: int, channels: int) -> Iterator[Any]:
             yield items.read(int(index), channels=channels)
 
 
-def _from_bundle(config: TrainConfig, source: Source) -> Start:
-    from tesela.models.bundle import load_bundle, locate_bundle
-
-    if config.net:
-        raise ConfigError("net overrides cannot change a model that is loaded", hint="drop --net..., or train without --from")
-    path = locate_bundle(Path(str(config.from_)))
-    model, info = load_bundle(path)
-    if config.size is not None and config.size != info.image.size:
-        height, width = info.image.size
-        raise ConfigError(f"the model of {path} sees images of {height}x{width}", hint="drop --image-size, or train without --from")
+def _from_source(config: TrainConfig, source: Source) -> Start:
+    """A trained model, fitted to the data: its view, its head, its dropouts."""
+    model, info = _opened(str(config.from_))
+    size = config.size or info.image.size
+    if size != info.image.size:
+        resize_view(model, size, interpolate=config.interpolate_positions, seed=config.seed)
+    model = _with_dropouts(model, config.net)
     if list(info.labels) != list(source.labels):
         model.reset_head(len(source.labels))
-    return Start(model=model, name=info.name, spec=info.image, origin=str(config.from_), license=info.license)
+    spec = dataclasses.replace(info.image, height=size[0], width=size[1])
+    if config.resize != "auto":
+        spec = dataclasses.replace(spec, resize=config.resize)
+    if config.normalize != "auto":
+        mean, std = normalisation(config.normalize, source.splits["train"], spec)
+        spec = dataclasses.replace(spec, mean=mean, std=std)
+    return Start(model=model, name=info.name, spec=spec, origin=str(config.from_), license=info.license)
+
+
+def _opened(source: str) -> tuple[Model, BundleInfo]:
+    """The model that training starts from, and what is known of it."""
+    from tesela.models.source import open_model
+
+    return open_model(source)
+
+
+def resize_view(model: Model, size: tuple[int, int], *, interpolate: bool, seed: int) -> None:
+    """Make ``size`` (height, width) the model's own.
+
+    Args:
+        model: changed in place.
+        size: of the images to come.
+        interpolate: whether learned positions are interpolated to the new grid (paper, section 3.2); else they are drawn anew, those of
+            prefix tokens too.
+        seed: of that draw.
+
+    Raises:
+        ConfigError: the model cannot see images of that size.
+    """
+    before = {id(parameter) for parameter in model.parameters()}
+    model.set_image_size(size)
+    if interpolate:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        reset: Any = getattr(module, "reset", None)
+        if reset is not None and any(id(parameter) not in before for parameter in module.parameters(recurse=False)):
+            reset(generator)
+
+
+def _with_dropouts(model: Model, overrides: Mapping[str, Any]) -> Model:
+    """The same weights in a network with other dropouts."""
+    from tesela.models.factory import empty_model
+
+    if not overrides:
+        return model
+    fixed = [name for name in overrides if name not in DROPOUTS]
+    if fixed:
+        raise ConfigError(
+            f"net.{fixed[0]} cannot be changed in a model that is loaded",
+            hint=f"of its configuration only {', '.join(sorted(DROPOUTS))} can; or train without --from",
+        )
+    changed = empty_model(catalog.changed(model.config, overrides=overrides), num_classes=model.num_classes)
+    changed.load_state_dict(model.state_dict(), assign=True)
+    return changed
 
 
 def choose_device(name: str) -> torch.device:

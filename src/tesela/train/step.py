@@ -17,6 +17,11 @@ from tesela.train.optim import Optimizers
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a model computes in fp32, bf16 or fp16."""
+    return torch.autocast(device.type, dtype=DTYPES.get(precision, torch.bfloat16), enabled=precision != "fp32")
+
+
 class Step:
     """Forward, backward and update for one model.
 
@@ -39,7 +44,7 @@ class Step:
 
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""
-        return torch.autocast(self.device.type, dtype=DTYPES.get(self.precision, torch.bfloat16), enabled=self.precision != "fp32")
+        return autocast(self.device, self.precision)
 
     def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A batch on the model's device."""

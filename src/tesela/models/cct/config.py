@@ -23,8 +23,8 @@ from tesela.models.encoder.config import EncoderConfig
 class CCTConfig(EncoderConfig):
     """A Compact Convolutional Transformer."""
 
-    pool: Literal["class", "mean", "sequence", "attention"] = "sequence"
-    """How the tokens become one vector; only class adds a class token."""
+    pool: Literal["class", "mean", "class_mean", "sequence", "attention"] = "sequence"
+    """How the tokens become one vector; class and class_mean (both, side by side) add a class token."""
     qkv_bias: bool = False
     """Whether the query, key and value projections have a bias."""
     tokenizer_layers: int = 1

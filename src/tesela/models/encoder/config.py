@@ -7,16 +7,18 @@ Odd: the number of classes is no field. It belongs to the data, and a head can b
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 from tesela.core.errors import ConfigError
+from tesela.layers.cells import Cells
 from tesela.layers.grid import Grid
+from tesela.models.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncoderConfig(ABC):
+class EncoderConfig(ModelConfig):
     """Fields common to all families."""
 
     image_size: tuple[int, int] = (224, 224)
@@ -33,8 +35,12 @@ class EncoderConfig(ABC):
     """Hidden width of the MLP as a multiple of the width."""
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
     """Activation of the MLP; gelu_tanh is the approximation of the paper's code."""
-    attention: Literal["full", "wide"] = "full"
-    """full: a head has width / heads; wide: each head keeps the full width."""
+    mlp: Literal["plain", "swiglu"] = "plain"
+    """plain: two layers; swiglu: the first layer gives a gate too, whose SiLU multiplies the rest."""
+    attention: Literal["full", "wide", "axial", "local"] = "full"
+    """full: all tokens; wide: full, each head keeps the full width; axial: rows and columns in turn, block by block; local: windows."""
+    window: int = 7
+    """With local: side of a window in tokens; every second block's windows are shifted by half of it."""
     qkv_bias: bool = True
     """Whether the query, key and value projections have a bias."""
     norm: Literal["pre", "post"] = "pre"
@@ -43,14 +49,20 @@ class EncoderConfig(ABC):
     """Epsilon of the LayerNorms."""
     final_norm: bool = True
     """LayerNorm after the last block."""
-    position: Literal["learned", "sincos2d", "none"] = "learned"
-    """Position embedding added at the input."""
-    position_mode: Literal["bicubic", "bilinear"] = "bicubic"
-    """How learned positions are interpolated to another grid."""
+    layer_scale: float = 0.0
+    """Start value of a learned factor per channel on each branch; 0 for none, 1e-5 is usual."""
+    position: Literal["learned", "learned2d", "sincos2d", "relative", "rotary", "none"] = "learned"
+    """learned, learned2d (rows and columns) and sincos2d are added to the tokens; relative and rotary act in each attention."""
+    position_at: Literal["input", "block", "shared"] = "input"
+    """Where positions are added: at the input, a table of its own before every block, or one table before every block."""
+    position_mode: Literal["bicubic", "bicubic_antialias", "bilinear"] = "bicubic"
+    """How learned positions are interpolated to another grid; with antialias as timm and DINOv2 with registers do."""
     prefix_positions: bool = True
     """Whether class and distillation token have learned positions too."""
-    pool: Literal["class", "mean", "sequence", "attention"] = "class"
-    """How the tokens become one vector; only class adds a class token."""
+    pool: Literal["class", "mean", "class_mean", "sequence", "attention"] = "class"
+    """How the tokens become one vector; class and class_mean (both, side by side) add a class token."""
+    pooled_norm: bool = False
+    """LayerNorm of the pooled vector (timm's fc_norm), usually instead of final_norm."""
     distillation: bool = False
     """Add a distillation token."""
     registers: int = 0
@@ -70,26 +82,56 @@ class EncoderConfig(ABC):
 
     def __post_init__(self) -> None:
         """Check what would fail later with a worse message."""
-        for name in ("channels", "width", "depth", "heads"):
+        for name in ("channels", "width", "depth", "heads", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", hint=f"give a positive {name}")
         if min(self.image_size) < 1:
             raise ConfigError(f"image_size {self.image_size} is not positive", hint="give height and width in pixels")
-        if self.attention == "full" and self.width % self.heads:
+        if self.attention != "wide" and self.width % self.heads:
             fits = max(heads for heads in range(1, self.heads + 1) if self.width % heads == 0)
             raise ConfigError(f"width {self.width} is not divisible by {self.heads} heads", hint=f"use {fits} heads or attention=wide")
-        if self.position == "sincos2d" and self.width % 4:
-            raise ConfigError(f"sincos2d positions need a width divisible by 4, not {self.width}", hint="change the width or the position")
+        self._check_positions()
+        if self.attention == "axial" and self.depth % 2:
+            raise ConfigError(
+                f"axial attention takes rows and columns in turn and cannot end halfway: depth {self.depth} is odd",
+                hint=f"use depth {self.depth + 1}; two blocks make one axial block of the paper",
+            )
+        if self.patch_dropout and self.attention in ("axial", "local"):
+            raise ConfigError(
+                f"patch_dropout leaves holes in the grid that {self.attention} attention needs",
+                hint="use attention full or wide, or drop it",
+            )
         if self.pool == "attention" and self.width % self.heads:
             raise ConfigError(f"attention pooling needs a width divisible by the {self.heads} heads", hint="change heads, width or pool")
         for name in ("dropout", "attention_dropout", "drop_path", "patch_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}", hint="0.1 is a usual value")
-        if self.mlp_ratio <= 0 or self.registers < 0 or self.head_width < 0:
-            raise ConfigError("mlp_ratio must be positive, registers and head_width not negative", hint="leave them at their defaults")
+        if self.mlp_ratio <= 0 or min(self.registers, self.head_width, self.layer_scale) < 0:
+            raise ConfigError(
+                "mlp_ratio must be positive, registers, head_width and layer_scale not negative", hint="leave them at their defaults"
+            )
         if self.distillation and self.pool != "class":
             raise ConfigError("a distillation token needs the class token beside it", hint="set pool=class")
         self.grid()
+
+    def _check_positions(self) -> None:
+        needs = {
+            "learned2d": (self.width, 2, "width"),
+            "sincos2d": (self.width, 4, "width"),
+            "rotary": (self.per_head, 4, "width per head"),
+        }
+        value, divisor, name = needs.get(self.position, (0, 1, ""))
+        if value % divisor:
+            raise ConfigError(
+                f"{self.position} positions need a {name} divisible by {divisor}, not {value}", hint="change width, heads or position"
+            )
+        if self.position_at != "input" and self.position not in ("learned", "learned2d", "sincos2d"):
+            raise ConfigError(
+                f"position_at={self.position_at} adds positions before every block, and {self.position} adds none",
+                hint="position_at block or shared goes with position learned, learned2d or sincos2d; relative, rotary and none with input",
+            )
+        if self.position == "relative" and not any(self.relative(index) for index in range(self.depth)):
+            raise ConfigError("the class token has no offsets, and one block has no other reader", hint="use depth 2 or more, or pool=mean")
 
     @abstractmethod
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
@@ -115,7 +157,7 @@ class EncoderConfig(ABC):
     @property
     def special_tokens(self) -> int:
         """Class and distillation tokens."""
-        return (self.pool == "class") + self.distillation
+        return (self.pool in ("class", "class_mean")) + self.distillation
 
     @property
     def prefix(self) -> int:
@@ -127,17 +169,45 @@ class EncoderConfig(ABC):
         """Width of all heads together."""
         return self.width * self.heads if self.attention == "wide" else self.width
 
+    @property
+    def per_head(self) -> int:
+        """Width of one head (d)."""
+        return self.attention_width // self.heads
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what the head reads."""
+        return 2 * self.width if self.pool == "class_mean" else self.width
+
+    @property
+    def placed(self) -> bool:
+        """Whether the attention must know where its tokens stand."""
+        return self.attention in ("axial", "local") or self.position in ("relative", "rotary")
+
+    def cells(self, index: int) -> Cells:
+        """Which patches see one another in block ``index``."""
+        if self.attention == "axial":
+            return Cells("columns" if index % 2 else "rows")
+        if self.attention == "local":
+            return Cells("windows", self.window, shifted=index % 2 == 1)
+        return Cells()
+
+    def relative(self, index: int) -> bool:
+        """Whether block ``index`` has relative positions; a last block of which only prefix tokens are read has no use for them."""
+        return self.position == "relative" and not (self.pool == "class" and index == self.depth - 1)
+
     def parameter_count(self, num_classes: int) -> int:
         """Number of trainable values, in closed form."""
-        rows, columns = self.grid()
+        grid = self.grid()
         width, hidden, inner = self.width, self.mlp_width, self.attention_width
         attention = 3 * inner * (width + self.qkv_bias) + (inner + 1) * width
-        mlp = 2 * width * hidden + hidden + width
-        norm = 2 * width
-        table = rows * columns + (self.special_tokens if self.prefix_positions else 0)
-        positions = table * width if self.position == "learned" else 0
-        pool = {"sequence": width + 1, "attention": width + 4 * width * (width + 1) + norm + mlp}.get(self.pool, 0)
-        body = self.prefix * width + positions + self.depth * (attention + mlp + 2 * norm) + self.final_norm * norm + pool
+        plain, norm = 2 * width * hidden + hidden + width, 2 * width
+        mlp = plain + hidden * (width + 1) if self.mlp == "swiglu" else plain
+        blocks = self.depth * (attention + mlp + 2 * norm + (2 * width if self.layer_scale else 0))
+        blocks += inner * sum(sum(self.cells(index).offsets(grid)) for index in range(self.depth) if self.relative(index))
+        pool = {"sequence": width + 1, "attention": width + 4 * width * (width + 1) + norm + plain}.get(self.pool, 0)
+        pool += self.pooled_norm * 2 * self.pooled_width
+        body = self.prefix * width + self._table_parameters(grid) + blocks + self.final_norm * norm + pool
         return self.stem_parameters() + body + self._head_parameters(num_classes)
 
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
@@ -145,23 +215,41 @@ class EncoderConfig(ABC):
 
         Norms, activations, softmax and sums are left out, as is usual.
         """
-        rows, columns = self.grid(image_size)
-        patches, count = rows * columns, rows * columns + self.prefix
+        grid = self.grid(image_size)
+        patches = grid[0] * grid[1]
+        count = patches + self.prefix
         width, inner = self.width, self.attention_width
-        block = count * (4 * width * inner + 2 * width * self.mlp_width) + 2 * count * count * inner
+        layers = (3 if self.mlp == "swiglu" else 2) * width * self.mlp_width
+        blocks = self.depth * count * (4 * width * inner + layers)
+        for index in range(self.depth):
+            cells = self.cells(index)
+            offsets = cells.offset_products(grid) if self.relative(index) else 0
+            blocks += inner * (2 * cells.pairs(grid, prefix=self.prefix) + offsets)
         mapped = 2 * count + 2  # tokens to keys and values, the probe to its query, the result to the output
         pool = {
             "sequence": 2 * patches * width,
             "attention": mapped * width * width + 2 * count * width + 2 * width * self.mlp_width,
         }.get(self.pool, 0)
-        return 2 * (self.stem_products(image_size or self.image_size) + self.depth * block + pool + self._head_products(num_classes))
+        return 2 * (self.stem_products(image_size or self.image_size) + blocks + pool + self._head_products(num_classes))
+
+    def summary(self) -> str:
+        """Blocks, width, heads and grid."""
+        rows, columns = self.grid()
+        heads = f"{self.heads} wide heads" if self.attention == "wide" else f"{self.heads} heads"
+        return f"{self.depth} blocks, width {self.width}, {heads}, {rows}x{columns} tokens at {self.image_size[0]} px"
+
+    def _table_parameters(self, grid: Grid) -> int:
+        """Of the tables that are added to tokens."""
+        special = self.special_tokens if self.prefix_positions else 0
+        rows = {"learned": 2 * (special + grid[0] * grid[1]), "learned2d": 2 * special + grid[0] + grid[1]}.get(self.position, 0)
+        return rows * self.width // 2 * (self.depth if self.position_at == "block" else 1)
 
     def _head_parameters(self, num_classes: int) -> int:
         if self.head == "linear":
-            return (self.width + 1) * num_classes
+            return (self.pooled_width + 1) * num_classes
         hidden = self.head_width or self.width
-        return (self.width + 1) * hidden + (hidden + 1) * num_classes
+        return (self.pooled_width + 1) * hidden + (hidden + 1) * num_classes
 
     def _head_products(self, num_classes: int) -> int:
         hidden = self.head_width or self.width
-        return self.width * num_classes if self.head == "linear" else hidden * (self.width + num_classes)
+        return self.pooled_width * num_classes if self.head == "linear" else hidden * (self.pooled_width + num_classes)

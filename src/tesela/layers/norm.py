@@ -1,0 +1,61 @@
+"""Norms of feature maps (B, C, H, W): over the batch (arXiv 1502.03167) or over groups of channels (arXiv 1803.08494).
+
+A norm at the end of a residual branch may start with scale zero, so that a new unit is the identity and deep networks start
+as shallow ones (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+
+Odd: nothing is drawn at random; ``reset_parameters`` is what ``initialise`` calls.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+EPS = 1e-5
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Mean and variance of the batch while training, running ones afterwards.
+
+    Args:
+        width: C.
+        zero: start with scale zero instead of one.
+        eps: added to the variance.
+    """
+
+    start: float = 1.0
+
+    def __init__(self, width: int, *, zero: bool = False, eps: float = EPS) -> None:
+        super().__init__(width, eps=eps)
+        self.start = 0.0 if zero else 1.0
+
+    def reset_parameters(self) -> None:
+        """Scale as it starts, shift zero, running mean zero and variance one."""
+        super().reset_parameters()
+        nn.init.constant_(self.weight, self.start)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Mean and variance of each image's groups of channels; no batch, no running values.
+
+    Args:
+        groups: how many.
+        width: C, a multiple of the groups.
+        zero: start with scale zero instead of one.
+        eps: added to the variance.
+    """
+
+    start: float = 1.0
+
+    def __init__(self, groups: int, width: int, *, zero: bool = False, eps: float = EPS) -> None:
+        super().__init__(groups, width, eps=eps)
+        self.start = 0.0 if zero else 1.0
+
+    def reset_parameters(self) -> None:
+        """Scale as it starts, shift zero."""
+        super().reset_parameters()
+        nn.init.constant_(self.weight, self.start)
+
+
+def make_norm(kind: str, width: int, *, groups: int = 32, zero: bool = False, eps: float = EPS) -> nn.Module:
+    """The norm of that kind: ``batch`` or ``group``."""
+    return BatchNorm(width, zero=zero, eps=eps) if kind == "batch" else GroupNorm(groups, width, zero=zero, eps=eps)

@@ -1,0 +1,51 @@
+"""Hybrid (Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1): patches of a residual network's feature map, then the shared encoder.
+
+The residual network is that of the paper's JAX code: bottlenecks with the norm after the convolution, weight-standardised
+convolutions, GroupNorm, padding as XLA does it. Its checkpoints give the same logits.
+
+Odd: the code adds the epsilon of the standardisation to the deviation, not to the variance.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tesela.layers.patch import PatchEmbedding
+from tesela.layers.residual import ResidualBody, Style
+from tesela.layers.trace import OFF, Trace
+from tesela.models.encoder.network import Encoder
+from tesela.models.hybrid.config import HybridConfig
+
+#: Added to the deviation of a convolution's weights, and to the variance in a GroupNorm, as in that code.
+STANDARDISE_EPS = 1e-5
+NORM_EPS = 1e-6
+
+
+class HybridPatches(nn.Module):
+    """(B, C, H, W) to (B, n, D): a feature map, then one linear map of each of its patches.
+
+    Args:
+        config: of the hybrid.
+    """
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        plan = config.plan()
+        style = Style(
+            norm="group", groups=config.norm_groups, norm_eps=NORM_EPS, standardise="sum", standardise_eps=STANDARDISE_EPS, same=True
+        )
+        self.backbone = ResidualBody(plan, style)
+        self.projection = PatchEmbedding(plan.width, config.width, patch=config.patch_size)
+
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """The tokens, in raster order."""
+        tokens: Tensor = self.projection(self.backbone(images, trace=trace.inside("backbone")))
+        return tokens
+
+
+class Hybrid(Encoder[HybridConfig]):
+    """A hybrid classifier, (B, C, H, W) to logits (B, K)."""
+
+    def make_stem(self, config: HybridConfig) -> HybridPatches:
+        """A residual network and the patches of its map."""
+        return HybridPatches(config)
