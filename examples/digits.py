@@ -16,7 +16,7 @@ import tesela as ts
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example")
 
 # %% Train a small ViT on scikit-learn's handwritten digits. Any field of the configuration can be given.
-run = ts.train("digits", recipe="digits", epochs=15, out=out / "run", optim={"lr": 3e-3})
+run = ts.train("digits", recipe="digits", epochs=25, out=out / "run", optim={"lr": 3e-3})
 print(f"{run.model}: {run.parameters:,} parameters, accuracy {run.accuracy:.3f} on {run.split}")
 
 # %% Evaluate it again, from what lies on the disk.

@@ -78,16 +78,12 @@ def serve(line: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_run(page: Path, place: Path) -> None:
-    """Lines of sh blocks that start with tesela, in order; comments and capital placeholders excepted."""
+def test_page_runs(page: Path, place: Path) -> None:
+    """Lines of sh blocks that start with tesela, in order (comments excepted); then the Python blocks, which may use what those wrote."""
     lines = [line.split("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
     for line in lines:
         if line.startswith("tesela "):
             run_line(line, place)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page: Path, place: Path) -> None:
     for block in blocks(page, "python"):
         done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True, env=environment(place), timeout=300)
         assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
