@@ -129,6 +129,14 @@ def counted(api: TestClient) -> dict[tuple[str, str, str], float]:
     return {(one.labels["route"], one.labels["method"], one.labels["status"]): one.value for one in samples}
 
 
+@pytest.mark.parametrize(("method", "status"), [("relevance", 200), ("gradcam", 200), ("rise", 422), ("occlusion", 422)])
+def test_methods_of_many_passes_are_not_served(api: TestClient, method: str, status: int) -> None:
+    answer = api.post("/v1/explain", params={"method": method}, content=held_out(1)[0][0], headers=PNG)
+    assert answer.status_code == status
+    if status == 422:
+        assert answer.json()["code"] == "bad_parameter"
+
+
 def test_a_graph_without_a_network_is_not_explained() -> None:
     with client(onnx_only=True) as api:
         answer = api.post("/v1/explain", content=held_out(1)[0][0], headers=PNG)

@@ -23,7 +23,9 @@ from tesela.serve.served import ServedModel
 ModelName = Annotated[str | None, Query(max_length=200, description="Which model; the first one where none is named.")]
 Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list.")]
 Target = Annotated[str | None, Query(max_length=200, description="A class by name or number; the predicted one where none is named.")]
-Method = Annotated[str, Query(pattern=f"^({'|'.join([AUTO, *METHODS])})$", description="How the map is computed.")]
+#: Methods that need no further passes; one request of another would hold up all that wait.
+QUICK = [AUTO, *(name for name, method in METHODS.items() if not method.passes)]
+Method = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How the map is computed.")]
 
 
 def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRouter:
