@@ -23,6 +23,7 @@ from tesela.layers.attention import set_attention_kernel
 from tesela.layers.layout import Layout
 from tesela.models.factory import create_model
 from tesela.models.vit.config import ViTConfig
+from tesela.train.memory import kept_bytes
 
 ATTENTIONS = ("full", "wide", "axial", "local")
 PATCH = 16
@@ -47,22 +48,6 @@ def operations(config: ViTConfig) -> tuple[float, float]:
     depth, bare = config.depth, config.flops(1) - 2 * (config.stem_products(config.image_size) + config.pooled_width)
     pairs = sum(config.cells(index).pairs(config.grid(), prefix=config.prefix) for index in range(depth))
     return bare / depth, 4 * pairs * config.attention_width / depth
-
-
-def kept_bytes(run: Callable[[Tensor], Tensor], tokens: Tensor, own: set[int]) -> int:
-    """Bytes that autograd keeps of one pass, weights left out."""
-    seen: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = run(tokens)
-    del result
-    return sum(seen.values())
 
 
 def median_seconds(call: Callable[[], Any], *, rounds: int, device: torch.device) -> float:
@@ -98,8 +83,7 @@ def measured(attention: str, side: int, chosen: argparse.Namespace) -> list[str]
         run(tokens).sum().backward()  # type: ignore[no-untyped-call]
 
     total, part = operations(config)
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept = kept_bytes(run, tokens, own) / (config.depth * chosen.batch)
+    kept = kept_bytes(lambda: run(tokens), model) / (config.depth * chosen.batch)
     share = config.depth * chosen.batch
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from training_step import pass_over_missing_operators
 
 from tesela.explain.calling import undisturbed
 from tesela.layers.trace import Trace
@@ -137,7 +138,7 @@ def of_gradcam(folder: Path, peers: Path | None) -> dict[str, Maps]:
     """pytorch-grad-cam on the tokens that enter the last block, as its documentation advises for ViT."""
     for place in filter(None, (folder, peers)):
         sys.path.append(str(place))
-    _pass_over_missing_operators()
+    pass_over_missing_operators()
     library = importlib.import_module("pytorch_grad_cam")
     asked = importlib.import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
 
@@ -167,18 +168,6 @@ class Traced(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         result: Tensor = self.model(images, trace=Trace(keep=nothing, attention=False))
         return result
-
-
-def _pass_over_missing_operators() -> None:
-    """Let torchvision start beside a torch without its operators: their registrations are passed over."""
-    register_fake = torch.library.register_fake
-
-    def register(name: Any, *rest: Any, **options: Any) -> Any:
-        if str(name).startswith("torchvision::"):
-            return lambda function: function
-        return register_fake(name, *rest, **options)
-
-    torch.library.register_fake = register
 
 
 def baselines(captum: Path | None, gradcam: Path | None, peers: Path | None) -> dict[str, Maps]:

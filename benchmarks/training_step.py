@@ -83,8 +83,8 @@ def times_of_trainer() -> list[float]:
     return [after - before for before, after in itertools.pairwise(Clock.ends)][WARM:]
 
 
-def import_timm() -> Any:
-    """timm beside a torch without torchvision's operators: their registrations are passed over."""
+def pass_over_missing_operators() -> None:
+    """Let torchvision start beside a torch without its operators: their registrations are passed over."""
     import torch
 
     register_fake = torch.library.register_fake
@@ -95,6 +95,11 @@ def import_timm() -> Any:
         return register_fake(name, *rest, **options)
 
     torch.library.register_fake = register
+
+
+def import_timm() -> Any:
+    """timm, which needs torchvision."""
+    pass_over_missing_operators()
     import timm
     import timm.layers
 

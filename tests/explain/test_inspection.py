@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from tests.explain.test_faithfulness import make, pictures
 from torch import Tensor, nn
 
 from tesela.core.errors import UsageError
@@ -24,21 +25,6 @@ from tesela.explain.norms import outliers, token_norms
 from tesela.explain.positions import position_kernel, similarity, tables
 from tesela.layers.trace import AttentionRecord
 from tesela.models.factory import create_model
-
-
-def make(**overrides: Any) -> nn.Module:
-    """A small ViT, 4 x 6 patches, weights far from zero."""
-    fields = {"width": 24, "depth": 2, "heads": 3, "patch_size": (4, 4), **overrides}
-    model = create_model("vit_ti16", num_classes=5, image_size=(16, 24), seed=0, **fields)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
-
-
-def pictures(count: int = 2) -> Tensor:
-    return torch.randn(count, 3, 16, 24, generator=torch.Generator().manual_seed(2))
 
 
 def record(q: Tensor, k: Tensor) -> AttentionRecord:

@@ -7,6 +7,7 @@ largest power of two that gives about forty steps per epoch, between 32 and 256,
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,11 @@ SMALLEST, LARGEST, STEPS_PER_EPOCH = 32, 256, 40
 def activation_bytes(model: nn.Module, objective: Objective, images: Tensor, targets: Tensor) -> int:
     """Bytes that autograd keeps per image for the backward pass in fp32; the model's running statistics stay as they were."""
     model = copy.deepcopy(model)
+    return kept_bytes(lambda: objective.loss(model, images, targets), model) // max(len(images), 1)
+
+
+def kept_bytes(run: Callable[[], object], model: nn.Module) -> int:
+    """Bytes that autograd keeps of what ``run`` computes, the weights of ``model`` left out."""
     seen: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -29,9 +35,9 @@ def activation_bytes(model: nn.Module, objective: Objective, images: Tensor, tar
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = objective.loss(model, images, targets)
-    del loss
-    return sum(seen.values()) // max(len(images), 1)
+        result = run()
+    del result
+    return sum(seen.values())
 
 
 def weight_bytes(model: nn.Module, *, ema: bool) -> int:
