@@ -37,12 +37,12 @@ def mnist_best() -> dict[str, Any]:
     """A compact transformer with a convolutional tokenizer.
 
     ``tesela train MNIST --recipe mnist_best --minutes 3``: 2 cores with AMX, 3 minutes, accuracy 0.9939 (seed 0).
-    Without a limit: not measured yet.
+    Without a limit: 30 epochs, accuracy 0.9968 (seed 0), 112 min on one core without AMX that other work shared (380 images/s when alone).
     """
     return {
         "model": "cct_4_3x2_32",
         "image_size": 28,
-        "epochs": 40,
+        "epochs": 30,
         "batch_size": 128,
         "optim": {"name": "muon", "lr": 5e-3, "weight_decay": 0.05, "beta2": 0.99},
         "schedule": {"name": "linear", "warmup": 0.1},
