@@ -193,6 +193,7 @@ def main() -> None:
             path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), places[name])))
             done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=True)
             rates[name].append(json.loads(done.stdout.splitlines()[-1])["images_per_second"])
+            print(f"{name}: {rates[name][-1]:.1f} images/s", file=sys.stderr, flush=True)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
         print(f"{name:<13} {middle[name]:6.1f} images/s   {min(values):.1f} .. {max(values):.1f}")
