@@ -2,6 +2,7 @@
 
     python scripts/kill_training.py --kills 1000        # by hand
     python scripts/kill_training.py --kills 30          # what the tests run
+    python scripts/kill_training.py --kills 100 --tune lora --workers ""    # fine-tuning: all, head, lora or bias
 
 Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing, through a named failpoint),
 resumes it, perhaps kills it again, and lets it end. Its final checkpoint (weights, optimizer, moving average, position), metrics.jsonl
@@ -74,6 +75,13 @@ AIMS = {
     "loop.after_step": 16,
 }
 MOST_KILLS_PER_RUN = 4
+#: What fine-tuning changes: other classes are learned on the network that the first, undisturbed run made.
+TUNED: dict[str, dict[str, Any]] = {
+    "all": {"optim": {"lr": 1e-3, "layer_decay": 0.75}, "tune_unfreeze": 1.0},
+    "head": {"augment": {}},
+    "lora": {"lora": {"rank": 2}},
+    "bias": {},
+}
 
 
 @dataclass(slots=True)
@@ -157,7 +165,7 @@ def undisturbed(folder: Path, settings: Mapping[str, Any]) -> tuple[str, float]:
     return digest(folder), time.monotonic() - begin
 
 
-def disturbed(folder: Path, generator: random.Random, *, seconds: float, aimed: float, tally: Tally) -> bool:
+def disturbed(folder: Path, settings: Mapping[str, Any], generator: random.Random, *, seconds: float, aimed: float, tally: Tally) -> bool:
     """One run that is killed and resumed until it ends; whether it was killed at all."""
     kills, log = 0, folder.with_suffix(".log")
     while True:
@@ -168,7 +176,7 @@ def disturbed(folder: Path, generator: random.Random, *, seconds: float, aimed: 
             aim = f"{place}=kill@{generator.randint(1, AIMS[place])}"
         elif wanted:
             limit = generator.uniform(0, seconds)
-        status = await_child(fork(sitting(folder, SETTINGS, aim), log=log), seconds=limit)
+        status = await_child(fork(sitting(folder, settings, aim), log=log), seconds=limit)
         if status is not None and os.WIFSIGNALED(status):
             kills, tally.aimed = kills + 1, tally.aimed + (aim is not None)
         elif status:
@@ -179,14 +187,14 @@ def disturbed(folder: Path, generator: random.Random, *, seconds: float, aimed: 
             return kills > 0
 
 
-def rounds(count: int, folder: Path, *, seed: int, seconds: float, aimed: float, expected: str) -> Tally:
+def rounds(count: int, folder: Path, settings: Mapping[str, Any], *, seed: int, seconds: float, aimed: float, expected: str) -> Tally:
     """``count`` runs that were each killed at least once, compared with ``expected``."""
     tally, generator, number = Tally(), random.Random(seed), 0
     while tally.runs < count:
         number += 1
         place = folder / f"run-{seed}-{number}"
         failures = len(tally.different)
-        if disturbed(place, generator, seconds=seconds, aimed=aimed, tally=tally):
+        if disturbed(place, settings, generator, seconds=seconds, aimed=aimed, tally=tally):
             tally.runs += 1
             if len(tally.different) == failures:
                 same = digest(place) == expected
@@ -199,7 +207,9 @@ def rounds(count: int, folder: Path, *, seed: int, seconds: float, aimed: float,
     return tally
 
 
-def spread(count: int, jobs: int, folder: Path, *, seed: int, seconds: float, aimed: float, expected: str) -> Tally:
+def spread(
+    count: int, jobs: int, folder: Path, settings: Mapping[str, Any], *, seed: int, seconds: float, aimed: float, expected: str
+) -> Tally:
     """The rounds shared among ``jobs`` processes."""
     children = {}
     for job in range(jobs):
@@ -207,7 +217,7 @@ def spread(count: int, jobs: int, folder: Path, *, seed: int, seconds: float, ai
         answer = folder / f"tally-{job}.json"
 
         def work(job: int = job, share: int = share, answer: Path = answer) -> None:
-            tally = rounds(share, folder, seed=seed * 1000 + job, seconds=seconds, aimed=aimed, expected=expected)
+            tally = rounds(share, folder, settings, seed=seed * 1000 + job, seconds=seconds, aimed=aimed, expected=expected)
             answer.write_text(json.dumps(asdict(tally)))
 
         children[fork(work, log=folder / f"job-{job}.log")] = answer
@@ -219,21 +229,31 @@ def spread(count: int, jobs: int, folder: Path, *, seed: int, seconds: float, ai
     return total
 
 
-def workers_equal(folder: Path, counts: list[int], *, expected: str) -> bool:
+def workers_equal(folder: Path, counts: list[int], settings: Mapping[str, Any], *, expected: str) -> bool:
     """Whether the same training ends with the same bits for every number of loader workers, cached or not (R2)."""
     found = {expected}
     for count in counts:
-        data = {**SETTINGS["data"], "workers": count, "cache": "none"}
-        found.add(undisturbed(folder / f"workers-{count}", {**SETTINGS, "data": data})[0])
+        data = {**settings["data"], "workers": count, "cache": "none"}
+        found.add(undisturbed(folder / f"workers-{count}", {**settings, "data": data})[0])
     return len(found) == 1
 
 
-def import_what_a_run_imports(folder: Path) -> None:
+def settings_for(tune: str | None, folder: Path) -> dict[str, Any]:
+    """The settings of a training from scratch, or of one that tunes the network of such a training."""
+    if tune is None:
+        return SETTINGS
+    undisturbed(folder / "source", {**SETTINGS, "data": {**SETTINGS["data"], "classes": "0,1,2,3,4"}})
+    kept = {name: value for name, value in SETTINGS.items() if name not in ("model", "net")}
+    data = {**SETTINGS["data"], "classes": "5,6,7,8,9"}
+    return {**kept, "from": str(folder / "source"), "tune": tune, "data": data, **TUNED[tune]}
+
+
+def import_what_a_run_imports(folder: Path, settings: Mapping[str, Any]) -> None:
     """Import in the parent what a run imports on its way, so that no fork has to again."""
     answer = folder / "modules.json"
 
     def work() -> None:
-        sitting(folder / "imports", SETTINGS)()
+        sitting(folder / "imports", settings)()
         answer.write_text(json.dumps(sorted(sys.modules)))
 
     if await_child(fork(work, log=folder / "imports.log"), seconds=None):
@@ -250,18 +270,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--aimed", type=float, default=0.2, help="share of kills at a named place")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tune", choices=sorted(TUNED), help="kill fine-tunings of this kind instead")
     parser.add_argument("--workers", default="0,1,2,4", help="numbers of loader workers to compare; empty for none")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="tesela-kills-"))
     begin = time.monotonic()
-    import_what_a_run_imports(folder)
+    settings = settings_for(arguments.tune, folder)
+    import_what_a_run_imports(folder, settings)
     gc.freeze()
-    expected, _ = undisturbed(folder / "undisturbed", SETTINGS)
-    again, seconds = undisturbed(folder / "again", SETTINGS)
-    tally = spread(arguments.kills, arguments.jobs, folder, seed=arguments.seed, seconds=seconds, aimed=arguments.aimed, expected=expected)
+    expected, _ = undisturbed(folder / "undisturbed", settings)
+    again, seconds = undisturbed(folder / "again", settings)
+    tally = spread(
+        arguments.kills, arguments.jobs, folder, settings, seed=arguments.seed, seconds=seconds, aimed=arguments.aimed, expected=expected
+    )
     counts = [int(word) for word in arguments.workers.split(",") if word]
-    workers = workers_equal(folder, counts, expected=expected) if counts else None
+    workers = workers_equal(folder, counts, settings, expected=expected) if counts else None
     sound = again == expected and tally.equal == tally.runs and not tally.different and workers is not False
     answer = {**asdict(tally), "workers_equal": workers, "sha256": expected, "seconds": round(time.monotonic() - begin, 1), "ok": sound}
     print(json.dumps(answer))

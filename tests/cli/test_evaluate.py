@@ -48,6 +48,22 @@ def test_other_split_leaves_the_runs_scores_alone(tmp_path: Path, capsys: pytest
     assert (tmp_path / "evaluations" / "digits-val" / "evaluation.json").is_file()
 
 
+def test_a_foreign_checkpoint_has_the_scores_of_the_run_it_was_exported_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reference: the run's own evaluation; the folder of the checkpoint is left as it is."""
+    run_folder, foreign = tmp_path / "run", tmp_path / "hf"
+    write_run(run_folder)
+    assert run(["export", str(run_folder), "--to", "hf", "--out", str(foreign)]) == 0
+    files = {file: file.read_bytes() for file in foreign.iterdir()}
+    capsys.readouterr()
+    assert run(["evaluate", str(foreign), "digits", "--split", "val", "--json", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert run(["evaluate", str(run_folder), "digits", "--split", "val", "--json", "--device", "cpu"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert (found["accuracy"], found["images"], found["folder"]) == (own["accuracy"], own["images"], None)
+    assert found["nll"] == pytest.approx(own["nll"], rel=1e-5)
+    assert {file: file.read_bytes() for file in foreign.iterdir()} == files
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -7,17 +7,33 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kill_training.py"
 
 
-def test_thirty_killed_trainings_end_with_the_bits_of_an_undisturbed_one() -> None:
-    """Reference: the SHA-256 of a run that nobody disturbed; also for 0, 1, 2 and 4 loader workers (R2)."""
+def killed(*words: str) -> dict[str, Any]:
+    """What the script counted."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(SCRIPT), "--kills", "30", "--jobs", "2"]
+    command = [sys.executable, str(SCRIPT), "--jobs", "2", *words]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    answer = json.loads(ended.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.mark.parametrize("tune", ["all", "head", "lora", "bias"])
+def test_killed_fine_tunings_end_with_the_bits_of_an_undisturbed_one(tune: str) -> None:
+    """Reference: the SHA-256 of a fine-tuning that nobody disturbed, of checkpoints that hold what is trained alone."""
+    answer = killed("--kills", "4", "--tune", tune, "--workers", "2")
+    assert (answer["runs"], answer["equal"], answer["different"], answer["workers_equal"]) == (4, 4, [], True)
+
+
+def test_thirty_killed_trainings_end_with_the_bits_of_an_undisturbed_one() -> None:
+    """Reference: the SHA-256 of a run that nobody disturbed; also for 0, 1, 2 and 4 loader workers (R2)."""
+    answer = killed("--kills", "30")
     assert (answer["runs"], answer["equal"], answer["different"]) == (30, 30, [])
     assert answer["kills"] >= 30
     assert answer["aimed"] >= 1

@@ -25,7 +25,7 @@ def evaluate(
     A run's own test scores are kept in the run folder and its report is written anew; others go to evaluations/ below it.
 
     Args:
-        run: Run folder or bundle.
+        run: Run folder, bundle, or a checkpoint of Hugging Face, timm or the JAX files.
         data: Another data set, whose labels are matched by name; by default the run's own.
         split: train, val or test.
         top: The k of top-k accuracy.

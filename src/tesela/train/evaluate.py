@@ -35,7 +35,8 @@ from tesela.data.loader import Loader
 from tesela.data.open import open_source
 from tesela.layers.attention import set_attention_kernel
 from tesela.metrics.classification import TOP, classification_scores
-from tesela.models.bundle import load_bundle, locate_bundle
+from tesela.models.bundle import load_bundle
+from tesela.models.source import bundle_of
 from tesela.train.folder import Run
 from tesela.train.report_pictures import choose_pictures
 from tesela.train.setup import choose_device
@@ -151,7 +152,7 @@ def evaluate_run(
     """Evaluate a run or bundle and keep what was found.
 
     Args:
-        path: a run folder or a bundle.
+        path: a run folder, a bundle, or a foreign checkpoint (see ``tesela.models.source``).
         data: another data set, or the run's own where None.
         split: ``train``, ``val`` or ``test``.
         top: another k of top-k accuracy.
@@ -169,7 +170,7 @@ def evaluate_run(
         DataError: the data has classes that the model does not know.
     """
     run, device = Run(path), choose_device(device).type
-    model, info = load_bundle(locate_bundle(run.path), device=device)
+    model, info = load_bundle(bundle_of(path), device=device)
     precision = recorded_precision(run, device) if precision == "auto" else precision
     config = _settings(run, data)
     source = _open(config, own=data is None)
