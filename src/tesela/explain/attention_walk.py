@@ -15,16 +15,18 @@ from tesela.explain.capture import attention_rows
 from tesela.explain.case import Answer, Case, as_map
 from tesela.explain.pyramid import Reduction, descend
 from tesela.explain.rollout import Rows, step
+from tesela.explain.scratch import Scratch
 from tesela.layers.trace import AttentionRecord
 
 
 def rollout(case: Case) -> Answer:
     """Attention rollout from where the head reads."""
-    found, options = case.found, case.options
+    found, options, scratch = case.found, case.options, Scratch()
 
     def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None) -> Tensor:
-        rows = attention_rows(record, precise=options.delicate)
-        return step(vectors, rows, prefix=found.prefix, options=options, block=found.block(record), reduction=reduction)
+        rows, block = attention_rows(record, precise=options.delicate, scratch=scratch), found.block(record)
+        normal = record.bias is None
+        return step(vectors, rows, prefix=found.prefix, options=options, block=block, reduction=reduction, normal=normal)
 
     return as_map(case, descend(found.stages, case.starts(), walk))
 

@@ -26,6 +26,7 @@ from tesela.explain.foreign_geometry import flat_grid, is_pool, pyramid_stages
 from tesela.explain.foreign_reading import pools, reading
 from tesela.explain.pyramid import Stage, upsampled_back
 from tesela.explain.rollout import Rows, accurate, fuse
+from tesela.explain.scratch import Scratch
 from tesela.layers.trace import AttentionRecord, Trace
 from tesela.models.encoder.config import EncoderConfig
 
@@ -283,20 +284,29 @@ def _arranged(model: nn.Module, plain: Capture, records: list[AttentionRecord], 
 # ---- both -----------------------------------------------------------------------------------------------------------
 
 
-def attention_rows(record: AttentionRecord, *, precise: bool = False) -> Rows:
-    """softmax(q kT * scale + bias) of one layer, rows at a time; in float64 if ``precise``, else at least float32."""
+def attention_rows(record: AttentionRecord, *, precise: bool = False, scratch: Scratch | None = None) -> Rows:
+    """softmax(q kT * scale + bias) of one layer, rows at a time; in float64 if ``precise``, else at least float32.
+
+    With ``scratch`` rows are good until the next ones are asked for, from this layer or from another with the same memory.
+    """
     kind = accurate(record.q.device) if precise else torch.promote_types(record.q.dtype, torch.float32)
-    q = record.q.detach()
-    keys = record.k.detach().to(kind).transpose(-2, -1)
+    q, heads, columns = record.q.detach(), record.q.shape[:2], record.k.shape[2]
+    keys = record.k.detach().to(kind).flatten(0, 1).transpose(-2, -1)
 
     def rows(begin: int, end: int) -> Tensor:
-        logits = (q[:, :, begin:end].to(kind) * record.scale) @ keys
+        queries = q[:, :, begin:end].to(kind).flatten(0, 1)
+        memory, shape = scratch or Scratch(), (len(queries), queries.shape[1], columns)
+        logits = memory.take("logits", shape, like=queries)
+        torch.baddbmm(logits, queries, keys, beta=0.0, alpha=record.scale, out=logits)
+        softmax = memory.take("softmax", (*heads, *shape[1:]), like=queries)
+        logits = logits.view_as(softmax)
         if record.bias is None:
-            return logits.softmax(-1)
+            return torch.softmax(logits, -1, out=softmax)
         part = record.bias.detach()
         part = part if part.shape[-2] == 1 else part[..., begin:end, :]
-        logits = logits.masked_fill(~part, -torch.inf) if part.dtype == torch.bool else logits + part
-        return logits.softmax(-1).masked_fill(logits.amax(-1, keepdim=True) == -torch.inf, 0.0)
+        logits = logits.masked_fill_(~part, -torch.inf) if part.dtype == torch.bool else logits.add_(part)
+        empty = logits.amax(-1, keepdim=True) == -torch.inf
+        return torch.softmax(logits, -1, out=softmax).masked_fill_(empty, 0.0)
 
     return rows
 

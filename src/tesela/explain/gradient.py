@@ -17,17 +17,18 @@ from tesela.explain.capture import attention_rows
 from tesela.explain.case import Answer, Case, as_map
 from tesela.explain.pyramid import Reduction, descend
 from tesela.explain.rollout import Rows, step
+from tesela.explain.scratch import Scratch
 from tesela.layers.trace import AttentionRecord
 
 
 def gradient_rollout(case: Case) -> Answer:
     """What spoke for each class, by attention."""
-    found, options = case.found, case.options
+    found, options, scratch = case.found, case.options, Scratch()
     shares = []
     for index, gradients in enumerate(layer_gradients(case)):
 
         def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None, known: dict[str, Tensor] = gradients) -> Tensor:
-            rows = weighted_rows(record, known[record.name], precise=options.delicate)
+            rows = weighted_rows(record, known[record.name], precise=options.delicate, scratch=scratch)
             return step(vectors, rows, prefix=found.prefix, options=options, block=found.block(record), reduction=reduction)
 
         starts = [start if start is None or start.shape[1] == 1 else start[:, index : index + 1] for start in case.starts()]
@@ -56,9 +57,9 @@ def class_gradients(scores: Tensor, inputs: list[Tensor]) -> Iterator[list[Tenso
         yield list(torch.autograd.grad(wanted[index], inputs, retain_graph=not last, allow_unused=True, materialize_grads=True))
 
 
-def weighted_rows(record: AttentionRecord, gradient: Tensor, *, precise: bool = False) -> Rows:
+def weighted_rows(record: AttentionRecord, gradient: Tensor, *, precise: bool = False, scratch: Scratch | None = None) -> Rows:
     """relu(A * dy/dA) of one layer up to a factor per row, given G = dy/dout."""
-    attention = attention_rows(record, precise=precise)
+    attention = attention_rows(record, precise=precise, scratch=scratch)
     slopes = attention_gradient(record, gradient / _largest(gradient))
 
     def rows(begin: int, end: int) -> Tensor:

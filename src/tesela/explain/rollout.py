@@ -76,7 +76,14 @@ def roll(layers: Iterable[Rows], start: Tensor, *, prefix: int, options: Rollout
 
 
 def step(
-    vectors: Tensor, rows: Rows, *, prefix: int, options: RolloutOptions, block: int = 256, reduction: Reduction | None = None
+    vectors: Tensor,
+    rows: Rows,
+    *,
+    prefix: int,
+    options: RolloutOptions,
+    block: int = 256,
+    reduction: Reduction | None = None,
+    normal: bool = False,
 ) -> Tensor:
     """One layer: ``v W`` for the layer's mixing matrix W, over blocks of its rows. The rows of the identity give W itself.
 
@@ -89,6 +96,7 @@ def step(
         options: fusion, discard, residual.
         block: rows computed at once.
         reduction: what the M keys stand for; a query's own cell then takes the place of the diagonal.
+        normal: each row of each head has sum 1, so that sums need not be taken.
     """
     moved: Tensor | None = None
     stayed = torch.zeros_like(vectors)
@@ -97,7 +105,8 @@ def step(
         heads = rows(begin, end)
         part = vectors[..., begin:end]
         if options.head_fusion == "mean" and options.discard == 0.0:
-            stay, spread = _shares(part, heads.sum(-1).mean(1).to(part.dtype).unsqueeze(1), options)
+            total = torch.ones_like(part[:, :1]) if normal else heads.sum(-1).mean(1).to(part.dtype).unsqueeze(1)
+            stay, spread = _shares(part, total, options)
             reached = through(heads, spread)
         else:
             fused = fuse(heads, options.head_fusion).to(vectors.dtype)
