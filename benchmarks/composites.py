@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from tesela.explain.faithfulness import FaithfulnessOptions, measure
 from tesela.explain.methods import AUTO, METHODS
 from tesela.explain.randomised import randomised, rank_correlation
 from tesela.models.factory import create_model
+from tesela.train.optim import OptimConfig, build_optimizers
 
 CLASSES, BATCH = 10, 32
 #: Side of an image on the canvas, patch, channels.
@@ -91,24 +91,23 @@ def make(kind: str, seed: int) -> nn.Module:
 
 
 def train(model: nn.Module, pool: Pool, *, steps: int, seed: int) -> None:
-    """AdamW, warm-up and cosine; a fresh batch of canvases for each step.
+    """Muon, warm-up and a linear fall; a fresh batch of canvases for each step.
 
     Half of them lack one to three of their images, and a quarter of the patches is left out: single objects are learned sooner, and the
     network has seen canvases with parts missing before deletion and insertion show it some.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    optimizers = build_optimizers(model, OptimConfig(name="muon", lr=4e-3, weight_decay=0.05, beta2=0.99))
     begin = time.perf_counter()
     model.train()
     for step in range(steps):
-        share = step / steps
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, step / max(1, steps // 20)) * 0.5 * (1 + math.cos(math.pi * share))
+        optimizers.set_lr(min(1.0, (step + 1) / max(1, steps // 20)) * (1.0 - step / steps))
         batch = pool.canvases(64, seed=seed * 1_000_003 + step, holes=True)
         loss = F.binary_cross_entropy_with_logits(model(batch.images), (batch.boxes >= 0).float())
-        optimizer.zero_grad()
+        optimizers.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers.parts:
+            optimizer.step()
         if step % 200 == 0:
             print(f"step {step}/{steps}: loss {loss.item():.4f}, {time.perf_counter() - begin:.0f} s", flush=True)
     model.eval()

@@ -2,7 +2,7 @@
 
     python benchmarks/positions.py CIFAR10 --out runs/positions [--seeds 3] [--epochs 5 | --minutes 2] [--jobs 2]
 
-CIFAR10 is the folder of Parquet files. A small ViT (width 128, 6 blocks, 4 heads, 64 patches of 4 x 4) is trained for each variant and
+CIFAR10 is the folder of Parquet files. A small ViT (width 96, 4 blocks, 3 heads, 64 patches of 4 x 4) is trained for each variant and
 seed through ``tesela train`` with the same settings but for ``net.position`` and ``net.position_at``; the seed draws weights, order and
 augmentation, and all variants share it. Every run is a folder in --out: finished ones are read and not repeated, interrupted ones are
 resumed to the same bits, so the command can be given again. Prints one markdown table of test accuracies, mean +- deviation over seeds.
@@ -32,9 +32,14 @@ ROWS = {
 COLUMNS = {"input": "at the input", "block": "anew at each block", "shared": "shared by all blocks"}
 SETTINGS = {
     "model": "vit_mnist",
+    "net.width": "96",
+    "net.depth": "4",
+    "net.heads": "3",
     "net.pool": "mean",
-    "batch_size": "128",
-    "optim.lr": "1e-3",
+    "batch_size": "64",
+    "optim.name": "muon",
+    "optim.lr": "4e-3",
+    "optim.beta2": "0.99",
     "optim.weight_decay": "0.05",
     "schedule.warmup": "0.1",
     "data.val_fraction": "0.02",

@@ -1,6 +1,6 @@
 """Transfer on CIFAR-10: a ViT of five classes, taken to the other five with 20 images each; three seeds, one table.
 
-    python benchmarks/transfer.py CIFAR10 [--out runs/transfer] [--pretrain-minutes 7] [--seeds 3] [--per-class 20]
+    python benchmarks/transfer.py CIFAR10 [--out runs/transfer] [--pretrain-minutes 28] [--seeds 3] [--per-class 20]
 
 Trains a compact ViT on the first five classes, then for every seed (which draws other images too): fine-tunes all of it, trains its head
 alone, and trains the same network from scratch, on --per-class images of each of the other five classes; and fine-tunes it at 48 px with
@@ -22,7 +22,8 @@ import tesela as ts
 
 FIRST, OTHERS = "0,1,2,3,4", "5,6,7,8,9"
 QUIET: dict[str, Any] = {"report": False, "tensorboard": False, "log_steps": 50}
-MODEL = "vit_lite7_p4"
+MODEL = "vit_mnist"
+NET: dict[str, Any] = {"patch_size": [4, 4], "patch_dropout": 0.5}
 INTERPOLATED, DRAWN = "fine-tuned at 48 px, positions interpolated", "fine-tuned at 48 px, positions drawn anew"
 LIGHT: dict[str, Any] = {"hflip": 0.5, "crop_padding": 4}
 
@@ -32,6 +33,7 @@ def pretraining(minutes: float) -> dict[str, Any]:
     return {
         **QUIET,
         "model": MODEL,
+        "net": NET,
         "minutes": minutes,
         "batch_size": 128,
         "data": {"classes": FIRST, "val_fraction": 0.02},
@@ -49,13 +51,13 @@ def ways(source: Path, few: dict[str, Any], epochs: int) -> dict[str, dict[str, 
         **few,
         "from": str(source),
         "epochs": epochs,
-        "optim": {**adamw, "lr": 1e-3, "layer_decay": 0.75},
+        "optim": {**adamw, "lr": 3e-4, "layer_decay": 0.75},
         "schedule": {"warmup": 0.1},
         "label_smoothing": 0.1,
         "augment": LIGHT,
     }
     head = {**few, "from": str(source), "tune": "head", "epochs": 2 * epochs, "optim": {**adamw, "lr": 3e-3}, "augment": {"hflip": 0.5}}
-    scratch = {**tuned, "from": None, "model": MODEL, "epochs": 2 * epochs, "optim": {**adamw, "lr": 1e-3}}
+    scratch = {**tuned, "from": None, "model": MODEL, "net": NET, "epochs": 2 * epochs, "optim": {**adamw, "lr": 1e-3}}
     larger = {**tuned, "image_size": 48}
     return {
         "fine-tuned": tuned,
@@ -82,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder with CIFAR-10 as Parquet")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
-    parser.add_argument("--pretrain-minutes", type=float, default=7.0)
+    parser.add_argument("--pretrain-minutes", type=float, default=28.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--per-class", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=50, help="of fine-tuning; head and scratch take twice as many")

@@ -122,7 +122,7 @@ def test_a_chosen_patch_is_the_start() -> None:
         explain(model, image, method="rollout", patch=(4, 0))
 
 
-@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input"])
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input", "presence"])
 @pytest.mark.parametrize("discard", [0.0, 0.6])
 def test_a_batch_of_images_and_classes_equals_single_calls(method: str, discard: float) -> None:
     """8 images x 5 classes in one call against 40 calls: <= 1e-6."""
@@ -143,7 +143,7 @@ def test_the_predicted_class_is_explained_by_default() -> None:
     """Per image: the same as asking for the argmax of its logits; scores and probabilities are that class's."""
     model, images = make(), pictures(6)
     found, logits = explain(model, images), model(images).detach()
-    assert found.method == "gradient_rollout"
+    assert found.method == "presence"
     assert torch.equal(found.targets[:, 0], logits.argmax(1))
     torch.testing.assert_close(found.scores[:, 0], logits.amax(1))
     torch.testing.assert_close(found.probabilities[:, 0], logits.softmax(1).amax(1))
@@ -153,15 +153,16 @@ def test_the_predicted_class_is_explained_by_default() -> None:
 
 
 def test_the_map_does_not_depend_on_the_logits_scale() -> None:
-    """The head's weights times 1e-12 and 1e6: the gradient rollout stays, though plain products would vanish in float32."""
+    """The head's weights times 1e-12 and 1e6: gradient rollout stays, though products would vanish in float32; presence grows with it."""
     model, images = make(), pictures(2)
-    expected = explain(model, images, target=1).tokens
+    expected, presence = (explain(model, images, target=1, method=method).tokens for method in ("gradient_rollout", "presence"))
     head: Any = model.get_submodule("head.linear")
     for factor in (1e-12, 1e6):
         original = head.weight.detach().clone()
         with torch.no_grad():
             head.weight.mul_(factor)
-        torch.testing.assert_close(explain(model, images, target=1).tokens, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(explain(model, images, target=1, method="gradient_rollout").tokens, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(explain(model, images, target=1, method="presence").tokens / factor, presence, rtol=1e-4, atol=1e-6)
         with torch.no_grad():
             head.weight.copy_(original)
 

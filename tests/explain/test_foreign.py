@@ -156,7 +156,7 @@ def test_nothing_is_disturbed_in_many_runs_with_failures(name: str) -> None:
     next(iter(model.parameters())).requires_grad_(False)
     model.register_forward_hook(lambda module, args, result: result)
     before, failures = state(model), 0
-    methods = ["rollout", "gradient_rollout", "relevance", "gradcam", "attention", "gradient_input"]
+    methods = ["rollout", "presence", "gradient_rollout", "relevance", "gradcam", "attention", "gradient_input"]
     for run in range(RUNS // 2):
         counter[0] = run % (len(layers) + 2)
         try:
@@ -229,7 +229,7 @@ def test_every_method_gives_finite_maps(name: str) -> None:
         found = explain(model, images, target=[0, 3], method=method, samples=4)
         assert found.map.shape == (2, 2, *images.shape[2:])
         assert torch.isfinite(found.tokens).all()
-        if method not in ("integrated_gradients", "occlusion", "rise"):
+        if method not in ("presence", "integrated_gradients", "occlusion", "rise"):
             total = found.tokens.sum((2, 3)) + found.prefix_mass
             empty = (total == 0) & (method == "gradcam")  # nothing spoke for the class
             torch.testing.assert_close(total + empty, torch.ones(2, 2), rtol=0, atol=1e-5)

@@ -24,6 +24,7 @@ from tesela.explain.decoder import decoder_shares
 from tesela.explain.foreign import Interception, fused
 from tesela.explain.foreign_geometry import flat_grid, is_pool, pyramid_stages
 from tesela.explain.foreign_reading import pools, reading
+from tesela.explain.pooled import Pooled
 from tesela.explain.pyramid import Stage, upsampled_back
 from tesela.explain.rollout import Rows, accurate, fuse
 from tesela.explain.scratch import Scratch
@@ -54,6 +55,7 @@ class Capture:
         stages: the layers by their grids, from the image up; one but in pyramids.
         shares: of each stage in what a segmenter's decoder reads.
         entering: (B, N, D) normalised tokens that entered each layer, by its name; only with gradients.
+        pooled: the mean of tokens that the head reads, if it does; only with gradients.
         trouble: why there are no layers although the model has attention.
     """
 
@@ -69,6 +71,7 @@ class Capture:
     stages: tuple[Stage, ...] = ()
     shares: tuple[float, ...] = ()
     entering: dict[str, Tensor] = field(default_factory=dict)
+    pooled: Pooled | None = None
     trouble: str = ""
 
     @property
@@ -164,7 +167,7 @@ def capture(model: nn.Module, images: Tensor, *, gradient: bool, whole: bool = T
 
 
 def _own(model: nn.Module, images: Tensor, gradient: bool) -> Capture:
-    kept = re.compile(r"pool\.weights|block\d+(\.norm1)?" if gradient else r"pool\.weights")
+    kept = re.compile(r"norm|pool(\.weights)?|block\d+(\.norm1)?" if gradient else r"pool\.weights")
     trace = (Trace if gradient else QueryKeyTrace)(keep=lambda name: kept.fullmatch(name) is not None)
     with torch.set_grad_enabled(gradient):
         images = images.detach().clone().requires_grad_(gradient)
@@ -182,6 +185,7 @@ def _own(model: nn.Module, images: Tensor, gradient: bool) -> Capture:
         weights=trace.tensors.get("pool.weights"),
         special=int(config.special_tokens) if reads == "class" else 0,  # type: ignore[union-attr]
         entering=_entering(names, trace.tensors, pre=getattr(config, "norm", "pre") == "pre"),
+        pooled=_pooled(trace.tensors, int(getattr(config, "prefix", 0))) if reads in ("mean", "class_mean", "sequence") else None,
     )
     if reads == "class_mean":
         half = torch.full((found.tokens,), 0.5 / (found.tokens - found.prefix), dtype=torch.float64)
@@ -189,6 +193,15 @@ def _own(model: nn.Module, images: Tensor, gradient: bool) -> Capture:
         half[0] = 0.5
         found = replace(found, read=half)
     return _checked(found)
+
+
+def _pooled(tensors: dict[str, Tensor], prefix: int) -> Pooled | None:
+    """The mean that the head reads; None where the graph was not kept."""
+    if "pool" not in tensors:
+        return None
+    weights = tensors.get("pool.weights")
+    tokens, result = tensors["norm"][:, prefix:], tensors["pool"]
+    return Pooled(tokens=tokens, result=result, weights=None if weights is None else weights[:, 0])
 
 
 def _short(model: nn.Module, images: Tensor, config: EncoderConfig) -> Capture:
@@ -272,13 +285,19 @@ def _arranged(model: nn.Module, plain: Capture, records: list[AttentionRecord], 
     else:
         stages, prefix = pyramid_stages(layers, size, seen.convolutions), 0
         grid = stages[0].grid
-    found = replace(plain, layers=layers, grid=grid, prefix=prefix, stages=stages)
+    pooled = seen.pooled if seen.pooled is not None and _fits(seen.pooled, stages, prefix) else None
+    found = replace(plain, layers=layers, grid=grid, prefix=prefix, stages=stages, pooled=pooled)
     if logits.ndim == 4:
         return replace(found, shares=decoder_shares(model, len(stages)))
     if pool is not None and pools(pool, logits):
-        return replace(found, pool=pool)
+        return replace(found, pool=pool, pooled=None)
     read = reading(layers[-1], logits, prefix=prefix)
     return replace(found, read=read, special=0 if read is not None else min(1, prefix))
+
+
+def _fits(pooled: Pooled, stages: tuple[Stage, ...], prefix: int) -> bool:
+    """Whether what was averaged are the patches of the last stage, with or without the prefix."""
+    return pooled.tokens.shape[1] in (stages[-1].tokens, stages[-1].tokens + prefix)
 
 
 # ---- both -----------------------------------------------------------------------------------------------------------

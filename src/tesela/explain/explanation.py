@@ -24,6 +24,7 @@ from tesela.explain.input_gradient import gradient_input
 from tesela.explain.integrated_gradients import integrated_gradients
 from tesela.explain.methods import AUTO, METHODS, check_method, find_method
 from tesela.explain.occlusion import occlusion
+from tesela.explain.presence import presence
 from tesela.explain.relevance import relevance
 from tesela.explain.rise import rise
 from tesela.explain.rollout import Fusion, RolloutOptions
@@ -31,6 +32,7 @@ from tesela.explain.smoothgrad import smoothgrad
 from tesela.explain.target import Class, Target, make_question
 
 ANSWERS: dict[str, Callable[[Case], Answer]] = {
+    "presence": presence,
     "gradient_rollout": gradient_rollout,
     "relevance": relevance,
     "rollout": rollout,
@@ -91,7 +93,8 @@ def explain(
         model: a classifier, (B, K), or a segmenter, (B, K, h, w), of tesela or of anybody, such as timm, transformers and torchvision.
         images: (B, C, H, W) or one (C, H, W), normalised as the model expects.
         target: a class's index or label, or a list of them; None explains each image's predicted class.
-        method: a key of ``tesela.explain.methods.METHODS``; auto is gradient_rollout, or gradient_input for a model without attention.
+        method: a key of ``tesela.explain.methods.METHODS``. auto is presence; gradient_rollout for a segmenter and where an option of
+            rollouts is given; gradient_input for a model without attention.
         head_fusion: mean, max or min; rollouts only, as the next two.
         discard: share of each row's patch columns to clear, the smallest first.
         residual: share of attention in a layer's mixing; the rest is the skip connection.
@@ -114,7 +117,8 @@ def explain(
     inputs = _inputs(model, images)
     with undisturbed(model):
         found = capture(model, inputs, gradient=method == AUTO or METHODS[method].gradient, whole=patch is not None or layer is not None)
-        chosen = find_method(method, attention=bool(found.layers), trouble=found.trouble)
+        walk = found.logits.ndim == 4 or patch is not None or options != RolloutOptions()
+        chosen = find_method(method, attention=bool(found.layers), walk=walk, trouble=found.trouble)
         question = make_question(target, found.logits, labels, contrast=contrast, region=region)
         case = Case(model=model, found=found, question=question, options=options, settings=settings)
         tokens, prefix_mass = ANSWERS[chosen.name](case)

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tesela.explain.pooled import Pooled
 from tesela.layers.trace import AttentionRecord
 
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
@@ -33,6 +34,7 @@ _PRODUCT = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bm
 #: Functions through which a map of attention stays what it is.
 _SAME = {Tensor.to, Tensor.type, Tensor.type_as, Tensor.float, Tensor.half, Tensor.bfloat16, Tensor.contiguous, F.dropout, torch.dropout}
 _CONVOLUTION = {torch.conv2d}
+_MEAN = {torch.mean, Tensor.mean}
 _NORM = {F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm}
 _FUSED = "sdpa"
 
@@ -72,6 +74,7 @@ class Interception(TorchFunctionMode):
     Attributes:
         tail: the path behind which there is a graph.
         entering: (B, N, D) normalised tokens that entered each attention, with ``gradient``.
+        pooled: the last mean over tokens behind the attentions, with ``gradient``.
         convolutions: those with a grid, in no order that means anything.
     """
 
@@ -86,6 +89,7 @@ class Interception(TorchFunctionMode):
         self._store: Tensor | None = None
         self.tail = tail
         self.entering: dict[str, Tensor] = {}
+        self.pooled: Pooled | None = None
         self.convolutions: list[Convolution] = []
 
     @property
@@ -116,6 +120,8 @@ class Interception(TorchFunctionMode):
             self._convolution(result, *args, **kwargs)
         elif func in _NORM and self._gradient and result.ndim == 3:
             self._normed = result
+        elif func in _MEAN and self._gradient:
+            self._mean(result, *args, **kwargs)
         return result
 
     # ---- fused ----------------------------------------------------------------------------------------------------
@@ -255,6 +261,11 @@ class Interception(TorchFunctionMode):
                 groups=int(groups),
             )
         )
+
+    def _mean(self, result: Tensor, input: Tensor, dim: Any = None, *_: Any, **__: Any) -> None:
+        """Keep a mean of (B, n, D) over n."""
+        if self._found and dim in (1, -2, (1,), [1]) and input.ndim == 3 and result.ndim == 2:
+            self.pooled = Pooled(tokens=input, result=result)
 
     def _caller(self) -> tuple[int, str, nn.Module | None]:
         """Place, path and module of the innermost module on the call stack."""

@@ -35,6 +35,12 @@ METHODS = {
     method.name: method
     for method in (
         Method(
+            name="presence",
+            summary="how much the score falls when all layers attend to the patch a little less; signed",
+            attention=True,
+            gradient=True,
+        ),
+        Method(
             name="gradient_rollout",
             summary="rollout of attention weighted by the gradient of the class: what spoke for this class",
             attention=True,
@@ -110,16 +116,17 @@ METHODS = {
     )
 }
 AUTO = "auto"
-#: What auto means: with attention that can be traced, and without.
-BEST, BEST_WITHOUT_ATTENTION = "gradient_rollout", "gradient_input"
+#: What auto means: with attention; the same for a segmenter and where options of rollouts are given; and without attention.
+BEST, BEST_WALK, BEST_WITHOUT_ATTENTION = "presence", "gradient_rollout", "gradient_input"
 
 
-def find_method(name: str, *, attention: bool, trouble: str = "") -> Method:
-    """The method of that name; ``auto`` is gradient_rollout, or gradient_input where there is no attention.
+def find_method(name: str, *, attention: bool, walk: bool = False, trouble: str = "") -> Method:
+    """The method of that name; ``auto`` is presence, gradient_rollout or gradient_input.
 
     Args:
         name: a key of METHODS or ``auto``.
         attention: whether the model has attention that can be traced.
+        walk: whether auto should walk through the layers: a segmenter, or options that rollouts alone have.
         trouble: why it has none although it has attention.
 
     Raises:
@@ -128,7 +135,7 @@ def find_method(name: str, *, attention: bool, trouble: str = "") -> Method:
     """
     check_method(name)
     if name == AUTO:
-        name = BEST if attention else BEST_WITHOUT_ATTENTION
+        name = (BEST_WALK if walk else BEST) if attention else BEST_WITHOUT_ATTENTION
     method = METHODS[name]
     if method.attention and not attention:
         others = ", ".join(other.name for other in METHODS.values() if not other.attention)
