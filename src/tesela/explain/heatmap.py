@@ -3,8 +3,8 @@
 Colours are perceptually uniform: equal steps of the map look equally large, in grey and to colour-blind eyes too. Each table is
 given by 33 of its 256 colours (public domain, matplotlib's), linear between them.
 
-Odd: a picture stretches its map from its own smallest to its own largest value, so two pictures cannot be compared by
-colour; the NPZ file can. A map without differences is shown without heat.
+Odd: a picture stretches its map from its own smallest to its own largest value, and from 0 where the map has a sign, so two pictures
+cannot be compared by colour; the NPZ file can. A map without differences is shown without heat.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ def colour_table(name: str = "inferno") -> NDArray[np.uint8]:
 
 
 def stretched(values: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Values brought to 0..1 by the smallest and largest that were seen; all 0 where they do not differ."""
+    """Values brought to 0..1 by the smallest and largest that were seen; all 0 where they do not differ. What speaks against is 0."""
     values = np.asarray(values, np.float32)
     shown = values if seen is None else values[seen]
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
+    low = max(low, 0.0)
     if not high - low > FLAT * max(abs(low), abs(high)):
         return np.zeros_like(values)
     level: NDArray[np.float32] = np.clip((values - low) / (high - low), 0.0, 1.0)
