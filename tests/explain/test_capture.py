@@ -209,7 +209,7 @@ def same(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
-@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input"])
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input", "presence"])
 def test_nothing_is_disturbed_even_when_the_model_raises(method: str) -> None:
     """Mixed train flags, dropout, gradients, frozen weights and a user's hook; the n-th inner call fails, for every n."""
     counter = [0]

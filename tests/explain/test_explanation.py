@@ -84,6 +84,33 @@ def test_equals_the_oracle_on_models(fields: dict[str, Any], prefix: int, start:
     assert found.tokens.sum() + found.prefix_mass.sum() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_defect_each_gradient_belongs_to_its_layer() -> None:
+    """Reference: the oracle. Backward hooks fire from last layer to first; paired with forward hooks in that order, the map is another."""
+    model, image = make(), pictures()
+    maps, slopes, _ = eager(model, image, 3)
+    results = []
+    for gradients in (slopes, slopes[::-1]):
+        layers = [oracle.gradient_layer(*pair) for pair in zip(maps, gradients, strict=True)]
+        results.append(oracle.rollout(layers, np.eye(25)[0], how="mean", share=0.0, residual=0.5, prefix=1)[1:].reshape(4, 6))
+    found = explain(model, image, target=3, method="gradient_rollout").tokens[0, 0].numpy()
+    np.testing.assert_allclose(found, results[0], atol=1e-5)
+    assert np.abs(found - results[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("prefix", [{}, {"registers": 3}])
+def test_defect_the_grid_is_the_models_not_a_square_root(prefix: dict[str, Any]) -> None:
+    """4 x 6 patches and one or four tokens before them: no root of N - 1 gives the grid."""
+    assert explain(make(**prefix), pictures(), method="rollout").tokens.shape == (1, 1, 4, 6)
+
+
+def test_defect_no_hook_stays_behind() -> None:
+    """After an explanation an ordinary call runs no code of ours: nothing is kept, no mode is on, no hook is there."""
+    model = make()
+    explain(model, pictures(), target=1, method="gradient_rollout")
+    assert not any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in model.modules())
+    assert not torch.overrides._get_current_function_mode_stack()
+
+
 @pytest.mark.parametrize("fusion", ["mean", "max", "min"])
 def test_attention_pooling_starts_with_the_pools_own_row(fusion: str) -> None:
     """Reference: the oracle, started with the pool's attention computed from its traced q and k."""
