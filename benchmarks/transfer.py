@@ -7,8 +7,9 @@ alone, and trains the same network from scratch, on --per-class images of each o
 positions interpolated and with positions drawn anew. Scores are on all 5,000 test images of these classes. Runs that are finished in --out
 are not made again, an interrupted one is taken up. Goals: fine-tuned > head only > from scratch; interpolated > drawn anew.
 
-Last result (one core of a server CPU without AMX, source 0.829 on its own five classes; accuracy in %, mean and deviation of 3 seeds):
-fine-tuned 70.81 +- 0.41, head only 64.13 +- 0.78, from scratch 46.39 +- 1.61; at 48 px interpolated 69.47 +- 0.48, drawn anew 60.93 +- 1.50.
+Last result (one core without AMX, source 0.829 on its own five classes; accuracy in %, mean and deviation of 3 seeds):
+fine-tuned 70.81 +- 0.41, head only 64.13 +- 0.78, from scratch 46.39 +- 1.61; at 48 px interpolated
+69.47 +- 0.48, drawn anew 60.93 +- 1.50.
 """
 
 from __future__ import annotations
