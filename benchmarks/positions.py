@@ -6,7 +6,8 @@ CIFAR10 is the folder of Parquet files. A small ViT (width 96, 4 blocks, 3 heads
 seed through ``tesela train`` with the same settings but for ``net.position`` and ``net.position_at``; the seed draws weights, order and
 augmentation, and all variants share it. Every run is a folder in --out: finished ones are read and not repeated, interrupted ones are
 resumed to the same bits, so the command can be given again. Prints one markdown table of test accuracies, mean +- deviation over seeds.
-Last result (one epoch over 30,000 images, 3 seeds): the table in docs/positions.md. With --epochs (the default) all runs make the same number of steps; --minutes gives each run the same time instead.
+With --epochs (the default) all runs make the same number of steps; --minutes gives each run the same time instead. Last result (one epoch
+over 30,000 images, 3 seeds): the table in docs/positions.md.
 """
 
 from __future__ import annotations
