@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from tesela.models.bundle import BundleInfo
 
-#: Images explained in one pass.
-BATCH = 16
+#: Images explained in one pass, and written at the same time.
+BATCH, WRITERS = 16, 4
 
 
 def explain(
@@ -191,9 +192,11 @@ class _Work:
             found = explain_tensors(self.model, images, target=given["classes"], method=method, **options)
             figures = given["figures"] and measure(self.model, images, found, options=given["figures"], how=options, twin=given["twin"])
             explained.append(Explained(found=found, figures=figures))
-        for index, (row, name, image) in enumerate(read):
-            kept = {"labels": self.info.labels, "spec": self.info.image, "out": given["out"], "colours": given["colours"]}
-            row.update(save(image, index, explained, name=name, **kept))
+        kept = {"labels": self.info.labels, "spec": self.info.image, "out": given["out"], "colours": given["colours"]}
+        with ThreadPoolExecutor(WRITERS) as pool:  # most of it is compression, which holds no lock
+            written = pool.map(lambda place: save(read[place][2], place, explained, name=read[place][1], **kept), range(len(read)))
+            for (row, *_), files in zip(read, written, strict=True):
+                row.update(files)
 
 
 def split(words: Sequence[str], known: Sequence[str] = ()) -> list[str]:
