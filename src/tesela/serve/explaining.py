@@ -32,7 +32,7 @@ class Explained:
         target: the explained class.
         scores: the most probable classes.
         grid: rows and columns of patches.
-        tokens: one value per patch, brought to 0..1.
+        tokens: one value per patch, brought to 0..1; what speaks against the class is 0.
         prefix_mass: the share that lies on tokens that are no patches.
         width: of the original image.
         height: of the original image.
