@@ -39,8 +39,8 @@ for prediction in ts.predict(run.path, list(pictures), top=2):
 from tesela.imaging.preprocess import preprocess  # noqa: E402
 
 images = torch.from_numpy(preprocess(list(pictures), model.info.image))
-heat = ts.explain(model, images, target=None, method="gradient_rollout")
-print(heat.map.shape, heat.prefix_mass.squeeze(1).tolist())
+heat = ts.explain(model, images, target=None)
+print(heat.method, tuple(heat.map.shape), heat.scores.squeeze(1).tolist())
 
 # %% Export to ONNX; the difference to torch is measured and printed. The result runs without torch.
 report = ts.export(run.path, to="onnx", out=out / "onnx")

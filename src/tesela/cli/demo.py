@@ -74,15 +74,15 @@ def predict(folder: Path, examples: Sequence[Path]) -> list[Prediction]:
 
 
 def explain(folder: Path, image: Path) -> Path:
-    """Attention rollout of one image file as a picture in the run folder."""
+    """What spoke for the predicted class of one image file, as a picture in the run folder."""
     from tesela.core.files import write_atomic
     from tesela.explain.report import explain_for_report
     from tesela.imaging.decode import decode
     from tesela.models.bundle import load_bundle, locate_bundle
 
     model, info = load_bundle(locate_bundle(folder))
-    (picture,) = explain_for_report(model, [decode(image, channels=info.image.channels)], spec=info.image, method="rollout")
-    path = folder / "examples" / f"{image.stem}-rollout.png"
+    (picture,) = explain_for_report(model, [decode(image, channels=info.image.channels)], spec=info.image)
+    path = folder / "examples" / f"{image.stem}-explained.png"
     write_atomic(path, picture)
     return path
 
