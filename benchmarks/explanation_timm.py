@@ -98,13 +98,8 @@ def main() -> int:
     rows = [{"timm": name, **compare(*case)} for name, case in cases(import_timm()).items()]
     for row in rows:
         print(json.dumps(row))
-    return (
-        0
-        if all(
-            row["attention"] <= LIMIT and row["gradient"] <= LIMIT and row.get("presence", 0.0) <= LIMIT and row["reading"] for row in rows
-        )
-        else 1
-    )
+    worst = max(row.get(name, 0.0) for row in rows for name in ("attention", "gradient", "presence"))
+    return 0 if worst <= LIMIT and all(row["reading"] for row in rows) else 1
 
 
 if __name__ == "__main__":
