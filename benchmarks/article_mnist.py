@@ -37,7 +37,10 @@ class ChannelAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, count, width = tokens.shape
-        q, k, v = (layer(tokens).view(batch, HEADS, count, width).transpose(2, 3) for layer in (self.query, self.key, self.value))
+        q, k, v = (
+            layer(tokens).view(batch, HEADS, count, width).transpose(2, 3)
+            for layer in (self.query, self.key, self.value)
+        )
         weights = (q @ k.transpose(2, 3) / width**0.5).softmax(-1)
         mixed: Tensor = self.out((weights @ v).transpose(2, 3).reshape(batch, count, HEADS * width))
         return mixed
@@ -100,16 +103,34 @@ def plain(folder: Path, epochs: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     images, labels = read(folder, "t10k")
     with torch.inference_mode():
-        hits = sum(int((model.eval()(images[i : i + 500]).argmax(1) == labels[i : i + 500]).sum()) for i in range(0, len(images), 500))
+        hits = sum(
+            int((model.eval()(images[i : i + 500]).argmax(1) == labels[i : i + 500]).sum())
+            for i in range(0, len(images), 500)
+        )
     return {"seconds_per_epoch": seconds / epochs, "accuracy": hits / len(images), "parameters": parameters}
 
 
 def recipe(folder: Path, epochs: int) -> dict[str, float]:
     """What the command line reaches and takes, from start to report."""
     with tempfile.TemporaryDirectory() as out:
-        words = [sys.executable, "-m", "tesela", "train", str(folder), "--recipe", "mnist_article", "--epochs", str(epochs)]
+        words = [
+            sys.executable,
+            "-m",
+            "tesela",
+            "train",
+            str(folder),
+            "--recipe",
+            "mnist_article",
+            "--epochs",
+            str(epochs),
+        ]
         started = time.perf_counter()
-        done = subprocess.run([*words, "--seed", "0", "--out", f"{out}/run", "--json"], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*words, "--seed", "0", "--out", f"{out}/run", "--json"],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         seconds = time.perf_counter() - started
         answer = json.loads(done.stdout.splitlines()[-1])
     return {
@@ -121,7 +142,9 @@ def recipe(folder: Path, epochs: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mnist", type=Path)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--plain-epochs", type=int, default=1)
@@ -131,7 +154,18 @@ def main() -> None:
     after = plain(options.mnist, options.plain_epochs)
     per_epoch = (before["seconds_per_epoch"] + after["seconds_per_epoch"]) / 2
     faster = per_epoch * options.epochs / ours["seconds"]
-    print(json.dumps({"plain": before, "plain_again": after, "tesela": ours, "times_faster": round(faster, 2), "goal": 3}, indent=2))
+    print(
+        json.dumps(
+            {
+                "plain": before,
+                "plain_again": after,
+                "tesela": ours,
+                "times_faster": round(faster, 2),
+                "goal": 3,
+            },
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":

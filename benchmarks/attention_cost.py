@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tesela.layers.attention import set_attention_kernel
-from tesela.layers.layout import Layout
+from tesela.hardware.memory import kept_bytes
+from tesela.layers.attention.attention import set_attention_kernel
+from tesela.layers.token_layout import Layout
 from tesela.models.factory import create_model
 from tesela.models.vit.config import ViTConfig
-from tesela.train.memory import kept_bytes
 
 ATTENTIONS = ("full", "wide", "axial", "local")
 PATCH = 16
@@ -45,7 +45,10 @@ def configuration(attention: Any, side: int, chosen: argparse.Namespace) -> ViTC
 
 def operations(config: ViTConfig) -> tuple[float, float]:
     """Operations per block in total, and those of the map."""
-    depth, bare = config.depth, config.flops(1) - 2 * (config.stem_products(config.image_size) + config.pooled_width)
+    depth, bare = (
+        config.depth,
+        config.flops(1) - 2 * (config.stem_products(config.image_size) + config.pooled_width),
+    )
     pairs = sum(config.cells(index).pairs(config.grid(), prefix=config.prefix) for index in range(depth))
     return bare / depth, 4 * pairs * config.attention_width / depth
 
@@ -87,7 +90,9 @@ def measured(attention: str, side: int, chosen: argparse.Namespace) -> list[str]
     share = config.depth * chosen.batch
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    times = [median_seconds(call, rounds=chosen.rounds, device=device) / share * 1e3 for call in (forward, step)]
+    times = [
+        median_seconds(call, rounds=chosen.rounds, device=device) / share * 1e3 for call in (forward, step)
+    ]
     row = [
         attention,
         f"{side * side + 1:,}",
@@ -100,7 +105,9 @@ def measured(attention: str, side: int, chosen: argparse.Namespace) -> list[str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sides", default="14,28,42,56", help="patches along a side, separated by commas")
     parser.add_argument("--attentions", default=",".join(ATTENTIONS), help="rows, separated by commas")
     parser.add_argument("--width", type=int, default=384)
@@ -115,7 +122,15 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    head = ["attention", "tokens", "MFLOP", "of it the map", "kept, MB", "forward, ms", "forward + backward, ms"]
+    head = [
+        "attention",
+        "tokens",
+        "MFLOP",
+        "of it the map",
+        "kept, MB",
+        "forward, ms",
+        "forward + backward, ms",
+    ]
     head += ["peak of all, MB"] if chosen.device.startswith("cuda") else []
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     for side in (int(word) for word in chosen.sides.split(",")):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_step import pass_over_missing_operators
 
-from tesela.explain.calling import undisturbed
+from tesela.attribution.capture.call import undisturbed
 from tesela.layers.trace import Trace
 
 Maps = Callable[[nn.Module, Tensor, int], Tensor]
@@ -149,13 +149,19 @@ def of_gradcam(folder: Path, peers: Path | None) -> dict[str, Maps]:
             def to_image(tokens: Tensor) -> Tensor:
                 return torch.unflatten(tokens[:, -rows * columns :].transpose(1, 2), 2, (rows, columns))
 
-            with kind(model=Traced(model), target_layers=[model.blocks[-1].norm1], reshape_transform=to_image) as cam:
+            with kind(
+                model=Traced(model), target_layers=[model.blocks[-1].norm1], reshape_transform=to_image
+            ) as cam:
                 found = cam(input_tensor=images, targets=[asked(wanted)] * len(images))
             return pooled(torch.from_numpy(found)[:, None], model)
 
         return one
 
-    return {"grad-cam": maps(library.GradCAM), "grad-cam++": maps(library.GradCAMPlusPlus), "layer-cam": maps(library.LayerCAM)}
+    return {
+        "grad-cam": maps(library.GradCAM),
+        "grad-cam++": maps(library.GradCAMPlusPlus),
+        "layer-cam": maps(library.LayerCAM),
+    }
 
 
 class Traced(nn.Module):

@@ -28,14 +28,14 @@ from composite_maps import Maps, baselines
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tesela.attribution.capture.call import undisturbed
+from tesela.attribution.explain import Explanation, explain
+from tesela.attribution.methods.table import AUTO, METHODS
+from tesela.attribution.quality.faithfulness import FaithfulnessOptions, measure
+from tesela.attribution.quality.randomised import randomised, rank_correlation
 from tesela.data.open import open_source
-from tesela.explain.calling import undisturbed
-from tesela.explain.explanation import Explanation, explain
-from tesela.explain.faithfulness import FaithfulnessOptions, measure
-from tesela.explain.methods import AUTO, METHODS
-from tesela.explain.randomised import randomised, rank_correlation
 from tesela.models.factory import create_model
-from tesela.train.optim import OptimConfig, build_optimizers
+from tesela.training.optim.optimizer import OptimConfig, build_optimizers
 
 CLASSES, BATCH = 10, 32
 #: Side of an image on the canvas, patch, channels.
@@ -75,7 +75,10 @@ class Pool:
         if holes:
             gone = (torch.rand(count, 4, generator=draw) < 0.6) & (torch.arange(count) % 2 == 0)[:, None]
             gone[:, 0] = False
-            quarters, order = quarters.masked_fill(gone[..., None, None, None], -1.0), order.masked_fill(gone, CLASSES)
+            quarters, order = (
+                quarters.masked_fill(gone[..., None, None, None], -1.0),
+                order.masked_fill(gone, CLASSES),
+            )
             turn = torch.rand(count, 4, generator=draw).argsort(1)
             quarters, order = quarters[torch.arange(count)[:, None], turn], order.gather(1, turn)
         rows = [torch.cat([quarters[:, row], quarters[:, row + 1]], dim=3) for row in (0, 2)]
@@ -86,8 +89,17 @@ class Pool:
 def make(kind: str, seed: int) -> nn.Module:
     side, patch, channels = KINDS[kind]
     patch = patch // 2 if kind == "cifar10" else patch
-    fields = {"width": 128, "depth": 6, "heads": 4, "mlp_ratio": 2.0, "patch_size": (patch, patch), "patch_dropout": 0.25}
-    return create_model("vit_ti16", num_classes=CLASSES, image_size=2 * side, channels=channels, seed=seed, **fields)
+    fields = {
+        "width": 128,
+        "depth": 6,
+        "heads": 4,
+        "mlp_ratio": 2.0,
+        "patch_size": (patch, patch),
+        "patch_dropout": 0.25,
+    }
+    return create_model(
+        "vit_ti16", num_classes=CLASSES, image_size=2 * side, channels=channels, seed=seed, **fields
+    )
 
 
 def train(model: nn.Module, pool: Pool, *, steps: int, seed: int) -> None:
@@ -109,7 +121,10 @@ def train(model: nn.Module, pool: Pool, *, steps: int, seed: int) -> None:
         for optimizer in optimizers.parts:
             optimizer.step()
         if step % 200 == 0:
-            print(f"step {step}/{steps}: loss {loss.item():.4f}, {time.perf_counter() - begin:.0f} s", flush=True)
+            print(
+                f"step {step}/{steps}: loss {loss.item():.4f}, {time.perf_counter() - begin:.0f} s",
+                flush=True,
+            )
     model.eval()
 
 
@@ -153,9 +168,20 @@ def score(function: Maps, model: nn.Module, twin: nn.Module, canvases: Canvases)
     again = maps_of(function, twin, canvases)
     correlation = rank_correlation(maps.flatten(2)[there], again.flatten(2)[there])
     blank = torch.zeros(classes.shape)
-    found = Explanation(map=four, tokens=four, prefix_mass=blank, scores=blank, probabilities=blank, targets=classes, method=AUTO)
+    found = Explanation(
+        map=four,
+        tokens=four,
+        prefix_mass=blank,
+        scores=blank,
+        probabilities=blank,
+        targets=classes,
+        method=AUTO,
+    )
     options = FaithfulnessOptions(weights=False)
-    parts = [_figures(model, canvases.images[at : at + BATCH], found, at, options) for at in range(0, len(classes), BATCH)]
+    parts = [
+        _figures(model, canvases.images[at : at + BATCH], found, at, options)
+        for at in range(0, len(classes), BATCH)
+    ]
     deletion, insertion = (float(torch.cat([part[index] for part in parts]).mean()) for index in range(2))
     return {
         "pointing": float((box == canvases.boxes)[there].float().mean()),
@@ -167,10 +193,17 @@ def score(function: Maps, model: nn.Module, twin: nn.Module, canvases: Canvases)
     }
 
 
-def _figures(model: nn.Module, images: Tensor, found: Explanation, at: int, options: FaithfulnessOptions) -> tuple[Tensor, Tensor]:
+def _figures(
+    model: nn.Module, images: Tensor, found: Explanation, at: int, options: FaithfulnessOptions
+) -> tuple[Tensor, Tensor]:
     part = slice(at, at + len(images))
-    fields = {name: getattr(found, name)[part] for name in ("map", "tokens", "prefix_mass", "scores", "probabilities", "targets")}
-    figures = measure(model, images, Explanation(**fields, method=found.method), options=options, probability=torch.sigmoid)
+    fields = {
+        name: getattr(found, name)[part]
+        for name in ("map", "tokens", "prefix_mass", "scores", "probabilities", "targets")
+    }
+    figures = measure(
+        model, images, Explanation(**fields, method=found.method), options=options, probability=torch.sigmoid
+    )
     return figures.deletion, figures.insertion
 
 
@@ -181,19 +214,28 @@ def prepared(chosen: argparse.Namespace) -> nn.Module:
     if file.is_file():
         model.load_state_dict(load_file(file))
     else:
-        train(model, Pool(chosen.shared, "train", chosen.data, chosen.images), steps=chosen.steps, seed=chosen.seed)
+        train(
+            model,
+            Pool(chosen.shared, "train", chosen.data, chosen.images),
+            steps=chosen.steps,
+            seed=chosen.seed,
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), file)
     return model.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shared", type=Path, required=True, help="folder with mnist/ and cifar10/")
     parser.add_argument("--data", choices=sorted(KINDS), default="mnist")
     parser.add_argument("--steps", type=int, default=3000, help="training steps of 64 canvases")
     parser.add_argument("--images", type=int, default=60_000, help="images that canvases are made of")
-    parser.add_argument("--canvases", type=int, default=250, help="canvases that are explained, four maps each")
+    parser.add_argument(
+        "--canvases", type=int, default=250, help="canvases that are explained, four maps each"
+    )
     parser.add_argument("--methods", default=",".join([AUTO, *METHODS]))
     parser.add_argument("--weights", type=Path, default=Path("runs/composites"))
     parser.add_argument("--seed", type=int, default=0)
@@ -201,7 +243,9 @@ def main() -> None:
         parser.add_argument(f"--{peer}", type=Path)
     chosen = parser.parse_args()
     model = prepared(chosen)
-    test = Pool(chosen.shared, "test", chosen.data, chosen.images).canvases(chosen.canvases, seed=10_000 + chosen.seed)
+    test = Pool(chosen.shared, "test", chosen.data, chosen.images).canvases(
+        chosen.canvases, seed=10_000 + chosen.seed
+    )
     table: dict[str, Any] = {name: ours(name) for name in chosen.methods.split(",")}
     table |= baselines(chosen.captum, chosen.gradcam, chosen.peers)
     with undisturbed(model):
@@ -210,8 +254,20 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     for name, function in table.items():
         rows[name] = score(function, model, twin, test)
-        print(f"{name:38s}" + "".join(f"{key} {value:7.3f}  " for key, value in rows[name].items()), flush=True)
-    print(json.dumps({"data": chosen.data, "steps": chosen.steps, "canvases": chosen.canvases, "answers_right": right, "maps": rows}))
+        print(
+            f"{name:38s}" + "".join(f"{key} {value:7.3f}  " for key, value in rows[name].items()), flush=True
+        )
+    print(
+        json.dumps(
+            {
+                "data": chosen.data,
+                "steps": chosen.steps,
+                "canvases": chosen.canvases,
+                "answers_right": right,
+                "maps": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

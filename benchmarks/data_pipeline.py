@@ -37,10 +37,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tesela.core.allocator import keep_freed_memory
 from tesela.data.config import AugmentConfig
-from tesela.data.folder import FileItems
 from tesela.data.loader import Loader
+from tesela.data.sources.folder import FileItems
+from tesela.hardware.allocator import keep_freed_memory
 from tesela.imaging.decode import decode
 from tesela.imaging.spec import ImageSpec
 
@@ -81,7 +81,13 @@ def peer_image(path: Path, generator: random.Random) -> torch.Tensor:
     image = image.crop((left, top, left + width, top + height)).resize((224, 224), Image.Resampling.BILINEAR)
     if generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    tensor = torch.from_numpy(np.array(image, np.uint8, copy=True)).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+    tensor = (
+        torch.from_numpy(np.array(image, np.uint8, copy=True))
+        .permute(2, 0, 1)
+        .contiguous()
+        .to(torch.float32)
+        .div(255)
+    )
     mean, std = torch.tensor(MEAN).view(-1, 1, 1), torch.tensor(STD).view(-1, 1, 1)
     return tensor.sub_(mean).div_(std)
 
@@ -122,7 +128,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--system-allocator", action="store_true", help="leave the C library as it is; training does not")
+    parser.add_argument(
+        "--system-allocator", action="store_true", help="leave the C library as it is; training does not"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if not arguments.system_allocator:
@@ -133,18 +141,24 @@ def main() -> None:
             files = make_files(Path(name, f"{size[0]}"), size, sources, arguments.count)
             items = FileItems(files[0].parent, [file.name for file in files], [0] * len(files))
             config = AugmentConfig(random_resized_crop=True, hflip=0.5)
-            loader = Loader(items, SPEC, batch_size=arguments.batch, augment=config, cache="none", shuffle=True)
+            loader = Loader(
+                items, SPEC, batch_size=arguments.batch, augment=config, cache="none", shuffle=True
+            )
             runs: dict[str, Callable[[int], object]] = {
                 "ours": lambda epoch, loader=loader: [None for _ in loader.epoch(max(epoch, 0))],  # type: ignore[misc]
                 "peer": lambda epoch, files=files: peer_epoch(files, epoch, arguments.batch),  # type: ignore[misc]
                 "ours decode": lambda _, files=files: [decode(file) for file in files] and None,  # type: ignore[misc]
-                "peer decode": lambda _, files=files: [np.asarray(Image.open(file).convert("RGB")) for file in files] and None,  # type: ignore[misc]
+                "peer decode": lambda _, files=files: (
+                    [np.asarray(Image.open(file).convert("RGB")) for file in files] and None
+                ),  # type: ignore[misc]
             }
             found = rates(runs, len(files), arguments.repeats)
             middle = {run: statistics.median(values) for run, values in found.items()}
             spread = {run: (max(values) - min(values)) / middle[run] for run, values in found.items()}
             cells = "  ".join(f"{run} {rate:,.0f} (spread {spread[run]:.0%})" for run, rate in middle.items())
-            print(f"{size[0]}x{size[1]}: {cells}  ratio {middle['ours'] / middle['peer']:.2f}  difference {evaluation_difference(files)}")
+            print(
+                f"{size[0]}x{size[1]}: {cells}  ratio {middle['ours'] / middle['peer']:.2f}  difference {evaluation_difference(files)}"
+            )
 
 
 if __name__ == "__main__":

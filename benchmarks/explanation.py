@@ -34,7 +34,7 @@ def cost(name: str, side: int, *, batch: int, rounds: int, method: str, **option
     """Median seconds of forward, of explain, and of what explain adds as a share of forward."""
     import torch
 
-    from tesela.explain.explanation import explain
+    from tesela.attribution.explain import explain
     from tesela.models.factory import create_model
 
     model = create_model(name, num_classes=1000, image_size=side, seed=0).eval()
@@ -52,15 +52,29 @@ def cost(name: str, side: int, *, batch: int, rounds: int, method: str, **option
     pairs = [(timed(forward), timed(explained)) for _ in range(rounds)]
     result: dict[str, Any] = {"method": method, **options, "model": name, "side": side, "batch": batch}
     for clock, suffix in ((0, ""), (1, "_cpu")):
-        plain, whole = (statistics.median(one[clock] for one in column) for column in zip(*pairs, strict=True))
+        plain, whole = (
+            statistics.median(one[clock] for one in column) for column in zip(*pairs, strict=True)
+        )
         added = statistics.median(second[clock] - first[clock] for first, second in pairs)
-        result |= {f"forward{suffix}_s": plain, f"explain{suffix}_s": whole, f"added{suffix}_share": added / plain}
+        result |= {
+            f"forward{suffix}_s": plain,
+            f"explain{suffix}_s": whole,
+            f"added{suffix}_share": added / plain,
+        }
     return result
 
 
 def peak(name: str, side: int, *, explained: bool) -> int:
     """Peak resident bytes of a fresh process."""
-    words = [sys.executable, __file__, "--model", name, "--child", str(side), *(["--explained"] if explained else [])]
+    words = [
+        sys.executable,
+        __file__,
+        "--model",
+        name,
+        "--child",
+        str(side),
+        *(["--explained"] if explained else []),
+    ]
     return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
@@ -68,7 +82,7 @@ def child(name: str, side: int, *, explained: bool, threads: int) -> None:
     """Run once and print the peak."""
     import torch
 
-    from tesela.explain.explanation import explain
+    from tesela.attribution.explain import explain
     from tesela.models.factory import create_model
 
     torch.set_num_threads(threads)
@@ -98,14 +112,30 @@ def main() -> None:
 
     torch.set_num_threads(chosen.threads)
     sides = (224, 384)
-    rows = [cost(chosen.model, side, batch=1, rounds=chosen.rounds, method=method) for side in sides for method in METHODS]
-    rows += [cost(chosen.model, side, batch=1, rounds=chosen.rounds, method="rollout", discard=0.9) for side in sides]
-    rows += [cost("vit_s16", 224, batch=1, rounds=chosen.rounds, method=method) for method in ("auto", *METHODS, "relevance", "gradcam")]
+    rows = [
+        cost(chosen.model, side, batch=1, rounds=chosen.rounds, method=method)
+        for side in sides
+        for method in METHODS
+    ]
+    rows += [
+        cost(chosen.model, side, batch=1, rounds=chosen.rounds, method="rollout", discard=0.9)
+        for side in sides
+    ]
+    rows += [
+        cost("vit_s16", 224, batch=1, rounds=chosen.rounds, method=method)
+        for method in ("auto", *METHODS, "relevance", "gradcam")
+    ]
     result: dict[str, Any] = {"time": rows, "threads": chosen.threads}
     if not chosen.skip_memory:
         eager = 12 * 12 * 4097**2 * 4
         extra = peak(chosen.model, 1024, explained=True) - peak(chosen.model, 1024, explained=False)
-        result["memory"] = {"model": chosen.model, "tokens": 4097, "eager_bytes": eager, "extra_bytes": extra, "share": extra / eager}
+        result["memory"] = {
+            "model": chosen.model,
+            "tokens": 4097,
+            "eager_bytes": eager,
+            "extra_bytes": extra,
+            "share": extra / eager,
+        }
     print(json.dumps(result))
 
 

@@ -44,7 +44,11 @@ def write_images(data: Path, out: Path, count: int) -> None:
                 left[label] -= 1
                 folder = out / split / label
                 folder.mkdir(parents=True, exist_ok=True)
-                picture = Image.open(io.BytesIO(row["img"]["bytes"])).convert("RGB").resize((256, 256), Image.Resampling.BICUBIC)
+                picture = (
+                    Image.open(io.BytesIO(row["img"]["bytes"]))
+                    .convert("RGB")
+                    .resize((256, 256), Image.Resampling.BICUBIC)
+                )
                 picture.save(folder / f"{number:05d}.jpg", quality=92)
 
 
@@ -55,11 +59,27 @@ def write_weights(out: Path) -> None:
 
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, num_labels=10, initializer_range=0.06
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        intermediate_size=1536,
+        num_labels=10,
+        initializer_range=0.06,
     )
     ViTForImageClassification(config).save_pretrained(out)
-    view = {"do_resize": True, "size": {"height": SIDE, "width": SIDE}, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255}
-    means = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_processor_type": "ViTImageProcessor"}
+    view = {
+        "do_resize": True,
+        "size": {"height": SIDE, "width": SIDE},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+    }
+    means = {
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "image_processor_type": "ViTImageProcessor",
+    }
     (out / "preprocessor_config.json").write_text(json.dumps({**view, **means}))
 
 
@@ -67,7 +87,11 @@ class Folder:
     """A folder of class folders as a Trainer's data set: an image is decoded, resized and normalised when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = [(path, place) for place, label in enumerate(sorted(CLASSES)) for path in sorted((folder / label).glob("*.jpg"))]
+        self.files = [
+            (path, place)
+            for place, label in enumerate(sorted(CLASSES))
+            for path in sorted((folder / label).glob("*.jpg"))
+        ]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,7 +102,9 @@ class Folder:
         from PIL import Image
 
         path, label = self.files[index]
-        pixels = np.asarray(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+        pixels = np.asarray(
+            Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32
+        )
         return {"pixel_values": torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1), "labels": label}
 
 
@@ -93,7 +119,9 @@ def side_of_trainer(data: Path, weights: Path, epochs: int) -> dict[str, float]:
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             self.ends.append(time.perf_counter())
 
-    model = ViTForImageClassification.from_pretrained(weights, num_labels=len(CLASSES), ignore_mismatched_sizes=True)
+    model = ViTForImageClassification.from_pretrained(
+        weights, num_labels=len(CLASSES), ignore_mismatched_sizes=True
+    )
     for parameter in model.vit.parameters():
         parameter.requires_grad_(False)
     torch.nn.init.zeros_(model.classifier.weight)
@@ -110,7 +138,9 @@ def side_of_trainer(data: Path, weights: Path, epochs: int) -> dict[str, float]:
             report_to="none",
             disable_tqdm=True,
         )
-        trainer = Trainer(model=model, args=arguments, train_dataset=Folder(data / "train"), callbacks=[Clock()])
+        trainer = Trainer(
+            model=model, args=arguments, train_dataset=Folder(data / "train"), callbacks=[Clock()]
+        )
         trainer.train()
         answer = trainer.predict(Folder(data / "test"))
     accuracy = float((answer.predictions.argmax(1) == answer.label_ids).mean())
@@ -123,10 +153,45 @@ def side_of_tesela(data: Path, weights: Path, epochs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         steps = len(list((data / "train").rglob("*.jpg"))) // BATCH
-        words = ["--from", str(weights), "--recipe", "head_only", "--augment.hflip", "0", "--epochs", str(epochs), "--optim.lr", str(RATE)]
-        words += ["--optim.weight-decay", "0", "--schedule.name", "linear", "--schedule.warmup", "0", "--batch-size", str(BATCH)]
-        words += ["--data.val-fraction", "0", "--log-steps", str(steps), "--no-report", "--no-tensorboard", "--out", str(out), "--json"]
-        done = subprocess.run([sys.executable, "-m", "tesela", "train", str(data), *words], capture_output=True, text=True, check=False)
+        words = [
+            "--from",
+            str(weights),
+            "--recipe",
+            "head_only",
+            "--augment.hflip",
+            "0",
+            "--epochs",
+            str(epochs),
+            "--optim.lr",
+            str(RATE),
+        ]
+        words += [
+            "--optim.weight-decay",
+            "0",
+            "--schedule.name",
+            "linear",
+            "--schedule.warmup",
+            "0",
+            "--batch-size",
+            str(BATCH),
+        ]
+        words += [
+            "--data.val-fraction",
+            "0",
+            "--log-steps",
+            str(steps),
+            "--no-report",
+            "--no-tensorboard",
+            "--out",
+            str(out),
+            "--json",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "tesela", "train", str(data), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise SystemExit(done.stderr)
         answer = json.loads(done.stdout.splitlines()[-1])
@@ -134,15 +199,24 @@ def side_of_tesela(data: Path, weights: Path, epochs: int) -> dict[str, float]:
         choices = json.loads((out / "choices.json").read_text())
     epoch = statistics.median(after - before for before, after in itertools.pairwise(ends))
     features = choices["feature_seconds"] * len(list((data / "train").rglob("*.jpg"))) / BATCH
-    return {"epoch_seconds": epoch, "accuracy": answer["accuracy"], "features_seconds": features, "whole_seconds": answer["seconds"]}
+    return {
+        "epoch_seconds": epoch,
+        "accuracy": answer["accuracy"],
+        "features_seconds": features,
+        "whole_seconds": answer["seconds"],
+    }
 
 
 SIDES = {"transformers": side_of_trainer, "tesela": side_of_tesela}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder with CIFAR-10 as Parquet; with --side the folder of JPEG files")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "data", type=Path, help="folder with CIFAR-10 as Parquet; with --side the folder of JPEG files"
+    )
     parser.add_argument("--accelerate", help="folder with accelerate, which the Trainer needs")
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--epochs", type=int, default=6)
@@ -159,9 +233,26 @@ def main() -> None:
             write_weights(weights)
         found: dict[str, dict[str, float]] = {}
         for name in SIDES:
-            path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), options.accelerate if name == "transformers" else None)))
-            words = [sys.executable, __file__, str(images), "--weights", str(weights), "--side", name, "--epochs", str(options.epochs)]
-            done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+            path = os.pathsep.join(
+                filter(
+                    None,
+                    (os.environ.get("PYTHONPATH"), options.accelerate if name == "transformers" else None),
+                )
+            )
+            words = [
+                sys.executable,
+                __file__,
+                str(images),
+                "--weights",
+                str(weights),
+                "--side",
+                name,
+                "--epochs",
+                str(options.epochs),
+            ]
+            done = subprocess.run(
+                words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
+            )
             if done.returncode:
                 raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
             found[name] = json.loads(done.stdout.splitlines()[-1])

@@ -20,11 +20,12 @@ import torch
 from safetensors.torch import load_file
 from training_step import import_timm
 
-from tesela.export.timm import export_timm
+from tesela.checkpoints.convert import convert
+from tesela.checkpoints.found import image_spec
+from tesela.checkpoints.open import open_model
+from tesela.checkpoints.timm.write import export_timm
 from tesela.models.bundle import describe, write_bundle
 from tesela.models.factory import create_model
-from tesela.models.source import convert, open_model
-from tesela.models.source.found import image_spec
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 
@@ -82,7 +83,11 @@ def read(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[st
     save_for_hf(reference, folder / "timm", safe_serialization=True)
     config = json.loads((folder / "timm/config.json").read_text())
     size = tuple(reference.patch_embed.img_size)
-    config["model_args"] = {**(config.get("model_args") or {}), **json.loads(json.dumps(changes)), "img_size": list(size)}
+    config["model_args"] = {
+        **(config.get("model_args") or {}),
+        **json.loads(json.dumps(changes)),
+        "img_size": list(size),
+    }
     config["model_args"].setdefault("num_heads", reference.blocks[0].attn.num_heads)
     (folder / "timm/config.json").write_text(json.dumps(config))
     model = open_model(folder / "timm")[0]
@@ -98,7 +103,9 @@ def read(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[st
     convert(folder / "timm", folder / "bundle")
     export_timm(folder / "bundle", folder / "back")
     before, after = load_file(folder / "timm/model.safetensors"), load_file(folder / "back/model.safetensors")
-    row["round_trip"] = before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    row["round_trip"] = before.keys() == after.keys() and all(
+        torch.equal(before[key], after[key]) for key in before
+    )
     return row
 
 
@@ -106,16 +113,25 @@ def write(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[s
     """Our model there."""
     ours: Any = shaken(create_model(name, num_classes=3, **changes))
     size = ours.config.image_size
-    write_bundle(folder / "bundle", ours, describe(ours, name="ours", labels=list("abc"), image=image_spec(size, 3)))
+    write_bundle(
+        folder / "bundle", ours, describe(ours, name="ours", labels=list("abc"), image=image_spec(size, 3))
+    )
     export_timm(folder / "bundle", folder / "timm")
     theirs = timm.create_model(f"local-dir:{folder / 'timm'}", pretrained=True).eval()
     images = torch.randn(2, 3, *size)
     with torch.inference_mode():
-        return {"tesela": name, **changes, "relative": relative(theirs(images), ours(images)), "round_trip": True}
+        return {
+            "tesela": name,
+            **changes,
+            "relative": relative(theirs(images), ours(images)),
+            "round_trip": True,
+        }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--timm", type=Path, required=True)
     sys.path.append(str(parser.parse_args().timm))
     timm = import_timm()
@@ -126,7 +142,11 @@ def main() -> int:
                 rows.append(compare(timm, name, changes, Path(folder)))
             print(json.dumps(rows[-1]), flush=True)
     worst = max(max(row["relative"], row.get("relative_resized", 0.0)) for row in rows)
-    print(json.dumps({"cases": len(rows), "worst": worst, "round_trips": all(row["round_trip"] for row in rows)}))
+    print(
+        json.dumps(
+            {"cases": len(rows), "worst": worst, "round_trips": all(row["round_trip"] for row in rows)}
+        )
+    )
     return 0 if worst <= 1e-5 and all(row["round_trip"] for row in rows) else 1
 
 

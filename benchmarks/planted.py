@@ -12,15 +12,17 @@ import argparse
 import json
 import sys
 
-from tesela.explain.methods import AUTO, BEST, METHODS
-from tesela.explain.planted import hits, planted
+from tesela.attribution.methods.table import AUTO, BEST, METHODS
+from tesela.attribution.quality.planted import hits, planted
 
 IMAGES = 20
 GOALS = {1: 1.0, 2: 0.99}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--methods", default=",".join(METHODS))
     chosen = parser.parse_args()

@@ -90,16 +90,26 @@ def run(trial: Trial, chosen: argparse.Namespace) -> float:
         if (out / "config.yaml").exists():
             words.append("--resume")
         else:
-            settings = SETTINGS | {"seed": str(trial.seed), "net.position": trial.position, "net.position_at": trial.at}
+            settings = SETTINGS | {
+                "seed": str(trial.seed),
+                "net.position": trial.position,
+                "net.position_at": trial.at,
+            }
             words += [str(chosen.data), *budget, *(f"{key}={value}" for key, value in settings.items())]
             words += [f"data.subset={chosen.subset}"] if chosen.subset else []
             words += [f"precision={chosen.precision}"]
         threads = str(max(1, (os.cpu_count() or 1) // chosen.jobs))
-        done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+        done = subprocess.run(
+            words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": threads}
+        )
         if done.returncode:
             raise RuntimeError(f"{trial.name}: {done.stderr.strip()[-500:]}")
     found = json.loads(result.read_text(encoding="utf-8"))
-    print(f"{trial.name}: {found['accuracy']:.4f}, {found['steps']} steps, {found['seconds']:.0f} s", file=sys.stderr, flush=True)
+    print(
+        f"{trial.name}: {found['accuracy']:.4f}, {found['steps']} steps, {found['seconds']:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
     return float(found["accuracy"])
 
 
@@ -115,13 +125,18 @@ def table(scores: dict[Trial, float]) -> str:
     """Positions down, places across, as in the paper's appendix D.4."""
     lines = ["| positions | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
     for position, title in ROWS.items():
-        cells = [cell([score for trial, score in scores.items() if (trial.position, trial.at) == (position, at)]) for at in COLUMNS]
+        cells = [
+            cell([score for trial, score in scores.items() if (trial.position, trial.at) == (position, at)])
+            for at in COLUMNS
+        ]
         lines.append("| " + " | ".join([title, *cells]) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -129,8 +144,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--subset", type=int, default=None, help="training images, all where not given")
-    parser.add_argument("--precision", default="auto", help="measured anew by each run where auto; give one for equal arithmetic")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at the same time; each gets its share of the cores")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="measured anew by each run where auto; give one for equal arithmetic",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="runs at the same time; each gets its share of the cores",
+    )
     chosen = parser.parse_args()
     wanted = [trial for trial in trials(chosen.seeds) if trial.position in chosen.positions.split(",")]
     with ThreadPoolExecutor(chosen.jobs) as pool:

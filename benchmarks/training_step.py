@@ -28,14 +28,14 @@ BATCH, STEPS, WARM = 32, 8, 3
 
 
 def steps_of_tesela() -> Callable[[], float]:
-    from tesela.core.allocator import keep_freed_memory
+    from tesela.hardware.allocator import keep_freed_memory
 
     keep_freed_memory()
     import torch
 
-    from tesela.layers.attention import set_attention_kernel
+    from tesela.layers.attention.attention import set_attention_kernel
     from tesela.models.factory import create_model
-    from tesela.train.optim import OptimConfig, build_optimizers
+    from tesela.training.optim.optimizer import OptimConfig, build_optimizers
 
     model = create_model("vit_s16", num_classes=1000, seed=0)
     set_attention_kernel(model, os.environ.get("KERNEL", "lean"))
@@ -66,9 +66,13 @@ def times_of_trainer() -> list[float]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.ends.append(time.perf_counter())
 
-    config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, num_labels=1000)
+    config = ViTConfig(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, num_labels=1000
+    )
     images, targets = batch()
-    rows = [{"pixel_values": image, "labels": int(target)} for image, target in zip(images, targets, strict=True)]
+    rows = [
+        {"pixel_values": image, "labels": int(target)} for image, target in zip(images, targets, strict=True)
+    ]
     with tempfile.TemporaryDirectory() as out:
         arguments = TrainingArguments(
             output_dir=out,
@@ -78,7 +82,9 @@ def times_of_trainer() -> list[float]:
             report_to="none",
             disable_tqdm=True,
         )
-        Trainer(model=ViTForImageClassification(config), args=arguments, train_dataset=rows, callbacks=[Clock()]).train()
+        Trainer(
+            model=ViTForImageClassification(config), args=arguments, train_dataset=rows, callbacks=[Clock()]
+        ).train()
     assert torch.get_num_threads() >= 1
     return [after - before for before, after in itertools.pairwise(Clock.ends)][WARM:]
 
@@ -109,7 +115,12 @@ def import_timm() -> Any:
 def steps_of_timm() -> Callable[[], float]:
     timm = import_timm()
     timm.layers.set_fused_attn(False)
-    return plain(timm.create_model("vit_small_patch16_224", num_classes=1000).train(), lambda out: out, autocast=True, fused=True)
+    return plain(
+        timm.create_model("vit_small_patch16_224", num_classes=1000).train(),
+        lambda out: out,
+        autocast=True,
+        fused=True,
+    )
 
 
 def plain(model: Any, logits: Callable[[Any], Any], *, autocast: bool, fused: bool) -> Callable[[], float]:
@@ -134,7 +145,9 @@ def batch() -> tuple[Any, Any]:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(BATCH, 3, 224, 224, generator=generator), torch.randint(0, 1000, (BATCH,), generator=generator)
+    return torch.randn(BATCH, 3, 224, 224, generator=generator), torch.randint(
+        0, 1000, (BATCH,), generator=generator
+    )
 
 
 SIDES: dict[str, Callable[[], list[float]]] = {
@@ -176,7 +189,9 @@ def product_rate() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--timm", help="folder with timm and torchvision")
     parser.add_argument("--accelerate", help="folder with accelerate, which the Trainer needs")
     parser.add_argument("--rounds", type=int, default=5)
@@ -191,18 +206,26 @@ def main() -> None:
         for name in SIDES:
             words = [sys.executable, __file__, "--side", name]
             path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), places[name])))
-            done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=True)
+            done = subprocess.run(
+                words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=True
+            )
             rates[name].append(json.loads(done.stdout.splitlines()[-1])["images_per_second"])
             print(f"{name}: {rates[name][-1]:.1f} images/s", file=sys.stderr, flush=True)
     middle = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
         print(f"{name:<13} {middle[name]:6.1f} images/s   {min(values):.1f} .. {max(values):.1f}")
     limit = product_rate()
-    print(f"limit: bf16 matrix product {limit:.2f} TFLOP/s, tesela uses {middle['tesela'] * 27.6e9 / 1e12 / limit:.0%} of it")
+    print(
+        f"limit: bf16 matrix product {limit:.2f} TFLOP/s, tesela uses {middle['tesela'] * 27.6e9 / 1e12 / limit:.0%} of it"
+    )
     ratios = {f"over_{name}": round(middle["tesela"] / middle[name], 2) for name in ("transformers", "timm")}
     print(
         json.dumps(
-            {**{name: round(rate, 1) for name, rate in middle.items()}, **ratios, "goals": {"over_transformers": 5, "over_timm": 1.25}}
+            {
+                **{name: round(rate, 1) for name, rate in middle.items()},
+                **ratios,
+                "goals": {"over_transformers": 5, "over_timm": 1.25},
+            }
         )
     )
 

@@ -27,7 +27,10 @@ FIRST, OTHERS = "0,1,2,3,4", "5,6,7,8,9"
 QUIET: dict[str, Any] = {"report": False, "tensorboard": False, "log_steps": 50}
 MODEL = "vit_mnist"
 NET: dict[str, Any] = {"patch_size": [4, 4], "patch_dropout": 0.5}
-INTERPOLATED, DRAWN = "fine-tuned at 48 px, positions interpolated", "fine-tuned at 48 px, positions drawn anew"
+INTERPOLATED, DRAWN = (
+    "fine-tuned at 48 px, positions interpolated",
+    "fine-tuned at 48 px, positions drawn anew",
+)
 LIGHT: dict[str, Any] = {"hflip": 0.5, "crop_padding": 4}
 
 
@@ -59,8 +62,22 @@ def ways(source: Path, few: dict[str, Any], epochs: int) -> dict[str, dict[str, 
         "label_smoothing": 0.1,
         "augment": LIGHT,
     }
-    head = {**few, "from": str(source), "tune": "head", "epochs": 2 * epochs, "optim": {**adamw, "lr": 3e-3}, "augment": {"hflip": 0.5}}
-    scratch = {**tuned, "from": None, "model": MODEL, "net": NET, "epochs": 2 * epochs, "optim": {**adamw, "lr": 1e-3}}
+    head = {
+        **few,
+        "from": str(source),
+        "tune": "head",
+        "epochs": 2 * epochs,
+        "optim": {**adamw, "lr": 3e-3},
+        "augment": {"hflip": 0.5},
+    }
+    scratch = {
+        **tuned,
+        "from": None,
+        "model": MODEL,
+        "net": NET,
+        "epochs": 2 * epochs,
+        "optim": {**adamw, "lr": 1e-3},
+    }
     larger = {**tuned, "image_size": 48}
     return {
         "fine-tuned": tuned,
@@ -84,13 +101,17 @@ def mean_and_deviation(values: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", help="folder with CIFAR-10 as Parquet")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--pretrain-minutes", type=float, default=28.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--per-class", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=50, help="of fine-tuning; head and scratch take twice as many")
+    parser.add_argument(
+        "--epochs", type=int, default=50, help="of fine-tuning; head and scratch take twice as many"
+    )
     options = parser.parse_args()
     begin = time.monotonic()
     source = options.out / "source"
@@ -107,12 +128,16 @@ def main() -> None:
             scores.setdefault(name, []).append(result.accuracy)
             seconds.setdefault(name, []).append(result.seconds)
             print(f"seed {seed}, {name}: {result.accuracy:.4f}, {result.seconds:.0f} s", flush=True)
-    print(f"\n| way ({options.per_class} images a class, {options.seeds} seeds) | accuracy, % | seconds a run |\n|---|---|---|")
+    print(
+        f"\n| way ({options.per_class} images a class, {options.seeds} seeds) | accuracy, % | seconds a run |\n|---|---|---|"
+    )
     for name, values in scores.items():
         print(f"| {name} | {mean_and_deviation(values)} | {statistics.fmean(seconds[name]):.0f} |")
     means = {name: statistics.fmean(values) for name, values in scores.items()}
     goals = {
-        "fine-tuned > head only > from scratch": means["fine-tuned"] > means["head only"] > means["from scratch"],
+        "fine-tuned > head only > from scratch": means["fine-tuned"]
+        > means["head only"]
+        > means["from scratch"],
         "interpolated > drawn anew": means[INTERPOLATED] > means[DRAWN],
     }
     rounded = {name: round(mean, 4) for name, mean in means.items()}

@@ -53,18 +53,31 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "matmul": {"attention": "matmul", "label_smoothing": 0.1, "optim": {"lr": 1e-2, "name": "muon"}},
     "mixup": {"augment": {"mixup": 0.4, "cutmix": 1.0, "crop_padding": 1}, "label_smoothing": 0.1},
-    "geometry": {"augment": {"rotation": 5.0, "translation": 0.08, "zoom": 0.05, "erasing": 0.2, "randaugment": 1}},
+    "geometry": {
+        "augment": {"rotation": 5.0, "translation": 0.08, "zoom": 0.05, "erasing": 0.2, "randaugment": 1}
+    },
     "ema": {"ema": {"decay": 0.9}},
     "accumulate": {"accumulate": 3, "clip_norm": 0.5},
     "patience": {"patience": 1, "optim": {"lr": 3e-2}, "epochs": 8},
     "minutes": {"minutes": 0.25, "epochs": None},
     "minutes_ema": {"minutes": 0.2, "epochs": None, "ema": {"decay": 0.9}, "accumulate": 2},
-    "tuned": {"from": "full", "tune": "all", "optim": {"lr": 1e-3, "layer_decay": 0.75}, "tune_unfreeze": 1.0},
+    "tuned": {
+        "from": "full",
+        "tune": "all",
+        "optim": {"lr": 1e-3, "layer_decay": 0.75},
+        "tune_unfreeze": 1.0,
+    },
     "head": {"from": "full", "tune": "head", "augment": {"hflip": 0.5}, "ema": {"decay": 0.9}},
     "head_images": {"from": "full", "tune": "head", "tune_cache": "none", "accumulate": 2},
     "head_minutes": {"from": "full", "tune": "head", "minutes": 0.2, "epochs": None},
     "lora": {"from": "full", "tune": "lora", "lora": {"rank": 2}},
-    "lora_ema": {"from": "full", "tune": "lora", "lora": {"rank": 2}, "ema": {"decay": 0.9}, "augment": {"mixup": 0.4}},
+    "lora_ema": {
+        "from": "full",
+        "tune": "lora",
+        "lora": {"rank": 2},
+        "ema": {"decay": 0.9},
+        "augment": {"mixup": 0.4},
+    },
     "bias": {"from": "full", "tune": "bias"},
     "recipe_digits": {"recipe": "digits", "epochs": 2},
     "recipe_finetune": {"from": "full", "recipe": "finetune", "epochs": 2, "image_size": 8},
@@ -77,7 +90,13 @@ def settings(name: str, place: Path) -> dict[str, Any]:
     base = case.pop("from", None)
     options: dict[str, Any] = {**BASE, **case, "out": str(place / name)}
     if "recipe" in case:
-        options = {**{key: BASE[key] for key in ("data", "precision", "attention", "threads", "log_steps", "tensorboard")}, **case}
+        options = {
+            **{
+                key: BASE[key]
+                for key in ("data", "precision", "attention", "threads", "log_steps", "tensorboard")
+            },
+            **case,
+        }
         options["out"] = str(place / name)
     if base is not None:
         options |= {"from": str(place / base), "data": {**BASE["data"], "classes": ["0", "1", "2", "3", "4"]}}
@@ -90,7 +109,10 @@ def fingerprint(run: Path) -> dict[str, str]:
     """Digest by name of what a run ended with."""
     from safetensors.numpy import load_file
 
-    found = {f"weights {name}": digest(tensor.tobytes()) for name, tensor in load_file(run / "bundle" / "model.safetensors").items()}
+    found = {
+        f"weights {name}": digest(tensor.tobytes())
+        for name, tensor in load_file(run / "bundle" / "model.safetensors").items()
+    }
     found["metrics.jsonl"] = digest((run / "metrics.jsonl").read_bytes())
     with np.load(run / "predictions.npz", allow_pickle=False) as rows:
         for name in ("probabilities", "targets", "indices"):
@@ -100,7 +122,10 @@ def fingerprint(run: Path) -> dict[str, str]:
         if name not in ("seconds", "images_per_second", "environment", "format"):
             found[f"evaluation {name}"] = json.dumps(value, sort_keys=True)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    found |= {f"result {name}": json.dumps(result[name]) for name in ("accuracy", "top5", "parameters", "trainable", "steps", "epochs")}
+    found |= {
+        f"result {name}": json.dumps(result[name])
+        for name in ("accuracy", "top5", "parameters", "trainable", "steps", "epochs")
+    }
     return found
 
 
@@ -131,9 +156,11 @@ def main() -> int:
     parser.add_argument("--cases", default="", help="names, separated by commas; all by default")
     parser.add_argument("--keep", type=Path, help="keep the runs in this folder")
     arguments = parser.parse_args()
-    arguments.write, arguments.check = (path and path.resolve() for path in (arguments.write, arguments.check))
+    arguments.write, arguments.check = (
+        path and path.resolve() for path in (arguments.write, arguments.check)
+    )
     clock = count_updates()
-    time.monotonic = time.perf_counter = clock  # type: ignore[assignment]
+    time.monotonic = time.perf_counter = clock
     place = arguments.keep or Path(tempfile.mkdtemp(prefix="tesela-fingerprints-"))
     wanted = arguments.cases.split(",") if arguments.cases else list(CASES)
     found: dict[str, dict[str, str]] = {}

@@ -39,9 +39,9 @@ from typing import Any
 import torch
 
 from tesela.core.progress import describe
-from tesela.train.config import TrainConfig, layered
-from tesela.train.folder import Run
-from tesela.train.run import resumed_config, train
+from tesela.runs.folder import Run
+from tesela.training.config import TrainConfig, layered
+from tesela.training.run import resumed_config, train
 
 SETTINGS: dict[str, Any] = {
     "data": {"source": "digits", "subset": 200, "workers": 0},
@@ -165,7 +165,15 @@ def undisturbed(folder: Path, settings: Mapping[str, Any]) -> tuple[str, float]:
     return digest(folder), time.monotonic() - begin
 
 
-def disturbed(folder: Path, settings: Mapping[str, Any], generator: random.Random, *, seconds: float, aimed: float, tally: Tally) -> bool:
+def disturbed(
+    folder: Path,
+    settings: Mapping[str, Any],
+    generator: random.Random,
+    *,
+    seconds: float,
+    aimed: float,
+    tally: Tally,
+) -> bool:
     """One run that is killed and resumed until it ends; whether it was killed at all."""
     kills, log = 0, folder.with_suffix(".log")
     while True:
@@ -187,7 +195,16 @@ def disturbed(folder: Path, settings: Mapping[str, Any], generator: random.Rando
             return kills > 0
 
 
-def rounds(count: int, folder: Path, settings: Mapping[str, Any], *, seed: int, seconds: float, aimed: float, expected: str) -> Tally:
+def rounds(
+    count: int,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+    seconds: float,
+    aimed: float,
+    expected: str,
+) -> Tally:
     """``count`` runs that were each killed at least once, compared with ``expected``."""
     tally, generator, number = Tally(), random.Random(seed), 0
     while tally.runs < count:
@@ -208,7 +225,15 @@ def rounds(count: int, folder: Path, settings: Mapping[str, Any], *, seed: int, 
 
 
 def spread(
-    count: int, jobs: int, folder: Path, settings: Mapping[str, Any], *, seed: int, seconds: float, aimed: float, expected: str
+    count: int,
+    jobs: int,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+    seconds: float,
+    aimed: float,
+    expected: str,
 ) -> Tally:
     """The rounds shared among ``jobs`` processes."""
     children = {}
@@ -217,7 +242,15 @@ def spread(
         answer = folder / f"tally-{job}.json"
 
         def work(job: int = job, share: int = share, answer: Path = answer) -> None:
-            tally = rounds(share, folder, settings, seed=seed * 1000 + job, seconds=seconds, aimed=aimed, expected=expected)
+            tally = rounds(
+                share,
+                folder,
+                settings,
+                seed=seed * 1000 + job,
+                seconds=seconds,
+                aimed=aimed,
+                expected=expected,
+            )
             answer.write_text(json.dumps(asdict(tally)))
 
         children[fork(work, log=folder / f"job-{job}.log")] = answer
@@ -266,12 +299,16 @@ def import_what_a_run_imports(folder: Path, settings: Mapping[str, Any]) -> None
 def main() -> int:
     """Count and print one line of JSON; 0 where all is equal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--kills", type=int, default=30, help="runs that are killed at least once and resumed")
+    parser.add_argument(
+        "--kills", type=int, default=30, help="runs that are killed at least once and resumed"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--aimed", type=float, default=0.2, help="share of kills at a named place")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", choices=sorted(TUNED), help="kill fine-tunings of this kind instead")
-    parser.add_argument("--workers", default="0,1,2,4", help="numbers of loader workers to compare; empty for none")
+    parser.add_argument(
+        "--workers", default="0,1,2,4", help="numbers of loader workers to compare; empty for none"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="tesela-kills-"))
@@ -282,17 +319,33 @@ def main() -> int:
     expected, _ = undisturbed(folder / "undisturbed", settings)
     again, seconds = undisturbed(folder / "again", settings)
     tally = spread(
-        arguments.kills, arguments.jobs, folder, settings, seed=arguments.seed, seconds=seconds, aimed=arguments.aimed, expected=expected
+        arguments.kills,
+        arguments.jobs,
+        folder,
+        settings,
+        seed=arguments.seed,
+        seconds=seconds,
+        aimed=arguments.aimed,
+        expected=expected,
     )
     counts = [int(word) for word in arguments.workers.split(",") if word]
     workers = workers_equal(folder, counts, settings, expected=expected) if counts else None
     sound = again == expected and tally.equal == tally.runs and not tally.different and workers is not False
-    answer = {**asdict(tally), "workers_equal": workers, "sha256": expected, "seconds": round(time.monotonic() - begin, 1), "ok": sound}
+    answer = {
+        **asdict(tally),
+        "workers_equal": workers,
+        "sha256": expected,
+        "seconds": round(time.monotonic() - begin, 1),
+        "ok": sound,
+    }
     print(json.dumps(answer))
     if sound:
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        print(f"what differs is kept in {folder}; {describe({'equal': tally.equal, 'of': tally.runs})}", file=sys.stderr)
+        print(
+            f"what differs is kept in {folder}; {describe({'equal': tally.equal, 'of': tally.runs})}",
+            file=sys.stderr,
+        )
     return 0 if sound else 1
 
 

@@ -48,7 +48,9 @@ def headline(path: Path) -> str:
 def lines() -> list[str]:
     """The tree's lines: top level first, then every package and file of the product."""
     rows = dict(TOP)
-    for path in sorted(SOURCE.rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path.name)):
+    for path in sorted(
+        SOURCE.rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path.name)
+    ):
         name = str(path.relative_to(ROOT))
         rows[name.removesuffix("__init__.py")] = headline(path)
     rows.update(STATIC)

@@ -71,9 +71,9 @@ def test_load_predict_and_export_agree(run: Path, tmp_path: Path) -> None:
 
 
 def test_names_stay_functions_after_their_rooms_were_imported(run: Path) -> None:
-    """Importing ``tesela.explain`` binds a module to the name; it can be called all the same."""
+    """Importing ``tesela.attribution`` binds a module to the name; it can be called all the same."""
     code = (
-        "import tesela.explain.rollout, tesela.train.loop, tesela.export.onnx, tesela as ts, torch\n"
+        "import tesela.attribution.methods.rollout, tesela.training.loop, tesela.exporters.onnx, tesela as ts, torch\n"
         f"model = ts.load({str(run)!r})\n"
         "print(tuple(ts.explain(model, torch.zeros(2, 1, 8, 8), target=[0, 1]).map.shape))\n"
         "print(callable(ts.train), callable(ts.export))\n"

@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tesela.core.version import __version__
+
 if TYPE_CHECKING:
     from tesela.api import create_model, evaluate, explain, export, load, predict, train
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "evaluate", "explain", "export", "load", "predict", "train"]
 
 

@@ -15,26 +15,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.core.allocator import keep_freed_memory
-from tesela.explain.explanation import Explanation, explain
-from tesela.export.onnx import ExportReport, export_onnx
+from tesela.attribution.explain import Explanation, explain
+from tesela.evaluation.evaluate import evaluate_run as evaluate
+from tesela.exporters.onnx import ExportReport, export_onnx
+from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.factory import create_model
-from tesela.train.evaluate import evaluate_run as evaluate
-from tesela.train.result import RunResult
+from tesela.runs.result import RunResult
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tesela.export.foreign import CheckpointReport
+    from tesela.checkpoints.write import CheckpointReport
     from tesela.models.factory import Model
     from tesela.runtime.predictor import ImageSource
     from tesela.runtime.results import Prediction
-    from tesela.train.config import TrainConfig
+    from tesela.training.config import TrainConfig
 
-__all__ = ["Explanation", "ExportReport", "RunResult", "create_model", "evaluate", "explain", "export", "load", "predict", "train"]
+__all__ = [
+    "Explanation",
+    "ExportReport",
+    "RunResult",
+    "create_model",
+    "evaluate",
+    "explain",
+    "export",
+    "load",
+    "predict",
+    "train",
+]
 
 
-def load(source: str | Path, *, device: str = "cpu", image_size: int | tuple[int, int] | None = None) -> Model:
+def load(
+    source: str | Path, *, device: str = "cpu", image_size: int | tuple[int, int] | None = None
+) -> Model:
     """The classifier of a run, a bundle or another program's checkpoint, in evaluation mode.
 
     Args:
@@ -50,7 +63,7 @@ def load(source: str | Path, *, device: str = "cpu", image_size: int | tuple[int
         UsageError: there is nothing at ``source``.
         WeightsError: the weights are damaged or do not fit; tensors are named.
     """
-    from tesela.models.source import open_model
+    from tesela.checkpoints.open import open_model
 
     return open_model(source, device=device, image_size=image_size)[0]
 
@@ -78,8 +91,8 @@ def train(
     from tesela.core.config import read_yaml
     from tesela.core.errors import UsageError
     from tesela.recipes import find
-    from tesela.train.config import layered
-    from tesela.train.run import resumed_config
+    from tesela.training.config import layered
+    from tesela.training.run import resumed_config
 
     written = read_yaml(Path(config)) if isinstance(config, (str, Path)) else dict(config or {})
     given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
@@ -94,7 +107,9 @@ def train(
     return train_config(layered(find(recipe) if recipe else {}, written, given), console=console)
 
 
-def train_config(config: TrainConfig, *, resume: bool = False, console: Console | None = None, begin: float | None = None) -> RunResult:
+def train_config(
+    config: TrainConfig, *, resume: bool = False, console: Console | None = None, begin: float | None = None
+) -> RunResult:
     """Train as a whole configuration says, with explanations in the report.
 
     Args:
@@ -104,19 +119,23 @@ def train_config(config: TrainConfig, *, resume: bool = False, console: Console 
         begin: monotonic time from which ``minutes`` count; now where None.
     """
     keep_freed_memory()
-    from tesela.explain.report import report_explainer
-    from tesela.train.run import free_folder
-    from tesela.train.run import train as train_run
+    from tesela.attribution.draw.report import report_explainer
+    from tesela.training.run import free_folder
+    from tesela.training.run import train as train_run
 
     folder = Path(config.out) if config.out else free_folder(config)
 
     def pictures(images: Any) -> Any:
         return report_explainer(folder)(images)  # the bundle is there by then
 
-    return train_run(replace(config, out=str(folder)), resume=resume, console=console, explain=pictures, begin=begin)
+    return train_run(
+        replace(config, out=str(folder)), resume=resume, console=console, explain=pictures, begin=begin
+    )
 
 
-def predict(source: str | Path, images: Iterable[ImageSource | str], *, top: int = 5, backend: str = "auto") -> list[Prediction]:
+def predict(
+    source: str | Path, images: Iterable[ImageSource | str], *, top: int = 5, backend: str = "auto"
+) -> list[Prediction]:
     """Labels for images (paths, encoded bytes or (H, W, C) uint8 arrays), by a run or bundle.
 
     An image that cannot be read gives a prediction with a ``failure`` and no scores.
@@ -127,7 +146,9 @@ def predict(source: str | Path, images: Iterable[ImageSource | str], *, top: int
     return Predictor(source, backend=backend).classify(sources, top=top)
 
 
-def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport | CheckpointReport:
+def export(
+    source: str | Path, *, to: str = "onnx", out: str | Path | None = None
+) -> ExportReport | CheckpointReport:
     """Write a model for another runtime (onnx) or library (hf, timm, jax).
 
     Args:
@@ -139,8 +160,8 @@ def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = Non
         UnknownNameError: no such format.
         WeightsError: the exported model differs from the original, or the library has no place for it.
     """
+    from tesela.checkpoints.export import CHECKPOINTS, export_checkpoint
     from tesela.core.errors import UnknownNameError
-    from tesela.export.checkpoint import CHECKPOINTS, export_checkpoint
 
     if to == "onnx":
         return export_onnx(source, out)

@@ -36,7 +36,9 @@ def test_a_run_with_its_export(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["milliseconds_low"] <= row["milliseconds"] <= row["milliseconds_high"]
         assert row["images_per_second"] == pytest.approx(row["batch"] / seconds)
         limit = result["matrix_product"][row["precision"]]
-        assert row["share_of_matrix_product"] == pytest.approx(result["flops"] * row["batch"] / seconds / limit)
+        assert row["share_of_matrix_product"] == pytest.approx(
+            result["flops"] * row["batch"] / seconds / limit
+        )
         assert row["max_abs_probability_difference"] <= (1e-5 if row["precision"] == "fp32" else 0.1)
 
 

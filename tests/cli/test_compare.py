@@ -13,10 +13,10 @@ import pytest
 
 from tesela.cli.main import run as tesela
 from tesela.models.bundle import load_bundle
-from tesela.train.comparison import compare, read_run
-from tesela.train.comparison_plot import log_ticks, short_number, time_ticks
-from tesela.train.config import layered
-from tesela.train.run import train
+from tesela.reports.comparison import compare, read_run
+from tesela.reports.comparison_plot import log_ticks, short_number, time_ticks
+from tesela.training.config import layered
+from tesela.training.run import train
 
 SMALL: dict[str, Any] = {
     "data": {"source": "digits", "subset": 100, "workers": 0},
@@ -43,7 +43,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-def test_seeds_become_one_row_with_mean_and_deviation(runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_seeds_become_one_row_with_mean_and_deviation(
+    runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Reference: Python's statistics over result.json; parameters and FLOPs from the loaded models."""
     assert tesela(["compare", *map(str, runs), "--out", str(tmp_path / "out"), "--json"]) == 0
     captured = capfd.readouterr()
@@ -65,7 +67,9 @@ def test_seeds_become_one_row_with_mean_and_deviation(runs: list[Path], tmp_path
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["groups"] == answer["groups"]
 
 
-def test_the_page_needs_nothing_else_and_the_plot_has_a_dot_for_each_row(runs: list[Path], tmp_path: Path) -> None:
+def test_the_page_needs_nothing_else_and_the_plot_has_a_dot_for_each_row(
+    runs: list[Path], tmp_path: Path
+) -> None:
     """Reference: the XML of the SVG; four panels of two groups, of which one has bars."""
     assert tesela(["compare", *map(str, runs), "--out", str(tmp_path)]) == 0
     page, plot = ((tmp_path / f"compare.{kind}").read_text() for kind in ("html", "svg"))
@@ -94,7 +98,9 @@ def test_what_cannot_be_compared(runs: list[Path], tmp_path: Path, capfd: pytest
         assert message in lines[0]
 
 
-def test_an_unfinished_run_says_how_to_finish_it(runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_says_how_to_finish_it(
+    runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The hint is the command."""
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
@@ -111,7 +117,12 @@ def test_one_run_alone(runs: list[Path]) -> None:
 
 def test_numbers_are_short() -> None:
     """Reference: by hand."""
-    assert [short_number(value) for value in (86_567_656, 4.2e9, 950, 0.0512)] == ["86.6M", "4.2G", "950", "0.0512"]
+    assert [short_number(value) for value in (86_567_656, 4.2e9, 950, 0.0512)] == [
+        "86.6M",
+        "4.2G",
+        "950",
+        "0.0512",
+    ]
     assert log_ticks(9.0, 1100.0) == [10.0, 30.0, 100.0, 300.0, 1000.0]
     assert time_ticks(25.0, 4000.0) == [30.0, 120.0, 600.0, 1800.0]
     assert all(9.0 <= tick <= 11.0 for tick in log_ticks(9.0, 11.0))

@@ -51,7 +51,9 @@ def test_bundle_and_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["convert", str(tmp_path / "hf"), str(tmp_path / "bundle"), "--json"]) == 0
     captured = capsys.readouterr()
     said = json.loads(captured.out.splitlines()[-1])
-    assert said["parameters"] == sum(parameter.numel() for parameter in theirs.parameters()) - 48  # the mask token
+    assert (
+        said["parameters"] == sum(parameter.numel() for parameter in theirs.parameters()) - 48
+    )  # the mask token
     assert said["carried"] == ["dinov2.embeddings.mask_token"] and "mask_token (1x48)" in captured.err
     model, info = load_bundle(tmp_path / "bundle")
     assert info.labels == ["cat", "crane (1)", "dog", "crane (3)", "fox"]
@@ -67,7 +69,10 @@ def test_bundle_and_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_other_size_and_head(source: Path, tmp_path: Path) -> None:
-    assert run(["convert", str(source), str(tmp_path / "bundle"), "--image-size", "32x48", "--num-classes", "9"]) == 0
+    assert (
+        run(["convert", str(source), str(tmp_path / "bundle"), "--image-size", "32x48", "--num-classes", "9"])
+        == 0
+    )
     info = read_info(tmp_path / "bundle")
     assert info.image.size == (32, 48) and info.num_classes == 9 and info.model["image_size"] == [32, 48]
     assert ts.load(tmp_path / "bundle", image_size=24).config.image_size == (24, 24)
@@ -100,11 +105,19 @@ QUERY = "vit.encoder.layer.1.attention.attention.query.weight"
         (lambda t: t.pop("vit.layernorm.weight"), "missing: vit.layernorm.weight (48)"),
         (lambda t: t.pop("classifier.bias"), "missing: classifier.bias"),
         (lambda t: t.update({"lora.down": torch.ones(2, 3)}), "not known: lora.down (2x3)"),
-        (lambda t: t.update({QUERY: torch.ones(48, 32)}), f"of another shape: {QUERY} (48x32 instead of 48x48)"),
-        (lambda t: t["vit.layernorm.bias"][3:5].fill_(float("nan")), "NaN or infinite: vit.layernorm.bias (2 of 48 values)"),
+        (
+            lambda t: t.update({QUERY: torch.ones(48, 32)}),
+            f"of another shape: {QUERY} (48x32 instead of 48x48)",
+        ),
+        (
+            lambda t: t["vit.layernorm.bias"][3:5].fill_(float("nan")),
+            "NaN or infinite: vit.layernorm.bias (2 of 48 values)",
+        ),
     ],
 )
-def test_tensors_that_do_not_fit(change: Change, message: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tensors_that_do_not_fit(
+    change: Change, message: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(source, tmp_path / "bad")
     tensors = load_file(source / "model.safetensors")
     change(tensors)
@@ -112,11 +125,16 @@ def test_tensors_that_do_not_fit(change: Change, message: str, source: Path, tmp
     assert message in refused(tmp_path / "bad", capsys)
 
 
-def test_unknown_architectures_and_damaged_texts(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_architectures_and_damaged_texts(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(source, tmp_path / "bad")
     config = json.loads((source / "config.json").read_text())
     for text, message in (
-        (json.dumps(config | {"architectures": ["SwinForImageClassification"], "model_type": "swin"}), "'SwinForImageClassification'"),
+        (
+            json.dumps(config | {"architectures": ["SwinForImageClassification"], "model_type": "swin"}),
+            "'SwinForImageClassification'",
+        ),
         (json.dumps(config | {"hidden_size": 47}), "that cannot be: width 47"),
         (json.dumps(config | {"id2label": {"0": "a", "1": "b"}}), "names 2 classes, the weights have 5"),
         (json.dumps({"hidden_size": 48}), "names no architecture"),
@@ -153,7 +171,9 @@ class Payload:
 
 
 @pytest.mark.parametrize("ending", ["pth", "bin", "pt", "ckpt"])
-def test_a_pickle_with_code_is_refused_and_does_not_run(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_with_code_is_refused_and_does_not_run(
+    ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mark, path = tmp_path / "mark", tmp_path / f"model.{ending}"
     torch.save({**random_tensors(), "extra": Payload(mark)}, path)
     assert "It is refused, and nothing of it was run" in refused(path, capsys)
@@ -180,7 +200,9 @@ def member(path: Path, header: str, data: bytes) -> Path:
 
 def test_archives_that_claim_too_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     claim = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
-    assert "cls.npy claims 4,000,000,000,000 bytes" in refused(member(tmp_path / "claim.npz", claim, bytes(16)), capsys)
+    assert "cls.npy claims 4,000,000,000,000 bytes" in refused(
+        member(tmp_path / "claim.npz", claim, bytes(16)), capsys
+    )
     long = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1," * 20_000 + "), }"
     assert "damaged" in refused(member(tmp_path / "long.npz", long, bytes(4)), capsys)
     (tmp_path / "text.npz").write_text("no archive")
@@ -192,7 +214,9 @@ def test_archives_that_claim_too_much(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "would unpack to 4,000,000,000 bytes in 1 arrays" in refused(tmp_path / "bomb.npz", capsys)
 
 
-def test_shards_outside_of_the_folder(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_outside_of_the_folder(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bad").mkdir()
     shutil.copy(source / "config.json", tmp_path / "bad")
     index = {"weight_map": {"classifier.bias": "../elsewhere/model.safetensors"}}
@@ -207,7 +231,9 @@ def test_every_verb_takes_a_checkpoint(
     from PIL import Image
 
     monkeypatch.setenv("TESELA_HOME", str(tmp_path / "home"))
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)).save(
+        tmp_path / "image.png"
+    )
     for _ in range(2):
         assert run(["predict", str(source), str(tmp_path / "image.png"), "--top", "5", "--json"]) == 0
     assert len(list((tmp_path / "home/converted").iterdir())) == 1
@@ -217,7 +243,7 @@ def test_every_verb_takes_a_checkpoint(
 
 def test_converting_needs_no_library_but_torch(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tesela.models.source import convert; convert(sys.argv[1], Path(sys.argv[2]));"
+        "import sys; from pathlib import Path; from tesela.checkpoints.convert import convert; convert(sys.argv[1], Path(sys.argv[2]));"
         "print([name for name in ('transformers', 'timm', 'huggingface_hub', 'jax') if name in sys.modules])"
     )
     words = [sys.executable, "-c", code, str(source), str(tmp_path / "bundle")]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tesela.cli.demo import write_examples
 from tesela.cli.main import run
+from tesela.cli.verbs.demo import write_examples
 from tesela.data.open import open_source
 
 
@@ -25,7 +25,9 @@ def test_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = Path(answer["report"]).read_text(encoding="utf-8")
     assert "Explanations" in page and "http" not in page
     assert len(answer["predictions"]) == 5
-    assert all(Path(found["image"]).is_file() and found["label"] in "0123456789" for found in answer["predictions"])
+    assert all(
+        Path(found["image"]).is_file() and found["label"] in "0123456789" for found in answer["predictions"]
+    )
     with Image.open(answer["explanation"]) as picture:
         assert picture.format == "PNG" and min(picture.size) >= 64
         assert np.asarray(picture.convert("RGB")).std() > 1

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import tesela
-from tesela.cli.doctor import advice, size
 from tesela.cli.main import run
+from tesela.cli.verbs.doctor import advice, size
 
 
 def test_json_holds_the_facts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,8 +39,12 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 def test_advice_is_given_where_something_is_missing_and_only_there() -> None:
     assert advice(facts()) == []
-    missing = {"serve": {"purpose": "serve pages", "packages": {"uvicorn": None, "fastapi": "1"}, "complete": False}}
-    assert advice(facts(extras=missing)) == ['to serve pages: pip install "tesela[serve]"  (missing: uvicorn)']
+    missing = {
+        "serve": {"purpose": "serve pages", "packages": {"uvicorn": None, "fastapi": "1"}, "complete": False}
+    }
+    assert advice(facts(extras=missing)) == [
+        'to serve pages: pip install "tesela[serve]"  (missing: uvicorn)'
+    ]
     gpu = [{"name": "A", "memory": 1, "driver": "1"}]
     assert "cannot use it" in advice(facts(gpus=gpu, torch={"cuda": None}))[0]
     assert advice(facts(gpus=gpu, torch={"cuda": "13.0"})) == []

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.train.test_evaluate import write_run
+from tests.evaluation.test_evaluate import write_run
 
-from tesela.cli.evaluate import class_table, share
 from tesela.cli.main import run
+from tesela.cli.verbs.evaluate import class_table, share
 
 
 def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +48,9 @@ def test_other_split_leaves_the_runs_scores_alone(tmp_path: Path, capsys: pytest
     assert (tmp_path / "evaluations" / "digits-val" / "evaluation.json").is_file()
 
 
-def test_a_foreign_checkpoint_has_the_scores_of_the_run_it_was_exported_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_checkpoint_has_the_scores_of_the_run_it_was_exported_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Reference: the run's own evaluation; the folder of the checkpoint is left as it is."""
     run_folder, foreign = tmp_path / "run", tmp_path / "hf"
     write_run(run_folder)
@@ -73,10 +75,15 @@ def test_a_foreign_checkpoint_has_the_scores_of_the_run_it_was_exported_from(tmp
         (["RUN", "--top", "0"], 2, "1 or more"),
     ],
 )
-def test_errors_are_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str) -> None:
+def test_errors_are_two_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
     """Reference: exit codes and the two lines that the specification promises."""
     write_run(tmp_path)
-    assert run(["evaluate", *(str(tmp_path) if word == "RUN" else word for word in words), "--device", "cpu"]) == code
+    assert (
+        run(["evaluate", *(str(tmp_path) if word == "RUN" else word for word in words), "--device", "cpu"])
+        == code
+    )
     lines = capsys.readouterr().err.strip().splitlines()[-2:]
     assert lines[0].startswith("error: ") and message in lines[0]
     assert lines[1].startswith("hint: ")
@@ -84,7 +91,10 @@ def test_errors_are_two_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_class_table_is_sorted_and_cut() -> None:
     """Reference: thirty classes by hand: the worst twenty are shown, those without a score come last."""
-    rows = [{"label": f"c{index}", "f1": index / 30, "recall": None, "precision": 0.5, "support": 1} for index in range(29, -1, -1)]
+    rows = [
+        {"label": f"c{index}", "f1": index / 30, "recall": None, "precision": 0.5, "support": 1}
+        for index in range(29, -1, -1)
+    ]
     rows[0]["f1"] = None
     table = class_table(rows)
     labels = [str(cell) for cell in table.columns[0].cells]

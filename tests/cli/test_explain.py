@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tesela.cli.explain import split
+from tesela.attribution.explain import explain
+from tesela.attribution.quality.faithfulness import measure
 from tesela.cli.main import run
-from tesela.explain.explanation import explain
-from tesela.explain.faithfulness import measure
+from tesela.cli.verbs.explain import split
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, write_bundle
@@ -27,9 +27,15 @@ SPEC = ImageSpec(height=16, width=24, channels=3, mean=(0.5,) * 3, std=(0.5,) * 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a bundle, and images: two of the same name in different folders, one damaged."""
     folder = tmp_path_factory.mktemp("explain")
-    model: Any = create_model("vit_ti16", num_classes=3, image_size=(16, 24), seed=0, width=16, depth=2, heads=2, patch_size=(4, 4))
+    model: Any = create_model(
+        "vit_ti16", num_classes=3, image_size=(16, 24), seed=0, width=16, depth=2, heads=2, patch_size=(4, 4)
+    )
     torch.nn.init.normal_(model.head.linear.weight, generator=torch.Generator().manual_seed(0))
-    write_bundle(folder / "run" / "bundle", model, describe(model, name="small", labels=["cat", "dog", "hot/dog"], image=SPEC))
+    write_bundle(
+        folder / "run" / "bundle",
+        model,
+        describe(model, name="small", labels=["cat", "dog", "hot/dog"], image=SPEC),
+    )
     draw = np.random.default_rng(0)
     for name in ("a/one.png", "b/one.png"):
         (folder / name).parent.mkdir()
@@ -49,9 +55,25 @@ def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return value
 
 
-def test_files_and_json_for_each_image_and_class(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_and_json_for_each_image_and_class(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two readable images x two classes: four pictures, two NPZ; numbers equal the Python API's; the damaged one is reported."""
-    assert called(folder / "run", folder / "a", folder / "b", "--target", "dog", "--target", "hot/dog", "--out", tmp_path, "--json") == 0
+    assert (
+        called(
+            folder / "run",
+            folder / "a",
+            folder / "b",
+            "--target",
+            "dog",
+            "--target",
+            "hot/dog",
+            "--out",
+            tmp_path,
+            "--json",
+        )
+        == 0
+    )
     result = last_json(capsys)
     assert (result["explained"], result["unreadable"]) == (2, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -68,7 +90,9 @@ def test_files_and_json_for_each_image_and_class(folder: Path, tmp_path: Path, c
     assert damaged["error"]["code"] == "not_an_image"
     assert [one["label"] for one in first["classes"]] == ["dog", "hot/dog"]
     model, info = load_bundle(folder / "run" / "bundle")
-    expected = explain(model, torch.from_numpy(preprocess([folder / "a" / "one.png"], info.image)), target=[1, 2])
+    expected = explain(
+        model, torch.from_numpy(preprocess([folder / "a" / "one.png"], info.image)), target=[1, 2]
+    )
     with np.load(tmp_path / "one.npz", allow_pickle=False) as arrays:
         np.testing.assert_allclose(arrays["tokens"], expected.tokens[0].numpy(), atol=1e-6)
         assert arrays["map"].shape == (2, 40, 50)
@@ -81,7 +105,9 @@ def test_files_and_json_for_each_image_and_class(folder: Path, tmp_path: Path, c
         assert picture.size == (50, 40)
 
 
-def test_the_predicted_class_and_the_options(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_predicted_class_and_the_options(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without a target the predicted class; each option changes the numbers as it does in Python."""
     model, info = load_bundle(folder / "run" / "bundle")
     image = torch.from_numpy(preprocess([folder / "b" / "one.png"], info.image))
@@ -93,9 +119,15 @@ def test_the_predicted_class_and_the_options(folder: Path, tmp_path: Path, capsy
             {"method": "rollout", "head_fusion": "max", "discard": 0.5, "residual": 0.8},
         ),
         (("--target", "dog", "--contrast", "cat"), {"target": "dog", "contrast": "cat"}),
-        (("--method", "attention", "--layer", "0", "--head", "1"), {"method": "attention", "layer": 0, "head": 1}),
+        (
+            ("--method", "attention", "--layer", "0", "--head", "1"),
+            {"method": "attention", "layer": 0, "head": 1},
+        ),
     ):
-        assert called(folder / "run" / "bundle", folder / "b" / "one.png", *words, "--out", tmp_path, "--json") == 0
+        assert (
+            called(folder / "run" / "bundle", folder / "b" / "one.png", *words, "--out", tmp_path, "--json")
+            == 0
+        )
         row = last_json(capsys)["images"][0]
         expected = explain(model, image, **options)
         assert row["classes"][0]["index"] == int(expected.targets[0, 0])
@@ -104,7 +136,9 @@ def test_the_predicted_class_and_the_options(folder: Path, tmp_path: Path, capsy
             np.testing.assert_allclose(arrays["tokens"], expected.tokens[0].numpy(), atol=1e-6)
 
 
-def test_methods_beside_one_another_with_their_figures(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_beside_one_another_with_their_figures(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two methods x two classes in one call: files of each, numbers as ``explain`` and ``measure`` give them in Python."""
     words = ("--method", "rollout,gradient_input", "--target", "dog,cat", "--out", tmp_path, "--json")
     assert called(folder / "run", folder / "a" / "one.png", *words) == 0
@@ -123,7 +157,9 @@ def test_methods_beside_one_another_with_their_figures(folder: Path, tmp_path: P
             np.testing.assert_allclose(arrays["randomised_weights"], expected.weights[0].numpy(), atol=1e-5)
             assert str(arrays["patches_are"]) == "dropped"
         for place, one in enumerate(group["classes"]):
-            assert one["faithfulness"]["insertion"] == pytest.approx(float(expected.insertion[0, place]), abs=1e-5)
+            assert one["faithfulness"]["insertion"] == pytest.approx(
+                float(expected.insertion[0, place]), abs=1e-5
+            )
             assert one["faithfulness"]["faithful"] == bool(expected.faithful[0, place])
             with Image.open(one["png"]) as picture:
                 assert picture.size == (50, 40)
@@ -136,7 +172,10 @@ def test_methods_beside_one_another_with_their_figures(folder: Path, tmp_path: P
 
 def test_without_measuring(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No figures in files or JSON."""
-    assert called(folder / "run", folder / "a" / "one.png", "--no-faithfulness", "--out", tmp_path, "--json") == 0
+    assert (
+        called(folder / "run", folder / "a" / "one.png", "--no-faithfulness", "--out", tmp_path, "--json")
+        == 0
+    )
     assert "faithfulness" not in last_json(capsys)["images"][0]["classes"][0]
     with np.load(tmp_path / "one.npz", allow_pickle=False) as arrays:
         assert "deletion" not in arrays.files
@@ -148,7 +187,12 @@ def test_the_map_turns_with_the_photograph(folder: Path, tmp_path: Path) -> None
     marks = Image.Exif()
     marks[0x0112] = 6
     picture.save(tmp_path / "turned.jpg", exif=marks)
-    assert called(folder / "run", tmp_path / "turned.jpg", "--target", "dog", "--no-faithfulness", "--out", tmp_path) == 0
+    assert (
+        called(
+            folder / "run", tmp_path / "turned.jpg", "--target", "dog", "--no-faithfulness", "--out", tmp_path
+        )
+        == 0
+    )
     with Image.open(tmp_path / "turned.dog.png") as shown:
         assert shown.size == (40, 60)
     with np.load(tmp_path / "turned.npz", allow_pickle=False) as arrays:
@@ -166,7 +210,12 @@ def test_a_label_may_hold_a_comma() -> None:
         (["{run}", "{a}", "--target", "dgo"], 2, "unknown class 'dgo'", "dog"),
         (["{run}", "{a}", "--target", "3"], 2, "no class '3'", "cat"),
         (["{run}", "{a}", "--method", "rolout"], 2, "unknown explanation method", "rollout"),
-        (["{run}", "{a}", "--method", "rollout,gradint_input"], 2, "unknown explanation method", "gradient_input"),
+        (
+            ["{run}", "{a}", "--method", "rollout,gradint_input"],
+            2,
+            "unknown explanation method",
+            "gradient_input",
+        ),
         (["{run}", "{a}", "--contrast", "dgo"], 2, "unknown class 'dgo'", "dog"),
         (["{run}", "{a}", "--discard", "1"], 2, "discard", "up to"),
         (["{run}", "{a}", "--random-maps", "3"], 2, "random_maps", "20"),
@@ -177,7 +226,13 @@ def test_a_label_may_hold_a_comma() -> None:
     ],
 )
 def test_errors_are_two_lines_with_an_exit_code(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str, hint: str
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    message: str,
+    hint: str,
 ) -> None:
     """What is wrong, what to do; nothing is written."""
     filled = [word.replace("{run}", str(folder / "run")).replace("{a}", str(folder / "a")) for word in words]

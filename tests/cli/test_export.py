@@ -12,19 +12,27 @@ from tests.runtime.bundles import digits_run, held_out
 from tesela.cli.main import run
 
 
-def test_onnx_beside_the_bundle_of_a_run_with_real_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_beside_the_bundle_of_a_run_with_real_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(digits_run(), tmp_path / "run")
     (tmp_path / "images").mkdir()
     for index, image in enumerate(held_out(4)[0]):
         (tmp_path / "images" / f"{index}.png").write_bytes(image)
-    assert run(["export", str(tmp_path / "run"), "--to", "onnx", "--data", str(tmp_path / "images"), "--json"]) == 0
+    assert (
+        run(["export", str(tmp_path / "run"), "--to", "onnx", "--data", str(tmp_path / "images"), "--json"])
+        == 0
+    )
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert Path(result["bundle"]) == tmp_path / "run" / "onnx"
     assert (result["images"], result["batches"], result["same_label"]) == ("real", [1, 3], 1.0)
     assert 0 <= result["max_abs_probability"] <= 1e-4
     assert f"{result['max_abs_logits']:.2e} in a logit" in captured.err
-    assert run(["predict", str(tmp_path / "run" / "onnx"), str(tmp_path / "images"), "--backend", "onnxruntime"]) == 0
+    assert (
+        run(["predict", str(tmp_path / "run" / "onnx"), str(tmp_path / "images"), "--backend", "onnxruntime"])
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,9 @@ def test_onnx_beside_the_bundle_of_a_run_with_real_images(tmp_path: Path, capsys
         (["--to", "onnx", "--precision", "int8"], "error: unknown precision 'int8'"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_exist_is_refused_with_what_does(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["export", str(digits_run()), *words]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == message

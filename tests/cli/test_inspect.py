@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tesela.cli.inspect import spread
 from tesela.cli.main import run
-from tesela.explain.inspection import inspect
+from tesela.cli.verbs.inspect import spread
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
+from tesela.inspection.inspect import inspect
 from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.factory import create_model
 
@@ -27,11 +27,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a bundle that says it was trained on digits, and three image files."""
     folder = tmp_path_factory.mktemp("inspect")
     model: Any = create_model("vit_nano", num_classes=10, seed=0)
-    write_bundle(folder / "run" / "bundle", model, describe(model, name="small", labels=list("0123456789"), image=SPEC))
+    write_bundle(
+        folder / "run" / "bundle", model, describe(model, name="small", labels=list("0123456789"), image=SPEC)
+    )
     (folder / "run" / "config.yaml").write_text("data:\n  source: digits\n")
     (folder / "files").mkdir()
     for index in range(3):
-        Image.fromarray(np.random.default_rng(index).integers(0, 256, (20, 30), np.uint8)).save(folder / "files" / f"{index}.png")
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (20, 30), np.uint8)).save(
+            folder / "files" / f"{index}.png"
+        )
     return folder
 
 
@@ -51,12 +55,19 @@ def test_page_numbers_and_arrays(folder: Path, tmp_path: Path, capsys: pytest.Ca
         np.testing.assert_allclose(arrays["position_similarity"].shape, (1, 4, 4, 4, 4))
         assert str(arrays["position_kind"]) == "learned"
     assert said["images"] == 3
-    assert said["attention_distance"] == json.loads((tmp_path / "inspect.json").read_text())["attention_distance"]
-    assert said["filters"]["explained_variance"] == pytest.approx(expected.filters.variance.tolist(), abs=1e-4)
+    assert (
+        said["attention_distance"]
+        == json.loads((tmp_path / "inspect.json").read_text())["attention_distance"]
+    )
+    assert said["filters"]["explained_variance"] == pytest.approx(
+        expected.filters.variance.tolist(), abs=1e-4
+    )
     assert "Inside small" in Path(said["page"]).read_text()
 
 
-def test_a_run_brings_its_own_test_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_brings_its_own_test_images(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without --images: the data the run names; a bundle alone has none, which is said."""
     assert called(folder / "run", "--count", 5, "--out", tmp_path / "a", "--json") == 0
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["images"] == 5
@@ -70,9 +81,15 @@ def test_a_run_brings_its_own_test_images(folder: Path, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["nowhere"], "nowhere"), (["{run}", "--images", "missing"], "missing"), (["{run}", "--count", "0"], "count")],
+    [
+        (["nowhere"], "nowhere"),
+        (["{run}", "--images", "missing"], "missing"),
+        (["{run}", "--count", "0"], "count"),
+    ],
 )
-def test_errors_are_two_lines(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_errors_are_two_lines(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     """Usage errors, and no file."""
     filled = [word.replace("{run}", str(folder / "run")) for word in words]
     assert called(*filled, "--out", tmp_path / "out") == 2

@@ -53,7 +53,12 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "digits", "--model", "vit_s61"], 2, "error: unknown model 'vit_s61'", "vit_s16"),
         (["train", "digits", "--optim.lrr", "1"], 2, "optim.lrr", "lr"),
         (["train", "digits", "--epoch", "1"], 2, "epoch", "epochs"),
-        (["train", "digits", "--recipe", "minst_best"], 2, "error: unknown recipe 'minst_best'", "mnist_best"),
+        (
+            ["train", "digits", "--recipe", "minst_best"],
+            2,
+            "error: unknown recipe 'minst_best'",
+            "mnist_best",
+        ),
         (["data", "check", "no/such/folder"], 2, "no/such/folder", "hint:"),
     ],
 )
@@ -81,8 +86,10 @@ def test_a_long_message_stays_on_its_line(capsys: pytest.CaptureFixture[str]) ->
     assert errors(capsys) == ["error: two lines", "hint: and a hint"]
 
 
-def test_errors_of_any_kind_have_their_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from tesela.cli import doctor as module
+def test_errors_of_any_kind_have_their_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tesela.cli.verbs import doctor as module
 
     for error, code in (
         (DataError("a", hint="b"), 1),

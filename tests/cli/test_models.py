@@ -24,7 +24,9 @@ def test_a_pattern_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = captured.out.splitlines()
     rows = {row["name"]: row for row in json.loads(line)["models"]}
     assert list(rows) == ["vit_b14", "vit_b16"] and "vit_b16" in captured.err
-    assert rows["vit_b16"]["parameters"] == 86_567_656 and rows["vit_b16"]["gflops"] == pytest.approx(35.13, abs=0.01)
+    assert rows["vit_b16"]["parameters"] == 86_567_656 and rows["vit_b16"]["gflops"] == pytest.approx(
+        35.13, abs=0.01
+    )
     assert rows["vit_b16"]["image_size"] == [224, 224] and rows["vit_b16"]["family"] == "vit"
 
 
@@ -43,7 +45,9 @@ def test_a_family_and_lists_of_stages(capsys: pytest.CaptureFixture[str]) -> Non
     assert "25,549,352" in out and "3,4,6,3" in out and "224x224" in out and "3-4-6-3 bottleneck units" in out
 
 
-@pytest.mark.parametrize(("name", "steps"), [("resnet20_small", 1 + 1 + 9 + 2), ("deit_ti16", 1 + 3 + 12 * 7 + 5)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("resnet20_small", 1 + 1 + 9 + 2), ("deit_ti16", 1 + 3 + 12 * 7 + 5)]
+)
 def test_show_shapes_of_other_families(name: str, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "show", name, "--shapes", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -52,7 +56,12 @@ def test_show_shapes_of_other_families(name: str, steps: int, capsys: pytest.Cap
 
 
 def test_show_shapes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["models", "show", "vit_nano", "--shapes", "--image-size", "8x12", "--num-classes", "3", "--json"]) == 0
+    assert (
+        run(
+            ["models", "show", "vit_nano", "--shapes", "--image-size", "8x12", "--num-classes", "3", "--json"]
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     facts = json.loads(captured.out.splitlines()[-1])
     steps = {step["step"]: step for step in facts["steps"]}
@@ -77,7 +86,7 @@ def test_refusals(words: list[str], message: str, hint: str, capsys: pytest.Capt
 
 
 def test_list_and_configuration_need_no_torch() -> None:
-    code = (
-        "import sys; from tesela.cli.main import run; run(['models']); run(['models', 'show', 'vit_b16']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from tesela.cli.main import run; run(['models']); run(['models', 'show', 'vit_b16']); sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0

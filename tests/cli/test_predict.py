@@ -33,13 +33,18 @@ def test_one_json_object_per_image(place, folder: Path, capsys: pytest.CaptureFi
     for row in rows:
         alone = predictor.classify([Path(row["image"])], top=2)[0].to_mapping()
         assert (row["label"], row["error"]) == (alone["label"], alone["error"])
-        assert [one["probability"] for one in row["top"]] == pytest.approx([one["probability"] for one in alone["top"]], abs=1e-6)
+        assert [one["probability"] for one in row["top"]] == pytest.approx(
+            [one["probability"] for one in alone["top"]], abs=1e-6
+        )
     assert rows[1]["error"]["code"] in ("truncated", "corrupt")
     assert "1 of 4 images could not be read" in captured.err
 
 
 def test_lines_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["predict", str(digits_run()), str(folder / "b.png"), str(folder / "broken.jpg"), "--top", "1"]) == 0
+    assert (
+        run(["predict", str(digits_run()), str(folder / "b.png"), str(folder / "broken.jpg"), "--top", "1"])
+        == 0
+    )
     first, second = capsys.readouterr().out.splitlines()
     best = Predictor(digits_run()).classify([folder / "b.png"], top=1)[0].scores[0]
     assert first == f"{folder / 'b.png'}: {best.label} {best.probability:.1%}"
@@ -51,7 +56,9 @@ def test_out_writes_all_rows(ending: str, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / f"r.{ending}"
     assert run(["predict", str(digits_run()), str(folder), "--out", str(out)]) == 0
     if ending == "jsonl":
-        assert [Path(json.loads(line)["image"]).name for line in out.read_text(encoding="utf-8").splitlines()][1] == "broken.jpg"
+        assert [
+            Path(json.loads(line)["image"]).name for line in out.read_text(encoding="utf-8").splitlines()
+        ][1] == "broken.jpg"
     assert out.stat().st_size > 100
 
 

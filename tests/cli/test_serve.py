@@ -11,7 +11,9 @@ from tesela.cli.main import run
 from tesela.serve.served import unique_names
 
 
-def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("TESELA_API_KEY", raising=False)
     model = str(digits_run())
     for words, message in (

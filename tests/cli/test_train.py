@@ -13,16 +13,29 @@ from pathlib import Path
 import pytest
 
 from tesela.cli.main import run as tesela
-from tesela.cli.train import layers, sort_words
+from tesela.cli.verbs.train import layers, sort_words
 from tesela.core.config import leaves, read_yaml
 from tesela.core.errors import ConfigError, UsageError
-from tesela.train.config import TrainConfig, layered
+from tesela.training.config import TrainConfig, layered
 
 QUICK = ["--model", "vit_nano", "--net.width", "16", "--net.depth=1", "net.heads=2", "--data.subset", "100"]
-FIXED = ["--batch-size", "20", "--precision", "fp32", "--attention", "fused", "--no-report", "--no-tensorboard", "--threads", "1"]
+FIXED = [
+    "--batch-size",
+    "20",
+    "--precision",
+    "fp32",
+    "--attention",
+    "fused",
+    "--no-report",
+    "--no-tensorboard",
+    "--threads",
+    "1",
+]
 
 
-def test_words_of_all_forms_end_in_the_configuration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_words_of_all_forms_end_in_the_configuration(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Reference: the run's config.yaml; the last line of standard output is one JSON object as cli.md says."""
     out = tmp_path / "run"
     words = [
@@ -43,7 +56,11 @@ def test_words_of_all_forms_end_in_the_configuration(tmp_path: Path, capfd: pyte
     assert tesela(words) == 0
     config = read_yaml(out / "config.yaml")
     assert config["net"] == {"width": 16, "depth": 1, "heads": 2}
-    assert (config["optim"]["lr"], config["schedule"]["warmup"], config["augment"]["hflip"]) == (0.002, 0.1, 0.5)
+    assert (config["optim"]["lr"], config["schedule"]["warmup"], config["augment"]["hflip"]) == (
+        0.002,
+        0.1,
+        0.5,
+    )
     assert (config["batch_size"], config["report"], config["data"]["source"]) == (20, False, "digits")
     standard = capfd.readouterr().out.strip().splitlines()
     answer = json.loads(standard[-1])
@@ -70,7 +87,10 @@ def test_fine_tuning_from_the_command_line(tmp_path: Path, capfd: pytest.Capture
         "--image-size",
         "12",
     ]
-    assert tesela(["train", "digits", *words, "--no-interpolate-positions", *FIXED, "--out", str(out), "--json"]) == 0
+    assert (
+        tesela(["train", "digits", *words, "--no-interpolate-positions", *FIXED, "--out", str(out), "--json"])
+        == 0
+    )
     captured = capfd.readouterr()
     answer = json.loads(captured.out.strip().splitlines()[-1])
     assert answer["trainable"] == 34
@@ -101,7 +121,7 @@ def test_every_field_has_an_option_with_its_help() -> None:
 
 def test_help_needs_no_torch() -> None:
     """P10: the option list is made from configurations that import nothing heavy."""
-    code = "import sys, tesela.cli.train; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, tesela.cli.verbs.train; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
@@ -127,7 +147,12 @@ def test_help_needs_no_torch() -> None:
     ],
 )
 def test_wrong_calls_are_two_lines_and_exit_code_2(
-    words: list[str], message: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """What is wrong, and what to do; nothing is left behind for a name that does not exist."""
     monkeypatch.chdir(tmp_path)
@@ -160,7 +185,9 @@ def test_sigterm_ends_with_code_3_within_five_seconds(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     words = [*QUICK, *FIXED, "--epochs", "2000", "--checkpoint-steps", "1"]
     command = [sys.executable, "-m", "tesela", "train", "digits", "--out", str(out), *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob("checkpoints/step-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -11,7 +11,14 @@ from tesela.models.vit.config import ViTConfig
 
 def variant(**fields: Any) -> EncoderConfig:
     """A ViT of two blocks of width 16 on small images that are not square, with ``fields`` on top."""
-    base: dict[str, Any] = {"image_size": (8, 12), "patch_size": (4, 2), "channels": 2, "width": 16, "depth": 2, "heads": 2}
+    base: dict[str, Any] = {
+        "image_size": (8, 12),
+        "patch_size": (4, 2),
+        "channels": 2,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
+    }
     return ViTConfig(**(base | fields))
 
 
@@ -33,17 +40,23 @@ VARIANTS: dict[str, EncoderConfig] = {
     "sine positions with prefix": variant(position="sincos2d", registers=2),
     "pre-training head": variant(head="mlp", head_width=24, qkv_bias=False),
     "all dropouts": variant(dropout=0.1, attention_dropout=0.1, drop_path=0.2),
-    "row and column tables, one pair per block": variant(position="learned2d", position_at="block", registers=1),
+    "row and column tables, one pair per block": variant(
+        position="learned2d", position_at="block", registers=1
+    ),
     "one table before every block": variant(position_at="shared", prefix_positions=False, registers=2),
     "relative positions": variant(position="relative", pool="mean", registers=1),
     "relative positions with wide heads": variant(position="relative", attention="wide", heads=3),
     "rotary positions": variant(position="rotary", distillation=True, registers=1),
     "axial": variant(attention="axial", position="relative", pool="class_mean", registers=1),
     "axial without prefix": variant(attention="axial", position="learned2d", pool="mean"),
-    "windows on a padded grid": variant(attention="local", window=3, position="relative", image_size=(20, 14), pool="class_mean"),
+    "windows on a padded grid": variant(
+        attention="local", window=3, position="relative", image_size=(20, 14), pool="class_mean"
+    ),
     "windows without prefix": variant(attention="local", window=2, position="rotary", pool="sequence"),
     "gated, with layer scale": variant(mlp="swiglu", layer_scale=0.1, pool="class_mean", registers=2),
     "cct with batch norm": compact(tokenizer_norm="batch", tokenizer_layers=2, pool="class"),
     "cct with large windows": compact(tokenizer_kernel=7, tokenizer_stride=2, position="sincos2d"),
-    "cct with local attention": compact(attention="local", window=4, position="sincos2d", position_at="shared"),
+    "cct with local attention": compact(
+        attention="local", window=4, position="sincos2d", position_at="shared"
+    ),
 }

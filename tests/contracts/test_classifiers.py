@@ -18,9 +18,9 @@ from tests.contracts.encoder_variants import VARIANTS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tesela.export.onnx import write_graph
+from tesela.exporters.onnx import write_graph
 from tesela.imaging.spec import ImageSpec
-from tesela.layers.attention import set_attention_kernel
+from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.trace import Trace
 from tesela.models import catalog
 from tesela.models.bundle import describe, load_bundle, write_bundle
@@ -57,9 +57,15 @@ def tiny(config: ModelConfig) -> ModelConfig:
 
 #: Options of the shared encoder in families that change more than its stem.
 MIXED: dict[str, ModelConfig] = {
-    "deit with relative positions": dataclasses.replace(tiny(catalog.find("deit_ti16").config), position="relative", registers=1),  # type: ignore[call-arg]
-    "hybrid with rotary positions": dataclasses.replace(tiny(catalog.find("r50_vit_b16").config), position="rotary", pool="mean"),  # type: ignore[call-arg]
-    "residual with stochastic depth": dataclasses.replace(tiny(catalog.find("resnet18_small").config), drop_path=0.2),  # type: ignore[call-arg]
+    "deit with relative positions": dataclasses.replace(
+        tiny(catalog.find("deit_ti16").config), position="relative", registers=1
+    ),  # type: ignore[call-arg]
+    "hybrid with rotary positions": dataclasses.replace(
+        tiny(catalog.find("r50_vit_b16").config), position="rotary", pool="mean"
+    ),  # type: ignore[call-arg]
+    "residual with stochastic depth": dataclasses.replace(
+        tiny(catalog.find("resnet18_small").config), drop_path=0.2
+    ),  # type: ignore[call-arg]
 }
 
 
@@ -75,7 +81,9 @@ def cases() -> dict[str, ModelConfig]:
 CASES = cases()
 ATTENDING = {name: config for name, config in CASES.items() if isinstance(config, EncoderConfig)}
 #: One of each family, and a residual network of each kind.
-FAMILIES = {catalog.family_of(config): config for config in reversed(CASES.values())} | {"bit": CASES["bit_r50x1"]}
+FAMILIES = {catalog.family_of(config): config for config in reversed(CASES.values())} | {
+    "bit": CASES["bit_r50x1"]
+}
 every = pytest.mark.parametrize("config", CASES.values(), ids=CASES)
 attending = pytest.mark.parametrize("config", ATTENDING.values(), ids=ATTENDING)
 
@@ -91,7 +99,9 @@ def make(config: ModelConfig, seed: int = 0) -> Model:
 
 
 def images(config: ModelConfig, *, count: int = 3, size: tuple[int, int] | None = None) -> Tensor:
-    return torch.randn(count, config.channels, *(size or config.image_size), generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        count, config.channels, *(size or config.image_size), generator=torch.Generator().manual_seed(1)
+    )
 
 
 def larger(config: ModelConfig) -> tuple[int, int]:
@@ -130,7 +140,9 @@ def test_gradients_reach_every_parameter(config: ModelConfig) -> None:
     """All but the bias of sequence pooling, which shifts all scores alike; it exists because the published weights have it."""
     model = make(config).train()
     torch.manual_seed(0)
-    torch.autograd.backward(nn.functional.cross_entropy(model(images(config, count=4)), torch.tensor([0, 1, 2, 3])))
+    torch.autograd.backward(
+        nn.functional.cross_entropy(model(images(config, count=4)), torch.tensor([0, 1, 2, 3]))
+    )
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().max() > 0 or name == "pool.score.bias", name
@@ -156,14 +168,18 @@ def test_closed_forms(config: ModelConfig) -> None:
     set_attention_kernel(model, "matmul")
     for size in (config.image_size, larger(config)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(images(config, count=1, size=size), trace=Trace())  # the whole network, all tokens of the last block too
+            model(
+                images(config, count=1, size=size), trace=Trace()
+            )  # the whole network, all tokens of the last block too
         assert counter.get_total_flops() == config.flops(CLASSES, image_size=size)
 
 
 @every
 def test_a_bundle_gives_the_same_bits(config: ModelConfig, tmp_path: Path) -> None:
     model = make(config)
-    image = ImageSpec(height=config.image_size[0], width=config.image_size[1], channels=1, mean=(0.5,), std=(0.5,))
+    image = ImageSpec(
+        height=config.image_size[0], width=config.image_size[1], channels=1, mean=(0.5,), std=(0.5,)
+    )
     info = describe(model, name="tiny", labels=[f"class {index}" for index in range(CLASSES)], image=image)
     write_bundle(tmp_path / "bundle", model, info)
     loaded, _ = load_bundle(tmp_path / "bundle")
@@ -174,12 +190,18 @@ def test_a_bundle_gives_the_same_bits(config: ModelConfig, tmp_path: Path) -> No
 @every
 def test_export_with_free_batch(config: ModelConfig) -> None:
     model = make(config)
-    program = torch.export.export(model, (images(config),), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
+    program = torch.export.export(
+        model, (images(config),), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}}
+    )
     batch = images(config, count=5)
     torch.testing.assert_close(program.module()(batch), model(batch))
 
 
-SIMILAR = {name for name, config in CASES.items() if type(config) in (ViTConfig, CCTConfig)} - {"vit_ti4", "cct_2_3x2_32", *VARIANTS}
+SIMILAR = {name for name, config in CASES.items() if type(config) in (ViTConfig, CCTConfig)} - {
+    "vit_ti4",
+    "cct_2_3x2_32",
+    *VARIANTS,
+}
 COMPILED = {name: config for name, config in CASES.items() if name not in SIMILAR}
 
 
@@ -197,7 +219,13 @@ def test_onnx_gives_the_same_logits(config: ModelConfig, tmp_path: Path) -> None
     """The graph that the exporter writes, in onnxruntime, for another batch size than it was written with."""
     model, batch = make(config), images(config, count=5)
     height, width = config.image_size
-    spec = ImageSpec(height=height, width=width, channels=config.channels, mean=(0.5,) * config.channels, std=(0.5,) * config.channels)
+    spec = ImageSpec(
+        height=height,
+        width=width,
+        channels=config.channels,
+        mean=(0.5,) * config.channels,
+        std=(0.5,) * config.channels,
+    )
     info = describe(model, name="tiny", labels=[f"class {index}" for index in range(CLASSES)], image=spec)
     write_graph(model, info, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -209,14 +237,22 @@ def test_onnx_gives_the_same_logits(config: ModelConfig, tmp_path: Path) -> None
 def test_trace_changes_nothing_and_names_every_stage(config: ModelConfig) -> None:
     model, trace = make(config), Trace()
     traced, plain = model(images(config), trace=trace), model(images(config))
-    torch.testing.assert_close(traced, plain, rtol=1e-5, atol=1e-6)  # with a class token the plain pass computes less in the last block
+    torch.testing.assert_close(
+        traced, plain, rtol=1e-5, atol=1e-6
+    )  # with a class token the plain pass computes less in the last block
     model(images(config), trace=(again := Trace()))
     assert torch.equal(trace.tensors["head"], again.tensors["head"])
     assert {"pool", "head"} <= set(trace.tensors)
     if isinstance(config, ResNetConfig):
-        units = [f"backbone.stages.{stage}.{unit}" for stage, count in enumerate(config.stages) for unit in range(count)]
+        units = [
+            f"backbone.stages.{stage}.{unit}"
+            for stage, count in enumerate(config.stages)
+            for unit in range(count)
+        ]
         last = ["backbone.norm"] if config.order == "pre" else []
-        assert list(trace.tensors) == ["backbone.root", *units, *last, "pool", "head"] and not trace.attentions
+        assert (
+            list(trace.tensors) == ["backbone.root", *units, *last, "pool", "head"] and not trace.attentions
+        )
     elif isinstance(config, EncoderConfig):
         blocks = [f"block{index:02d}" for index in range(config.depth)]
         pool = ["pool.attention"] if config.pool == "attention" else []
@@ -232,8 +268,14 @@ def test_records_are_the_attention(config: EncoderConfig) -> None:
     for name, record in trace.attentions.items():
         logits = record.q.double() @ record.k.double().mT * record.scale
         if record.bias is not None:
-            logits = logits.masked_fill(~record.bias, -torch.inf) if record.bias.dtype == torch.bool else logits + record.bias
-        torch.testing.assert_close(record.out, (logits.softmax(-1) @ record.v.double()).float(), rtol=1e-5, atol=1e-5)
+            logits = (
+                logits.masked_fill(~record.bias, -torch.inf)
+                if record.bias.dtype == torch.bool
+                else logits + record.bias
+            )
+        torch.testing.assert_close(
+            record.out, (logits.softmax(-1) @ record.v.double()).float(), rtol=1e-5, atol=1e-5
+        )
         assert record.name == name and record.out.requires_grad
 
 
@@ -267,7 +309,9 @@ def test_parameter_names_are_divided(config: ModelConfig) -> None:
         assert isinstance(config, EncoderConfig)
         stem, layers = "patches", config.depth
     assert all(groups) and len(groups) == layers + 2
-    assert any(name.startswith(stem) for name in groups[0]) and any(name.startswith("head") for name in groups[-1])
+    assert any(name.startswith(stem) for name in groups[0]) and any(
+        name.startswith("head") for name in groups[-1]
+    )
     kept = model.no_decay()
     assert kept <= set(named)
     assert {name for name, parameter in named.items() if name.endswith("bias")} <= kept
@@ -288,7 +332,9 @@ def test_a_new_head_starts_at_zero_and_keeps_the_body(config: ModelConfig) -> No
 @every
 def test_weights_are_a_function_of_the_seed(config: ModelConfig) -> None:
     state = torch.get_rng_state()
-    first, same, other = (create_model(config, num_classes=CLASSES, seed=seed).state_dict() for seed in (1, 1, 2))
+    first, same, other = (
+        create_model(config, num_classes=CLASSES, seed=seed).state_dict() for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -16,16 +16,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from tests.attribution import oracle
 from tests.contracts.encoder_variants import variant
-from tests.explain import oracle
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tesela.attribution.explain import explain
 from tesela.core.errors import ConfigError
-from tesela.explain.explanation import explain
-from tesela.export.onnx import export_onnx
+from tesela.exporters.onnx import export_onnx
 from tesela.imaging.spec import ImageSpec
-from tesela.layers.attention import set_attention_kernel
+from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.trace import OFF, Trace
 from tesela.models.bundle import describe, write_bundle
 from tesela.models.encoder.config import EncoderConfig
@@ -41,8 +41,16 @@ def combinations() -> dict[str, EncoderConfig]:
     """Every valid one on a grid of 5 x 7 in windows of 3, with and without prefix in turn."""
     found: dict[str, EncoderConfig] = {}
     for number, (attention, (position, at)) in enumerate(itertools.product(ATTENTIONS, (*ADDED, *INSIDE))):
-        prefix: dict[str, Any] = ({"registers": 1}, {"pool": "mean"}, {"pool": "class_mean", "registers": 2})[number % 3]
-        fields: dict[str, Any] = {"attention": attention, "position": position, "position_at": at, "window": 3, **prefix}
+        prefix: dict[str, Any] = ({"registers": 1}, {"pool": "mean"}, {"pool": "class_mean", "registers": 2})[
+            number % 3
+        ]
+        fields: dict[str, Any] = {
+            "attention": attention,
+            "position": position,
+            "position_at": at,
+            "window": 3,
+            **prefix,
+        }
         found[f"{attention}-{position}-{at}"] = variant(image_size=SIZES[0], **fields)
     return found
 
@@ -102,7 +110,11 @@ def test_training_in_bf16_stays_near(config: EncoderConfig) -> None:
             logits = model(batch)
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]))
+        gradients.append(
+            torch.cat(
+                [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+            )
+        )
     for found in gradients[1:]:
         assert (found - gradients[0]).norm() < 0.1 * gradients[0].norm()
 
@@ -140,7 +152,13 @@ def test_positions_matter_unless_there_are_none(config: EncoderConfig) -> None:
     assert torch.allclose(answers[0], answers[1], rtol=1e-4, atol=1e-5) == blind
 
 
-EXPLAINED = ("full-relative-input", "axial-relative-input", "axial-learned2d-block", "local-rotary-input", "local-learned-shared")
+EXPLAINED = (
+    "full-relative-input",
+    "axial-relative-input",
+    "axial-learned2d-block",
+    "local-rotary-input",
+    "local-learned-shared",
+)
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
@@ -154,7 +172,10 @@ def test_heat_maps_equal_those_of_full_matrices(name: str, method: str) -> None:
     layers = [record.dense().detach()[0].double().numpy() for record in records]
     if method == "gradient_rollout":
         slopes = torch.autograd.grad(logits[0, 1], [record.out for record in records])
-        grown = [(slope @ record.v.mT).detach()[0].double().numpy() for slope, record in zip(slopes, records, strict=True)]
+        grown = [
+            (slope @ record.v.mT).detach()[0].double().numpy()
+            for slope, record in zip(slopes, records, strict=True)
+        ]
         layers = [oracle.gradient_layer(layer, slope) for layer, slope in zip(layers, grown, strict=True)]
     prefix, count = model.config.prefix, layers[0].shape[-1]
     start = np.zeros(count)
@@ -172,10 +193,14 @@ def test_onnx_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     height, width = model.config.image_size
     spec = ImageSpec(height=height, width=width, channels=1, mean=(0.5,), std=(0.5,))
     grey: Any = create_model(dataclasses.replace(model.config, channels=1), num_classes=3, seed=0).eval()
-    grey.load_state_dict({key: value for key, value in model.state_dict().items() if key != "patches.weight"}, strict=False)
+    grey.load_state_dict(
+        {key: value for key, value in model.state_dict().items() if key != "patches.weight"}, strict=False
+    )
     write_bundle(tmp_path / "bundle", grey, describe(grey, name="tiny", labels=["a", "b", "c"], image=spec))
     report = export_onnx(tmp_path / "bundle")
-    session = onnxruntime.InferenceSession(str(report.bundle / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(report.bundle / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     for count in (1, 4):
         batch = images(model.config.image_size, count)[:, :1]
         with torch.no_grad():
@@ -186,13 +211,25 @@ def test_onnx_gives_the_same_logits(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message", "hint"),
     [
-        ({"position": "relative", "position_at": "block"}, "relative adds none", "learned, learned2d or sincos2d"),
+        (
+            {"position": "relative", "position_at": "block"},
+            "relative adds none",
+            "learned, learned2d or sincos2d",
+        ),
         ({"position": "none", "position_at": "shared"}, "none adds none", "with input"),
-        ({"position": "learned2d", "width": 15, "heads": 3}, "learned2d positions need a width divisible by 2", "change width"),
+        (
+            {"position": "learned2d", "width": 15, "heads": 3},
+            "learned2d positions need a width divisible by 2",
+            "change width",
+        ),
         ({"position": "rotary", "heads": 8}, "width per head divisible by 4, not 2", "heads"),
         ({"attention": "axial", "depth": 3}, "depth 3 is odd", "depth 4"),
         ({"attention": "local", "window": 0}, "window must be at least 1", "positive"),
-        ({"attention": "local", "patch_dropout": 0.5}, "holes in the grid that local attention needs", "full or wide"),
+        (
+            {"attention": "local", "patch_dropout": 0.5},
+            "holes in the grid that local attention needs",
+            "full or wide",
+        ),
         ({"attention": "axial", "heads": 3}, "not divisible by 3 heads", "attention=wide"),
         ({"position": "relative", "depth": 1}, "one block has no other reader", "pool=mean"),
         ({"layer_scale": -1.0}, "layer_scale not negative", "defaults"),
@@ -214,11 +251,19 @@ def test_weights_of_new_tables_are_drawn_as_documented() -> None:
         variant(attention="axial", position="relative", **fields),
     ):
         model = create_model(config, num_classes=3, seed=0)
-        tables = [parameter for name, parameter in model.named_parameters() if "relative" in name or name.startswith("positions")]
+        tables = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if "relative" in name or name.startswith("positions")
+        ]
         drawn = torch.cat([table.flatten() for table in tables])
         assert drawn.std().item() == pytest.approx(0.02, rel=0.05) and abs(drawn.mean().item()) < 0.001
         spared = model.no_decay()
-        assert all(name in spared for name, _ in model.named_parameters() if "relative" in name or name.startswith("positions"))
+        assert all(
+            name in spared
+            for name, _ in model.named_parameters()
+            if "relative" in name or name.startswith("positions")
+        )
 
 
 def test_a_table_of_its_own_belongs_to_its_block() -> None:

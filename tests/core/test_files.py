@@ -41,7 +41,9 @@ def every_failure(monkeypatch: pytest.MonkeyPatch) -> Iterator[FailAt]:
                 return
 
 
-def test_a_file_is_the_old_one_or_the_new_one_whichever_call_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_the_old_one_or_the_new_one_whichever_call_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "state.json"
     files.write_atomic(path, b"old")
     failed = 0
@@ -60,7 +62,9 @@ def test_a_file_is_the_old_one_or_the_new_one_whichever_call_fails(tmp_path: Pat
     assert failed >= 6 * len(FAILURES)
 
 
-def test_a_folder_is_the_old_one_or_the_new_one_whichever_call_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_the_old_one_or_the_new_one_whichever_call_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "bundle"
 
     def write(text: str) -> None:
@@ -78,12 +82,16 @@ def test_a_folder_is_the_old_one_or_the_new_one_whichever_call_fails(tmp_path: P
         assert [item.name for item in tmp_path.iterdir() if item.name.endswith(".part")] == []
 
 
-def test_without_an_atomic_exchange_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_atomic_exchange_a_failed_rename_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     test_a_folder_is_the_old_one_or_the_new_one_whichever_call_fails(tmp_path, monkeypatch)
 
 
-def test_a_full_disk_is_reported_with_needed_and_free_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_needed_and_free_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "before_io", FailAt(3, errno.ENOSPC))
     with pytest.raises(StorageError, match=r"no space left to write .*: 1,234 bytes needed, [\d,]+ free"):
         files.write_atomic(tmp_path / "x", bytes(1234))
@@ -101,7 +109,11 @@ def test_digest_is_sha256(tmp_path: Path) -> None:
     """Reference: hashlib over the whole content."""
     path = tmp_path / "x"
     path.write_bytes(b"tesela" * 1000)
-    assert files.sha256_file(path) == files.sha256_bytes(path.read_bytes()) == hashlib.sha256(b"tesela" * 1000).hexdigest()
+    assert (
+        files.sha256_file(path)
+        == files.sha256_bytes(path.read_bytes())
+        == hashlib.sha256(b"tesela" * 1000).hexdigest()
+    )
 
 
 def test_home_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

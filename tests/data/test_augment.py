@@ -12,12 +12,12 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from tesela.core.errors import ConfigError
-from tesela.data import geometry, tone
-from tesela.data.augment import Augment, normalized
+from tesela.data.augment import Augment, geometry, normalized
+from tesela.data.augment import color as tone
+from tesela.data.augment.mixup import mix
+from tesela.data.augment.policy import OPERATIONS, TONES, randaugment, trivialaugment
 from tesela.data.config import AugmentConfig
-from tesela.data.draws import permutation, uniforms
-from tesela.data.mix import mix
-from tesela.data.policy import OPERATIONS, TONES, randaugment, trivialaugment
+from tesela.data.random import permutation, uniforms
 from tesela.imaging.preprocess import normalize
 from tesela.imaging.spec import ImageSpec
 
@@ -54,7 +54,9 @@ def difference(images: Tensor, expected: list[Image.Image]) -> int:
     return int(np.abs(images.numpy().astype(int) - arrays).max())
 
 
-@pytest.mark.parametrize("config", [EVERYTHING, AugmentConfig(trivialaugment=True), AugmentConfig(randaugment=3, magnitude=20)])
+@pytest.mark.parametrize(
+    "config", [EVERYTHING, AugmentConfig(trivialaugment=True), AugmentConfig(randaugment=3, magnitude=20)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_result_depends_on_seed_epoch_and_index_only(config: AugmentConfig, channels: int) -> None:
     spec = dataclasses.replace(SPEC, channels=channels, mean=SPEC.mean[:channels], std=SPEC.std[:channels])
@@ -65,7 +67,9 @@ def test_result_depends_on_seed_epoch_and_index_only(config: AugmentConfig, chan
     assert whole.dtype == torch.uint8
     order = np.random.default_rng(1).permutation(40)
     for part in (order[:1], order[1:8], order[8:]):
-        assert torch.equal(augment(images[part], seed=3, epoch=2, indices=torch.from_numpy(rows[part])), whole[part])
+        assert torch.equal(
+            augment(images[part], seed=3, epoch=2, indices=torch.from_numpy(rows[part])), whole[part]
+        )
     assert not torch.equal(augment(images, seed=3, epoch=3, indices=rows), whole)
     assert not torch.equal(augment(images, seed=4, epoch=2, indices=rows), whole)
     assert torch.equal(images, batch(40, channels))
@@ -77,8 +81,12 @@ def test_flip_and_padded_crop_equal_numpys_pad_and_slice() -> None:
     hflip, vflip = random.random(30) < 0.5, random.random(30) < 0.5
     moves = random.integers(-4, 5, (30, 2))
     for mode, reflect in (("reflect", True), ("constant", False)):
-        result = geometry.flip_and_crop(images, hflip=hflip, vflip=vflip, moves=moves, reflect=reflect).numpy()
-        for image, h, v, (down, right), found in zip(images.numpy(), hflip, vflip, moves, result, strict=True):
+        result = geometry.flip_and_crop(
+            images, hflip=hflip, vflip=vflip, moves=moves, reflect=reflect
+        ).numpy()
+        for image, h, v, (down, right), found in zip(
+            images.numpy(), hflip, vflip, moves, result, strict=True
+        ):
             flipped = image[:, :: -1 if v else 1, :: -1 if h else 1]
             padded = np.pad(flipped, ((0, 0), (4, 4), (4, 4)), mode=mode)  # type: ignore[call-overload]
             assert np.array_equal(found, padded[:, 4 + down : 36 + down, 4 + right : 28 + right])
@@ -88,7 +96,8 @@ def test_flip_without_crop_mirrors_the_drawn_share() -> None:
     images = batch(200)
     result = Augment(AugmentConfig(hflip=0.5), SPEC)(images, seed=0, epoch=0, indices=np.arange(200))
     mirrored = sum(
-        torch.equal(after, before.flip(2)) and not torch.equal(after, before) for before, after in zip(images, result, strict=True)
+        torch.equal(after, before.flip(2)) and not torch.equal(after, before)
+        for before, after in zip(images, result, strict=True)
     )
     assert 70 < mirrored < 130
 
@@ -99,7 +108,9 @@ def test_rotation_is_counter_clockwise_and_equals_pillow() -> None:
     image = np.stack([y * 8, x * 8, (x + y) * 4]).astype(np.uint8)
     images = torch.from_numpy(image)[None]
     result = geometry.warp(images, geometry.rotate(np.array([30.0])), torch.zeros(3, 1, 1))
-    expected = np.asarray(pictures(images)[0].rotate(30, Image.Resampling.BILINEAR)).transpose(2, 0, 1).astype(int)
+    expected = (
+        np.asarray(pictures(images)[0].rotate(30, Image.Resampling.BILINEAR)).transpose(2, 0, 1).astype(int)
+    )
     inner = (slice(None), slice(8, 24), slice(8, 24))
     assert np.abs(result[0].numpy().astype(int)[inner] - expected[inner]).max() <= 3
 
@@ -157,20 +168,36 @@ def test_crop_boxes_have_the_asked_area_and_aspect_and_lie_inside() -> None:
 def test_enhancements_equal_pillow(name: str, reference: Any) -> None:
     """Within 2 levels: Pillow cuts decimals off, and rounds the mean and the smoothed image first."""
     images, factors = batch(6), np.array([0.0, 0.3, 1.0, 1.4, 1.9, 0.7])
-    expected = [reference(image).enhance(factor) for image, factor in zip(pictures(images), factors, strict=True)]
+    expected = [
+        reference(image).enhance(factor) for image, factor in zip(pictures(images), factors, strict=True)
+    ]
     assert difference(TONES[name](images, factors), expected) <= 2
 
 
 def test_table_operations_equal_pillow() -> None:
     images = batch(4) // 2 + 30
     none = np.zeros(4)
-    assert difference(tone.equalize(images, none), [ImageOps.equalize(image) for image in pictures(images)]) == 0
-    assert difference(tone.autocontrast(images, none), [ImageOps.autocontrast(image) for image in pictures(images)]) <= 1
+    assert (
+        difference(tone.equalize(images, none), [ImageOps.equalize(image) for image in pictures(images)]) == 0
+    )
+    assert (
+        difference(
+            tone.autocontrast(images, none), [ImageOps.autocontrast(image) for image in pictures(images)]
+        )
+        <= 1
+    )
     bits, thresholds = np.array([1.0, 3.0, 4.0, 8.0]), np.array([0.0, 100.0, 128.0, 256.0])
     assert (
-        difference(tone.posterize(images, bits), [ImageOps.posterize(i, int(b)) for i, b in zip(pictures(images), bits, strict=True)]) == 0
+        difference(
+            tone.posterize(images, bits),
+            [ImageOps.posterize(i, int(b)) for i, b in zip(pictures(images), bits, strict=True)],
+        )
+        == 0
     )
-    expected = [ImageOps.solarize(image, int(level)) for image, level in zip(pictures(images), thresholds, strict=True)]
+    expected = [
+        ImageOps.solarize(image, int(level))
+        for image, level in zip(pictures(images), thresholds, strict=True)
+    ]
     assert difference(tone.solarize(images, thresholds), expected) == 0
     flat = torch.full((1, 3, 8, 8), 77, dtype=torch.uint8)
     assert torch.equal(tone.equalize(flat, none[:1]), flat)
@@ -190,7 +217,9 @@ def test_policies_draw_every_operation_and_randaugment_does_what_it_says() -> No
     plan = randaugment(draws, (32, 24), magnitude=15)
     assert np.bincount(plan.operations.ravel(), minlength=len(OPERATIONS)).min() > 300
     assert (plan.levels == 0.5).all()
-    rotated = np.flatnonzero((plan.operations[:, 0] == OPERATIONS.index("rotate")) & (plan.operations[:, 1] == 0))
+    rotated = np.flatnonzero(
+        (plan.operations[:, 0] == OPERATIONS.index("rotate")) & (plan.operations[:, 1] == 0)
+    )
     angles = np.rad2deg(np.arcsin(plan.maps()[rotated, 1, 0]))
     assert np.allclose(np.abs(angles), 15)
     assert {-1, 1} == set(np.sign(angles))
@@ -201,7 +230,9 @@ def test_policies_draw_every_operation_and_randaugment_does_what_it_says() -> No
 
 def test_erasing_touches_a_rectangle_of_the_asked_area() -> None:
     images = torch.zeros(300, 3, 32, 24, dtype=torch.uint8)
-    result = Augment(AugmentConfig(erasing=0.5, erasing_area=(0.1, 0.2)), SPEC)(images, seed=0, epoch=0, indices=np.arange(300))
+    result = Augment(AugmentConfig(erasing=0.5, erasing_area=(0.1, 0.2)), SPEC)(
+        images, seed=0, epoch=0, indices=np.arange(300)
+    )
     touched = (result > 0).any(1).numpy()
     changed = touched.any((1, 2))
     assert 110 < changed.sum() < 190
@@ -242,7 +273,9 @@ def test_draws_are_even_and_unrelated() -> None:
     draws = uniforms(0, 0, np.arange(100_000), "a", 2)
     assert abs(draws.mean() - 0.5) < 0.003
     assert abs(np.asarray(np.corrcoef(draws.T))[0, 1]) < 0.02
-    assert abs(np.asarray(np.corrcoef(draws[:, 0], uniforms(0, 1, np.arange(100_000), "a")[:, 0]))[0, 1]) < 0.02
+    assert (
+        abs(np.asarray(np.corrcoef(draws[:, 0], uniforms(0, 1, np.arange(100_000), "a")[:, 0]))[0, 1]) < 0.02
+    )
     assert abs(np.asarray(np.corrcoef(draws[:-1, 0], draws[1:, 0]))[0, 1]) < 0.02
     counts = np.bincount((draws[:, 0] * 100).astype(int))
     assert ((counts - 1000) ** 2 / 1000).sum() < 160

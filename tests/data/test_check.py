@@ -25,7 +25,9 @@ def folder(tmp_path: Path) -> Path:
     for place, count in (("train/a", 30), ("train/b", 20), ("test/a", 3), ("test/b", 3)):
         (root / place).mkdir(parents=True)
         for number in range(count):
-            Image.fromarray(random.integers(0, 256, (8, 6, 3), np.uint8)).save(root / place / f"{number:02d}.png")
+            Image.fromarray(random.integers(0, 256, (8, 6, 3), np.uint8)).save(
+                root / place / f"{number:02d}.png"
+            )
     (root / "test/a/copy.png").write_bytes((root / "train/a/07.png").read_bytes())
     (root / "train/b/03.png").write_bytes(b"no image")
     Image.new("L", (5, 9), 80).save(root / "train/b/grey.jpg")
@@ -42,7 +44,9 @@ def test_report_of_a_known_folder(folder: Path) -> None:
     assert report.images == 58
     assert report.counts["test"] == [4, 3]
     assert [bad.name for found in report.unreadable.values() for bad in found] == ["train/b/03.png"]
-    assert {(twin.first, twin.second) for twin in report.duplicates} == {("train/a/07.png", "test/a/copy.png")}
+    assert {(twin.first, twin.second) for twin in report.duplicates} == {
+        ("train/a/07.png", "test/a/copy.png")
+    }
     assert report.sizes == {(8, 6): 56, (9, 5): 1}
     assert report.modes == {"PNG RGB": 56, "JPEG L": 1}
     assert report.ignored == ("train/notes.txt",)
@@ -64,7 +68,9 @@ def test_check_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "check", str(folder / "missing")]) == 2
 
 
-def test_split_verb_writes_what_open_reads(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_verb_writes_what_open_reads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "elsewhere" / "split.csv"
     assert run(["data", "split", str(folder), "--out", str(out), "--json"]) == 0
     assert last_line(capsys.readouterr().out)["splits"] == {"train": 46, "val": 5, "test": 7}

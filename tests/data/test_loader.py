@@ -12,15 +12,17 @@ from PIL import Image
 
 from tesela.core.errors import DataError
 from tesela.data.config import AugmentConfig
-from tesela.data.folder import FileItems
 from tesela.data.loader import Batch, BatchMaker, Loader, _Processes
 from tesela.data.open import open_source
 from tesela.data.source import ArrayItems, Selection
+from tesela.data.sources.folder import FileItems
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 
 SPEC = ImageSpec(height=24, width=24, channels=3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-TRAINING = AugmentConfig(hflip=0.5, random_resized_crop=True, randaugment=2, erasing=0.3, mixup=0.4, cutmix=1.0)
+TRAINING = AugmentConfig(
+    hflip=0.5, random_resized_crop=True, randaugment=2, erasing=0.3, mixup=0.4, cutmix=1.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,11 @@ def epoch(loader: Loader, number: int = 1, start: int = 0) -> list[Batch]:
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
-    parts = [(getattr(a, name), getattr(b, name)) for a, b in zip(first, second, strict=True) for name in ("images", "targets", "indices")]
+    parts = [
+        (getattr(a, name), getattr(b, name))
+        for a, b in zip(first, second, strict=True)
+        for name in ("images", "targets", "indices")
+    ]
     return all(torch.equal(a, b) for a, b in parts)
 
 
@@ -125,7 +131,9 @@ def test_auto_cache_streams_only_where_crops_need_detail(photographs: FileItems)
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
-def test_unreadable_images_are_listed_left_out_and_refused_above_the_limit(tmp_path: Path, cache: str) -> None:
+def test_unreadable_images_are_listed_left_out_and_refused_above_the_limit(
+    tmp_path: Path, cache: str
+) -> None:
     """R6."""
     for number in range(20):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"{number:02d}.png")
@@ -133,7 +141,10 @@ def test_unreadable_images_are_listed_left_out_and_refused_above_the_limit(tmp_p
     (tmp_path / "11.png").write_bytes(b"<html>")
     items = FileItems(tmp_path, [f"{number:02d}.png" for number in range(20)], [0, 1] * 10)
     loader = Loader(items, SPEC, batch_size=6, cache=cache, max_unreadable=0.1)  # type: ignore[arg-type]
-    assert [(bad.name, bad.code) for bad in loader.unreadable] == [("05.png", "truncated"), ("11.png", "not_an_image")]
+    assert [(bad.name, bad.code) for bad in loader.unreadable] == [
+        ("05.png", "truncated"),
+        ("11.png", "not_an_image"),
+    ]
     seen = torch.cat([batch.indices for batch in epoch(loader)]).tolist()
     assert seen == [number for number in range(20) if number not in (5, 11)]
     with pytest.raises(DataError, match="2 of 20 images are unreadable") as caught:

@@ -25,11 +25,17 @@ def test_classes_are_renumbered_and_the_splits_stay_what_they_were() -> None:
     some = open_source("digits", config=DataConfig(source="digits", classes=("7", "2")))
     assert some.labels == ("7", "2")
     for split, items in whole.splits.items():
-        kept = {items.name(row): whole.labels[items.targets[row]] for row in range(len(items)) if whole.labels[items.targets[row]] in "72"}
+        kept = {
+            items.name(row): whole.labels[items.targets[row]]
+            for row in range(len(items))
+            if whole.labels[items.targets[row]] in "72"
+        }
         chosen = some.splits[split]
         assert {chosen.name(row): some.labels[chosen.targets[row]] for row in range(len(chosen))} == kept
     first = some.splits["train"]
-    again = next(row for row in range(len(whole.splits["train"])) if whole.splits["train"].name(row) == first.name(3))
+    again = next(
+        row for row in range(len(whole.splits["train"])) if whole.splits["train"].name(row) == first.name(3)
+    )
     assert np.array_equal(first.read(3), whole.splits["train"].read(again))
 
 
@@ -93,7 +99,15 @@ def test_a_plain_loader_gives_every_image_once_and_unchanged() -> None:
     """Reference: the items themselves, normalised by hand."""
     items = open_source("digits", config=DataConfig(source="digits", per_class=7)).splits["train"]
     spec = ImageSpec(height=8, width=8, channels=1, mean=(0.5,), std=(0.25,))
-    loader = Loader(items, spec, batch_size=32, augment=AugmentConfig(hflip=0.5, mixup=0.5), shuffle=True, drop_last=True, num_classes=10)
+    loader = Loader(
+        items,
+        spec,
+        batch_size=32,
+        augment=AugmentConfig(hflip=0.5, mixup=0.5),
+        shuffle=True,
+        drop_last=True,
+        num_classes=10,
+    )
     batches = list(loader.plain().epoch())
     assert [len(batch) for batch in batches] == [32, 32, 6]
     assert np.concatenate([batch.indices.numpy() for batch in batches]).tolist() == list(range(70))

@@ -26,7 +26,9 @@ def make_folder(root: Path, layout: dict[str, int], *, size: tuple[int, int] = (
     for place, count in layout.items():
         (root / place).mkdir(parents=True)
         for number in range(count):
-            Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(root / place / f"{number:03d}.png")
+            Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(
+                root / place / f"{number:03d}.png"
+            )
     return root
 
 
@@ -44,7 +46,11 @@ def test_mnist_counts_and_first_label(shared: Path) -> None:
     test = source.splits["test"]
     assert test.targets[:50].tolist() == list(raw[8:58])
     assert test.read(7).tobytes() == images[16 + 7 * 784 : 16 + 8 * 784]
-    assert {split: len(items) for split, items in source.splits.items()} == {"train": 54000, "val": 6000, "test": 10000}
+    assert {split: len(items) for split, items in source.splits.items()} == {
+        "train": 54000,
+        "val": 6000,
+        "test": 10000,
+    }
     assert source.labels == tuple("0123456789")
     assert source.channels == 1
 
@@ -89,7 +95,9 @@ def test_folder_without_splits(tmp_path: Path) -> None:
     assert source.ignored == ("notes.txt",)
     names = membership(source)
     assert not names["train"] & names["test"]
-    assert names["train"] | names["val"] | names["test"] == {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}
+    assert names["train"] | names["val"] | names["test"] == {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")
+    }
 
 
 @pytest.mark.parametrize("word", ["val", "valid", "validation"])
@@ -101,7 +109,11 @@ def test_folder_with_splits(tmp_path: Path, word: str) -> None:
 
 
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    assert open_source(make_folder(tmp_path, {"test": 5, "train": 5, "other": 5})).labels == ("other", "test", "train")
+    assert open_source(make_folder(tmp_path, {"test": 5, "train": 5, "other": 5})).labels == (
+        "other",
+        "test",
+        "train",
+    )
 
 
 def test_split_depends_on_names_only(tmp_path: Path) -> None:
@@ -152,7 +164,11 @@ def test_manifest_of_rows_gives_the_same_images(tmp_path: Path) -> None:
 
 def test_jsonl_manifest(tmp_path: Path) -> None:
     make_folder(tmp_path, {"x": 3, "y": 3})
-    rows = [{"path": f"{name}/{number:03d}.png", "label": 10 if name == "x" else 9} for name in "xy" for number in range(3)]
+    rows = [
+        {"path": f"{name}/{number:03d}.png", "label": 10 if name == "x" else 9}
+        for name in "xy"
+        for number in range(3)
+    ]
     (tmp_path / "all.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     assert open_source(tmp_path / "all.jsonl").labels == ("9", "10")
 
@@ -162,7 +178,9 @@ def test_parquet_without_metadata_and_with_folders(tmp_path: Path) -> None:
     images = [path.read_bytes() for path in sorted((tmp_path / "png/p").iterdir())]
     for split in ("train", "validation"):
         (tmp_path / "set" / split).mkdir(parents=True)
-        table = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": ["b", "a"] * 4})
+        table = pa.table(
+            {"image": [{"bytes": data, "path": None} for data in images], "label": ["b", "a"] * 4}
+        )
         pq.write_table(table, tmp_path / "set" / split / "0000.parquet", row_group_size=3)
     source = open_source(tmp_path / "set")
     assert source.labels == ("a", "b")
@@ -183,7 +201,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no images" in refusal(tmp_path / "empty", DataError)
     assert "one class only" in refusal(make_folder(tmp_path / "one", {"cat": 3}), DataError)
-    assert "'c' is in test but not in train" in refusal(make_folder(tmp_path / "t", {"train/a": 3, "train/b": 3, "test/c": 2}), DataError)
+    assert "'c' is in test but not in train" in refusal(
+        make_folder(tmp_path / "t", {"train/a": 3, "train/b": 3, "test/c": 2}), DataError
+    )
     make_folder(tmp_path / "flat", {"a": 2})
     assert "no class folders" in refusal(tmp_path / "flat" / "a", DataError)
     assert "segmentation" in refusal(make_folder(tmp_path / "seg", {"images": 2, "masks": 2}), DataError)
@@ -191,8 +211,12 @@ def test_refusals(tmp_path: Path) -> None:
 
 def test_damaged_idx_is_named(tmp_path: Path) -> None:
     for prefix, count in (("train", 4), ("t10k", 4)):
-        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, count, 2, 2) + bytes(range(count * 4)))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + bytes([0, 1, 0, 1]))
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, count, 2, 2) + bytes(range(count * 4))
+        )
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, count) + bytes([0, 1, 0, 1])
+        )
     assert open_source(tmp_path).splits["test"].read(1)[..., 0].tolist() == [[4, 5], [6, 7]]
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 4, 2, 2) + bytes(3))
     assert "promises" in refusal(tmp_path, DataError)

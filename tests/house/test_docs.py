@@ -43,10 +43,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(360):
         label = "cat" if data.target[number] < 5 else "dog"
         (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray((data.images[number] * 15).astype(np.uint8)).save(folder / "photos" / label / f"{number}.png")
+        Image.fromarray((data.images[number] * 15).astype(np.uint8)).save(
+            folder / "photos" / label / f"{number}.png"
+        )
     (folder / "new").mkdir()
     for number in range(1, 4):
-        Image.fromarray((data.images[400 + number] * 15).astype(np.uint8)).convert("RGB").save(folder / "new" / f"{number}.jpg")
+        Image.fromarray((data.images[400 + number] * 15).astype(np.uint8)).convert("RGB").save(
+            folder / "new" / f"{number}.jpg"
+        )
     return folder
 
 
@@ -54,7 +58,9 @@ def run_line(line: str, folder: Path) -> None:
     if line.startswith("tesela serve"):
         serve(line, folder)
         return
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, env=environment(folder), timeout=300)
+    done = subprocess.run(
+        line, shell=True, cwd=folder, capture_output=True, text=True, env=environment(folder), timeout=300
+    )
     assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -85,7 +91,14 @@ def test_page_runs(page: Path, place: Path) -> None:
         if line.startswith("tesela "):
             run_line(line, place)
     for block in blocks(page, "python"):
-        done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True, env=environment(place), timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            env=environment(place),
+            timeout=300,
+        )
         assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
 
 

@@ -18,20 +18,20 @@ HEAVY = ("torch", "kornia", "matplotlib", "pyarrow", "torchmetrics", "sklearn", 
 LIGHT = (
     "tesela",
     "tesela.cli.main",
-    "tesela.cli.bench",
-    "tesela.cli.compare",
-    "tesela.cli.convert",
-    "tesela.cli.data",
-    "tesela.cli.demo",
-    "tesela.cli.doctor",
-    "tesela.cli.evaluate",
-    "tesela.cli.explain",
-    "tesela.cli.export",
-    "tesela.cli.inspect",
-    "tesela.cli.models",
-    "tesela.cli.predict",
-    "tesela.cli.serve",
-    "tesela.cli.train",
+    "tesela.cli.verbs.bench",
+    "tesela.cli.verbs.compare",
+    "tesela.cli.verbs.convert",
+    "tesela.cli.verbs.data",
+    "tesela.cli.verbs.demo",
+    "tesela.cli.verbs.doctor",
+    "tesela.cli.verbs.evaluate",
+    "tesela.cli.verbs.explain",
+    "tesela.cli.verbs.export",
+    "tesela.cli.verbs.inspect",
+    "tesela.cli.verbs.models",
+    "tesela.cli.verbs.predict",
+    "tesela.cli.verbs.serve",
+    "tesela.cli.verbs.train",
     "tesela.core.config",
     "tesela.core.files",
     "tesela.data.config",
@@ -39,15 +39,17 @@ LIGHT = (
     "tesela.imaging.preprocess",
     "tesela.models.bundle",
     "tesela.models.catalog",
-    "tesela.models.source",
+    "tesela.checkpoints.open",
     "tesela.recipes",
     "tesela.runtime.predictor",
-    "tesela.train.config",
+    "tesela.training.config",
 )
 
 
 def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    ).stdout
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -65,7 +67,9 @@ def test_help_and_list_of_models_are_quick() -> None:
         return time.perf_counter() - started
 
     pairs = [
-        (seconds("-c", "import rich.table, numpy"), seconds("-m", "tesela", *words)) for words in (["--help"], ["models"]) for _ in range(5)
+        (seconds("-c", "import rich.table, numpy"), seconds("-m", "tesela", *words))
+        for words in (["--help"], ["models"])
+        for _ in range(5)
     ]
     unit = statistics.median(pair[0] for pair in pairs)
     assert statistics.median(pair[1] for pair in pairs) <= 4 * unit

@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tesela"
 FOLDERS = ("src", "tests", "benchmarks", "scripts", "examples")
-FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+FILES = sorted(
+    path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "__pycache__" not in path.parts
+)
 PRODUCT = [path for path in FILES if SOURCE in path.parents]
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -36,7 +38,9 @@ def test_file_is_short_and_named_for_something(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name)
 def test_file_starts_by_saying_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "a header of a few lines: what, how, what is odd"
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), (
+        "a header of a few lines: what, how, what is odd"
+    )
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name)
@@ -55,11 +59,23 @@ def test_no_call_that_runs_code_from_data(path: Path) -> None:
     modules |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not modules & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
     for called, call in calls(path):
-        assert called not in {"eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "torch.save"}
+        assert called not in {
+            "eval",
+            "exec",
+            "yaml.load",
+            "yaml.unsafe_load",
+            "yaml.full_load",
+            "pickle.load",
+            "torch.save",
+        }
         if called == "torch.load":
-            assert any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in call.keywords)
+            assert any(
+                word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in call.keywords
+            )
         if called in {"np.load", "numpy.load"}:
-            assert not any(word.arg == "allow_pickle" and ast.unparse(word.value) != "False" for word in call.keywords)
+            assert not any(
+                word.arg == "allow_pickle" and ast.unparse(word.value) != "False" for word in call.keywords
+            )
 
 
 @pytest.mark.parametrize("path", [path for path in PRODUCT if path.name != "output.py"], ids=name)
@@ -69,7 +85,12 @@ def test_only_the_command_line_prints(path: Path) -> None:
 
 def test_images_are_opened_in_one_place() -> None:
     """Reliability R10: one call site of Pillow's opener in the product."""
-    sites = [name(path) for path in PRODUCT for called, _ in calls(path) if called in {"Image.open", "PIL.Image.open"}]
+    sites = [
+        name(path)
+        for path in PRODUCT
+        for called, _ in calls(path)
+        if called in {"Image.open", "PIL.Image.open"}
+    ]
     assert sites == ["src/tesela/imaging/decode.py"]
 
 
@@ -93,7 +114,11 @@ def test_tree_in_the_readme_equals_the_disk() -> None:
     assert missing == []
     covered = [entry.removesuffix("/*").rstrip("/") for entry in entries if entry.endswith("/*")]
     wanted = [name(path) for path in PRODUCT if path.name not in {"__init__.py"}]
-    unnamed = [path for path in wanted if path not in entries and not any(path.startswith(folder + "/") for folder in covered)]
+    unnamed = [
+        path
+        for path in wanted
+        if path not in entries and not any(path.startswith(folder + "/") for folder in covered)
+    ]
     assert unnamed == []
 
 
@@ -101,4 +126,6 @@ def test_tree_lines_say_what_each_entry_is() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"```tree\n(.*?)```", text, flags=re.DOTALL)
     assert block
-    assert [line for line in block.group(1).splitlines() if line.strip() and len(line.split(maxsplit=1)) < 2] == []
+    assert [
+        line for line in block.group(1).splitlines() if line.strip() and len(line.split(maxsplit=1)) < 2
+    ] == []

@@ -62,7 +62,9 @@ def test_one_bit_is_black_and_white() -> None:
 def test_grey_is_repeated_and_colour_becomes_luma() -> None:
     levels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     assert np.array_equal(decode(encoded(Image.fromarray(levels))), np.repeat(levels[..., None], 3, axis=2))
-    assert np.array_equal(decode(encoded(gradient()), channels=1)[..., 0], np.asarray(gradient().convert("L")))
+    assert np.array_equal(
+        decode(encoded(gradient()), channels=1)[..., 0], np.asarray(gradient().convert("L"))
+    )
 
 
 def test_sixteen_bit_grey_keeps_the_high_byte() -> None:
@@ -78,7 +80,12 @@ def test_sixteen_bit_colour_keeps_the_high_byte() -> None:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(row))
+        + chunk(b"IEND", b"")
+    )
     assert decode(data).tolist() == [[[0, 0x12, 0xFF], [0x80, 0, 1]]]
 
 
@@ -108,7 +115,9 @@ def test_cmyk_jpeg_without_profile() -> None:
 
 def test_progressive_equals_baseline() -> None:
     picture = gradient(64, 48)
-    assert np.array_equal(decode(encoded(picture, "JPEG", progressive=True)), decode(encoded(picture, "JPEG")))
+    assert np.array_equal(
+        decode(encoded(picture, "JPEG", progressive=True)), decode(encoded(picture, "JPEG"))
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1)])

@@ -29,7 +29,13 @@ def changed(**fields: object) -> ImageSpec:
 
 def test_spec_survives_a_mapping_and_refuses_nonsense() -> None:
     assert build(ImageSpec, to_mapping(SPEC)) == SPEC
-    for wrong in ({"channels": 2}, {"mean": (0.5,)}, {"std": (0.0, 1.0, 1.0)}, {"height": 0}, {"crop_ratio": 1.5}):
+    for wrong in (
+        {"channels": 2},
+        {"mean": (0.5,)},
+        {"std": (0.0, 1.0, 1.0)},
+        {"height": 0},
+        {"crop_ratio": 1.5},
+    ):
         with pytest.raises(ConfigError):
             changed(**wrong)
 
@@ -45,7 +51,12 @@ def test_resize_is_within_a_grey_level_of_torchs_antialiased_one() -> None:
     image = picture(120, 97)
     planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     for name in ("bilinear", "bicubic"):
-        expected = F.interpolate(planes, (20, 30), mode=name, antialias=True)[0].permute(1, 2, 0).clamp(0, 255).numpy()
+        expected = (
+            F.interpolate(planes, (20, 30), mode=name, antialias=True)[0]
+            .permute(1, 2, 0)
+            .clamp(0, 255)
+            .numpy()
+        )
         assert np.abs(fit(image, changed(interpolation=name)).astype(float) - expected).max() <= 1.0
 
 
@@ -81,7 +92,11 @@ def test_normalize_equals_the_formula_in_float64() -> None:
 
 def test_preprocess_makes_grey_and_colour_what_the_model_takes() -> None:
     grey = np.full((20, 30, 1), 51, np.uint8)
-    assert np.allclose(preprocess([grey], SPEC)[0, :, 0, 0], [(0.2 - 0.5) / 0.2, (0.2 - 0.4) / 0.3, (0.2 - 0.3) / 0.4], atol=1e-6)
+    assert np.allclose(
+        preprocess([grey], SPEC)[0, :, 0, 0],
+        [(0.2 - 0.5) / 0.2, (0.2 - 0.4) / 0.3, (0.2 - 0.3) / 0.4],
+        atol=1e-6,
+    )
     one = ImageSpec(height=20, width=30, channels=1, mean=(0.0,), std=(1.0,))
     red = np.zeros((20, 30, 3), np.uint8)
     red[..., 0] = 255
@@ -101,7 +116,9 @@ def test_unfit_is_the_way_back(resize: str, size: tuple[int, int]) -> None:
     y[top : top + height, left : left + width] = centres[:, None]
     back = unfit(y, size, spec)
     rows = np.arange(size[0]) + 0.5
-    inside = (rows > place.box[0] + place.box[2] / height) & (rows < place.box[0] + place.box[2] * (1 - 1 / height))
+    inside = (rows > place.box[0] + place.box[2] / height) & (
+        rows < place.box[0] + place.box[2] * (1 - 1 / height)
+    )
     column = int(place.box[1] + place.box[3] / 2)
     assert back.shape == size
     assert np.abs(back[inside, column] - rows[inside]).max() < 1e-3

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tesela.core.errors import UnknownNameError
-from tesela.layers.attention import Attention, attend, set_attention_kernel
+from tesela.layers.attention.attention import Attention, attend, set_attention_kernel
+from tesela.layers.attention.kernels import KERNELS
 from tesela.layers.initialise import initialise
-from tesela.layers.kernels import KERNELS
 
 kernels = pytest.mark.parametrize("kernel", KERNELS)
 
@@ -42,7 +42,9 @@ def test_kernels_equal_a_loop(kernel: str, biased: bool) -> None:
     bias = torch.randn(3, 5, 7) if biased else None
     for scale in (None, 0.3):
         expected = loop(q, k, v, 0.5 if scale is None else scale, bias)
-        torch.testing.assert_close(attend(q, k, v, bias=bias, scale=scale, kernel=kernel).double(), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            attend(q, k, v, bias=bias, scale=scale, kernel=kernel).double(), expected, rtol=1e-5, atol=1e-6
+        )
 
 
 @kernels
@@ -53,7 +55,9 @@ def test_kernels_take_views_and_give_the_same_gradients(kernel: str) -> None:
     weight = torch.randn(2, 2, 5, 4)
     (found,) = torch.autograd.grad((attend(q, k, v, kernel=kernel) * weight).sum(), base)
     logits = (q @ k.mT) / 2
-    (expected,) = torch.autograd.grad(((logits.exp() / logits.exp().sum(-1, keepdim=True)) @ v * weight).sum(), base)
+    (expected,) = torch.autograd.grad(
+        ((logits.exp() / logits.exp().sum(-1, keepdim=True)) @ v * weight).sum(), base
+    )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -75,16 +79,26 @@ def test_equals_multihead_attention_of_torch(kernel: str, qkv_bias: bool) -> Non
     theirs = nn.MultiheadAttention(24, 4, batch_first=True, bias=True).eval()
     bias = ours.qkv.bias if qkv_bias else torch.zeros(72)
     theirs.load_state_dict(
-        {"in_proj_weight": ours.qkv.weight, "in_proj_bias": bias, "out_proj.weight": ours.out.weight, "out_proj.bias": ours.out.bias}
+        {
+            "in_proj_weight": ours.qkv.weight,
+            "in_proj_bias": bias,
+            "out_proj.weight": ours.out.weight,
+            "out_proj.bias": ours.out.bias,
+        }
     )
     tokens = torch.randn(3, 11, 24)
-    torch.testing.assert_close(ours(tokens), theirs(tokens, tokens, tokens, need_weights=False)[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        ours(tokens), theirs(tokens, tokens, tokens, need_weights=False)[0], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_wide_head_keeps_the_full_width() -> None:
     """Each head is an attention of the full width with its own matrices; the output is the sum of each head's map."""
     wide, tokens = make(6, 3, wide=True), torch.randn(2, 5, 6)
-    q, k, v = (tokens @ part.T + bias for part, bias in zip(wide.qkv.weight.chunk(3), wide.qkv.bias.chunk(3), strict=True))
+    q, k, v = (
+        tokens @ part.T + bias
+        for part, bias in zip(wide.qkv.weight.chunk(3), wide.qkv.bias.chunk(3), strict=True)
+    )
     total = wide.out.bias.expand(2, 5, 6).double()
     for head in range(3):
         columns = slice(6 * head, 6 * head + 6)

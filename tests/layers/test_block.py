@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Dinov2Config
 from transformers.models.dinov2.modeling_dinov2 import Dinov2SwiGLUFFN
 
-from tesela.layers.attention import Attention
+from tesela.layers.attention.attention import Attention
 from tesela.layers.block import Block, DropPath
 from tesela.layers.initialise import initialise
 from tesela.layers.mlp import ACTIVATIONS, Mlp, SwiGlu
@@ -42,7 +42,14 @@ def make(norm: str, activation: str) -> Block:
 def test_equals_the_encoder_layer_of_torch(norm: str, activation: str) -> None:
     ours = make(norm, activation)
     theirs = nn.TransformerEncoderLayer(
-        16, 4, 40, dropout=0.0, activation=activation, layer_norm_eps=1e-3, batch_first=True, norm_first=norm == "pre"
+        16,
+        4,
+        40,
+        dropout=0.0,
+        activation=activation,
+        layer_norm_eps=1e-3,
+        batch_first=True,
+        norm_first=norm == "pre",
     )
     state = ours.state_dict()
     theirs.load_state_dict({name: state[own] for name, own in PARTS.items()})
@@ -68,7 +75,9 @@ def test_mlp_drops_after_each_dense_layer() -> None:
     out = mlp.train()(torch.ones(4000, 1, 1)).flatten()
     kept = out[out > 0] / 4
     assert (out == 0).float().mean().item() == pytest.approx(0.5 + 0.5 * 0.5**8, abs=0.03)
-    assert {2.0, 3.0, 4.0, 5.0, 6.0} <= set(kept.unique().tolist()) <= set(range(1, 9)) and kept.mean().item() == pytest.approx(4, abs=0.1)
+    assert {2.0, 3.0, 4.0, 5.0, 6.0} <= set(kept.unique().tolist()) <= set(
+        range(1, 9)
+    ) and kept.mean().item() == pytest.approx(4, abs=0.1)
 
 
 def test_gated_mlp_equals_that_of_dinov2() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tesela.layers.conv import ConvTokenizer
+from tesela.layers.convolution.tokenizer import ConvTokenizer
 from tesela.layers.initialise import initialise
 
 OPTIONS = [
@@ -26,7 +26,11 @@ def test_grid_is_that_of_the_convolutions(options: dict[str, Any]) -> None:
     for size in [(32, 32), (17, 24), (9, 40), (28, 31)]:
         feature_map = tokenizer.layers(torch.randn(1, 2, *size))
         assert tokenizer.grid(size) == tuple(feature_map.shape[2:])
-        assert tokenizer(torch.randn(1, 2, *size)).shape == (1, feature_map.shape[2] * feature_map.shape[3], 6)
+        assert tokenizer(torch.randn(1, 2, *size)).shape == (
+            1,
+            feature_map.shape[2] * feature_map.shape[3],
+            6,
+        )
 
 
 def test_tokens_run_in_raster_order() -> None:

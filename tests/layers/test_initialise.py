@@ -15,7 +15,12 @@ STATE = MODEL.state_dict()
 
 def test_dense_layers_are_xavier_uniform_each_projection_on_its_own() -> None:
     """Uniform in +-b has deviation b / sqrt(3); b = sqrt(6 / (in + out)) with the fans of one of q, k, v."""
-    shapes = {"attention.qkv": (192, 192), "attention.out": (192, 192), "mlp.expand": (192, 384), "mlp.contract": (384, 192)}
+    shapes = {
+        "attention.qkv": (192, 192),
+        "attention.out": (192, 192),
+        "mlp.expand": (192, 384),
+        "mlp.contract": (384, 192),
+    }
     for name, (fan_in, fan_out) in shapes.items():
         weight, bound = STATE[f"blocks.3.{name}.weight"], math.sqrt(6 / (fan_in + fan_out))
         assert weight.abs().max().item() == pytest.approx(bound, rel=1e-2) and weight.abs().max() <= bound

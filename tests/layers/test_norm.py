@@ -31,4 +31,8 @@ def test_the_start(kind: str, zero: bool) -> None:
     state = norm.state_dict()
     assert torch.equal(state["weight"], torch.zeros(8) if zero else torch.ones(8)) and not state["bias"].any()
     if kind == "batch":
-        assert not state["running_mean"].any() and torch.equal(state["running_var"], torch.ones(8)) and state["num_batches_tracked"] == 0
+        assert (
+            not state["running_mean"].any()
+            and torch.equal(state["running_var"], torch.ones(8))
+            and state["num_batches_tracked"] == 0
+        )

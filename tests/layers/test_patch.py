@@ -10,7 +10,13 @@ from tesela.core.errors import ConfigError
 from tesela.layers.initialise import initialise
 from tesela.layers.patch import PatchEmbedding
 
-SHAPES = [(3, (4, 4), (8, 8)), (1, (2, 5), (6, 10)), (2, (7, 3), (14, 3)), (5, (1, 1), (3, 2)), (4, (16, 8), (32, 40))]
+SHAPES = [
+    (3, (4, 4), (8, 8)),
+    (1, (2, 5), (6, 10)),
+    (2, (7, 3), (14, 3)),
+    (5, (1, 1), (3, 2)),
+    (4, (16, 8), (32, 40)),
+]
 
 
 def make(channels: int, patch: tuple[int, int], mode: str) -> PatchEmbedding:
@@ -32,14 +38,20 @@ def brute_force(images: Tensor, weight: Tensor, bias: Tensor, patch: tuple[int, 
 
 @pytest.mark.parametrize("mode", ["linear", "conv"])
 @pytest.mark.parametrize(("channels", "patch", "size"), SHAPES)
-def test_equals_a_loop_over_patches(channels: int, patch: tuple[int, int], size: tuple[int, int], mode: str) -> None:
+def test_equals_a_loop_over_patches(
+    channels: int, patch: tuple[int, int], size: tuple[int, int], mode: str
+) -> None:
     embed, images = make(channels, patch, mode), torch.randn(2, channels, *size)
-    torch.testing.assert_close(embed(images), brute_force(images, embed.weight, embed.bias, patch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        embed(images), brute_force(images, embed.weight, embed.bias, patch), rtol=1e-5, atol=1e-5
+    )
     assert embed(images).shape[1] == embed.grid(size)[0] * embed.grid(size)[1]
 
 
 @pytest.mark.parametrize(("channels", "patch", "size"), SHAPES)
-def test_both_ways_share_weights_and_gradients(channels: int, patch: tuple[int, int], size: tuple[int, int]) -> None:
+def test_both_ways_share_weights_and_gradients(
+    channels: int, patch: tuple[int, int], size: tuple[int, int]
+) -> None:
     linear, conv = make(channels, patch, "linear"), make(channels, patch, "conv")
     conv.load_state_dict(linear.state_dict())
     images = torch.randn(2, channels, *size)

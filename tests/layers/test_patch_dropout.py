@@ -8,15 +8,20 @@ import pytest
 import torch
 
 from tesela.core.errors import ConfigError
-from tesela.layers.attention import set_attention_kernel
-from tesela.layers.kernels import KERNELS
+from tesela.layers.attention.attention import set_attention_kernel
+from tesela.layers.attention.kernels import KERNELS
 from tesela.layers.patch_dropout import PatchDropout
 from tesela.models.factory import create_model
 
 
 def numbered(batch: int, count: int) -> torch.Tensor:
     """Tokens whose value tells image and place: 100 * image + place."""
-    return (100 * torch.arange(batch)[:, None, None] + torch.arange(count)[None, :, None]).float().expand(-1, -1, 3).clone()
+    return (
+        (100 * torch.arange(batch)[:, None, None] + torch.arange(count)[None, :, None])
+        .float()
+        .expand(-1, -1, 3)
+        .clone()
+    )
 
 
 def test_prefix_stays_and_patches_are_a_choice_in_order() -> None:
@@ -69,7 +74,9 @@ def test_training_equals_a_forward_pass_over_the_kept_patches_alone() -> None:
         alone = tokens[image : image + 1, torch.cat([torch.zeros(1, dtype=torch.long), chosen[image] + 1])]
         for block in model.blocks:
             alone = block(alone)
-        torch.testing.assert_close(model.head(model.norm(alone)[:, 0]), dropped[image : image + 1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            model.head(model.norm(alone)[:, 0]), dropped[image : image + 1], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -82,9 +89,13 @@ def test_training_equals_a_forward_pass_over_the_kept_patches_alone() -> None:
     ],
     ids=lambda options: options["position"],
 )
-def test_positions_inside_the_blocks_go_with_the_patches(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_inside_the_blocks_go_with_the_patches(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reference: all patches, with a kernel that hides the left-out ones as keys; what is kept then computes the same."""
-    model: Any = create_model("vit_mnist", seed=0, depth=2, width=16, heads=2, patch_dropout=0.5, **options).train()
+    model: Any = create_model(
+        "vit_mnist", seed=0, depth=2, width=16, heads=2, patch_dropout=0.5, **options
+    ).train()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
     images = torch.rand(3, 1, 28, 28)
@@ -96,7 +107,14 @@ def test_positions_inside_the_blocks_go_with_the_patches(options: dict[str, Any]
     hidden[:, : model.config.prefix] = False
     hidden.scatter_(1, chosen + model.config.prefix, False)
 
-    def hiding(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, dropout: float, scale: float) -> torch.Tensor:
+    def hiding(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        bias: torch.Tensor | None,
+        dropout: float,
+        scale: float,
+    ) -> torch.Tensor:
         logits = q @ k.mT * scale + (0.0 if bias is None else bias)
         return logits.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1) @ v
 

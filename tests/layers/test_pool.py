@@ -26,7 +26,9 @@ def test_sequence_pool_is_a_weighted_mean_of_the_patches() -> None:
     initialise(pool)
     expected = torch.zeros(3, 8)
     for image in range(3):
-        scores = torch.stack([TOKENS[image, index] @ pool.score.weight[0] + pool.score.bias[0] for index in range(2, 9)])
+        scores = torch.stack(
+            [TOKENS[image, index] @ pool.score.weight[0] + pool.score.bias[0] for index in range(2, 9)]
+        )
         shares = scores.exp() / scores.exp().sum()
         expected[image] = (shares[:, None] * TOKENS[image, 2:]).sum(0)
     torch.testing.assert_close(pool(TOKENS, 2, trace=trace.inside("pool")), expected)
@@ -47,13 +49,19 @@ def test_attention_pool_equals_torch() -> None:
         }
     )
     pooled = theirs(pool.probe.expand(3, -1, -1), TOKENS, TOKENS)[0]
-    expected = pooled + pool.mlp(nn.functional.layer_norm(pooled, (8,), pool.norm.weight, pool.norm.bias, 1e-6))
+    expected = pooled + pool.mlp(
+        nn.functional.layer_norm(pooled, (8,), pool.norm.weight, pool.norm.bias, 1e-6)
+    )
     torch.testing.assert_close(pool(TOKENS, 1), expected[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_prefix_tokens_stand_in_order() -> None:
     prefix = PrefixTokens(8, class_token=True, distillation_token=True, registers=2)
-    assert prefix.class_token is not None and prefix.distillation_token is not None and prefix.registers is not None
+    assert (
+        prefix.class_token is not None
+        and prefix.distillation_token is not None
+        and prefix.registers is not None
+    )
     with torch.no_grad():
         prefix.class_token.fill_(1), prefix.distillation_token.fill_(2)
         prefix.registers.copy_(torch.tensor([3.0, 4.0])[None, :, None].expand(1, 2, 8))

@@ -10,7 +10,14 @@ import torch
 
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
-from tesela.layers.position import AxisPositions, LearnedPositions, NoPositions, SinCosPositions, interpolate_positions, make_positions
+from tesela.layers.position.embedding import (
+    AxisPositions,
+    LearnedPositions,
+    NoPositions,
+    SinCosPositions,
+    interpolate_positions,
+    make_positions,
+)
 
 
 def cubic(distance: float) -> float:
@@ -35,12 +42,18 @@ def weights(old: int, new: int, kernel: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
-@pytest.mark.parametrize(("old", "new"), [((4, 4), (7, 3)), ((3, 5), (6, 10)), ((7, 7), (2, 9)), ((2, 2), (5, 5))])
+@pytest.mark.parametrize(
+    ("old", "new"), [((4, 4), (7, 3)), ((3, 5), (6, 10)), ((7, 7), (2, 9)), ((2, 2), (5, 5))]
+)
 @pytest.mark.parametrize("prefix", [0, 1, 2])
-def test_interpolation_equals_the_formula(old: tuple[int, int], new: tuple[int, int], prefix: int, mode: str) -> None:
+def test_interpolation_equals_the_formula(
+    old: tuple[int, int], new: tuple[int, int], prefix: int, mode: str
+) -> None:
     table = torch.randn(1, prefix + old[0] * old[1], 3)
     image = table[0, prefix:].reshape(*old, 3).double().numpy()
-    expected = np.einsum("yr,xc,rcd->yxd", weights(old[0], new[0], mode), weights(old[1], new[1], mode), image).reshape(-1, 3)
+    expected = np.einsum(
+        "yr,xc,rcd->yxd", weights(old[0], new[0], mode), weights(old[1], new[1], mode), image
+    ).reshape(-1, 3)
     found = interpolate_positions(table, old, new, prefix=prefix, mode=mode)
     assert torch.equal(found[:, :prefix], table[:, :prefix])
     np.testing.assert_allclose(found[0, prefix:].numpy(), expected, rtol=1e-4, atol=1e-5)
@@ -62,7 +75,9 @@ def test_a_prefix_without_positions_stays_as_it_is() -> None:
     initialise(positions)
     tokens = torch.randn(2, 6, 4)
     found = positions(tokens, (2, 2))
-    assert torch.equal(found[:, :2], tokens[:, :2]) and torch.equal(found[:, 2:], tokens[:, 2:] + positions.table)
+    assert torch.equal(found[:, :2], tokens[:, :2]) and torch.equal(
+        found[:, 2:], tokens[:, 2:] + positions.table
+    )
 
 
 @pytest.mark.parametrize("grid", [(3, 5), (1, 2), (4, 4)])
@@ -110,7 +125,11 @@ def test_each_axis_is_interpolated_as_the_whole_table_would_be(old: Grid, new: G
     found = positions.at(new)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     positions.move_to(new)
-    assert torch.equal(positions.at(new), found) and positions.rows.shape == (1, new[0], 3) and positions.columns.shape == (1, new[1], 3)
+    assert (
+        torch.equal(positions.at(new), found)
+        and positions.rows.shape == (1, new[0], 3)
+        and positions.columns.shape == (1, new[1], 3)
+    )
 
 
 @pytest.mark.parametrize("prefix", [0, 2])
@@ -120,7 +139,9 @@ def test_registers_between_prefix_and_patches_get_nothing(prefix: int) -> None:
     initialise(positions)
     tokens = torch.zeros(1, 2 + 3 + 6, 4)
     found = positions(tokens, (2, 3))[0]
-    assert torch.equal(found[5:], positions.table[0, prefix:]) and torch.equal(found[:prefix], positions.table[0, :prefix])
+    assert torch.equal(found[5:], positions.table[0, prefix:]) and torch.equal(
+        found[:prefix], positions.table[0, :prefix]
+    )
     assert torch.equal(found[prefix:5], torch.zeros(5 - prefix, 4))
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from tesela.layers.cells import Cells
+from tesela.layers.attention.cells import Cells
+from tesela.layers.attention.grid_attention import PlacedAttention
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
-from tesela.layers.layout import Layout
-from tesela.layers.placed_attention import PlacedAttention
-from tesela.layers.relative import RelativePositions
+from tesela.layers.position.relative import RelativePositions
+from tesela.layers.token_layout import Layout
 
 
 def make(cells: Cells, grid: Grid, heads: int = 2, width: int = 4) -> RelativePositions:
@@ -32,7 +32,9 @@ def loop(relative: RelativePositions, queries: Tensor, grid: Grid) -> Tensor:
                 if table is None:
                     continue
                 offset = divmod(key, grid[1])[axis] - divmod(query, grid[1])[axis]
-                total[:, :, query, key] += torch.einsum("bhd,hd->bh", queries[:, :, query], table[:, offset + table.shape[1] // 2])
+                total[:, :, query, key] += torch.einsum(
+                    "bhd,hd->bh", queries[:, :, query], table[:, offset + table.shape[1] // 2]
+                )
     return total
 
 
@@ -40,7 +42,9 @@ def loop(relative: RelativePositions, queries: Tensor, grid: Grid) -> Tensor:
 def test_logits_equal_a_loop(grid: Grid) -> None:
     relative = make(Cells(), grid)
     queries = torch.randn(2, 2, grid[0] * grid[1], 4)
-    torch.testing.assert_close(relative.within(queries.unsqueeze(2), grid).squeeze(2), loop(relative, queries, grid))
+    torch.testing.assert_close(
+        relative.within(queries.unsqueeze(2), grid).squeeze(2), loop(relative, queries, grid)
+    )
 
 
 @pytest.mark.parametrize("size", [8, 12, 6])
@@ -49,7 +53,9 @@ def test_attention_equals_that_of_sam(size: int) -> None:
 
     There, the second logits are not scaled, the heads share a table, and an offset is the query's place minus the key's.
     """
-    config = SamVisionConfig(hidden_size=8, num_attention_heads=2, image_size=64, patch_size=8, use_rel_pos=True)
+    config = SamVisionConfig(
+        hidden_size=8, num_attention_heads=2, image_size=64, patch_size=8, use_rel_pos=True
+    )
     theirs = SamVisionAttention(config, window_size=0).eval()
     ours = PlacedAttention(8, 2, cells=Cells(), grid=(8, 8), relative=True).eval()
     assert ours.relative is not None and ours.relative.rows is not None and ours.relative.columns is not None
@@ -58,7 +64,10 @@ def test_attention_equals_that_of_sam(size: int) -> None:
             parameter.normal_(std=0.3)
         ours.qkv.load_state_dict(theirs.qkv.state_dict())
         ours.out.load_state_dict(theirs.proj.state_dict())
-        for table, known in ((ours.relative.rows, theirs.rel_pos_h), (ours.relative.columns, theirs.rel_pos_w)):
+        for table, known in (
+            (ours.relative.rows, theirs.rel_pos_h),
+            (ours.relative.columns, theirs.rel_pos_w),
+        ):
             table.copy_((known.flip(0) * 2.0).expand(2, -1, -1))
     tokens = torch.randn(2, size * size, 8)
     expected = theirs(tokens.view(2, size, size, 8))[0].flatten(1, 2)
@@ -75,7 +84,9 @@ def test_windows_count_tokens_on_every_grid() -> None:
     assert relative.rows.shape == (2, 5, 4) and relative.columns.shape == (2, 7, 4)
     before_rows, before_columns = relative.rows.detach().clone(), relative.columns.detach().clone()
     relative.move_to((8, 8))
-    assert torch.equal(relative.rows, before_rows[:, [0, 0, 1, 2, 3, 4, 4]]) and torch.equal(relative.columns, before_columns)
+    assert torch.equal(relative.rows, before_rows[:, [0, 0, 1, 2, 3, 4, 4]]) and torch.equal(
+        relative.columns, before_columns
+    )
     relative.move_to((2, 8))
     assert torch.equal(relative.rows, before_rows[:, [1, 2, 3]])
 
@@ -83,7 +94,10 @@ def test_windows_count_tokens_on_every_grid() -> None:
 @pytest.mark.parametrize(("shape", "tables"), [("rows", (None, 7)), ("columns", (5, None))])
 def test_an_axis_has_the_table_of_its_offsets(shape: str, tables: tuple[int | None, int | None]) -> None:
     relative = make(Cells(shape), (3, 4))  # type: ignore[arg-type]
-    assert tuple(None if table is None else table.shape[1] for table in (relative.rows, relative.columns)) == tables
+    assert (
+        tuple(None if table is None else table.shape[1] for table in (relative.rows, relative.columns))
+        == tables
+    )
     queries = torch.randn(1, 2, 12, 4)
     cells = queries.view(1, 2, 3, 4, 4) if shape == "rows" else queries.view(1, 2, 3, 4, 4).transpose(2, 3)
     found, expected = relative.within(cells, (3, 4)), loop(relative, queries, (3, 4)).view(1, 2, 3, 4, 3, 4)

@@ -10,10 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tesela.layers.residual import ResidualBody, Style
-from tesela.layers.residual_plan import ResidualPlan, halved
+from tesela.layers.convolution.residual import ResidualBody, Style
+from tesela.layers.convolution.residual_plan import ResidualPlan, halved
 
-CHOICES: dict[str, list[Any]] = {"unit": ["bottleneck", "basic"], "order": ["post", "pre"], "root": ["large", "small"]}
+CHOICES: dict[str, list[Any]] = {
+    "unit": ["bottleneck", "basic"],
+    "order": ["post", "pre"],
+    "root": ["large", "small"],
+}
 PLANS = [
     ResidualPlan(channels=2, stages=stages, width_factor=0.125, **dict(zip(CHOICES, chosen, strict=True)))
     for stages in [(), (2,), (1, 2, 1)]
@@ -22,7 +26,9 @@ PLANS = [
 
 
 @pytest.mark.parametrize("same", [True, False])
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.stages}-{plan.unit}-{plan.order}-{plan.root}")
+@pytest.mark.parametrize(
+    "plan", PLANS, ids=lambda plan: f"{plan.stages}-{plan.unit}-{plan.order}-{plan.root}"
+)
 def test_the_plan_counts_the_layers(plan: ResidualPlan, same: bool) -> None:
     """Parameters, grid, width, and products by PyTorch's own counter, for sizes that round."""
     body = ResidualBody(plan, Style(norm="group", groups=4, same=same))
@@ -30,7 +36,9 @@ def test_the_plan_counts_the_layers(plan: ResidualPlan, same: bool) -> None:
     for size in ((16, 24), (13, 9)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             shape = body(torch.zeros(1, 2, *size)).shape
-        assert shape == (1, plan.width, *plan.grid(size)) and plan.grid(size) == halved(size, plan.reduction.bit_length() - 1)
+        assert shape == (1, plan.width, *plan.grid(size)) and plan.grid(size) == halved(
+            size, plan.reduction.bit_length() - 1
+        )
         assert counter.get_total_flops() == 2 * plan.products(size)
 
 

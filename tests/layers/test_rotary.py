@@ -6,8 +6,8 @@ import cmath
 
 import torch
 
-from tesela.layers.layout import Layout
-from tesela.layers.rotary import angles, turn
+from tesela.layers.position.rotary import angles, turn
+from tesela.layers.token_layout import Layout
 
 
 def test_turning_is_a_complex_product() -> None:
@@ -21,10 +21,15 @@ def test_turning_is_a_complex_product() -> None:
             for pair in range(2):
                 start = axis * 4 + pair
                 before = tokens[0, 0, prefix + patch]
-                number = complex(before[start], before[start + 2]) * cmath.exp(1j * place * 100 ** (-pair / 2))
+                number = complex(before[start], before[start + 2]) * cmath.exp(
+                    1j * place * 100 ** (-pair / 2)
+                )
                 after = found[0, 0, prefix + patch]
                 torch.testing.assert_close(
-                    after[[start, start + 2]], torch.tensor([number.real, number.imag]).double(), rtol=1e-5, atol=1e-6
+                    after[[start, start + 2]],
+                    torch.tensor([number.real, number.imag]).double(),
+                    rtol=1e-5,
+                    atol=1e-6,
                 )
 
 
@@ -50,5 +55,8 @@ def test_a_choice_of_patches_keeps_its_places() -> None:
 
 def test_angles_of_a_larger_grid_contain_those_of_a_smaller() -> None:
     """No table and no interpolation: places are counted in tokens."""
-    small, large = angles((2, 3), 8, device=torch.device("cpu")), angles((4, 7), 8, device=torch.device("cpu"))
+    small, large = (
+        angles((2, 3), 8, device=torch.device("cpu")),
+        angles((4, 7), 8, device=torch.device("cpu")),
+    )
     assert torch.equal(large.view(4, 7, 2, 2)[:2, :3], small.view(2, 3, 2, 2))

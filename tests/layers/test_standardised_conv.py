@@ -7,10 +7,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tesela.layers.standardised_conv import Conv2d, MaxPool2d, Standardise
+from tesela.layers.convolution.standardised import Conv2d, MaxPool2d, Standardise
 
 
-def loop(images: NDArray[np.float64], kernel: int, stride: int, *, same: bool) -> list[tuple[int, int, NDArray[np.float64]]]:
+def loop(
+    images: NDArray[np.float64], kernel: int, stride: int, *, same: bool
+) -> list[tuple[int, int, NDArray[np.float64]]]:
     """Row, column and window (B, C, k, k) of every place, written out; SAME as TensorFlow's documentation defines it."""
     padding = []
     for side in images.shape[2:]:
@@ -36,7 +38,9 @@ def test_both_paddings(size: tuple[int, int], kernel: int, stride: int, same: bo
     assert found.shape == (2, 3, -(-size[0] // stride), -(-size[1] // stride))
     weight = layer.weight.detach().numpy()
     for row, column, window in loop(images.numpy(), kernel, stride, same=same):
-        np.testing.assert_allclose(found[:, :, row, column], np.einsum("bcij,dcij->bd", window, weight), atol=1e-12)
+        np.testing.assert_allclose(
+            found[:, :, row, column], np.einsum("bcij,dcij->bd", window, weight), atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("same", [True, False])

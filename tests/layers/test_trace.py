@@ -15,7 +15,10 @@ def test_names_are_scoped_and_shared() -> None:
     assert inner("", ONE) is ONE and trace.inside("block00")("mlp", ONE) is ONE
     inner.attention(ONE, ONE, ONE, ONE, scale=0.5)
     assert list(trace.tensors) == ["block00.attention", "block00.mlp"]
-    assert trace.attentions["block00.attention"].name == "block00.attention" and trace.attentions["block00.attention"].scale == 0.5
+    assert (
+        trace.attentions["block00.attention"].name == "block00.attention"
+        and trace.attentions["block00.attention"].scale == 0.5
+    )
 
 
 def test_only_what_is_wanted_is_kept() -> None:

@@ -9,7 +9,13 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from tesela.metrics.calibration import brier_score, expected_calibration_error, fit_temperature, negative_log_likelihood, reliability_bins
+from tesela.metrics.calibration import (
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability_bins,
+)
 
 
 def random_case(seed: int, *, count: int = 500, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +34,9 @@ def test_nll_and_brier_equal_scikit_learn(seed: int) -> None:
 
     logits, targets = random_case(seed)
     probabilities = softmax(logits, axis=1)
-    assert negative_log_likelihood(probabilities, targets) == pytest.approx(log_loss(targets, probabilities), rel=1e-12)
+    assert negative_log_likelihood(probabilities, targets) == pytest.approx(
+        log_loss(targets, probabilities), rel=1e-12
+    )
     reference = brier_score_loss(targets, probabilities, scale_by_half=False, labels=np.arange(7))
     assert brier_score(probabilities, targets) == pytest.approx(reference, rel=1e-12)
 
@@ -45,7 +53,9 @@ def test_ece_equals_torchmetrics(seed: int, bins: int) -> None:
     reference = multiclass_calibration_error(
         torch.from_numpy(probabilities), torch.from_numpy(targets), num_classes=7, n_bins=bins, norm="l1"
     )
-    assert expected_calibration_error(probabilities, targets, bins=bins) == pytest.approx(float(reference), abs=1e-5)
+    assert expected_calibration_error(probabilities, targets, bins=bins) == pytest.approx(
+        float(reference), abs=1e-5
+    )
 
 
 def test_ece_equals_a_loop_written_out() -> None:
@@ -57,7 +67,8 @@ def test_ece_equals_a_loop_written_out() -> None:
         bin_ = max(0, math.ceil(row.max() * 15) - 1)
         members.setdefault(bin_, []).append((row.max(), row.argmax() == target))
     gaps = [
-        len(group) * abs(sum(right for _, right in group) / len(group) - sum(sure for sure, _ in group) / len(group))
+        len(group)
+        * abs(sum(right for _, right in group) / len(group) - sum(sure for sure, _ in group) / len(group))
         for group in members.values()
     ]
     assert expected_calibration_error(probabilities, targets) == pytest.approx(sum(gaps) / 200, rel=1e-12)
@@ -71,7 +82,9 @@ def test_bins_by_hand() -> None:
     assert [row["count"] for row in rows] == [0, 0, 1, 2, 1]
     assert [row["accuracy"] for row in rows] == [None, None, 0.0, 0.5, 1.0]
     assert rows[3]["confidence"] == pytest.approx(0.8)
-    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1]), bins=5) == pytest.approx((0.55 + 2 * 0.3 + 0) / 4)
+    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 1]), bins=5) == pytest.approx(
+        (0.55 + 2 * 0.3 + 0) / 4
+    )
 
 
 def test_nll_of_an_impossible_class_is_finite() -> None:
@@ -86,7 +99,9 @@ def test_temperature_equals_scipys_minimum(scale: float) -> None:
     logits = logits * scale
 
     def loss(log_temperature: float) -> float:
-        return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(targets)), targets].mean())
+        return float(
+            -log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(targets)), targets].mean()
+        )
 
     reference = math.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10}).x)
     assert fit_temperature(logits, targets) == pytest.approx(reference, rel=1e-5)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tesela.metrics.classification import classification_scores, confusion_matrix, most_confused, per_class, top_k_accuracy, wilson_interval
+from tesela.metrics.classification import (
+    classification_scores,
+    confusion_matrix,
+    most_confused,
+    per_class,
+    top_k_accuracy,
+    wilson_interval,
+)
 
 LABELS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
 
@@ -38,21 +45,31 @@ def test_scores_equal_scikit_learn(seed: int) -> None:
     for name, values in zip(("precision", "recall", "f1", "support"), reference, strict=True):
         assert [row[name] for row in scores["per_class"]] == pytest.approx(list(values))
     for k in (1, 2, 5):
-        assert top_k_accuracy(probabilities, targets, k=k) == pytest.approx(metrics.top_k_accuracy_score(targets, probabilities, k=k))
+        assert top_k_accuracy(probabilities, targets, k=k) == pytest.approx(
+            metrics.top_k_accuracy_score(targets, probabilities, k=k)
+        )
     assert scores["top5"] == top_k_accuracy(probabilities, targets, k=5)
 
 
 def test_scores_equal_torchmetrics() -> None:
     """Reference: torchmetrics' multi-class functional metrics."""
     import torch
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix, multiclass_f1_score
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_confusion_matrix,
+        multiclass_f1_score,
+    )
 
     probabilities, targets = random_case(11)
     scores = classification_scores(probabilities, targets, LABELS)
     tensors = torch.from_numpy(probabilities), torch.from_numpy(targets)
     classes = len(LABELS)
-    assert scores["accuracy"] == pytest.approx(float(multiclass_accuracy(*tensors, num_classes=classes, average="micro")))
-    assert scores["top5"] == pytest.approx(float(multiclass_accuracy(*tensors, num_classes=classes, average="micro", top_k=5)))
+    assert scores["accuracy"] == pytest.approx(
+        float(multiclass_accuracy(*tensors, num_classes=classes, average="micro"))
+    )
+    assert scores["top5"] == pytest.approx(
+        float(multiclass_accuracy(*tensors, num_classes=classes, average="micro", top_k=5))
+    )
     assert [row["f1"] for row in scores["per_class"]] == pytest.approx(
         multiclass_f1_score(*tensors, num_classes=classes, average="none").tolist()
     )
@@ -62,7 +79,9 @@ def test_scores_equal_torchmetrics() -> None:
 def test_ties_rank_by_class_number() -> None:
     """Reference: three equal probabilities counted by hand: class 0 is first, class 2 third."""
     probabilities = np.full((3, 3), 1 / 3)
-    assert [top_k_accuracy(probabilities, np.arange(3), k=k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert [top_k_accuracy(probabilities, np.arange(3), k=k) for k in (1, 2, 3)] == pytest.approx(
+        [1 / 3, 2 / 3, 1.0]
+    )
 
 
 def test_undefined_scores_are_none() -> None:

@@ -33,7 +33,15 @@ def tiny(**changes: Any) -> Model:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    info = describe(tiny(), name="tiny", labels=LABELS, image=IMAGE, license="MIT", metrics={"top.1": {"a-b": 0.5}}, provenance={"seed": 3})
+    info = describe(
+        tiny(),
+        name="tiny",
+        labels=LABELS,
+        image=IMAGE,
+        license="MIT",
+        metrics={"top.1": {"a-b": 0.5}},
+        provenance={"seed": 3},
+    )
     write_bundle(tmp_path / "bundle", tiny(), info)
     return tmp_path / "bundle"
 
@@ -98,8 +106,14 @@ def swap(tensors: dict[str, torch.Tensor]) -> None:
     [
         (lambda tensors: tensors.pop("norm.bias"), "missing: norm.bias"),
         (lambda tensors: tensors.update(extra=torch.zeros(2)), "not of this model: extra"),
-        (lambda tensors: tensors.update({"norm.bias": torch.zeros(9)}), r"another shape: norm.bias \(9 instead of 8\)"),
-        (lambda tensors: tensors.update({"norm.bias": torch.zeros(8, dtype=torch.int32)}), r"norm.bias \(8 int32 instead of 8\)"),
+        (
+            lambda tensors: tensors.update({"norm.bias": torch.zeros(9)}),
+            r"another shape: norm.bias \(9 instead of 8\)",
+        ),
+        (
+            lambda tensors: tensors.update({"norm.bias": torch.zeros(8, dtype=torch.int32)}),
+            r"norm.bias \(8 int32 instead of 8\)",
+        ),
         (swap, "damaged: norm.bias, norm.weight"),
         (lambda tensors: tensors["patches.weight"].view(-1)[5].mul_(1.0000002), "damaged: patches.weight"),
     ],
@@ -133,12 +147,19 @@ def test_every_flipped_bit_is_detected(bundle: Path, name: str) -> None:
         except WeightsError:
             continue
         assert info == before
-        assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in tiny().state_dict().items())
+        assert all(
+            torch.equal(tensor, model.state_dict()[key]) for key, tensor in tiny().state_dict().items()
+        )
 
 
 def test_a_tensor_without_a_digest(bundle: Path) -> None:
     info = read_info(bundle)
-    write_info(bundle, dataclasses.replace(info, digests={name: text for name, text in info.digests.items() if name != "norm.bias"}))
+    write_info(
+        bundle,
+        dataclasses.replace(
+            info, digests={name: text for name, text in info.digests.items() if name != "norm.bias"}
+        ),
+    )
     with pytest.raises(WeightsError, match=r"without a digest: norm\.bias"):
         load_bundle(bundle)
     load_bundle(bundle, verify=False)

@@ -24,7 +24,12 @@ IMAGENET = {
 }
 
 # CCT at 32 px with 10 classes: the count and the tenths of a million in Table 3 of arXiv 2104.05704.
-COMPACT = {"cct_2_3x2_32": 283_723, "cct_4_3x2_32": 482_123, "cct_7_3x1_32": 3_760_139, "vit_lite7_p4": 3_722_250}
+COMPACT = {
+    "cct_2_3x2_32": 283_723,
+    "cct_4_3x2_32": 482_123,
+    "cct_7_3x1_32": 3_760_139,
+    "vit_lite7_p4": 3_722_250,
+}
 
 
 @pytest.mark.parametrize(("name", "count"), IMAGENET.items())
@@ -38,7 +43,9 @@ def test_counts_of_compact_models(name: str, count: int) -> None:
 
 
 def test_cct_6_without_learned_positions_has_the_published_3_17_million() -> None:
-    assert catalog.resolve("cct_6_3x1_32", overrides={"position": "sincos2d"}).parameter_count(10) == 3_168_267
+    assert (
+        catalog.resolve("cct_6_3x1_32", overrides={"position": "sincos2d"}).parameter_count(10) == 3_168_267
+    )
 
 
 def test_the_article_and_its_twin() -> None:
@@ -82,16 +89,28 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 
 
 def test_overrides() -> None:
-    config = catalog.resolve("vit_s16", image_size=96, channels=1, overrides={"depth": 3, "patch_size": "8x16", "pool": "mean"})
+    config = catalog.resolve(
+        "vit_s16", image_size=96, channels=1, overrides={"depth": 3, "patch_size": "8x16", "pool": "mean"}
+    )
     assert isinstance(config, ViTConfig)
-    assert (config.image_size, config.patch_size, config.channels, config.depth, config.pool) == ((96, 96), (8, 16), 1, 3, "mean")
+    assert (config.image_size, config.patch_size, config.channels, config.depth, config.pool) == (
+        (96, 96),
+        (8, 16),
+        1,
+        3,
+        "mean",
+    )
     assert catalog.resolve("vit_s16", image_size=(32, 64)).grid() == (2, 4)
 
 
 def test_lists_as_words() -> None:
     """Stages as the command line gives them; an empty word is no stage."""
     config = catalog.resolve("r50_vit_b16", overrides={"stages": "2,2", "patch_size": "2"})
-    assert isinstance(config, HybridConfig) and (config.stages, config.patch_size, config.grid()) == ((2, 2), (2, 2), (14, 14))
+    assert isinstance(config, HybridConfig) and (config.stages, config.patch_size, config.grid()) == (
+        (2, 2),
+        (2, 2),
+        (14, 14),
+    )
     config = catalog.resolve("r50_vit_b16", overrides={"stages": ""})
     assert isinstance(config, HybridConfig) and (config.stages, config.grid()) == ((), (56, 56))
 
@@ -106,7 +125,13 @@ def test_lists_as_words() -> None:
         ("vit_s16", None, {"heads": 5}, "width 384 is not divisible by 5 heads", "use 4 heads"),
         ("vit_s16", None, {"pool": "max"}, "pool cannot be 'max'", "did you mean mean"),
         ("vit_s16", None, {"position": "sincos2d", "width": 6}, "divisible by 4", "position"),
-        ("vit_s16", None, {"pool": "mean", "distillation": True}, "distillation token needs the class token", "pool=class"),
+        (
+            "vit_s16",
+            None,
+            {"pool": "mean", "distillation": True},
+            "distillation token needs the class token",
+            "pool=class",
+        ),
         ("vit_s16", None, {"dropout": 1.5}, r"dropout must be in \[0, 1\)", "0.1"),
         ("vit_s16", None, {"depth": 0}, "depth must be at least 1", "positive"),
         ("vit_s16", None, {"patch_size": 0}, "patch_size", "pixels"),
@@ -114,7 +139,9 @@ def test_lists_as_words() -> None:
         ("cct_2_3x2_32", None, {"patch_size": 4}, "unknown key 'patch_size'", ""),
     ],
 )
-def test_what_is_refused(name: str, image_size: int | None, overrides: dict[str, object], message: str, hint: str) -> None:
+def test_what_is_refused(
+    name: str, image_size: int | None, overrides: dict[str, object], message: str, hint: str
+) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         catalog.resolve(name, image_size=image_size, overrides=overrides)
     assert hint in caught.value.hint and caught.value.exit_code == 2

@@ -32,7 +32,13 @@ def test_published_counts(name: str, count: int) -> None:
 def pair(size: tuple[int, int]) -> tuple[DeiT, DeiTForImageClassificationWithTeacher]:
     """Our network and theirs with the same random weights."""
     theirs = TheirConfig(
-        hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96, image_size=size, patch_size=4, num_labels=7
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=size,
+        patch_size=4,
+        num_labels=7,
     )
     reference = DeiTForImageClassificationWithTeacher(theirs).eval()
     for index, parameter in enumerate(reference.parameters()):
@@ -44,10 +50,14 @@ def pair(size: tuple[int, int]) -> tuple[DeiT, DeiTForImageClassificationWithTea
     own["prefix.class_token"] = state["deit.embeddings.cls_token"]
     own["prefix.distillation_token"] = state["deit.embeddings.distillation_token"]
     own["positions.table"] = state["deit.embeddings.position_embeddings"]
-    for index, layer in enumerate(reference.deit.layers if hasattr(reference.deit, "layers") else reference.deit.encoder.layer):
+    for index, layer in enumerate(
+        reference.deit.layers if hasattr(reference.deit, "layers") else reference.deit.encoder.layer
+    ):
         own |= block_tensors(layer.state_dict(), f"blocks.{index}")
     eps = theirs.layer_norm_eps
-    model = create_model("deit_ti16", num_classes=7, image_size=size, patch_size=4, width=24, depth=3, heads=3, norm_eps=eps)
+    model = create_model(
+        "deit_ti16", num_classes=7, image_size=size, patch_size=4, width=24, depth=3, heads=3, norm_eps=eps
+    )
     assert isinstance(model, DeiT)
     model.load_state_dict(own)
     return model.eval(), reference
@@ -61,7 +71,11 @@ def block_tensors(layer: dict[str, torch.Tensor], place: str) -> dict[str, torch
 
     found = {}
     for kind in ("weight", "bias"):
-        parts = [one(f".query.{kind}", f".q_proj.{kind}"), one(f".key.{kind}", f".k_proj.{kind}"), one(f".value.{kind}", f".v_proj.{kind}")]
+        parts = [
+            one(f".query.{kind}", f".q_proj.{kind}"),
+            one(f".key.{kind}", f".k_proj.{kind}"),
+            one(f".value.{kind}", f".v_proj.{kind}"),
+        ]
         found[f"{place}.attention.qkv.{kind}"] = torch.cat(parts)
         found[f"{place}.attention.out.{kind}"] = one(f"attention.output.dense.{kind}", f".o_proj.{kind}")
         found[f"{place}.norm1.{kind}"] = one(f"layernorm_before.{kind}")
@@ -77,7 +91,11 @@ def test_logits_are_those_of_transformers(size: tuple[int, int]) -> None:
     images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found, (by_class, by_teacher), wanted = model(images), model.both(images), reference(images)
-    for own, theirs in ((found, wanted.logits), (by_class, wanted.cls_logits), (by_teacher, wanted.distillation_logits)):
+    for own, theirs in (
+        (found, wanted.logits),
+        (by_class, wanted.cls_logits),
+        (by_teacher, wanted.distillation_logits),
+    ):
         torch.testing.assert_close(own, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
     assert (by_class - by_teacher).abs().max() > 0.1
 

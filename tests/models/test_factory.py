@@ -20,7 +20,11 @@ def test_by_name_with_overrides() -> None:
 def test_by_config() -> None:
     config = catalog.find("cct_2_3x2_32").config
     model = create_model(config, image_size=16, depth=1)
-    assert type(model).__name__ == "CCT" and model.config.image_size == (16, 16) and config.image_size == (32, 32)
+    assert (
+        type(model).__name__ == "CCT"
+        and model.config.image_size == (16, 16)
+        and config.image_size == (32, 32)
+    )
 
 
 def test_without_a_seed_the_global_generator_is_used() -> None:

@@ -23,7 +23,12 @@ COUNTS = {
     "r50_vit_l32": 328_994_856,
 }
 
-RENAMED = {"embedder.": "root.", "convolution": "conv", "downsample.conv": "projection", "downsample.norm": "projection_norm"}
+RENAMED = {
+    "embedder.": "root.",
+    "convolution": "conv",
+    "downsample.conv": "projection",
+    "downsample.norm": "projection_norm",
+}
 
 
 def find(name: str) -> HybridConfig:
@@ -43,7 +48,10 @@ def test_the_number_in_a_name_is_the_total_down_sampling() -> None:
     for name in names:
         pixels = int(re.findall(r"\d+", name)[-1])
         height, width = find(name).image_size
-        assert find(name).down_sampling == (pixels, pixels) and find(name).grid() == (height // pixels, width // pixels), name
+        assert find(name).down_sampling == (pixels, pixels) and find(name).grid() == (
+            height // pixels,
+            width // pixels,
+        ), name
 
 
 def test_the_two_options_of_the_paper() -> None:
@@ -71,7 +79,9 @@ def test_the_feature_map_is_that_of_transformers(stages: tuple[int, ...], size: 
     )
     reference = BitBackbone(theirs).eval()
     for index, parameter in enumerate(reference.parameters()):
-        torch.nn.init.normal_(parameter, std=3.0 if parameter.ndim > 1 else 1.0, generator=torch.Generator().manual_seed(index))
+        torch.nn.init.normal_(
+            parameter, std=3.0 if parameter.ndim > 1 else 1.0, generator=torch.Generator().manual_seed(index)
+        )
     own = {}
     for name, tensor in reference.state_dict().items():
         place = name.removeprefix("bit.").removeprefix("encoder.").replace(".layers.", ".")
@@ -80,7 +90,9 @@ def test_the_feature_map_is_that_of_transformers(stages: tuple[int, ...], size: 
         own[place] = tensor
     if not stages:
         own = {name: tensor for name, tensor in own.items() if name.startswith("root")}
-    model = create_model("r50_vit_b16", stages=stages, width_factor=0.125, norm_groups=4, width=12, heads=2, depth=1)
+    model = create_model(
+        "r50_vit_b16", stages=stages, width_factor=0.125, norm_groups=4, width=12, heads=2, depth=1
+    )
     body = model.get_submodule("patches.backbone").eval()
     body.load_state_dict({name: tensor for name, tensor in own.items() if not name.startswith("norm.")})
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
@@ -92,7 +104,15 @@ def test_the_feature_map_is_that_of_transformers(stages: tuple[int, ...], size: 
 def test_patches_of_the_feature_map() -> None:
     """Patches of 1x2 cells: rows of the map stay, columns are halved; the projection is a strided convolution of the map."""
     model = create_model(
-        "r_vit_ti16", image_size=(24, 48), patch_size=(1, 2), width=12, heads=2, depth=1, width_factor=0.125, norm_groups=4, seed=0
+        "r_vit_ti16",
+        image_size=(24, 48),
+        patch_size=(1, 2),
+        width=12,
+        heads=2,
+        depth=1,
+        width_factor=0.125,
+        norm_groups=4,
+        seed=0,
     )
     stem, images = model.get_submodule("patches"), torch.randn(2, 3, 24, 48)
     cells = stem.get_submodule("backbone")(images)

@@ -67,13 +67,19 @@ def own_tensor(name: str, array: NDArray[np.float32]) -> Tensor:
 
 
 def own_tensors(arrays: Arrays) -> dict[str, Tensor]:
-    tensors = {own_name(name): own_tensor(name, array) for name, array in arrays.items() if not re.search("query|key|value", name)}
+    tensors = {
+        own_name(name): own_tensor(name, array)
+        for name, array in arrays.items()
+        if not re.search("query|key|value", name)
+    }
     for block in sorted({name.split("/")[1] for name in arrays if "encoderblock" in name}):
         place = f"Transformer/{block}/MultiHeadDotProductAttention_0"
         kernels = [arrays[f"{place}/{part}/kernel"] for part in ("query", "key", "value")]
         biases = [arrays[f"{place}/{part}/bias"] for part in ("query", "key", "value")]
         own = f"blocks.{block.removeprefix('encoderblock_')}.attention.qkv"
-        tensors[f"{own}.weight"] = torch.from_numpy(np.concatenate([kernel.reshape(kernel.shape[0], -1).T for kernel in kernels]))
+        tensors[f"{own}.weight"] = torch.from_numpy(
+            np.concatenate([kernel.reshape(kernel.shape[0], -1).T for kernel in kernels])
+        )
         tensors[f"{own}.bias"] = torch.from_numpy(np.concatenate([bias.ravel() for bias in biases]))
     return tensors
 
@@ -95,7 +101,10 @@ def own_config(path: Path) -> HybridConfig:
 
 def test_logits(shared: Path) -> None:
     folder = shared / "golden/jax"
-    arrays, golden = dict(np.load(folder / "hybrid_two_stage.npz")), np.load(folder / "hybrid_two_stage.io.npz")
+    arrays, golden = (
+        dict(np.load(folder / "hybrid_two_stage.npz")),
+        np.load(folder / "hybrid_two_stage.io.npz"),
+    )
     model = empty_model(own_config(folder / "hybrid_two_stage.json"), num_classes=golden["logits"].shape[1])
     fit(model, own_tensors(arrays), source="hybrid_two_stage")
     images = torch.from_numpy(golden["images_nhwc"]).permute(0, 3, 1, 2)

@@ -42,13 +42,17 @@ def test_published_counts(name: str, count: int) -> None:
 
 def test_counts_for_small_images() -> None:
     """arXiv 1512.03385, table 6: 0.27 M and 0.85 M; with convolutions on its two shortcuts, 2,752 more than the paper's option A."""
-    counts = {name: catalog.find(name).config.parameter_count(10) for name in ("resnet20_small", "resnet56_small")}
+    counts = {
+        name: catalog.find(name).config.parameter_count(10) for name in ("resnet20_small", "resnet56_small")
+    }
     assert counts == {"resnet20_small": 269_722 + 2_752, "resnet56_small": 853_018 + 2_752}
 
 
 def test_published_operations() -> None:
     """Multiply-adds at 224 px: 1.81, 4.09 and 11.51 billion in torchvision's table of weights."""
-    products = {name: catalog.find(name).config.flops(1000) / 2e9 for name in ("resnet18", "resnet50", "resnet152")}
+    products = {
+        name: catalog.find(name).config.flops(1000) / 2e9 for name in ("resnet18", "resnet50", "resnet152")
+    }
     assert products == pytest.approx({"resnet18": 1.814, "resnet50": 4.089, "resnet152": 11.514}, abs=1e-3)
 
 
@@ -58,7 +62,9 @@ def filled(model: nn.Module) -> dict[str, Tensor]:
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (0.3 if tensor.ndim > 1 else 0.5))
+                tensor.copy_(
+                    torch.randn(tensor.shape, generator=generator) * (0.3 if tensor.ndim > 1 else 0.5)
+                )
             if name.endswith("running_var"):
                 tensor.abs_().add_(0.5)
     return dict(model.eval().state_dict())
@@ -103,7 +109,13 @@ def agree(model: Model, reference: nn.Module, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("unit", ["basic", "bottleneck"])
 def test_plain_logits_are_those_of_transformers(unit: str, size: tuple[int, int]) -> None:
     expansion = 4 if unit == "bottleneck" else 1
-    theirs = TheirResNetConfig(embedding_size=8, hidden_sizes=[8 * expansion, 16 * expansion], depths=[2, 3], layer_type=unit, num_labels=5)
+    theirs = TheirResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8 * expansion, 16 * expansion],
+        depths=[2, 3],
+        layer_type=unit,
+        num_labels=5,
+    )
     reference = ResNetForImageClassification(theirs)
     model = create_model("resnet50", num_classes=5, unit=unit, stages=(2, 3), width_factor=0.125)
     model.load_state_dict(renamed(filled(reference), RESNET))
@@ -112,7 +124,9 @@ def test_plain_logits_are_those_of_transformers(unit: str, size: tuple[int, int]
 
 @pytest.mark.parametrize("size", [(64, 64), (57, 83)])
 def test_bit_logits_are_those_of_transformers(size: tuple[int, int]) -> None:
-    theirs = BitConfig(embedding_size=8, hidden_sizes=[32, 64, 128], depths=[2, 1, 2], num_groups=4, num_labels=5)
+    theirs = BitConfig(
+        embedding_size=8, hidden_sizes=[32, 64, 128], depths=[2, 1, 2], num_groups=4, num_labels=5
+    )
     reference = BitForImageClassification(theirs)
     model = create_model("bit_r50x1", num_classes=5, stages=(2, 1, 2), width_factor=0.125, norm_groups=4)
     model.load_state_dict(renamed(filled(reference), BIT))
@@ -141,7 +155,9 @@ def test_batch_norm_trains_and_evaluates() -> None:
 
 
 def test_stochastic_depth_grows_linearly() -> None:
-    body = create_model("resnet18_small", drop_path=0.3, stages=(2, 2), width_factor=0.125).get_submodule("backbone.stages")
+    body = create_model("resnet18_small", drop_path=0.3, stages=(2, 2), width_factor=0.125).get_submodule(
+        "backbone.stages"
+    )
     rates = [unit.drop_path.rate for stage in body.children() for unit in stage.children()]  # type: ignore[union-attr]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
 

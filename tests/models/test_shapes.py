@@ -27,7 +27,10 @@ def test_vit_b16_by_hand() -> None:
         "head": ((1, 1000), 769_000),
     }
     assert {name: (steps[name].shape, steps[name].parameters) for name in expected} == expected
-    assert list(steps)[:5] == ["images", "patches", "prefix", "positions", "block00.norm1"] and list(steps)[-1] == "head"
+    assert (
+        list(steps)[:5] == ["images", "patches", "prefix", "positions", "block00.norm1"]
+        and list(steps)[-1] == "head"
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,10 @@ def test_resnet50_by_hand() -> None:
     steps = {step.name: step for step in step_shapes(catalog.find("resnet50").config, num_classes=1000)}
     expected = {
         "backbone.root": ((1, 64, 56, 56), 3 * 64 * 49 + 2 * 64),
-        "backbone.stages.0.0": ((1, 256, 56, 56), 64 * 64 + 9 * 64 * 64 + 2 * 64 * 256 + 2 * (64 + 64 + 256 + 256)),
+        "backbone.stages.0.0": (
+            (1, 256, 56, 56),
+            64 * 64 + 9 * 64 * 64 + 2 * 64 * 256 + 2 * (64 + 64 + 256 + 256),
+        ),
         "backbone.stages.1.3": ((1, 512, 28, 28), 2 * 512 * 128 + 9 * 128 * 128 + 2 * (128 + 128 + 512)),
         "backbone.stages.2.5": ((1, 1024, 14, 14), 2 * 1024 * 256 + 9 * 256 * 256 + 2 * (256 + 256 + 1024)),
         "backbone.stages.3.2": ((1, 2048, 7, 7), 2 * 2048 * 512 + 9 * 512 * 512 + 2 * (512 + 512 + 2048)),
@@ -67,7 +73,13 @@ def test_resnet50_by_hand() -> None:
 
 
 def test_options_have_their_steps_and_other_sizes_their_shapes() -> None:
-    config = catalog.resolve("vit_nano", overrides={"pool": "attention", "registers": 2, "head": "mlp", "depth": 1})
+    config = catalog.resolve(
+        "vit_nano", overrides={"pool": "attention", "registers": 2, "head": "mlp", "depth": 1}
+    )
     steps = {step.name: step.shape for step in step_shapes(config, num_classes=3, image_size=(8, 12))}
-    assert steps["pool.attention.map"] == (1, 4, 1, 26) and steps["head.hidden"] == (1, 64) and steps["block00"] == (1, 26, 64)
+    assert (
+        steps["pool.attention.map"] == (1, 4, 1, 26)
+        and steps["head.hidden"] == (1, 64)
+        and steps["block00"] == (1, 26, 64)
+    )
     assert sum(step.parameters for step in step_shapes(config, num_classes=3)) == config.parameter_count(3)

@@ -8,23 +8,46 @@ from typing import Any
 import torch
 import transformers
 
-SHAPE = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 24, "patch_size": 8, "num_labels": 5}
+SHAPE = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 24,
+    "patch_size": 8,
+    "num_labels": 5,
+}
 PLAIN = {**SHAPE, "intermediate_size": 80}
 DINO = {**SHAPE, "mlp_ratio": 2, "layerscale_value": 0.7}
 
 #: Name -> class of transformers, its configuration.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit": ("ViTForImageClassification", "ViTConfig", PLAIN),
-    "vit-tanh-bare": ("ViTModel", "ViTConfig", {**PLAIN, "hidden_act": "gelu_pytorch_tanh", "qkv_bias": False}),
+    "vit-tanh-bare": (
+        "ViTModel",
+        "ViTConfig",
+        {**PLAIN, "hidden_act": "gelu_pytorch_tanh", "qkv_bias": False},
+    ),
     "deit-teacher": ("DeiTForImageClassificationWithTeacher", "DeiTConfig", PLAIN),
     "deit": ("DeiTForImageClassification", "DeiTConfig", PLAIN),
     "deit-bare": ("DeiTModel", "DeiTConfig", PLAIN),
     "dinov2": ("Dinov2ForImageClassification", "Dinov2Config", DINO),
-    "dinov2-swiglu": ("Dinov2ForImageClassification", "Dinov2Config", {**DINO, "use_swiglu_ffn": True, "mlp_ratio": 4}),
+    "dinov2-swiglu": (
+        "Dinov2ForImageClassification",
+        "Dinov2Config",
+        {**DINO, "use_swiglu_ffn": True, "mlp_ratio": 4},
+    ),
     "dinov2-no-mask": ("Dinov2ForImageClassification", "Dinov2Config", {**DINO, "use_mask_token": False}),
     "dinov2-bare": ("Dinov2Model", "Dinov2Config", DINO),
-    "dinov2-registers": ("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersConfig", {**DINO, "num_register_tokens": 3}),
-    "dinov2-registers-bare": ("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", {**DINO, "num_register_tokens": 2}),
+    "dinov2-registers": (
+        "Dinov2WithRegistersForImageClassification",
+        "Dinov2WithRegistersConfig",
+        {**DINO, "num_register_tokens": 3},
+    ),
+    "dinov2-registers-bare": (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersConfig",
+        {**DINO, "num_register_tokens": 2},
+    ),
 }
 
 

@@ -46,7 +46,8 @@ def _block(p: Arrays, name: str, x: Tensor) -> Tensor:
     norms = sorted({key.rsplit("/", 1)[0] for key in p if key.startswith(f"{name}LayerNorm")})
     y = _norm(p, norms[0], x)
     q, k, v = (
-        torch.einsum("bnd,dhe->bhne", y, p[f"{mha}/{part}/kernel"]) + p[f"{mha}/{part}/bias"][:, None] for part in ("query", "key", "value")
+        torch.einsum("bnd,dhe->bhne", y, p[f"{mha}/{part}/kernel"]) + p[f"{mha}/{part}/bias"][:, None]
+        for part in ("query", "key", "value")
     )
     weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
     x = x + torch.einsum("bhne,hed->bnd", weights @ v, p[f"{mha}/out/kernel"]) + p[f"{mha}/out/bias"]
@@ -78,7 +79,11 @@ def _backbone(p: Arrays, x: Tensor) -> Tensor:
     units = sorted({tuple(key.split("/")[:2]) for key in p if key.startswith("block")})
     for block, unit in units:
         name, stride = f"{block}/{unit}", 2 if unit == "unit1" and block != "block1" else 1
-        skip = _group(p, f"{name}/gn_proj", _conv(p, f"{name}/conv_proj", x, stride)) if f"{name}/conv_proj/kernel" in p else x
+        skip = (
+            _group(p, f"{name}/gn_proj", _conv(p, f"{name}/conv_proj", x, stride))
+            if f"{name}/conv_proj/kernel" in p
+            else x
+        )
         y = _group(p, f"{name}/gn1", _conv(p, f"{name}/conv1", x)).relu()
         y = _group(p, f"{name}/gn2", _conv(p, f"{name}/conv2", y, stride)).relu()
         x = (skip + _group(p, f"{name}/gn3", _conv(p, f"{name}/conv3", y))).relu()
@@ -124,7 +129,9 @@ def random_arrays(
                 if unit == 0:
                     shapes[f"{name}/conv_proj/kernel"] = (1, 1, features, 4 * inner)
                     norm(f"{name}/gn_proj", 4 * inner)
-                for index, kernel in enumerate([(1, 1, features, inner), (3, 3, inner, inner), (1, 1, inner, 4 * inner)], 1):
+                for index, kernel in enumerate(
+                    [(1, 1, features, inner), (3, 3, inner, inner), (1, 1, inner, 4 * inner)], 1
+                ):
                     shapes[f"{name}/conv{index}/kernel"] = kernel
                     norm(f"{name}/gn{index}", kernel[3])
                 features = 4 * inner
@@ -136,7 +143,10 @@ def random_arrays(
     each = width // heads
     for index in range(depth):
         block = f"Transformer/encoderblock_{index}/"
-        mha, mlp = f"{block}MultiHeadDotProductAttention_{int(published)}", f"{block}MlpBlock_{3 if published else 0}"
+        mha, mlp = (
+            f"{block}MultiHeadDotProductAttention_{int(published)}",
+            f"{block}MlpBlock_{3 if published else 0}",
+        )
         for part in ("query", "key", "value"):
             dense(f"{mha}/{part}", width, heads, each, bias=(heads, each))
         dense(f"{mha}/out", heads, each, width, bias=(width,))
@@ -149,8 +159,13 @@ def random_arrays(
         dense("pre_logits", width, representation, bias=(representation,))
     if classes:
         dense("head", representation or width, classes, bias=(classes,))
-    scales = {name: 1.0 / np.sqrt(np.prod(shape[:-1])) if name.endswith("kernel") else 0.3 for name, shape in shapes.items()}
+    scales = {
+        name: 1.0 / np.sqrt(np.prod(shape[:-1])) if name.endswith("kernel") else 0.3
+        for name, shape in shapes.items()
+    }
     return {
-        name: (draw.normal(size=shape) * scales[name] + (1.0 if name.endswith("scale") else 0.0)).astype(np.float32)
+        name: (draw.normal(size=shape) * scales[name] + (1.0 if name.endswith("scale") else 0.0)).astype(
+            np.float32
+        )
         for name, shape in shapes.items()
     }

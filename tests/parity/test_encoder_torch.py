@@ -28,13 +28,23 @@ def test_twin_of_the_article(norm: str) -> None:
         for parameter in ours.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     state = ours.state_dict()
-    layer = nn.TransformerEncoderLayer(100, 4, 400, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=norm == "pre")
+    layer = nn.TransformerEncoderLayer(
+        100, 4, 400, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=norm == "pre"
+    )
     encoder = nn.TransformerEncoder(layer, 3, norm=None, enable_nested_tensor=False)
-    encoder.load_state_dict({f"layers.{i}.{name}": state[f"blocks.{i}.{own}"] for i in range(3) for name, own in PARTS.items()})
+    encoder.load_state_dict(
+        {f"layers.{i}.{name}": state[f"blocks.{i}.{own}"] for i in range(3) for name, own in PARTS.items()}
+    )
     images = torch.randn(2, 1, 28, 28)
     with torch.no_grad():
-        patches = nn.functional.conv2d(images, state["patches.weight"], state["patches.bias"], stride=4).flatten(2).mT
-        tokens = encoder(torch.cat([state["prefix.class_token"].expand(2, -1, -1), patches], 1) + state["positions.table"])
+        patches = (
+            nn.functional.conv2d(images, state["patches.weight"], state["patches.bias"], stride=4)
+            .flatten(2)
+            .mT
+        )
+        tokens = encoder(
+            torch.cat([state["prefix.class_token"].expand(2, -1, -1), patches], 1) + state["positions.table"]
+        )
         if norm == "pre":
             tokens = nn.functional.layer_norm(tokens, (100,), state["norm.weight"], state["norm.bias"], 1e-6)
         logits = tokens[:, 0] @ state["head.linear.weight"].T + state["head.linear.bias"]

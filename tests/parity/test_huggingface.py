@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from tests.parity.huggingface_models import MODELS, close, result, saved
 
 import tesela as ts
+from tesela.checkpoints.convert import convert
+from tesela.checkpoints.found import image_spec
+from tesela.checkpoints.huggingface.write import export_huggingface
+from tesela.checkpoints.open import open_model
 from tesela.cli.main import run
-from tesela.export.huggingface import export_huggingface
 from tesela.models.bundle import describe, write_bundle
 from tesela.models.factory import create_model
-from tesela.models.source import convert, open_model
-from tesela.models.source.found import image_spec
 
 SIZES = [(24, 24), (24, 40), (48, 16), (40, 40)]
 
@@ -47,7 +48,10 @@ def test_round_trip_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     theirs = saved(name, tmp_path / "hf")
     convert(tmp_path / "hf", tmp_path / "bundle")
     report = export_huggingface(tmp_path / "bundle", tmp_path / "back")
-    before, after = load_file(tmp_path / "hf/model.safetensors"), load_file(tmp_path / "back/model.safetensors")
+    before, after = (
+        load_file(tmp_path / "hf/model.safetensors"),
+        load_file(tmp_path / "back/model.safetensors"),
+    )
     assert before.keys() == after.keys()
     assert all(torch.equal(before[tensor], after[tensor]) for tensor in before)
     assert report.architecture == type(theirs).__name__
@@ -62,13 +66,31 @@ def test_round_trip_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     [
         ("vit_lite7_p4", {"depth": 2, "patch_mode": "conv", "norm_eps": 1e-5}, "ViTForImageClassification"),
         ("vit_lite7_p4", {"depth": 1, "image_size": (32, 48), "patch_size": (4, 8)}, None),
-        ("vit_lite7_p4", {"depth": 1, "image_size": (16, 32), "patch_size": (4, 4)}, "ViTForImageClassification"),
-        ("deit_ti16", {"depth": 2, "width": 48, "heads": 3, "image_size": (32, 32)}, "DeiTForImageClassificationWithTeacher"),
-        ("vit_lite7_p4", {"depth": 2, "registers": 1}, "DeiTForImageClassification"),
-        ("vit_lite7_p4", {"depth": 2, "layer_scale": 0.1, "pool": "class_mean"}, "Dinov2ForImageClassification"),
         (
             "vit_lite7_p4",
-            {"depth": 2, "layer_scale": 0.1, "pool": "class_mean", "registers": 2, "position_mode": "bicubic_antialias"},
+            {"depth": 1, "image_size": (16, 32), "patch_size": (4, 4)},
+            "ViTForImageClassification",
+        ),
+        (
+            "deit_ti16",
+            {"depth": 2, "width": 48, "heads": 3, "image_size": (32, 32)},
+            "DeiTForImageClassificationWithTeacher",
+        ),
+        ("vit_lite7_p4", {"depth": 2, "registers": 1}, "DeiTForImageClassification"),
+        (
+            "vit_lite7_p4",
+            {"depth": 2, "layer_scale": 0.1, "pool": "class_mean"},
+            "Dinov2ForImageClassification",
+        ),
+        (
+            "vit_lite7_p4",
+            {
+                "depth": 2,
+                "layer_scale": 0.1,
+                "pool": "class_mean",
+                "registers": 2,
+                "position_mode": "bicubic_antialias",
+            },
             "Dinov2WithRegistersForImageClassification",
         ),
         (
@@ -78,7 +100,9 @@ def test_round_trip_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_transformers_computes_what_we_trained(model: str, overrides: dict[str, Any], kind: str | None, tmp_path: Path) -> None:
+def test_transformers_computes_what_we_trained(
+    model: str, overrides: dict[str, Any], kind: str | None, tmp_path: Path
+) -> None:
     """Bundles of our own, which never were anywhere else."""
     ours: Any = create_model(model, num_classes=3, seed=1, **overrides).eval()
     with torch.no_grad():
@@ -120,8 +144,13 @@ def test_half_precision_comes_back_as_it_was(tmp_path: Path) -> None:
     convert(tmp_path / "half", tmp_path / "bundle")
     assert next(ts.load(tmp_path / "bundle").parameters()).dtype == torch.float32
     export_huggingface(tmp_path / "bundle", tmp_path / "back")
-    before, after = load_file(tmp_path / "half/model.safetensors"), load_file(tmp_path / "back/model.safetensors")
-    assert all(after[name].dtype == torch.bfloat16 and torch.equal(after[name], before[name]) for name in before)
+    before, after = (
+        load_file(tmp_path / "half/model.safetensors"),
+        load_file(tmp_path / "back/model.safetensors"),
+    )
+    assert all(
+        after[name].dtype == torch.bfloat16 and torch.equal(after[name], before[name]) for name in before
+    )
 
 
 def test_another_size_and_another_head(tmp_path: Path) -> None:
@@ -143,6 +172,8 @@ def test_another_head_on_a_deit(tmp_path: Path) -> None:
     ours, info = open_model(tmp_path / "hf", num_classes=7, image_size=40)
     images = torch.randn(1, 3, 40, 40)
     with torch.no_grad():
-        close(ours.features(images).tokens, theirs.deit(images, interpolate_pos_encoding=True).last_hidden_state)
+        close(
+            ours.features(images).tokens, theirs.deit(images, interpolate_pos_encoding=True).last_hidden_state
+        )
         assert torch.equal(ours(images), torch.zeros(1, 7))
     assert info.num_classes == 7 and info.image.size == (40, 40)

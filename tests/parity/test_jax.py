@@ -10,13 +10,14 @@ import pytest
 import torch
 from tests.parity.jax_reference import logits, random_arrays
 
+from tesela.checkpoints.convert import convert
+from tesela.checkpoints.found import image_spec
+from tesela.checkpoints.jax.write import export_jax
+from tesela.checkpoints.open import open_model
 from tesela.cli.main import run
 from tesela.core.errors import WeightsError
-from tesela.export.jax import export_jax
 from tesela.models.bundle import describe, write_bundle
 from tesela.models.factory import create_model
-from tesela.models.source import convert, open_model
-from tesela.models.source.found import image_spec
 
 GOLDEN = ("vit_token", "vit_representation", "hybrid_two_stage")
 
@@ -35,7 +36,10 @@ NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "one stage": ({"grid": (6, 6), "stages": (2,), "patch": (1, 1)}, (24, 24)),
     "three stages": ({"grid": (3, 3), "stages": (1, 2, 1), "patch": (1, 1), "token": False}, (48, 48)),
     "four stages, oblong": ({"grid": (2, 3), "stages": (1, 1, 1, 1), "patch": (1, 1)}, (64, 96)),
-    "wider, patches of the map": ({"grid": (2, 4), "stages": (1, 1), "patch": (2, 1), "factor": 1.0, "representation": 16}, (32, 32)),
+    "wider, patches of the map": (
+        {"grid": (2, 4), "stages": (1, 1), "patch": (2, 1), "factor": 1.0, "representation": 16},
+        (32, 32),
+    ),
 }
 
 
@@ -102,7 +106,10 @@ def test_round_trip_of_the_golden_files(shared: Path, name: str, tmp_path: Path)
 
 
 def test_halves_prefixes_and_missing_heads(tmp_path: Path) -> None:
-    arrays = {f"opt/target/{name}": array.astype(np.float16) for name, array in random_arrays(grid=(2, 2), classes=0).items()}
+    arrays = {
+        f"opt/target/{name}": array.astype(np.float16)
+        for name, array in random_arrays(grid=(2, 2), classes=0).items()
+    }
     np.savez_compressed(tmp_path / "model.npz", **arrays)  # type: ignore[arg-type]
     opened = convert(tmp_path / "model.npz", tmp_path / "bundle")
     assert any("no classifier" in remark for remark in opened.remarks)
@@ -130,7 +137,11 @@ def test_what_we_trained_goes_there(tmp_path: Path) -> None:
     ).eval()
     with torch.no_grad():
         model.head.linear.weight.normal_()
-    write_bundle(tmp_path / "bundle", model, describe(model, name="mine", labels=list("abcd"), image=image_spec(size, 3)))
+    write_bundle(
+        tmp_path / "bundle",
+        model,
+        describe(model, name="mine", labels=list("abcd"), image=image_spec(size, 3)),
+    )
     export_jax(tmp_path / "bundle", tmp_path / "jax")
     images = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
     close(ours(model, images), logits(dict(np.load(tmp_path / "jax/model.npz")), images))
@@ -138,7 +149,9 @@ def test_what_we_trained_goes_there(tmp_path: Path) -> None:
 
 def test_an_open_image_size_is_asked_for(tmp_path: Path) -> None:
     path, _, size = saved("oblong grid", tmp_path)
-    with pytest.raises(WeightsError, match="positions for 12 tokens of 8x4 pixels, which a square image cannot have") as caught:
+    with pytest.raises(
+        WeightsError, match="positions for 12 tokens of 8x4 pixels, which a square image cannot have"
+    ) as caught:
         open_model(path)
     assert "--image-size" in caught.value.hint
     with pytest.raises(WeightsError, match="an image of 8x8 has not"):

@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.parity.timm_reference import logits, random_tensors
 
+from tesela.checkpoints.convert import convert
+from tesela.checkpoints.open import open_model
+from tesela.checkpoints.timm.config import check_fits, ratio
+from tesela.checkpoints.timm.names import Style, layout, read_fields
+from tesela.checkpoints.timm.write import export_timm
 from tesela.cli.main import run
 from tesela.core.config import to_mapping
 from tesela.core.errors import WeightsError
-from tesela.export.timm import export_timm
 from tesela.models import catalog
-from tesela.models.source import convert, open_model
-from tesela.weights.timm import Style, layout, read_fields
-from tesela.weights.timm_config import check_fits, ratio
 
 #: What the checkpoint has, whether the patches are averaged, the image size.
 CHECKPOINTS: dict[str, tuple[dict[str, Any], bool, tuple[int, int]]] = {
@@ -44,7 +45,18 @@ def test_logits_and_round_trip(name: str, tmp_path: Path) -> None:
     made, average, size = CHECKPOINTS[name]
     tensors = random_tensors(**made)
     save_file(tensors, tmp_path / "model.safetensors")
-    assert run(["convert", str(tmp_path / "model.safetensors"), str(tmp_path / "bundle"), "--image-size", f"{size[0]}x{size[1]}"]) == 0
+    assert (
+        run(
+            [
+                "convert",
+                str(tmp_path / "model.safetensors"),
+                str(tmp_path / "bundle"),
+                "--image-size",
+                f"{size[0]}x{size[1]}",
+            ]
+        )
+        == 0
+    )
     model, _ = open_model(tmp_path / "bundle")
     assert sum(parameter.numel() for parameter in model.parameters()) == model.config.parameter_count(5)
     images = torch.randn(2, 3, *size)
@@ -75,7 +87,13 @@ def test_config_beside_the_weights(tmp_path: Path) -> None:
         "num_classes": 5,
         "label_names": list("abcde"),
         "model_args": {"num_heads": 8, "img_size": 12, "init_values": None},
-        "pretrained_cfg": {"input_size": [3, 12, 12], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "crop_pct": 0.9, "license": "mit"},
+        "pretrained_cfg": {
+            "input_size": [3, 12, 12],
+            "mean": [0.1, 0.2, 0.3],
+            "std": [0.5, 0.5, 0.5],
+            "crop_pct": 0.9,
+            "license": "mit",
+        },
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     model, info = open_model(tmp_path)
@@ -83,7 +101,9 @@ def test_config_beside_the_weights(tmp_path: Path) -> None:
     assert (info.image.mean, info.image.crop_ratio, info.image.resize) == ((0.1, 0.2, 0.3), 0.9, "crop")
     images = torch.randn(1, 3, 12, 12)
     with torch.no_grad():
-        torch.testing.assert_close(model(images).double(), logits(random_tensors(), images, heads=8), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            model(images).double(), logits(random_tensors(), images, heads=8), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_what_no_tensor_says(tmp_path: Path) -> None:
@@ -103,7 +123,8 @@ def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
     del tensors["blocks.1.attn.proj.bias"]
     save_file({**tensors, "blocks.0.attn.q_norm.weight": torch.ones(64)}, tmp_path / "model.safetensors")
     with pytest.raises(
-        WeightsError, match=r"missing: blocks\.1\.attn\.proj\.bias \(128\); not known: blocks\.0\.attn\.q_norm\.weight \(64\)"
+        WeightsError,
+        match=r"missing: blocks\.1\.attn\.proj\.bias \(128\); not known: blocks\.0\.attn\.q_norm\.weight \(64\)",
     ):
         open_model(tmp_path / "model.safetensors")
 
@@ -127,10 +148,19 @@ def test_what_has_no_place_there(model: str, overrides: dict[str, Any], message:
 
 
 def test_ratios_that_timm_rounds_down() -> None:
-    assert all(int(width * ratio(width, hidden)) == hidden for width in range(1, 200, 7) for hidden in range(1, 400, 3))
+    assert all(
+        int(width * ratio(width, hidden)) == hidden
+        for width in range(1, 200, 7)
+        for hidden in range(1, 400, 3)
+    )
 
 
 def test_names_of_the_official_dinov2() -> None:
     names = layout("vit", {"registers": 2, "mlp": "swiglu"}, Style(official=True, head=False))
     known = {name for rule in names.rules for name in rule.foreign}
-    assert {"register_tokens", "blocks.{i}.mlp.w12.weight", "blocks.{i}.mlp.w3.bias", "blocks.{i}.ls1.gamma"} <= known
+    assert {
+        "register_tokens",
+        "blocks.{i}.mlp.w12.weight",
+        "blocks.{i}.mlp.w3.bias",
+        "blocks.{i}.ls1.gamma",
+    } <= known

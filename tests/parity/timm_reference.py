@@ -27,7 +27,9 @@ def logits(tensors: Mapping[str, Tensor], images: Tensor, *, heads: int, average
     kernel = p["patch_embed.proj.weight"]
     x = F.conv2d(x, kernel, p["patch_embed.proj.bias"], stride=kernel.shape[2:]).flatten(2).mT
     patches = x.shape[1]
-    prefix = [p[name].expand(len(x), -1, -1) for name in ("cls_token", "dist_token", "reg_token") if name in p]
+    prefix = [
+        p[name].expand(len(x), -1, -1) for name in ("cls_token", "dist_token", "reg_token") if name in p
+    ]
     if "pos_embed" in p and p["pos_embed"].shape[1] == patches:
         x = torch.cat([*prefix, x + p["pos_embed"]], 1)
     else:
@@ -35,7 +37,13 @@ def logits(tensors: Mapping[str, Tensor], images: Tensor, *, heads: int, average
     index = 0
     while f"blocks.{index}.norm1.weight" in p:
         x = _block(
-            {name.removeprefix(f"blocks.{index}."): tensor for name, tensor in p.items() if name.startswith(f"blocks.{index}.")}, x, heads
+            {
+                name.removeprefix(f"blocks.{index}."): tensor
+                for name, tensor in p.items()
+                if name.startswith(f"blocks.{index}.")
+            },
+            x,
+            heads,
         )
         index += 1
     if "norm.weight" in p:
@@ -157,4 +165,7 @@ def random_tensors(
         for name in ("head", *(("head_dist",) if "dist_token" in tokens else ())):
             linear(name, 5, width)
     draw = torch.Generator().manual_seed(0)
-    return {name: torch.randn(shape, generator=draw) * (0.05 if len(shape) > 1 else 0.5) for name, shape in shapes.items()}
+    return {
+        name: torch.randn(shape, generator=draw) * (0.05 if len(shape) > 1 else 0.5)
+        for name, shape in shapes.items()
+    }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tesela.export.onnx import export_onnx
+from tesela.exporters.onnx import export_onnx
 from tesela.imaging.preprocess import normalize
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, write_bundle
@@ -40,7 +40,9 @@ def digits_run() -> Path:
     """A folder like a run's, with ``bundle/`` in it; digits from 1,500 on were not trained on."""
     folder = Path(tempfile.mkdtemp(prefix="tesela-test-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    model = create_model("vit_nano", num_classes=10, image_size=8, channels=1, seed=0, width=32, depth=2, heads=2)
+    model = create_model(
+        "vit_nano", num_classes=10, image_size=8, channels=1, seed=0, width=32, depth=2, heads=2
+    )
     images, targets = digits()
     batches = torch.from_numpy(normalize(images[:1500], SPEC))
     wanted = torch.from_numpy(targets[:1500])
@@ -51,7 +53,11 @@ def digits_run() -> Path:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(batches[chosen]), wanted[chosen]).backward()
         optimizer.step()
-    write_bundle(folder / "bundle", model.eval(), describe(model, name="digits", labels=LABELS, image=SPEC, license="CC0-1.0"))
+    write_bundle(
+        folder / "bundle",
+        model.eval(),
+        describe(model, name="digits", labels=LABELS, image=SPEC, license="CC0-1.0"),
+    )
     return folder
 
 

@@ -27,13 +27,17 @@ def test_equals_the_network_called_by_hand() -> None:
     """Reference: pixels / 255, minus mean, divided by std, through the loaded nn.Module and torch's own softmax."""
     images, _ = digits()
     model, _ = load_bundle(digits_run() / "bundle")
-    batch = (torch.from_numpy(images[1500:1520].transpose(0, 3, 1, 2).copy()).float() / 255 - SPEC.mean[0]) / SPEC.std[0]
+    batch = (
+        torch.from_numpy(images[1500:1520].transpose(0, 3, 1, 2).copy()).float() / 255 - SPEC.mean[0]
+    ) / SPEC.std[0]
     with torch.no_grad():
         wanted = model(batch).softmax(1).numpy()
     found = Predictor(digits_run()).classify([png(image) for image in images[1500:1520]], top=10)
     for row, prediction in zip(wanted, found, strict=True):
         assert [score.index for score in prediction.scores] == np.argsort(-row, kind="stable").tolist()
-        assert [score.label for score in prediction.scores] == [LABELS[score.index] for score in prediction.scores]
+        assert [score.label for score in prediction.scores] == [
+            LABELS[score.index] for score in prediction.scores
+        ]
         for score in prediction.scores:
             assert score.probability == pytest.approx(row[score.index], abs=1e-6)
 
@@ -42,8 +46,13 @@ def test_equals_the_network_called_by_hand() -> None:
 def test_knows_digits_it_was_not_trained_on(backend: str) -> None:
     """Held-out labels: at least 80 of 100, so the labels are in the right order in either backend."""
     images, targets = held_out(100)
-    found = Predictor(digits_run() if backend == "torch" else digits_onnx(), backend=backend).classify(images, top=1)
-    assert sum(prediction.scores[0].index == target for prediction, target in zip(found, targets, strict=True)) >= 80
+    found = Predictor(digits_run() if backend == "torch" else digits_onnx(), backend=backend).classify(
+        images, top=1
+    )
+    assert (
+        sum(prediction.scores[0].index == target for prediction, target in zip(found, targets, strict=True))
+        >= 80
+    )
 
 
 def test_torch_and_onnxruntime_agree_on_mnist(shared: Path) -> None:
@@ -51,7 +60,9 @@ def test_torch_and_onnxruntime_agree_on_mnist(shared: Path) -> None:
     raw = gzip.decompress((shared / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
     images = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28, 1)[:200]
     torch_side = Predictor(digits_run(), backend="torch").classify([png(image) for image in images], top=10)
-    onnx_side = Predictor(digits_onnx(), backend="onnxruntime").classify([png(image) for image in images], top=10)
+    onnx_side = Predictor(digits_onnx(), backend="onnxruntime").classify(
+        [png(image) for image in images], top=10
+    )
     for left, right in zip(torch_side, onnx_side, strict=True):
         assert left.scores[0].label == right.scores[0].label
         assert probabilities(left.scores) == pytest.approx(probabilities(right.scores), abs=1e-4)
@@ -71,7 +82,9 @@ def test_batch_size_and_repetition_change_nothing(place: object) -> None:
     for batch in (1, 7):
         for one, other in zip(whole, predictor.classify(images, top=3, batch=batch), strict=True):
             assert [score.label for score in one.scores] == [score.label for score in other.scores]
-            assert [score.probability for score in one.scores] == pytest.approx([score.probability for score in other.scores], abs=1e-6)
+            assert [score.probability for score in one.scores] == pytest.approx(
+                [score.probability for score in other.scores], abs=1e-6
+            )
 
 
 def test_files_arrays_and_bytes_are_the_same_image(tmp_path: Path) -> None:
@@ -88,13 +101,17 @@ def test_unreadable_images_do_not_disturb_their_neighbours(tmp_path: Path) -> No
     """Failures carry the decoder's code; the others are what they are alone."""
     images, _ = held_out(2)
     predictor = Predictor(digits_run())
-    found = predictor.classify([images[0], b"", images[1], b"no image", images[0][:60], tmp_path / "absent.png"])
+    found = predictor.classify(
+        [images[0], b"", images[1], b"no image", images[0][:60], tmp_path / "absent.png"]
+    )
     alone = predictor.classify(images)
     codes = [prediction.failure.code if prediction.failure else "" for prediction in found]
     assert codes == ["", "empty", "", "not_an_image", "truncated", "unreadable_file"]
     for prediction, reference in ((found[0], alone[0]), (found[2], alone[1])):
         assert [score.label for score in prediction.scores] == [score.label for score in reference.scores]
-        assert [score.probability for score in prediction.scores] == pytest.approx([s.probability for s in reference.scores], abs=1e-6)
+        assert [score.probability for score in prediction.scores] == pytest.approx(
+            [s.probability for s in reference.scores], abs=1e-6
+        )
     assert found[1].to_mapping()["error"]["code"] == "empty"
     assert predictor.classify([b"", b""])[1].failure is not None
 
@@ -124,7 +141,14 @@ def test_bf16_is_close_to_fp32() -> None:
     images, _ = held_out(100)
     exact = Predictor(digits_run()).classify(images, top=1)
     rough = Predictor(digits_run(), backend="torch", precision="bf16").classify(images, top=1)
-    assert sum(left.best.label == right.best.label for left, right in zip(exact, rough, strict=True) if left.best and right.best) >= 98
+    assert (
+        sum(
+            left.best.label == right.best.label
+            for left, right in zip(exact, rough, strict=True)
+            if left.best and right.best
+        )
+        >= 98
+    )
 
 
 WITHOUT_TORCH = """
@@ -155,7 +179,9 @@ def test_an_onnx_bundle_predicts_without_torch(mode: str, tmp_path: Path) -> Non
     command = [sys.executable, "-c", WITHOUT_TORCH, mode, str(digits_onnx()), *map(str, paths)]
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
     assert answer["torch"] is False
-    for row, wanted in zip(answer["rows"], Predictor(digits_run(), backend="torch").classify(paths, top=10), strict=True):
+    for row, wanted in zip(
+        answer["rows"], Predictor(digits_run(), backend="torch").classify(paths, top=10), strict=True
+    ):
         assert row["label"] == wanted.scores[0].label
         assert {one["label"]: one["probability"] for one in row["top"]} == pytest.approx(
             {score.label: score.probability for score in wanted.scores}, abs=1e-4
@@ -166,7 +192,16 @@ def test_the_cli_predicts_without_torch(tmp_path: Path) -> None:
     """``tesela predict`` on an ONNX bundle in a process in which torch cannot be imported."""
     (tmp_path / "a.png").write_bytes(held_out(1)[0][0])
     code = WITHOUT_TORCH.partition("import json")[0] + "from tesela.cli.main import main; main(sys.argv[2:])"
-    command = [sys.executable, "-c", code, "blocked", "predict", str(digits_onnx()), str(tmp_path / "a.png"), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "blocked",
+        "predict",
+        str(digits_onnx()),
+        str(tmp_path / "a.png"),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"] in LABELS

@@ -12,7 +12,16 @@ from tesela.runtime.sources import find_images
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("b.PNG", "a.jpg", "notes.txt", "sub/c.webp", "sub/deep/d.tiff", ".hidden/e.png", "sub/.f.png", "odd.data"):
+    for name in (
+        "b.PNG",
+        "a.jpg",
+        "notes.txt",
+        "sub/c.webp",
+        "sub/deep/d.tiff",
+        ".hidden/e.png",
+        "sub/.f.png",
+        "odd.data",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
@@ -20,7 +29,12 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_folder_is_searched_below_in_sorted_order_without_hidden_files(tree: Path) -> None:
-    assert [str(path.relative_to(tree)) for path in find_images([str(tree)])] == ["a.jpg", "b.PNG", "sub/c.webp", "sub/deep/d.tiff"]
+    assert [str(path.relative_to(tree)) for path in find_images([str(tree)])] == [
+        "a.jpg",
+        "b.PNG",
+        "sub/c.webp",
+        "sub/deep/d.tiff",
+    ]
 
 
 def test_files_keep_their_order_and_none_comes_twice(tree: Path) -> None:
@@ -29,7 +43,10 @@ def test_files_keep_their_order_and_none_comes_twice(tree: Path) -> None:
 
 
 def test_patterns(tree: Path) -> None:
-    assert [path.name for path in find_images([str(tree / "*.jpg"), str(tree / "**/*.tiff")])] == ["a.jpg", "d.tiff"]
+    assert [path.name for path in find_images([str(tree / "*.jpg"), str(tree / "**/*.tiff")])] == [
+        "a.jpg",
+        "d.tiff",
+    ]
 
 
 def test_a_name_with_brackets_is_a_file_first(tree: Path) -> None:

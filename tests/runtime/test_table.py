@@ -13,10 +13,16 @@ from tesela.core.errors import UsageError
 from tesela.runtime.results import Failure, Prediction, Score
 from tesela.runtime.table import write_predictions
 
-SCORES = (Score(label='a "quoted", label', index=3, probability=0.1 + 0.2), Score(label="b", index=0, probability=0.25))
+SCORES = (
+    Score(label='a "quoted", label', index=3, probability=0.1 + 0.2),
+    Score(label="b", index=0, probability=0.25),
+)
 ROWS = [
     Prediction(source="häuser/1.png", scores=SCORES),
-    Prediction(source="2.png", failure=Failure(code="truncated", message="the image ends too early", hint="copy it again")),
+    Prediction(
+        source="2.png",
+        failure=Failure(code="truncated", message="the image ends too early", hint="copy it again"),
+    ),
 ]
 
 

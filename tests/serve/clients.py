@@ -20,5 +20,7 @@ def client(*, onnx_only: bool = False, **limits: Any) -> Iterator[TestClient]:
     predictors = {"graph": Predictor(digits_onnx())}
     if not onnx_only:
         predictors = {"digits": Predictor(digits_run()), **predictors}
-    with TestClient(create_app(predictors, config=ServeConfig(**limits)), raise_server_exceptions=False) as found:
+    with TestClient(
+        create_app(predictors, config=ServeConfig(**limits)), raise_server_exceptions=False
+    ) as found:
         yield found

@@ -34,7 +34,9 @@ def check(answer: Any, code: str) -> None:
     assert answer.status_code == REFUSALS[code].status
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "server" not in answer.headers
-    assert not re.search(r"Traceback|File \"|/usr|/home|/work|/tmp|python|starlette|\d+\.\d+\.\d+", answer.text)
+    assert not re.search(
+        r"Traceback|File \"|/usr|/home|/work|/tmp|python|starlette|\d+\.\d+\.\d+", answer.text
+    )
 
 
 def test_every_image_code_is_on_the_list() -> None:
@@ -76,14 +78,30 @@ def test_a_body_without_announced_length_is_counted_while_it_arrives(api: TestCl
 @pytest.mark.parametrize(
     ("path", "options", "code"),
     [
-        ("/v1/classify", {"content": gzip.compress(GOOD), "headers": {**PNG, "content-encoding": "gzip"}}, "content_encoding"),
+        (
+            "/v1/classify",
+            {"content": gzip.compress(GOOD), "headers": {**PNG, "content-encoding": "gzip"}},
+            "content_encoding",
+        ),
         ("/v1/classify", {"content": GOOD, "headers": {"content-type": "text/html"}}, "content_type"),
         ("/v1/classify", {"content": GOOD}, "content_type"),
         ("/v1/classify", {"json": {"url": "http://example.org/x.png"}}, "content_type"),
-        ("/v1/classify", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "bad_multipart"),
-        ("/v1/classify", {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=a"}}, "bad_multipart"),
+        (
+            "/v1/classify",
+            {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+            "bad_multipart",
+        ),
+        (
+            "/v1/classify",
+            {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=a"}},
+            "bad_multipart",
+        ),
         ("/v1/classify", {"files": {"file": ("a", GOOD), "other": ("b", GOOD)}}, "bad_multipart"),
-        ("/v1/classify", {"files": {"file": ("a", GOOD)}, "data": {str(index): "x" for index in range(9)}}, "bad_multipart"),
+        (
+            "/v1/classify",
+            {"files": {"file": ("a", GOOD)}, "data": {str(index): "x" for index in range(9)}},
+            "bad_multipart",
+        ),
         ("/v1/classify", {"files": {"file": (None, "text")}}, "missing_file"),
         ("/v1/classify?top=0", {"content": GOOD, "headers": PNG}, "bad_parameter"),
         ("/v1/classify?top=many", {"content": GOOD, "headers": PNG}, "bad_parameter"),

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from tests.runtime.bundles import LABELS, SPEC, digits, digits_onnx, digits_run, held_out, png
 from tests.serve.clients import client
 
-from tesela.explain.explanation import explain
+from tesela.attribution.explain import explain
 from tesela.imaging.preprocess import preprocess
 from tesela.models.bundle import load_bundle
 from tesela.runtime.predictor import Predictor
@@ -49,7 +49,9 @@ def test_server_torch_and_onnxruntime_agree_on_mnist(api: TestClient, shared: Pa
         body = api.post(f"/v1/classify?top=10&model={name}", content=image, headers=PNG).json()
         for predictions in wanted:
             assert body["label"] == predictions[index].scores[0].label
-            assert scores(body) == pytest.approx({score.label: score.probability for score in predictions[index].scores}, abs=1e-4)
+            assert scores(body) == pytest.approx(
+                {score.label: score.probability for score in predictions[index].scores}, abs=1e-4
+            )
 
 
 def test_a_form_and_a_raw_body_give_the_same(api: TestClient) -> None:
@@ -63,14 +65,18 @@ def test_a_form_and_a_raw_body_give_the_same(api: TestClient) -> None:
 
 @pytest.mark.parametrize(("target", "index"), [(None, None), ("three", 3), ("7", 7)])
 def test_explanation_equals_the_library(api: TestClient, target: str | None, index: int | None) -> None:
-    """Reference: ``tesela.explain`` on the same image; tokens are its map brought to 0..1, what speaks against the class at 0."""
+    """Reference: ``tesela.attribution`` on the same image; tokens are its map brought to 0..1, what speaks against the class at 0."""
     image = held_out(1)[0][0]
-    body = api.post("/v1/explain", params={"target": target} if target else {}, content=image, headers=PNG).json()
+    body = api.post(
+        "/v1/explain", params={"target": target} if target else {}, content=image, headers=PNG
+    ).json()
     model, _ = load_bundle(digits_run() / "bundle")
     wanted = explain(model, torch.from_numpy(preprocess([image], SPEC)), target=index)
     tokens = wanted.tokens[0, 0].numpy()
     low = max(tokens.min(), 0.0)
-    np.testing.assert_allclose(body["tokens"], np.clip((tokens - low) / (tokens.max() - low), 0.0, 1.0), atol=2e-4)
+    np.testing.assert_allclose(
+        body["tokens"], np.clip((tokens - low) / (tokens.max() - low), 0.0, 1.0), atol=2e-4
+    )
     assert body["grid"] == list(tokens.shape)
     assert body["target"]["index"] == int(wanted.targets[0, 0])
     assert body["target"]["probability"] == pytest.approx(float(wanted.probabilities[0, 0]), abs=1e-4)
@@ -126,11 +132,15 @@ def test_models_health_and_counters(api: TestClient) -> None:
 def counted(api: TestClient) -> dict[tuple[str, str, str], float]:
     """Requests by route, method and status, read by prometheus' own parser."""
     families = {family.name: family for family in text_string_to_metric_families(api.get("/metrics").text)}
-    samples = [sample for sample in families["tesela_requests"].samples if sample.name == "tesela_requests_total"]
+    samples = [
+        sample for sample in families["tesela_requests"].samples if sample.name == "tesela_requests_total"
+    ]
     return {(one.labels["route"], one.labels["method"], one.labels["status"]): one.value for one in samples}
 
 
-@pytest.mark.parametrize(("method", "status"), [("relevance", 200), ("gradcam", 200), ("rise", 422), ("occlusion", 422)])
+@pytest.mark.parametrize(
+    ("method", "status"), [("relevance", 200), ("gradcam", 200), ("rise", 422), ("occlusion", 422)]
+)
 def test_methods_of_many_passes_are_not_served(api: TestClient, method: str, status: int) -> None:
     answer = api.post("/v1/explain", params={"method": method}, content=held_out(1)[0][0], headers=PNG)
     assert answer.status_code == status
@@ -147,9 +157,16 @@ def test_a_graph_without_a_network_is_not_explained() -> None:
 def test_openapi_document_describes_body_and_refusals(api: TestClient) -> None:
     document = api.get("/openapi.json").json()
     operation = document["paths"]["/v1/classify"]["post"]
-    assert set(operation["requestBody"]["content"]) >= {"multipart/form-data", "image/jpeg", "image/png", "image/webp"}
+    assert set(operation["requestBody"]["content"]) >= {
+        "multipart/form-data",
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+    }
     for status in ("400", "401", "413", "415", "422", "503"):
-        assert operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
+        assert operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith(
+            "/ErrorBody"
+        )
     assert api.get("/docs").status_code == api.get("/redoc").status_code == 404
 
 
@@ -164,7 +181,11 @@ def test_an_exported_model_is_served_without_torch() -> None:
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(digits_onnx())], input=held_out(1)[0][0], capture_output=True, check=True, cwd=root
+        [sys.executable, "-c", code, str(digits_onnx())],
+        input=held_out(1)[0][0],
+        capture_output=True,
+        check=True,
+        cwd=root,
     )
     label, imported = done.stdout.decode().split()
     assert label == Predictor(digits_onnx()).classify(held_out(1)[0])[0].scores[0].label

@@ -30,10 +30,23 @@ def test_keys_guard_the_api_and_the_counters_but_not_the_page() -> None:
             answer = api.post("/v1/classify", content=image, headers={**PNG, **headers})
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
-        for headers in ({"authorization": f"Bearer {KEY}"}, {"authorization": "bearer another key"}, {"x-api-key": KEY}):
+        for headers in (
+            {"authorization": f"Bearer {KEY}"},
+            {"authorization": "bearer another key"},
+            {"x-api-key": KEY},
+        ):
             assert api.post("/v1/classify", content=image, headers={**PNG, **headers}).status_code == 200
-        assert [api.get(path).status_code for path in ("/v1/models", "/metrics", "/openapi.json")] == [401, 401, 401]
-        assert [api.get(path).status_code for path in ("/", "/static/app.js", "/healthz", "/readyz")] == [200, 200, 200, 200]
+        assert [api.get(path).status_code for path in ("/v1/models", "/metrics", "/openapi.json")] == [
+            401,
+            401,
+            401,
+        ]
+        assert [api.get(path).status_code for path in ("/", "/static/app.js", "/healthz", "/readyz")] == [
+            200,
+            200,
+            200,
+            200,
+        ]
 
 
 def test_short_keys_are_refused() -> None:
@@ -47,7 +60,10 @@ def test_loopback_needs_no_key(host: str) -> None:
     assert "127.0.0.1" in check_address(host, keys=())
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "localhost.example.org", "127.0.0.1.example.org"])
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "localhost.example.org", "127.0.0.1.example.org"],
+)
 def test_other_addresses_need_a_key_or_the_flag(host: str) -> None:
     with pytest.raises(UsageError, match="no API key is set"):
         check_address(host, keys=())
@@ -67,10 +83,19 @@ def test_foreign_host_names_are_refused_on_loopback() -> None:
 
 def test_headers_are_on_every_answer() -> None:
     with client() as api:
-        for path, status in (("/", 200), ("/static/app.css", 200), ("/v1/models", 200), ("/nothing", 404), ("/v1/classify", 405)):
+        for path, status in (
+            ("/", 200),
+            ("/static/app.css", 200),
+            ("/v1/models", 200),
+            ("/nothing", 404),
+            ("/v1/classify", 405),
+        ):
             answer = api.get(path)
             assert answer.status_code == status
-            policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
+            policy = dict(
+                part.strip().partition(" ")[::2]
+                for part in answer.headers["content-security-policy"].split(";")
+            )
             assert policy["default-src"] == "'none'"
             assert policy["frame-ancestors"] == "'none'"
             assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
@@ -84,7 +109,9 @@ def test_the_page_keeps_to_its_policy() -> None:
     files = {path: content.decode() for path, (_, content) in page_files().items()}
     page, script = files["/"], files["/static/app.js"]
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon[a-z]+=", page)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script
+    )
     for text in files.values():
         assert set(re.findall(r"https?://[^/\s\"']+", text)) <= {"http://www.w3.org"}
     for part in re.findall(r'(?:src|href)="(/static/[^"]+)"', page):

@@ -28,13 +28,27 @@ class Running:
     """``tesela serve`` in a process of its own."""
 
     def __init__(self, *words: str, failpoint: str = "") -> None:
-        command = [sys.executable, "-m", "tesela", "serve", str(digits_run()), "--port", "0", "--json", *words]
+        command = [
+            sys.executable,
+            "-m",
+            "tesela",
+            "serve",
+            str(digits_run()),
+            "--port",
+            "0",
+            "--json",
+            *words,
+        ]
         environment = {**os.environ, **({"TESELA_FAILPOINT": failpoint} if failpoint else {})}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
         assert self.process.stdout is not None
         self.address: str = json.loads(self.process.stdout.readline())["address"]
 
-    def post(self, image: bytes, path: str = "/v1/classify?top=10") -> tuple[int, dict[str, str], dict[str, object]]:
+    def post(
+        self, image: bytes, path: str = "/v1/classify?top=10"
+    ) -> tuple[int, dict[str, str], dict[str, object]]:
         """Status, headers and body."""
         connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=30)
         connection.request("POST", path, image, {"content-type": "image/png"})
@@ -70,7 +84,9 @@ def test_equals_the_predictor_over_a_real_socket(running: Running) -> None:
         assert "server" not in headers
         assert body["label"] == prediction.scores[0].label
         found = {one["label"]: one["probability"] for one in body["top"]}  # type: ignore[attr-defined]
-        assert found == pytest.approx({score.label: score.probability for score in prediction.scores}, abs=1e-4)
+        assert found == pytest.approx(
+            {score.label: score.probability for score in prediction.scores}, abs=1e-4
+        )
     assert running.end(signal.SIGINT) == 0
 
 
@@ -118,7 +134,10 @@ def test_a_stop_under_load_loses_no_accepted_request() -> None:
     """Six requests are inside (the first batch is held for 1.5 s) when SIGTERM comes: all are answered, the exit code is 0."""
     server = Running("--max-batch", "2", "--queue", "8", failpoint="serve.batch=sleep:1.5")
     statuses: list[int] = []
-    clients = [threading.Thread(target=lambda index=index: statuses.append(server.post(IMAGES[index])[0])) for index in range(6)]
+    clients = [
+        threading.Thread(target=lambda index=index: statuses.append(server.post(IMAGES[index])[0]))
+        for index in range(6)
+    ]
     for client in clients:
         client.start()
     time.sleep(0.8)
@@ -132,10 +151,30 @@ def test_a_stop_under_load_loses_no_accepted_request() -> None:
 
 def test_the_address_is_guarded(tmp_path: Path) -> None:
     """0.0.0.0 without a key: exit code 2 and two lines, before any model is loaded."""
-    command = [sys.executable, "-m", "tesela", "serve", str(tmp_path / "absent"), "--host", "0.0.0.0", "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "TESELA_API_KEY": ""})
+    command = [
+        sys.executable,
+        "-m",
+        "tesela",
+        "serve",
+        str(tmp_path / "absent"),
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "TESELA_API_KEY": ""},
+    )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == "error: 0.0.0.0 can be reached from other machines and no API key is set"
+    assert (
+        done.stderr.splitlines()[0]
+        == "error: 0.0.0.0 can be reached from other machines and no API key is set"
+    )
     assert len(done.stderr.splitlines()) == 2
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from cyclopts import App, Group
 from cyclopts.exceptions import CycloptsError
 
-import tesela
 from tesela.core.errors import TeselaError, UnknownNameError
+from tesela.core.version import __version__
 
-# name, summary, group; the function has the verb's name and lives in tesela/cli/<verb>.py
+# name, summary, group; the function has the verb's name and lives in tesela/cli/verbs/<verb>.py
 VERBS = (
     ("demo", "The main job on handwritten digits, in about a minute and without a download.", "Start here"),
     ("doctor", "What is installed, what this machine can do, what to install for what.", "Start here"),
@@ -61,15 +61,18 @@ def make_app() -> App:
     app = App(
         name="tesela",
         help="Vision Transformers from a folder of images to a trained, measured, explained, small, fast and served model.",
-        version=f"tesela {tesela.__version__}",
+        version=f"tesela {__version__}",
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
         help_epilogue="Every verb takes --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 interrupted and resumable.",
     )
-    groups = {title: Group(title, sort_key=place) for place, title in enumerate(dict.fromkeys(group for _, _, group in VERBS))}
+    groups = {
+        title: Group(title, sort_key=place)
+        for place, title in enumerate(dict.fromkeys(group for _, _, group in VERBS))
+    }
     for name, summary, group in VERBS:
         attribute = "app" if name in ("data", "models") else name
-        app.command(f"tesela.cli.{name}:{attribute}", name=name, help=summary, group=groups[group])
+        app.command(f"tesela.cli.verbs.{name}:{attribute}", name=name, help=summary, group=groups[group])
     app.register_install_completion_command(help="Install completion for this shell (bash, zsh or fish).")
     return app
 
@@ -95,7 +98,9 @@ def run(arguments: list[str]) -> int:
         answer: Any = make_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; do not complain at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader left; do not complain at exit
         return 0
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1 if leaving.code else 0
@@ -116,10 +121,14 @@ def report(error: Exception) -> int:
         return complain(usage_message(error), usage_hint(error), 2)
     package = missing_package(error)
     if package is not None:
-        return complain(f"{package} is needed here and not installed", f'pip install "tesela[{EXTRAS[package]}]"', 2)
+        return complain(
+            f"{package} is needed here and not installed", f'pip install "tesela[{EXTRAS[package]}]"', 2
+        )
     if isinstance(error, MemoryError):
         return complain("out of memory", "choose a smaller batch with --batch-size", 1)
-    return complain(f"{type(error).__name__}: {error}", "run again with --debug to see where; please report it", 1)
+    return complain(
+        f"{type(error).__name__}: {error}", "run again with --debug to see where; please report it", 1
+    )
 
 
 def complain(message: str, hint: str, code: int) -> int:

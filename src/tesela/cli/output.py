@@ -25,7 +25,9 @@ def use_json(active: bool) -> None:
 
 def say(*parts: Any, markup: bool = False) -> None:
     """Show text or a rich renderable to the person at the terminal."""
-    console = Console(stderr=_to_stderr, highlight=False, soft_wrap=all(isinstance(part, str) for part in parts))
+    console = Console(
+        stderr=_to_stderr, highlight=False, soft_wrap=all(isinstance(part, str) for part in parts)
+    )
     if not console.is_terminal and not console.soft_wrap:
         console.width = max(console.width, 100)
     console.print(*parts, markup=markup)

@@ -55,7 +55,10 @@ def nest(flat: Mapping[str, Any]) -> Tree:
         for part in path:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"{key!r} is below {part!r}, which has a value already", hint=f"give either {part} or {key}")
+                raise ConfigError(
+                    f"{key!r} is below {part!r}, which has a value already",
+                    hint=f"give either {part} or {key}",
+                )
         merge(node, {last: nest(value) if isinstance(value, Mapping) else value})
     return tree
 
@@ -80,7 +83,9 @@ def read_yaml(path: Path) -> Tree:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" (line {place.line + 1})" if place else ""
-        raise ConfigError(f"{path} is not valid YAML{where}", hint="mend the file; indentation counts") from error
+        raise ConfigError(
+            f"{path} is not valid YAML{where}", hint="mend the file; indentation counts"
+        ) from error
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -114,7 +119,9 @@ def leaves(config: type[Any], *, prefix: str = "") -> Iterator[Leaf]:
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
             yield from leaves(kind, prefix=f"{prefix}{field.name}.")
         else:
-            yield Leaf(name=prefix + field.name, type=kind, default=_default(field), help=texts.get(field.name, ""))
+            yield Leaf(
+                name=prefix + field.name, type=kind, default=_default(field), help=texts.get(field.name, "")
+            )
 
 
 @functools.cache
@@ -125,13 +132,21 @@ def field_docs(config: type[Any]) -> dict[str, str]:
         if dataclasses.is_dataclass(base):
             body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
             for statement, after in itertools.pairwise(body):
-                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and _is_text(after):
+                if (
+                    isinstance(statement, ast.AnnAssign)
+                    and isinstance(statement.target, ast.Name)
+                    and _is_text(after)
+                ):
                     found[statement.target.id] = inspect.cleandoc(after.value.value)  # type: ignore[attr-defined]
     return found
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -221,14 +236,20 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, name: str) -> Any:
 
 def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, name: str) -> Any:
     if isinstance(value, str):
-        value = [part for part in value.replace("x", ",").split(",") if part] if _numeric(arguments) else value.split(",")
+        value = (
+            [part for part in value.replace("x", ",").split(",") if part]
+            if _numeric(arguments)
+            else value.split(",")
+        )
     if not isinstance(value, (list, tuple)):
         value = [value]
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
         if len(value) == 1 and len(arguments) == 2:
             value = [value[0], value[0]]
         if len(value) != len(arguments):
-            raise ConfigError(f"{name} needs {len(arguments)} values, not {len(value)}", hint=f"write {name} a,b")
+            raise ConfigError(
+                f"{name} needs {len(arguments)} values, not {len(value)}", hint=f"write {name} a,b"
+            )
         return tuple(convert(kind, item, name) for kind, item in zip(arguments, value, strict=True))
     kind = arguments[0] if arguments else Any
     return origin(convert(kind, item, name) for item in value)
@@ -238,7 +259,16 @@ def _numeric(arguments: tuple[Any, ...]) -> bool:
     return any(argument in (int, float) for argument in arguments)
 
 
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 
 
 def _convert_scalar(kind: Any, value: Any) -> Any:
@@ -249,7 +279,9 @@ def _convert_scalar(kind: Any, value: Any) -> Any:
     if kind in (int, float):
         return _convert_number(kind, value)
     if kind is str:
-        return value if isinstance(value, str) else str(value) if isinstance(value, (int, float, Path)) else None
+        return (
+            value if isinstance(value, str) else str(value) if isinstance(value, (int, float, Path)) else None
+        )
     if kind is Path:
         return Path(value) if isinstance(value, (str, Path)) else None
     return value if isinstance(kind, type) and isinstance(value, kind) else None
@@ -266,7 +298,14 @@ def _convert_number(kind: type, value: Any) -> Any:
 
 
 def _describe(kind: Any) -> str:
-    known = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path", type(None): "none"}
+    known = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        Path: "a path",
+        type(None): "none",
+    }
     if kind in known:
         return known[kind]
     if typing.get_origin(kind) is Literal:

@@ -83,7 +83,9 @@ class MissingExtraError(UsageError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs packages that are not installed", hint=f'pip install "tesela[{extra}]"')
+        super().__init__(
+            f"{what} needs packages that are not installed", hint=f'pip install "tesela[{extra}]"'
+        )
 
 
 class DataError(TeselaError):

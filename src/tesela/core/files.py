@@ -123,7 +123,10 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names atomically (Linux, renameat2); False where system or file system cannot."""
     swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
-    if swap is None or swap(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if (
+        swap is None
+        or swap(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+    ):
         return swap is not None
     code = ctypes.get_errno()
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
@@ -148,7 +151,9 @@ def _storage_error(path: Path, needed: int, error: OSError) -> StorageError:
             hint="free some space or choose another folder with --out; what was saved before is intact",
         )
     if error.errno in _DENIED:
-        return StorageError(f"no permission to write {path}", hint="choose a folder you may write to with --out")
+        return StorageError(
+            f"no permission to write {path}", hint="choose a folder you may write to with --out"
+        )
     return StorageError(
         f"could not write {path}: {error.strerror or error} ({needed:,} bytes needed, {free:,} free)",
         hint="check the disk; what was saved before is intact",

@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Bar(Protocol):
@@ -101,4 +108,7 @@ class PlainBar:
 
 def describe(fields: dict[str, float]) -> str:
     """``{"loss": 0.5}`` as ``loss 0.500``, large values without decimals."""
-    return "  ".join(f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}" for name, value in fields.items())
+    return "  ".join(
+        f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}"
+        for name, value in fields.items()
+    )

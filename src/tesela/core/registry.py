@@ -46,7 +46,9 @@ _entries: dict[str, dict[str, Entry]] = {}
 _plugged: set[str] = set()
 
 
-def register(kind: str, name: str, *, target: str, config: type[Any] | None = None, summary: str = "") -> None:
+def register(
+    kind: str, name: str, *, target: str, config: type[Any] | None = None, summary: str = ""
+) -> None:
     """Add one entry.
 
     Raises:
@@ -60,7 +62,9 @@ def register(kind: str, name: str, *, target: str, config: type[Any] | None = No
     table[name] = Entry(kind=kind, name=name, config=config, target=target, summary=summary)
 
 
-def registered_config(kind: str, name: str, *, target: str, summary: str = "") -> Callable[[type[T]], type[T]]:
+def registered_config(
+    kind: str, name: str, *, target: str, summary: str = ""
+) -> Callable[[type[T]], type[T]]:
     """Class decorator: register the decorated configuration class for ``target``."""
 
     def add(config: type[T]) -> type[T]:

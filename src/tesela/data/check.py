@@ -84,7 +84,9 @@ class Report:
             "images": self.images,
             "labels": list(self.labels),
             "splits": {split: sum(counts) for split, counts in self.counts.items()},
-            "counts": {split: dict(zip(self.labels, counts, strict=True)) for split, counts in self.counts.items()},
+            "counts": {
+                split: dict(zip(self.labels, counts, strict=True)) for split, counts in self.counts.items()
+            },
             "cut": list(self.cut),
             "balance": round(self.balance, 3),
             "sizes": {f"{height}x{width}": count for (height, width), count in self.sizes.most_common()},
@@ -94,7 +96,10 @@ class Report:
                 for split, found in self.unreadable.items()
                 for bad in found
             ],
-            "duplicates": [{"first": twin.first, "second": twin.second, "splits": list(twin.splits)} for twin in self.duplicates],
+            "duplicates": [
+                {"first": twin.first, "second": twin.second, "splits": list(twin.splits)}
+                for twin in self.duplicates
+            ],
             "ignored": list(self.ignored),
             "notes": self.notes,
         }
@@ -103,12 +108,20 @@ class Report:
 def check(source: Source) -> Report:
     """Read all images of a source and report."""
     report = Report(
-        name=source.name, kind=source.kind, labels=source.labels, cut=source.cut, counts=class_counts(source), ignored=source.ignored
+        name=source.name,
+        kind=source.kind,
+        labels=source.labels,
+        cut=source.cut,
+        counts=class_counts(source),
+        ignored=source.ignored,
     )
     seen: dict[str, tuple[str, str]] = {}
     for split, items in source.splits.items():
         report.unreadable[split] = []
-        results = in_threads(lambda index, items=items: attempt(items, index, lambda: facts(items, index)), len(items))  # type: ignore[misc]
+        results = in_threads(
+            lambda index, items=items: attempt(items, index, lambda: facts(items, index)),  # type: ignore[misc]
+            len(items),
+        )
         for index, result in enumerate(results):
             if isinstance(result, Unreadable):
                 report.unreadable[split].append(result)
@@ -150,9 +163,15 @@ def _notes(report: Report) -> list[str]:
     if report.cut:
         notes.append("cut out of train, reproducibly: " + ", ".join(report.cut))
     if report.balance > IMBALANCE:
-        notes.append(f"classes are unbalanced: the largest has {report.balance:.0f} times the images of the smallest")
+        notes.append(
+            f"classes are unbalanced: the largest has {report.balance:.0f} times the images of the smallest"
+        )
     if report.duplicates:
-        notes.append(f"{len(report.duplicates)} images are in two splits: scores on val and test will be too good")
+        notes.append(
+            f"{len(report.duplicates)} images are in two splits: scores on val and test will be too good"
+        )
     if report.ignored:
-        notes.append(f"{len(report.ignored)} files are no images of a class and were ignored, such as {report.ignored[0]}")
+        notes.append(
+            f"{len(report.ignored)} files are no images of a class and were ignored, such as {report.ignored[0]}"
+        )
     return notes

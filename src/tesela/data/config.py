@@ -42,9 +42,13 @@ class DataConfig:
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, not {share}", hint="0.1 is usual")
         if self.val_fraction + self.test_fraction >= 1:
-            raise ConfigError("val_fraction and test_fraction leave nothing to train on", hint="keep their sum below 1")
+            raise ConfigError(
+                "val_fraction and test_fraction leave nothing to train on", hint="keep their sum below 1"
+            )
         if not 0 <= self.max_unreadable <= 1:
-            raise ConfigError(f"max_unreadable is a share, not {self.max_unreadable}", hint="give a number from 0 to 1")
+            raise ConfigError(
+                f"max_unreadable is a share, not {self.max_unreadable}", hint="give a number from 0 to 1"
+            )
         if self.subset is not None and self.subset < 1:
             raise ConfigError(f"a subset of {self.subset} images trains nothing", hint="give 1 or more")
         if self.per_class is not None and self.per_class < 1:
@@ -106,18 +110,27 @@ class AugmentConfig:
         shares = ("hflip", "vflip", "erasing", "mix_probability", "perspective", "translation", "zoom")
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a share, not {getattr(self, name)}", hint="give a number from 0 to 1")
+                raise ConfigError(
+                    f"{name} is a share, not {getattr(self, name)}", hint="give a number from 0 to 1"
+                )
         for name in ("mixup", "cutmix", "crop_padding", "color_jitter", "rotation", "shear", "randaugment"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more, not {getattr(self, name)}", hint="0 turns it off")
+                raise ConfigError(
+                    f"{name} must be 0 or more, not {getattr(self, name)}", hint="0 turns it off"
+                )
         if not 0 <= self.magnitude <= 30:
             raise ConfigError(f"magnitude must be 0..30, not {self.magnitude}", hint="9 is usual")
         if self.randaugment and self.trivialaugment:
-            raise ConfigError("randaugment and trivialaugment exclude each other", hint="turn one of them off")
+            raise ConfigError(
+                "randaugment and trivialaugment exclude each other", hint="turn one of them off"
+            )
         for name in ("crop_scale", "erasing_area"):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
-                raise ConfigError(f"{name} must rise within 0..1, not {low},{high}", hint="give two shares, the smaller first")
+                raise ConfigError(
+                    f"{name} must rise within 0..1, not {low},{high}",
+                    hint="give two shares, the smaller first",
+                )
         if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
             raise ConfigError("crop_aspect must rise", hint="0.75,1.3333 is usual")
 
@@ -126,7 +139,15 @@ class AugmentConfig:
         """Whether an image has no other views than itself and its flips."""
         plain = AugmentConfig(hflip=self.hflip, vflip=self.vflip)
         silent = {  # values that matter only where something else is on
-            name: getattr(self, name) for name in ("crop_fill", "crop_scale", "crop_aspect", "magnitude", "erasing_area", "mix_probability")
+            name: getattr(self, name)
+            for name in (
+                "crop_fill",
+                "crop_scale",
+                "crop_aspect",
+                "magnitude",
+                "erasing_area",
+                "mix_probability",
+            )
         }
         return dataclasses.replace(plain, **silent) == self
 

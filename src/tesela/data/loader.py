@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tesela.core.errors import DataError, TeselaError
-from tesela.data.augment import Augment, normalized
+from tesela.data.augment.augment import Augment, normalized
+from tesela.data.augment.mixup import mix
 from tesela.data.config import AugmentConfig
-from tesela.data.draws import permutation
-from tesela.data.mix import mix
+from tesela.data.random import permutation
 from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, load_all
 from tesela.data.scan import Unreadable, refuse_too_many, scan
 from tesela.data.source import Items
@@ -58,7 +58,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        return Batch(*(part.to(device, non_blocking=True) for part in (self.images, self.targets, self.indices)))
+        return Batch(
+            *(part.to(device, non_blocking=True) for part in (self.images, self.targets, self.indices))
+        )
 
 
 class BatchMaker:
@@ -78,7 +80,13 @@ class BatchMaker:
         num_classes: int | None,
     ) -> None:
         self.reader, self.rows, self.targets, self.spec = reader, rows, targets, spec
-        self.batch_size, self.augment, self.seed, self.shuffle, self.num_classes = batch_size, augment, seed, shuffle, num_classes
+        self.batch_size, self.augment, self.seed, self.shuffle, self.num_classes = (
+            batch_size,
+            augment,
+            seed,
+            shuffle,
+            num_classes,
+        )
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def order(self, epoch: int) -> NDArray[np.int64]:
@@ -99,7 +107,9 @@ class BatchMaker:
         inputs = normalized(images, self.spec)
         if self.augment is not None and self.augment.config.mixes and self.num_classes:
             config, classes = self.augment.config, self.num_classes
-            inputs, targets = mix(inputs, targets, config, num_classes=classes, seed=self.seed, epoch=epoch, first=int(rows[0]))
+            inputs, targets = mix(
+                inputs, targets, config, num_classes=classes, seed=self.seed, epoch=epoch, first=int(rows[0])
+            )
         return Batch(inputs, targets, torch.from_numpy(rows.copy()))
 
 
@@ -152,7 +162,9 @@ class Loader:
         if len(items) and not len(rows):
             raise DataError("no image can be read", hint="'tesela data check DATA' lists why")
         self.workers = _default_workers(self.in_ram) if workers == "auto" else workers
-        self._length = max(1, len(rows) // batch_size) if drop_last and len(rows) else math.ceil(len(rows) / batch_size)
+        self._length = (
+            max(1, len(rows) // batch_size) if drop_last and len(rows) else math.ceil(len(rows) / batch_size)
+        )
         self._maker = BatchMaker(
             reader,
             rows,

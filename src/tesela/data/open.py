@@ -34,7 +34,9 @@ def open_source(text: str | Path, *, config: DataConfig | None = None) -> Source
     if config.classes:
         source = only_classes(source, config.classes)
     refuse_unusable(source)
-    source = complete(source, fractions={"val": config.val_fraction, "test": config.test_fraction}, seed=config.split_seed)
+    source = complete(
+        source, fractions={"val": config.val_fraction, "test": config.test_fraction}, seed=config.split_seed
+    )
     if config.subset is not None:
         train = subset(source.splits["train"], config.subset, seed=config.split_seed)
         source = source.with_splits({**source.splits, "train": train}, cut=source.cut)
@@ -46,11 +48,11 @@ def open_source(text: str | Path, *, config: DataConfig | None = None) -> Source
 
 def find_source(text: str | Path) -> Source:
     """The source as it is on disk, with the splits that it has."""
-    from tesela.data.digits import open_digits
-    from tesela.data.folder import open_folder
-    from tesela.data.idx import idx_pairs, open_idx
-    from tesela.data.manifest import open_manifest
-    from tesela.data.parquet import open_parquet, parquet_files
+    from tesela.data.sources.digits import open_digits
+    from tesela.data.sources.folder import open_folder
+    from tesela.data.sources.idx import idx_pairs, open_idx
+    from tesela.data.sources.manifest import open_manifest
+    from tesela.data.sources.parquet import open_parquet, parquet_files
 
     if str(text) == "digits":
         return open_digits()
@@ -76,9 +78,14 @@ def refuse_unusable(source: Source) -> None:
         found = ", ".join(sorted(source.splits)) or "nothing"
         raise DataError(f"{source.name} has no training images, only {found}", hint="add a train split")
     if not len(source.splits["train"]):
-        raise DataError(f"{source.name} has no training images", hint="put images into the class folders of train")
+        raise DataError(
+            f"{source.name} has no training images", hint="put images into the class folders of train"
+        )
     if len(source.labels) < 2:
-        raise DataError(f"{source.name} has one class only: {source.labels[0]}", hint="a classifier needs at least two class folders")
+        raise DataError(
+            f"{source.name} has one class only: {source.labels[0]}",
+            hint="a classifier needs at least two class folders",
+        )
     counts = class_counts(source)
     for number, label in enumerate(source.labels):
         places = [split for split in counts if split != "train" and counts[split][number]]
@@ -88,10 +95,16 @@ def refuse_unusable(source: Source) -> None:
                 hint=f"add training images of {label!r} or remove it from {places[0]}",
             )
     if np.count_nonzero(counts["train"]) < 2:
-        raise DataError(f"{source.name} has training images of one class only", hint="a classifier needs at least two classes")
+        raise DataError(
+            f"{source.name} has training images of one class only",
+            hint="a classifier needs at least two classes",
+        )
 
 
 def class_counts(source: Source) -> dict[str, list[int]]:
     """Images per class, by split."""
     order = [split for split in SPLITS if split in source.splits]
-    return {split: np.bincount(source.splits[split].targets, minlength=len(source.labels)).tolist() for split in order}
+    return {
+        split: np.bincount(source.splits[split].targets, minlength=len(source.labels)).tolist()
+        for split in order
+    }

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tesela.core.errors import DataError, ImageError
-from tesela.data.augment import Augment
+from tesela.data.augment.augment import Augment
 from tesela.data.scan import Unreadable, attempt, in_threads
 from tesela.data.source import Items
 from tesela.imaging.decode import decode, upright_size
@@ -71,12 +71,19 @@ class StreamReader:
     def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Tensor:
         """The rows' images, decoded one after another."""
         if self.augment is None:
-            return torch.stack([self._guarded(row, lambda row: planes(fitted(self.items, row, self.spec))) for row in rows.tolist()])
+            return torch.stack(
+                [
+                    self._guarded(row, lambda row: planes(fitted(self.items, row, self.spec)))
+                    for row in rows.tolist()
+                ]
+            )
         sources = [self._guarded(row, self._source) for row in rows.tolist()]
         sizes = np.array([size for _, size in sources], np.int64)
         boxes = self.augment.boxes(sizes, seed=seed, epoch=epoch, indices=rows).tolist()
         images = zip(rows.tolist(), sources, boxes, strict=True)
-        return torch.stack([self._guarded(row, partial(self._crop, *source, box)) for row, source, box in images])
+        return torch.stack(
+            [self._guarded(row, partial(self._crop, *source, box)) for row, source, box in images]
+        )
 
     def _guarded(self, row: int, work: Callable[[int], T]) -> T:
         """The work's result; an image that fails now was readable when the loader was made."""
@@ -84,7 +91,8 @@ class StreamReader:
             return work(row)
         except ImageError as error:
             raise DataError(
-                f"{self.items.name(row)} became unreadable: {error.message}", hint="'tesela data check DATA' lists what is unreadable"
+                f"{self.items.name(row)} became unreadable: {error.message}",
+                hint="'tesela data check DATA' lists what is unreadable",
             ) from error
 
     def _source(self, row: int) -> tuple[Encoded, tuple[int, int]]:
@@ -142,7 +150,9 @@ def fits_in_ram(items: Items, spec: ImageSpec, *, crops: bool) -> bool:
     """Whether cache "auto" keeps decoded images: they fit, and nothing needs more detail than the model's size has."""
     if len(items) * spec.height * spec.width * spec.channels > RAM_BYTES:
         return False
-    return not crops or not any(_is_larger(items, row, spec) for row in range(0, len(items), max(1, len(items) // _LOOKED_AT)))
+    return not crops or not any(
+        _is_larger(items, row, spec) for row in range(0, len(items), max(1, len(items) // _LOOKED_AT))
+    )
 
 
 def _is_larger(items: Items, row: int, spec: ImageSpec) -> bool:

@@ -41,7 +41,9 @@ def scan(items: Items) -> list[Unreadable]:
     """All unreadable images, in order."""
     if is_plain(items):
         return []
-    attempts = enumerate(in_threads(lambda index: attempt(items, index, lambda: _decodes(items, index)), len(items)))
+    attempts = enumerate(
+        in_threads(lambda index: attempt(items, index, lambda: _decodes(items, index)), len(items))
+    )
     return [result for _, result in attempts if isinstance(result, Unreadable)]
 
 

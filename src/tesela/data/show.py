@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tesela.data.config import AugmentConfig
-from tesela.data.draws import permutation
+from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, attempt
 from tesela.data.source import Items
 from tesela.imaging.preprocess import fit
@@ -59,16 +59,31 @@ def grid(
         seed: of choice and augmentation.
     """
     rows = chosen(items, count, seed=seed)
-    views = [attempt(items, row, lambda row=row: fit(items.read(row, channels=spec.channels), spec)) for row in rows]  # type: ignore[misc]
-    captions = [view.code if isinstance(view, Unreadable) else labels[items.targets[row]] for row, view in zip(rows, views, strict=True)]
-    tiles = np.stack([np.full((*spec.size, spec.channels), 128, np.uint8) if isinstance(view, Unreadable) else view for view in views])
-    return draw(tiles if augment is None else _augmented(tiles, augment, spec, rows, seed), captions, columns=columns)
+    views = [
+        attempt(items, row, lambda row=row: fit(items.read(row, channels=spec.channels), spec))  # type: ignore[misc]
+        for row in rows
+    ]
+    captions = [
+        view.code if isinstance(view, Unreadable) else labels[items.targets[row]]
+        for row, view in zip(rows, views, strict=True)
+    ]
+    tiles = np.stack(
+        [
+            np.full((*spec.size, spec.channels), 128, np.uint8) if isinstance(view, Unreadable) else view
+            for view in views
+        ]
+    )
+    return draw(
+        tiles if augment is None else _augmented(tiles, augment, spec, rows, seed), captions, columns=columns
+    )
 
 
-def _augmented(tiles: NDArray[np.uint8], config: AugmentConfig, spec: ImageSpec, rows: list[int], seed: int) -> NDArray[np.uint8]:
+def _augmented(
+    tiles: NDArray[np.uint8], config: AugmentConfig, spec: ImageSpec, rows: list[int], seed: int
+) -> NDArray[np.uint8]:
     import torch
 
-    from tesela.data.augment import Augment
+    from tesela.data.augment.augment import Augment
 
     images = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
     result = Augment(config, spec)(images, seed=seed, epoch=0, indices=np.array(rows))
@@ -86,7 +101,9 @@ def draw(tiles: NDArray[np.uint8], captions: list[str], *, columns: int) -> Imag
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         x, y = number % columns * step_x + _GAP, number // columns * step_y + _GAP
         image = Image.fromarray(tile[..., 0] if tile.shape[2] == 1 else tile)
-        picture.paste(image.resize((width * enlarge, height * enlarge), Image.Resampling.NEAREST), (x, y + _CAPTION))
+        picture.paste(
+            image.resize((width * enlarge, height * enlarge), Image.Resampling.NEAREST), (x, y + _CAPTION)
+        )
         pen.text((x, y), _shortened(caption, width * enlarge, font), fill="black", font=font)
     return picture
 

@@ -29,7 +29,9 @@ class Items(Protocol):
         """How many."""
         ...
 
-    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    def read(
+        self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
         """The pixels (H, W, C), uint8, at native size; a hint permits a large JPEG to come back smaller, never below it.
 
         Raises:
@@ -88,7 +90,9 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    def read(
+        self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
         """As Items.read."""
         return self.items.read(int(self.rows[index]), channels=channels, size_hint=size_hint)
 
@@ -118,7 +122,13 @@ class ArrayItems:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def read(self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None) -> NDArray[np.uint8]:  # noqa: ARG002
+    def read(
+        self,
+        index: int,
+        *,
+        channels: int | None = None,
+        size_hint: tuple[int, int] | None = None,  # noqa: ARG002
+    ) -> NDArray[np.uint8]:
         """As Items.read; the hint is of no use to plain pixels."""
         from tesela.imaging.color import with_channels
 

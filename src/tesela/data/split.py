@@ -19,7 +19,7 @@ import numpy as np
 
 from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.core.files import write_atomic
-from tesela.data.draws import name_keys
+from tesela.data.random import name_keys
 from tesela.data.source import SPLITS, Items, Selection, Source
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def complete(source: Source, *, fractions: Mapping[str, float], seed: int) -> So
         return source
     train = source.splits["train"]
     parts = cut(train, {split: fractions.get(split, 0.0) for split in missing}, seed=seed)
-    return source.with_splits({split: parts[split] if split in parts else source.splits[split] for split in SPLITS}, cut=tuple(missing))
+    return source.with_splits(
+        {split: parts[split] if split in parts else source.splits[split] for split in SPLITS},
+        cut=tuple(missing),
+    )
 
 
 def cut(items: Items, fractions: Mapping[str, float], *, seed: int) -> dict[str, Items]:
@@ -85,7 +88,9 @@ def only_classes(source: Source, wanted: Sequence[str]) -> Source:
     numbers = [_class_number(word, source.labels) for word in wanted]
     for place, number in enumerate(numbers):
         if number in numbers[:place]:
-            raise ConfigError(f"data.classes names {source.labels[number]!r} twice", hint="name each class once")
+            raise ConfigError(
+                f"data.classes names {source.labels[number]!r} twice", hint="name each class once"
+            )
     places = np.full(len(source.labels), -1, np.int64)
     places[numbers] = np.arange(len(numbers))
     splits: dict[str, Items] = {}
@@ -107,7 +112,11 @@ def _class_number(word: str, labels: Sequence[str]) -> int:
 def ranks_in_class(items: Items, *, seed: int) -> NDArray[np.int64]:
     """The place of each item among those of its class, in an order drawn from its name."""
     names = [items.name(index) for index in range(len(items))]
-    order = np.lexsort((np.array(names), name_keys(seed, names), items.targets)) if names else np.zeros(0, np.int64)
+    order = (
+        np.lexsort((np.array(names), name_keys(seed, names), items.targets))
+        if names
+        else np.zeros(0, np.int64)
+    )
     ranks = np.zeros(len(names), np.int64)
     sorted_targets = items.targets[order]
     starts = np.searchsorted(sorted_targets, sorted_targets, side="left")

@@ -55,4 +55,8 @@ def measure(items: Items, *, channels: int, sample: int = _SAMPLE) -> Statistics
     mean = sums / pixels / 255
     std = np.sqrt(np.maximum(squares / pixels / 255**2 - mean**2, _LEAST_STD**2))
     height, width = np.median(np.array(sizes), axis=0).round().astype(int).tolist()
-    return Statistics(size=(height, width), mean=tuple(round(v, 4) for v in mean.tolist()), std=tuple(round(v, 4) for v in std.tolist()))
+    return Statistics(
+        size=(height, width),
+        mean=tuple(round(v, 4) for v in mean.tolist()),
+        std=tuple(round(v, 4) for v in std.tolist()),
+    )

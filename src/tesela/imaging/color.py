@@ -34,7 +34,11 @@ def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
         ImageError: the layout has no 8-bit meaning (float).
     """
     if image.mode == "F":
-        raise ImageError("the image holds floats of unknown range", code="unsupported_mode", hint="convert it to 8 bits per channel")
+        raise ImageError(
+            "the image holds floats of unknown range",
+            code="unsupported_mode",
+            hint="convert it to 8 bits per channel",
+        )
     if image.mode.startswith("I"):
         return with_channels(_high_byte(np.asarray(image)), channels)
     wanted = "L" if channels == 1 else "RGB"

@@ -57,7 +57,9 @@ class DecodeLimits:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown:
-            raise ConfigError(f"image format {unknown[0]!r} cannot be allowed", hint="choose from: " + ", ".join(FORMATS))
+            raise ConfigError(
+                f"image format {unknown[0]!r} cannot be allowed", hint="choose from: " + ", ".join(FORMATS)
+            )
 
 
 DEFAULT_LIMITS = DecodeLimits()
@@ -98,7 +100,11 @@ def decode(
         with _open(data, limits) as image:
             orientation = _orientation(image)
             hint = size_hint[::-1] if size_hint and orientation >= 5 else size_hint
-            pixels = _jpeg(image, data, channels, hint, scratch) if header.format == "JPEG" else to_array(image, channels=channels)
+            pixels = (
+                _jpeg(image, data, channels, hint, scratch)
+                if header.format == "JPEG"
+                else to_array(image, channels=channels)
+            )
             return upright(pixels, orientation)
     except ImageError:
         raise
@@ -137,7 +143,9 @@ def upright_size(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS)
         raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
 
 
-def image_facts(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[str, str, tuple[int, int]]:
+def image_facts(
+    source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS
+) -> tuple[str, str, tuple[int, int]]:
     """(format, Pillow mode, (height, width) as stored) without decoding pixels.
 
     Raises:
@@ -171,7 +179,11 @@ def _read(path: Path, limits: DecodeLimits) -> bytes:
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or "input/output error"
-        raise ImageError(f"the file cannot be read: {reason}", code="unreadable_file", hint="check the path and its permissions") from error
+        raise ImageError(
+            f"the file cannot be read: {reason}",
+            code="unreadable_file",
+            hint="check the path and its permissions",
+        ) from error
 
 
 def _admit(data: bytes, limits: DecodeLimits) -> Header:
@@ -207,13 +219,19 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _jpeg(
-    image: Image.Image, data: bytes, channels: int, hint: tuple[int, int] | None, scratch: NDArray[np.uint8] | None
+    image: Image.Image,
+    data: bytes,
+    channels: int,
+    hint: tuple[int, int] | None,
+    scratch: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
     """A JPEG's pixels, at the smallest scale that the hint allows."""
     size = image.height, image.width
     scale = scale_for(size, hint)
     if image.mode in ("L", "RGB"):
-        pixels = fast_pixels(data, size, grey=image.mode == "L", channels=channels, scale=scale, scratch=scratch)
+        pixels = fast_pixels(
+            data, size, grey=image.mode == "L", channels=channels, scale=scale, scratch=scratch
+        )
         if pixels is not None:
             return pixels
     if scale > 1:
@@ -237,10 +255,19 @@ def _refuse(code: str, limits: DecodeLimits, detail: str = "") -> ImageError:
     message, hint = {
         "corrupt": ("the image is damaged", "replace the file"),
         "empty": ("the file is empty", "replace the file"),
-        "file_too_large": (f"the file has more than {limits.max_bytes:,} bytes", "make it smaller, or raise max_bytes"),
-        "format_not_allowed": (f"the format {detail} is not allowed", "convert it to " + ", ".join(limits.formats)),
+        "file_too_large": (
+            f"the file has more than {limits.max_bytes:,} bytes",
+            "make it smaller, or raise max_bytes",
+        ),
+        "format_not_allowed": (
+            f"the format {detail} is not allowed",
+            "convert it to " + ", ".join(limits.formats),
+        ),
         "not_an_image": ("this is no image of a known format", "use " + ", ".join(limits.formats)),
-        "too_many_pixels": (f"the image has more than {limits.max_pixels:,} pixels {detail}".rstrip(), "shrink it, or raise max_pixels"),
+        "too_many_pixels": (
+            f"the image has more than {limits.max_pixels:,} pixels {detail}".rstrip(),
+            "shrink it, or raise max_pixels",
+        ),
         "truncated": ("the image ends too early", "copy or download the file again"),
         "zero_size": ("the image has no pixels", "replace the file"),
     }[code]

@@ -98,7 +98,10 @@ def _jpeg_header(data: bytes) -> Header:
             break
         else:
             if marker in _FRAMES and size is None and at + 10 <= end:
-                size = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+                size = (
+                    int.from_bytes(data[at + 5 : at + 7], "big"),
+                    int.from_bytes(data[at + 7 : at + 9], "big"),
+                )
                 plain &= data[at + 9] == 3
             plain &= marker != _EXIF
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

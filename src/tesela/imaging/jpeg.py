@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def fast_pixels(
-    data: bytes, size: tuple[int, int], *, grey: bool, channels: int, scale: int, scratch: NDArray[np.uint8] | None
+    data: bytes,
+    size: tuple[int, int],
+    *,
+    grey: bool,
+    channels: int,
+    scale: int,
+    scratch: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8] | None:
     """The pixels as stored, (H, W, channels), or None where Pillow has to do it.
 
@@ -37,7 +43,10 @@ def fast_pixels(
     least = {"min_height": -(-size[0] // scale), "min_width": -(-size[1] // scale)} if scale > 1 else {}
     quick = {"fastdct": True, "fastupsample": True} if scratch is not None else {}
     try:
-        return with_channels(decoder(data, "Gray" if grey else "RGB", min_factor=scale, buffer=buffer, **least, **quick), channels)
+        return with_channels(
+            decoder(data, "Gray" if grey else "RGB", min_factor=scale, buffer=buffer, **least, **quick),
+            channels,
+        )
     except ValueError:
         return None
 
@@ -46,7 +55,9 @@ def scale_for(size: tuple[int, int], hint: tuple[int, int] | None) -> int:
     """The largest of 8, 4, 2 and 1 by which a stored size can be divided without falling below the hint."""
     if hint is None:
         return 1
-    return next((scale for scale in (8, 4, 2) if size[0] // scale >= hint[0] and size[1] // scale >= hint[1]), 1)
+    return next(
+        (scale for scale in (8, 4, 2) if size[0] // scale >= hint[0] and size[1] // scale >= hint[1]), 1
+    )
 
 
 @cache

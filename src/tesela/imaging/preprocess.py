@@ -24,7 +24,11 @@ from tesela.imaging.spec import ImageSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FILTERS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,10 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
     (height, width), (h, w) = original_size, spec.size
     whole = (0.0, 0.0, float(height), float(width))
     if spec.resize == "none" and original_size != spec.size:
-        raise DataError(f"an image is {height} x {width}, the model takes {h} x {w}", hint="set resize to squash, crop or pad")
+        raise DataError(
+            f"an image is {height} x {width}, the model takes {h} x {w}",
+            hint="set resize to squash, crop or pad",
+        )
     if spec.resize == "crop":
         scale = max(h / height, w / width) / spec.crop_ratio
         part_h, part_w = min(h / scale, height), min(w / scale, width)
@@ -74,14 +81,20 @@ def fit(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 def resize_box(
-    image: NDArray[np.uint8], box: tuple[float, float, float, float], size: tuple[int, int], *, interpolation: str = "bicubic"
+    image: NDArray[np.uint8],
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    *,
+    interpolation: str = "bicubic",
 ) -> NDArray[np.uint8]:
     """The part ``box`` (top, left, height, width) of an image (H, W, C) resized to ``size``, antialiased when shrinking."""
     top, left, height, width = box
     if (top, left, height, width) == (0, 0, *size) and image.shape[:2] == size:
         return image
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    resized = picture.resize((size[1], size[0]), FILTERS[interpolation], box=(left, top, left + width, top + height))
+    resized = picture.resize(
+        (size[1], size[0]), FILTERS[interpolation], box=(left, top, left + width, top + height)
+    )
     part = np.array(resized)
     return part[:, :, None] if part.ndim == 2 else part
 
@@ -102,7 +115,10 @@ def normalize(batch: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:
 
 
 def preprocess(
-    sources: Sequence[bytes | Path | NDArray[np.uint8]], spec: ImageSpec, *, limits: DecodeLimits = DEFAULT_LIMITS
+    sources: Sequence[bytes | Path | NDArray[np.uint8]],
+    spec: ImageSpec,
+    *,
+    limits: DecodeLimits = DEFAULT_LIMITS,
 ) -> NDArray[np.float32]:
     """Encoded images or pixel arrays (H, W, C) as the model's input (B, C, h, w), float32.
 
@@ -113,7 +129,9 @@ def preprocess(
     return normalize(np.stack(views) if views else np.zeros((0, *spec.size, spec.channels), np.uint8), spec)
 
 
-def pixels(source: bytes | Path | NDArray[np.uint8], spec: ImageSpec, *, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+def pixels(
+    source: bytes | Path | NDArray[np.uint8], spec: ImageSpec, *, limits: DecodeLimits = DEFAULT_LIMITS
+) -> NDArray[np.uint8]:
     """One source at its own size, with the channels that the model takes."""
     if isinstance(source, np.ndarray):
         return with_channels(source, spec.channels)
@@ -133,7 +151,9 @@ def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: Imag
     return result
 
 
-def _axis_weights(length: int, start: float, extent: float, cells: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _axis_weights(
+    length: int, start: float, extent: float, cells: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(length, cells) weights of linear interpolation along one axis, and which of the ``length`` positions were seen."""
     centres = np.arange(length) + 0.5
     at = np.clip((centres - start) / extent * cells - 0.5, 0, cells - 1)

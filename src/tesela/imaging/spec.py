@@ -39,15 +39,25 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ConfigError(f"an image of {self.height} x {self.width} has no pixels", hint="give a height and a width of 1 or more")
+            raise ConfigError(
+                f"an image of {self.height} x {self.width} has no pixels",
+                hint="give a height and a width of 1 or more",
+            )
         if self.channels not in (1, 3):
-            raise ConfigError(f"images have 1 or 3 channels, not {self.channels}", hint="use 1 for grey, 3 for colour")
+            raise ConfigError(
+                f"images have 1 or 3 channels, not {self.channels}", hint="use 1 for grey, 3 for colour"
+            )
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ConfigError(f"mean and std need {self.channels} values each", hint="give one value per channel")
+            raise ConfigError(
+                f"mean and std need {self.channels} values each", hint="give one value per channel"
+            )
         if min(self.std) <= 0:
             raise ConfigError("std must be above 0", hint="use 1.0 where nothing is to be scaled")
         if not 0 < self.crop_ratio <= 1:
-            raise ConfigError(f"crop_ratio must be above 0 and at most 1, not {self.crop_ratio}", hint="0.875 is usual, 1.0 keeps all")
+            raise ConfigError(
+                f"crop_ratio must be above 0 and at most 1, not {self.crop_ratio}",
+                hint="0.875 is usual, 1.0 keeps all",
+            )
 
     @property
     def size(self) -> tuple[int, int]:

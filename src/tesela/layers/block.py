@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tesela.layers.attention import Attention
+from tesela.layers.attention.attention import Attention
 from tesela.layers.layer_scale import LayerScale
-from tesela.layers.layout import Layout
 from tesela.layers.mlp import Mlp, SwiGlu
+from tesela.layers.token_layout import Layout
 from tesela.layers.trace import OFF, Trace
 
 
@@ -66,7 +66,9 @@ class Block(nn.Module):
         self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
         self.pre_norm = norm == "pre"
 
-    def forward(self, tokens: Tensor, *, first: int | None = None, layout: Layout | None = None, trace: Trace = OFF) -> Tensor:
+    def forward(
+        self, tokens: Tensor, *, first: int | None = None, layout: Layout | None = None, trace: Trace = OFF
+    ) -> Tensor:
         """Both branches in the order of the config.
 
         Args:

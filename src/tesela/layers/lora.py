@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor, nn
 
-from tesela.layers.lean import Dense, dense
+from tesela.layers.attention.cpu_bf16 import Dense, dense
 from tesela.layers.lora_config import TARGETS, LoraConfig
 
 
@@ -83,7 +83,11 @@ def add_adapters(model: nn.Module, config: LoraConfig, *, generator: Generator |
         the names of the adapted layers, in the model's order; empty where it has none of them.
     """
     wanted = {name for target in config.targets for name in TARGETS[target]}
-    names = [name for name, module in model.named_modules() if type(module) is Dense and name.rpartition(".")[2] in wanted]
+    names = [
+        name
+        for name, module in model.named_modules()
+        if type(module) is Dense and name.rpartition(".")[2] in wanted
+    ]
     for name in names:
         base = model.get_submodule(name)
         assert isinstance(base, Dense)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from tesela.layers.attention.cpu_bf16 import Dense
 from tesela.layers.initialise import xavier_uniform_
-from tesela.layers.lean import Dense
 
 
 def _gelu_tanh(values: Tensor) -> Tensor:

@@ -58,4 +58,8 @@ class GroupNorm(nn.GroupNorm):
 
 def make_norm(kind: str, width: int, *, groups: int = 32, zero: bool = False, eps: float = EPS) -> nn.Module:
     """The norm of that kind: ``batch`` or ``group``."""
-    return BatchNorm(width, zero=zero, eps=eps) if kind == "batch" else GroupNorm(groups, width, zero=zero, eps=eps)
+    return (
+        BatchNorm(width, zero=zero, eps=eps)
+        if kind == "batch"
+        else GroupNorm(groups, width, zero=zero, eps=eps)
+    )

@@ -42,7 +42,10 @@ class PatchDropout(nn.Module):
             return tokens
         batch, count, width = tokens.shape
         prefix = torch.arange(self.prefix, device=tokens.device).expand(batch, -1)
-        rows = torch.cat([prefix, chosen + self.prefix], dim=1) + count * torch.arange(batch, device=tokens.device)[:, None]
+        rows = (
+            torch.cat([prefix, chosen + self.prefix], dim=1)
+            + count * torch.arange(batch, device=tokens.device)[:, None]
+        )
         return tokens.reshape(batch * count, width).index_select(0, rows.flatten()).view(batch, -1, width)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from tesela.layers.attention import attend
+from tesela.layers.attention.attention import attend
+from tesela.layers.attention.kernels import Switchable
 from tesela.layers.initialise import xavier_uniform_
-from tesela.layers.kernels import Switchable
 from tesela.layers.mlp import Mlp
 from tesela.layers.trace import OFF, Trace
 
@@ -78,7 +78,9 @@ class AttentionPool(Switchable, nn.Module):
         norm_eps: of the LayerNorm before the MLP.
     """
 
-    def __init__(self, width: int, heads: int, *, hidden: int, activation: str = "gelu", norm_eps: float = 1e-6) -> None:
+    def __init__(
+        self, width: int, heads: int, *, hidden: int, activation: str = "gelu", norm_eps: float = 1e-6
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.probe = nn.Parameter(torch.empty(1, 1, width))

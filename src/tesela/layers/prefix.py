@@ -23,7 +23,9 @@ class PrefixTokens(nn.Module):
         registers: number of register tokens.
     """
 
-    def __init__(self, width: int, *, class_token: bool, distillation_token: bool = False, registers: int = 0) -> None:
+    def __init__(
+        self, width: int, *, class_token: bool, distillation_token: bool = False, registers: int = 0
+    ) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token else None
         self.distillation_token = nn.Parameter(torch.empty(1, 1, width)) if distillation_token else None
@@ -39,7 +41,11 @@ class PrefixTokens(nn.Module):
 
     def special(self, batch: int) -> list[Tensor]:
         """Class and distillation token, each (B, 1, D); those that exist."""
-        return [token.expand(batch, -1, -1) for token in (self.class_token, self.distillation_token) if token is not None]
+        return [
+            token.expand(batch, -1, -1)
+            for token in (self.class_token, self.distillation_token)
+            if token is not None
+        ]
 
     def with_special(self, patches: Tensor) -> Tensor:
         """(B, n, D) with class and distillation token before it."""
@@ -51,4 +57,6 @@ class PrefixTokens(nn.Module):
         if self.registers is None:
             return tokens
         at = (self.class_token is not None) + (self.distillation_token is not None)
-        return torch.cat([tokens[:, :at], self.registers.expand(tokens.shape[0], -1, -1), tokens[:, at:]], dim=1)
+        return torch.cat(
+            [tokens[:, :at], self.registers.expand(tokens.shape[0], -1, -1), tokens[:, at:]], dim=1
+        )

@@ -48,7 +48,11 @@ class AttentionRecord:
         """
         logits = (self.q * self.scale) @ self.k.transpose(-2, -1)
         if self.bias is not None:
-            logits = logits.masked_fill(~self.bias, -torch.inf) if self.bias.dtype == torch.bool else logits + self.bias
+            logits = (
+                logits.masked_fill(~self.bias, -torch.inf)
+                if self.bias.dtype == torch.bool
+                else logits + self.bias
+            )
         return logits.softmax(dim=-1)
 
 
@@ -84,10 +88,14 @@ class Trace:
         inner._scope = f"{self._scope}.{scope}".strip(".")
         return inner
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None) -> None:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None
+    ) -> None:
         """Write one attention down under the name of this scope."""
         if self._keep_attention:
-            self.attentions[self._scope] = AttentionRecord(name=self._scope, q=q, k=k, v=v, out=out, scale=scale, bias=bias)
+            self.attentions[self._scope] = AttentionRecord(
+                name=self._scope, q=q, k=k, v=v, out=out, scale=scale, bias=bias
+            )
 
 
 class _Off(Trace):
@@ -99,7 +107,9 @@ class _Off(Trace):
     def inside(self, scope: str) -> Trace:  # noqa: ARG002
         return self
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None) -> None:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None
+    ) -> None:
         """Do nothing."""
 
 

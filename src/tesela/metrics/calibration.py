@@ -57,7 +57,9 @@ def reliability_bins(probabilities: Floats, targets: Integers, *, bins: int = BI
 def expected_calibration_error(probabilities: Floats, targets: Integers, *, bins: int = BINS) -> float:
     """Mean over images of |accuracy - probability| of the image's bin: 0 is perfect."""
     filled = [row for row in reliability_bins(probabilities, targets, bins=bins) if row["count"]]
-    return float(sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled) / len(targets))
+    return float(
+        sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled) / len(targets)
+    )
 
 
 def fit_temperature(logits: Floats, targets: Integers) -> float:

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tesela.metrics.calibration import BINS, brier_score, expected_calibration_error, negative_log_likelihood, reliability_bins
+from tesela.metrics.calibration import (
+    BINS,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability_bins,
+)
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
@@ -25,7 +31,9 @@ TOP = 5
 """The k of top-k that is always reported; fewer classes than that make it 1."""
 
 
-def classification_scores(probabilities: Floats, targets: Integers, labels: Sequence[str], *, top: int = TOP) -> dict[str, Any]:
+def classification_scores(
+    probabilities: Floats, targets: Integers, labels: Sequence[str], *, top: int = TOP
+) -> dict[str, Any]:
     """Every score of one evaluation, in plain Python values that JSON takes.
 
     Args:
@@ -75,8 +83,16 @@ def per_class(confusion: Integers, labels: Sequence[str]) -> list[dict[str, Any]
     """Precision, recall, F1 and support of each class, in the classes' order; None where not defined."""
     rows = []
     for index, label in enumerate(labels):
-        hit, support, named = (int(value) for value in (confusion[index, index], confusion[index].sum(), confusion[:, index].sum()))
-        row = {"label": label, "precision": _ratio(hit, named), "recall": _ratio(hit, support), "f1": _ratio(2 * hit, support + named)}
+        hit, support, named = (
+            int(value)
+            for value in (confusion[index, index], confusion[index].sum(), confusion[:, index].sum())
+        )
+        row = {
+            "label": label,
+            "precision": _ratio(hit, named),
+            "recall": _ratio(hit, support),
+            "f1": _ratio(2 * hit, support + named),
+        }
         rows.append({**row, "support": support})
     return rows
 

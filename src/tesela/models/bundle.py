@@ -65,12 +65,18 @@ class BundleInfo:
     def __post_init__(self) -> None:
         """Check the format, and that each class has one name."""
         if self.format != FORMAT:
-            raise ConfigError(f"format {self.format!r} is not {FORMAT!r}", hint="use the tesela version that wrote it")
+            raise ConfigError(
+                f"format {self.format!r} is not {FORMAT!r}", hint="use the tesela version that wrote it"
+            )
         if len(self.labels) != self.num_classes:
-            raise ConfigError(f"{len(self.labels)} labels for {self.num_classes} classes", hint="give one label per class")
+            raise ConfigError(
+                f"{len(self.labels)} labels for {self.num_classes} classes", hint="give one label per class"
+            )
         if len(set(self.labels)) < len(self.labels):
             double = next(label for label in self.labels if self.labels.count(label) > 1)
-            raise ConfigError(f"the label {double!r} stands for two classes", hint="give each class its own name")
+            raise ConfigError(
+                f"the label {double!r} stands for two classes", hint="give each class its own name"
+            )
 
 
 def locate_bundle(run_or_bundle: Path) -> Path:
@@ -84,8 +90,13 @@ def locate_bundle(run_or_bundle: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if not path.exists():
-        raise UsageError(f"there is no run or bundle at {path}", hint="check the path; tesela train --out RUN writes one")
-    raise UsageError(f"{path} is neither a run nor a bundle: it has no {CONFIG}", hint="give the folder that tesela train --out wrote")
+        raise UsageError(
+            f"there is no run or bundle at {path}", hint="check the path; tesela train --out RUN writes one"
+        )
+    raise UsageError(
+        f"{path} is neither a run nor a bundle: it has no {CONFIG}",
+        hint="give the folder that tesela train --out wrote",
+    )
 
 
 def read_info(path: Path) -> BundleInfo:
@@ -99,20 +110,32 @@ def read_info(path: Path) -> BundleInfo:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{path} is no bundle: it has no {CONFIG}", hint="give the folder that tesela train --out wrote") from None
+        raise UsageError(
+            f"{path} is no bundle: it has no {CONFIG}", hint="give the folder that tesela train --out wrote"
+        ) from None
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{file} cannot be read: it is damaged or no JSON", hint="copy the bundle again") from error
+        raise WeightsError(
+            f"{file} cannot be read: it is damaged or no JSON", hint="copy the bundle again"
+        ) from error
     if not isinstance(tree, dict) or not str(tree.get("format", "")).startswith("tesela-bundle/"):
-        raise WeightsError(f"{file} is not of a tesela bundle", hint="give the folder that tesela train --out wrote")
+        raise WeightsError(
+            f"{file} is not of a tesela bundle", hint="give the folder that tesela train --out wrote"
+        )
     if tree.pop("checksum", None) != _checksum(tree):
-        raise WeightsError(f"{file} is damaged or was edited: its checksum does not fit", hint="copy the bundle again")
+        raise WeightsError(
+            f"{file} is damaged or was edited: its checksum does not fit", hint="copy the bundle again"
+        )
     names = tree.pop("id2label", {})
     tree.pop("label2id", None)
     free = {name: tree.pop(name, {}) for name in ("digests", "metrics", "provenance")}
     try:
-        return replace(build(BundleInfo, tree | {"labels": [names[str(index)] for index in range(len(names))]}), **free)
+        return replace(
+            build(BundleInfo, tree | {"labels": [names[str(index)] for index in range(len(names))]}), **free
+        )
     except (ConfigError, KeyError) as error:
-        raise WeightsError(f"{file} does not fit: {error}", hint="use the tesela version that wrote it") from error
+        raise WeightsError(
+            f"{file} does not fit: {error}", hint="use the tesela version that wrote it"
+        ) from error
 
 
 def write_info(path: Path, info: BundleInfo) -> None:
@@ -220,7 +243,9 @@ def _model_config(info: BundleInfo) -> ModelConfig:
     try:
         config: ModelConfig = build(family(info.architecture).config or dict, info.model)
     except TeselaError as error:
-        raise WeightsError(f"this tesela cannot build the bundle's model: {error}", hint=error.hint) from error
+        raise WeightsError(
+            f"this tesela cannot build the bundle's model: {error}", hint=error.hint
+        ) from error
     return config
 
 

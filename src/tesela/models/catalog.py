@@ -65,7 +65,9 @@ def family_of(config: ModelConfig) -> str:
     for name in FAMILIES:
         if family(name).config is type(config):
             return name
-    raise ConfigError(f"{type(config).__name__} belongs to no family", hint="use one of " + ", ".join(FAMILIES))
+    raise ConfigError(
+        f"{type(config).__name__} belongs to no family", hint="use one of " + ", ".join(FAMILIES)
+    )
 
 
 @functools.cache
@@ -127,7 +129,9 @@ def resolve(
         ConfigError: an unknown field, a value that does not fit, or patches that do not divide the image.
     """
     if num_classes < 1:
-        raise ConfigError(f"a classifier needs at least one class, not {num_classes}", hint="check the labels")
+        raise ConfigError(
+            f"a classifier needs at least one class, not {num_classes}", hint="check the labels"
+        )
     return changed(find(name).config, image_size=image_size, channels=channels, overrides=overrides)
 
 
@@ -140,6 +144,8 @@ def changed(
 ) -> ModelConfig:
     """A configuration with some fields replaced; arguments as of ``resolve``."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    images = {key: value for key, value in (("image_size", size), ("channels", channels)) if value is not None}
+    images = {
+        key: value for key, value in (("image_size", size), ("channels", channels)) if value is not None
+    }
     result: ModelConfig = build(type(config), to_mapping(config), images, dict(overrides or {}))
     return result

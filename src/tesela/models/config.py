@@ -24,9 +24,13 @@ class ModelConfig(ABC):
     def __post_init__(self) -> None:
         """Check what would fail later with a worse message."""
         if self.channels < 1:
-            raise ConfigError(f"channels must be at least 1, not {self.channels}", hint="give a positive channels")
+            raise ConfigError(
+                f"channels must be at least 1, not {self.channels}", hint="give a positive channels"
+            )
         if min(self.image_size) < 1:
-            raise ConfigError(f"image_size {self.image_size} is not positive", hint="give height and width in pixels")
+            raise ConfigError(
+                f"image_size {self.image_size} is not positive", hint="give height and width in pixels"
+            )
 
     @abstractmethod
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:

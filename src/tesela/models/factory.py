@@ -38,9 +38,17 @@ def create_model(
         ConfigError: a field is unknown or does not fit.
     """
     if isinstance(name_or_config, str):
-        config = catalog.resolve(name_or_config, num_classes=num_classes, image_size=image_size, channels=channels, overrides=overrides)
+        config = catalog.resolve(
+            name_or_config,
+            num_classes=num_classes,
+            image_size=image_size,
+            channels=channels,
+            overrides=overrides,
+        )
     else:
-        config = catalog.changed(name_or_config, image_size=image_size, channels=channels, overrides=overrides)
+        config = catalog.changed(
+            name_or_config, image_size=image_size, channels=channels, overrides=overrides
+        )
     model = empty_model(config, num_classes=num_classes).to_empty(device="cpu")
     model.initialise(None if seed is None else torch.Generator().manual_seed(seed))
     return model

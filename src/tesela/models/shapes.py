@@ -33,7 +33,9 @@ class Step:
     parameters: int
 
 
-def step_shapes(config: ModelConfig, *, num_classes: int, image_size: tuple[int, int] | None = None) -> list[Step]:
+def step_shapes(
+    config: ModelConfig, *, num_classes: int, image_size: tuple[int, int] | None = None
+) -> list[Step]:
     """All steps of one image through the model, from the image to the logits.
 
     Args:
@@ -45,7 +47,9 @@ def step_shapes(config: ModelConfig, *, num_classes: int, image_size: tuple[int,
         ConfigError: the image does not fit the model.
     """
     model, trace = empty_model(config, num_classes=num_classes), Trace()
-    images = trace("images", torch.empty(1, config.channels, *(image_size or config.image_size), device="meta"))
+    images = trace(
+        "images", torch.empty(1, config.channels, *(image_size or config.image_size), device="meta")
+    )
     with torch.no_grad():
         model(images, trace=trace)
     shapes = dict(_rows(trace))

@@ -30,7 +30,10 @@ def tensors_of(model: nn.Module) -> Tensors:
 
 def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """SHA-256 of each tensor's bytes."""
-    return {name: sha256_bytes(tensor.reshape(-1).view(torch.uint8).numpy().data) for name, tensor in tensors.items()}
+    return {
+        name: sha256_bytes(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for name, tensor in tensors.items()
+    }
 
 
 def save_tensors(path: Path, tensors: Tensors) -> None:
@@ -49,9 +52,13 @@ def read_tensors(path: Path) -> Tensors:
         WeightsError: it is truncated or no such file.
     """
     try:
-        tensors: Tensors = {name: tensor.clone() for name, tensor in io_call("read_tensors", lambda: load_file(path)).items()}
+        tensors: Tensors = {
+            name: tensor.clone() for name, tensor in io_call("read_tensors", lambda: load_file(path)).items()
+        }
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: it is truncated or damaged ({error})", hint=AGAIN) from error
+        raise WeightsError(
+            f"{path} cannot be read: it is truncated or damaged ({error})", hint=AGAIN
+        ) from error
     return tensors
 
 
@@ -86,14 +93,20 @@ def check_digests(tensors: Mapping[str, Tensor], expected: Mapping[str, str], *,
     damaged = sorted(name for name in found if name in expected and found[name] != expected[name])
     faults = [_fault("damaged", damaged), _fault("without a digest", unknown)]
     if any(faults):
-        raise WeightsError(f"{source} is damaged: " + "; ".join(fault for fault in faults if fault), hint=AGAIN)
+        raise WeightsError(
+            f"{source} is damaged: " + "; ".join(fault for fault in faults if fault), hint=AGAIN
+        )
 
 
 def _misshaped(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     return [
         f"{name} ({_form(tensors[name])} instead of {_form(tensor)})"
         for name, tensor in wanted.items()
-        if name in tensors and (tensors[name].shape != tensor.shape or tensors[name].is_floating_point() != tensor.is_floating_point())
+        if name in tensors
+        and (
+            tensors[name].shape != tensor.shape
+            or tensors[name].is_floating_point() != tensor.is_floating_point()
+        )
     ]
 
 

@@ -101,8 +101,14 @@ def line_chart(
     bottom, top = _range(ys, low, high)
     x = Axis(low=min(xs), high=max(xs) if max(xs) > min(xs) else min(xs) + 1, start=LEFT, end=WIDTH - RIGHT)
     y = Axis(low=bottom, high=top, start=HEIGHT - BOTTOM, end=TOP)
-    body = [*horizontal_grid(y, y_format), *x_axis(x, x_label, whole=whole), *(_line(item, points, x, y) for item, points in drawn)]
-    return figure(title, body, legend=[(item.name, item.tone) for item, _ in drawn if not item.faint], height=HEIGHT)
+    body = [
+        *horizontal_grid(y, y_format),
+        *x_axis(x, x_label, whole=whole),
+        *(_line(item, points, x, y) for item, points in drawn),
+    ]
+    return figure(
+        title, body, legend=[(item.name, item.tone) for item, _ in drawn if not item.faint], height=HEIGHT
+    )
 
 
 def _range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:
@@ -119,7 +125,9 @@ def horizontal_grid(y: Axis, y_format: Format) -> Iterable[str]:
         yield f'<text class="tick" x="{LEFT - 6:g}" y="{place + 4:.1f}" text-anchor="end">{escape(y_format(value))}</text>'
 
 
-def x_axis(x: Axis, label: str, *, floor: float = HEIGHT - BOTTOM, x_format: Format = number, whole: bool = False) -> Iterable[str]:
+def x_axis(
+    x: Axis, label: str, *, floor: float = HEIGHT - BOTTOM, x_format: Format = number, whole: bool = False
+) -> Iterable[str]:
     """The horizontal axis with its numbers and name; ``whole`` for things that are counted, which have no halves."""
     for value in (value for value in ticks(x.low, x.high, about=6) if not whole or value == round(value)):
         yield f'<text class="tick" x="{x(value):.1f}" y="{floor + 16:g}" text-anchor="middle">{escape(x_format(value))}</text>'
@@ -135,7 +143,14 @@ def _line(item: Series, points: Sequence[tuple[float, float]], x: Axis, y: Axis)
     return f'<polyline class="{kind}" points="{path}"/>'
 
 
-def figure(title: str, body: Iterable[str], *, height: float, width: float = WIDTH, legend: Sequence[tuple[str, int]] = ()) -> str:
+def figure(
+    title: str,
+    body: Iterable[str],
+    *,
+    height: float,
+    width: float = WIDTH,
+    legend: Sequence[tuple[str, int]] = (),
+) -> str:
     """A drawing with its title and legend (name, tone)."""
     keys = "".join(f'<span class="key tone{tone}">{escape(name)}</span>' for name, tone in legend)
     svg = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title, quote=True)}">{"".join(body)}</svg>'

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
-import tesela
+from tesela.core.version import __version__
 
 
 def document(title: str, body: str, *, style: str = "", script: str = "") -> str:
@@ -25,7 +25,7 @@ def document(title: str, body: str, *, style: str = "", script: str = "") -> str
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{shared}{style}</style>\n</head>\n<body>\n<main>\n{body}\n"
-        f"<footer>Written by tesela {escape(tesela.__version__)}.</footer>\n</main>\n{programme}</body>\n</html>\n"
+        f"<footer>Written by tesela {escape(__version__)}.</footer>\n</main>\n{programme}</body>\n</html>\n"
     )
 
 

@@ -38,5 +38,13 @@ def cifar10_overnight() -> dict[str, Any]:
         "ema": {"decay": 0.9995},
         "label_smoothing": 0.1,
         "data": {"val_fraction": 0.02},
-        "augment": {"hflip": 0.5, "crop_padding": 4, "randaugment": 2, "magnitude": 9, "mixup": 0.2, "cutmix": 1.0, "mix_probability": 0.5},
+        "augment": {
+            "hflip": 0.5,
+            "crop_padding": 4,
+            "randaugment": 2,
+            "magnitude": 9,
+            "mixup": 0.2,
+            "cutmix": 1.0,
+            "mix_probability": 0.5,
+        },
     }

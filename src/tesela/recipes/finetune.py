@@ -24,7 +24,13 @@ def finetune() -> dict[str, Any]:
         "ema": {"decay": 0.999},
         "label_smoothing": 0.1,
         "clip_norm": 1.0,
-        "augment": {"hflip": 0.5, "random_resized_crop": True, "crop_scale": [0.5, 1.0], "randaugment": 2, "magnitude": 9},
+        "augment": {
+            "hflip": 0.5,
+            "random_resized_crop": True,
+            "crop_scale": [0.5, 1.0],
+            "randaugment": 2,
+            "magnitude": 9,
+        },
     }
 
 

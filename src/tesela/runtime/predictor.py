@@ -14,11 +14,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tesela.checkpoints.cache import bundle_of
 from tesela.core.errors import DataError, ImageError, UsageError
 from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fit, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
-from tesela.models.source import bundle_of
 from tesela.runtime.backends.base import Backend, Precision, choose, open_backend
 from tesela.runtime.results import WRONG_SIZE, Prediction, failure_of, ranked, softmax
 
@@ -41,13 +41,25 @@ class Predictor:
         MissingExtraError: the backend is not installed.
     """
 
-    def __init__(self, path: Path | str, *, backend: str = "auto", threads: int | None = None, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        backend: str = "auto",
+        threads: int | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
         self.bundle: Path = bundle_of(path)
         self.info: BundleInfo = read_info(self.bundle)
         if self.info.task != "classify":
-            raise UsageError(f"{self.bundle} is for the task {self.info.task!r}, not for classification", hint="give a classifier")
+            raise UsageError(
+                f"{self.bundle} is for the task {self.info.task!r}, not for classification",
+                hint="give a classifier",
+            )
         name = choose(self.bundle, backend)
-        self.backend: Backend = open_backend(name, self.bundle, self.info, threads=threads, precision=precision)
+        self.backend: Backend = open_backend(
+            name, self.bundle, self.info, threads=threads, precision=precision
+        )
 
     def prepare(self, source: ImageSource, *, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
         """One image as the model wants it, (h, w, C) uint8.
@@ -81,17 +93,24 @@ class Predictor:
         """
         return list(self.stream(sources, top=top, batch=batch))
 
-    def stream(self, sources: Iterable[ImageSource], *, top: int = 5, batch: int = 32) -> Iterator[Prediction]:
+    def stream(
+        self, sources: Iterable[ImageSource], *, top: int = 5, batch: int = 32
+    ) -> Iterator[Prediction]:
         """Like ``classify``, giving each batch's predictions as soon as they are there."""
         if top < 1 or batch < 1:
-            raise UsageError(f"top and batch must be 1 or more, not {top} and {batch}", hint="leave them out for the usual values")
+            raise UsageError(
+                f"top and batch must be 1 or more, not {top} and {batch}",
+                hint="leave them out for the usual values",
+            )
         remaining = iter(sources)
         number = 0
         while chunk := list(islice(remaining, batch)):
             yield from self._classify_batch(chunk, first=number, top=top)
             number += len(chunk)
 
-    def _classify_batch(self, sources: Sequence[ImageSource], *, first: int, top: int) -> Iterator[Prediction]:
+    def _classify_batch(
+        self, sources: Sequence[ImageSource], *, first: int, top: int
+    ) -> Iterator[Prediction]:
         images: list[NDArray[np.uint8]] = []
         failures: dict[int, ImageError] = {}
         for index, source in enumerate(sources):

@@ -66,8 +66,13 @@ class Prediction:
             "label": best.label if best else None,
             "index": best.index if best else None,
             "probability": best.probability if best else None,
-            "top": [{"label": score.label, "index": score.index, "probability": score.probability} for score in self.scores],
-            "error": {"code": self.failure.code, "message": self.failure.message, "hint": self.failure.hint} if self.failure else None,
+            "top": [
+                {"label": score.label, "index": score.index, "probability": score.probability}
+                for score in self.scores
+            ],
+            "error": {"code": self.failure.code, "message": self.failure.message, "hint": self.failure.hint}
+            if self.failure
+            else None,
         }
 
 
@@ -82,7 +87,10 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def ranked(probabilities: NDArray[np.float64], labels: Sequence[str], *, top: int) -> tuple[Score, ...]:
     """The ``top`` most probable labels of one image (K,); equal ones by index, lower first."""
     order = np.argsort(-probabilities, kind="stable")[:top]
-    return tuple(Score(label=labels[index], index=int(index), probability=float(probabilities[index])) for index in order)
+    return tuple(
+        Score(label=labels[index], index=int(index), probability=float(probabilities[index]))
+        for index in order
+    )
 
 
 def failure_of(error: ImageError) -> Failure:

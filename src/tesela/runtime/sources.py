@@ -12,7 +12,24 @@ from pathlib import Path
 
 from tesela.core.errors import DataError, UsageError
 
-SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".heic", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
 
 
 def find_images(words: Iterable[str]) -> list[Path]:
@@ -33,15 +50,21 @@ def _expand(word: str) -> list[Path]:
     if path.is_dir():
         images = sorted(_below(path))
         if not images:
-            raise DataError(f"there is no image in {path}", hint="files need an ending such as .jpg, .png or .webp")
+            raise DataError(
+                f"there is no image in {path}", hint="files need an ending such as .jpg, .png or .webp"
+            )
         return images
     if path.exists():
         return [path]
     if glob.has_magic(word):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if matches:
-            return [image for match in matches for image in (sorted(_below(match)) if match.is_dir() else [match])]
-    raise UsageError(f"there is no image {word}", hint="check the path; quote patterns such as 'photos/**/*.jpg'")
+            return [
+                image for match in matches for image in (sorted(_below(match)) if match.is_dir() else [match])
+            ]
+    raise UsageError(
+        f"there is no image {word}", hint="check the path; quote patterns such as 'photos/**/*.jpg'"
+    )
 
 
 def _below(folder: Path) -> Iterator[Path]:

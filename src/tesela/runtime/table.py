@@ -32,7 +32,9 @@ def writer_for(path: Path) -> Callable[[Sequence[Prediction]], bytes]:
     """The function that turns predictions into the bytes of such a file; it is asked for before work starts."""
     writers = {".jsonl": to_jsonl, ".csv": to_csv, ".parquet": to_parquet}
     if path.suffix.lower() not in writers:
-        raise UsageError(f"cannot tell the format of {path.name}", hint="end the name in .jsonl, .csv or .parquet")
+        raise UsageError(
+            f"cannot tell the format of {path.name}", hint="end the name in .jsonl, .csv or .parquet"
+        )
     if path.suffix.lower() == ".parquet":
         _pyarrow()
     return writers[path.suffix.lower()]
@@ -40,7 +42,9 @@ def writer_for(path: Path) -> Callable[[Sequence[Prediction]], bytes]:
 
 def to_jsonl(predictions: Sequence[Prediction]) -> bytes:
     """One JSON object per line."""
-    return "".join(json.dumps(prediction.to_mapping(), ensure_ascii=False) + "\n" for prediction in predictions).encode()
+    return "".join(
+        json.dumps(prediction.to_mapping(), ensure_ascii=False) + "\n" for prediction in predictions
+    ).encode()
 
 
 def to_csv(predictions: Sequence[Prediction]) -> bytes:
@@ -65,9 +69,15 @@ def to_parquet(predictions: Sequence[Prediction]) -> bytes:
     pyarrow = _pyarrow()
     import pyarrow.parquet as parquet
 
-    score = pyarrow.struct([("label", pyarrow.string()), ("index", pyarrow.int64()), ("probability", pyarrow.float64())])
-    error = pyarrow.struct([("code", pyarrow.string()), ("message", pyarrow.string()), ("hint", pyarrow.string())])
-    schema = pyarrow.schema([("image", pyarrow.string()), *score, ("top", pyarrow.list_(score)), ("error", error)])
+    score = pyarrow.struct(
+        [("label", pyarrow.string()), ("index", pyarrow.int64()), ("probability", pyarrow.float64())]
+    )
+    error = pyarrow.struct(
+        [("code", pyarrow.string()), ("message", pyarrow.string()), ("hint", pyarrow.string())]
+    )
+    schema = pyarrow.schema(
+        [("image", pyarrow.string()), *score, ("top", pyarrow.list_(score)), ("error", error)]
+    )
     table = pyarrow.Table.from_pylist([prediction.to_mapping() for prediction in predictions], schema=schema)
     sink = io.BytesIO()
     parquet.write_table(table, sink)

@@ -33,7 +33,10 @@ def create_app(predictors: Mapping[str, Predictor], *, config: ServeConfig | Non
     """
     config = config or ServeConfig()
     metrics = ServerMetrics()
-    models = {name: ServedModel(name, predictor, config=config, metrics=metrics) for name, predictor in predictors.items()}
+    models = {
+        name: ServedModel(name, predictor, config=config, metrics=metrics)
+        for name, predictor in predictors.items()
+    }
     ready = {"ready": False}
 
     @contextlib.asynccontextmanager
@@ -46,7 +49,9 @@ def create_app(predictors: Mapping[str, Predictor], *, config: ServeConfig | Non
         for served in models.values():
             await served.stop()
 
-    app = FastAPI(title="tesela", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="tesela", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.include_router(image_routes(models, config))
     app.include_router(state_routes(metrics, ready))
     app.include_router(page_routes())

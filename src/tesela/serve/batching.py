@@ -65,7 +65,11 @@ class Batcher(Generic[Item, Result]):
     """
 
     def __init__(
-        self, compute: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int, on_batch: Callable[[float], None] = lambda _: None
+        self,
+        compute: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        max_batch: int,
+        on_batch: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._compute = compute
         self._max_batch = max_batch
@@ -130,7 +134,9 @@ class Batcher(Generic[Item, Result]):
 
     async def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
         self._on_batch(len(jobs))
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._compute, [job.item for job in jobs])
+        work = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._compute, [job.item for job in jobs]
+        )
         try:
             results = await asyncio.shield(work)
         except asyncio.CancelledError:

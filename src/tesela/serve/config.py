@@ -33,8 +33,15 @@ class ServeConfig:
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_batch", "queue", "explain_queue"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, not {getattr(self, name)}", hint="leave it out for the usual value")
+                raise ConfigError(
+                    f"{name} must be 1 or more, not {getattr(self, name)}",
+                    hint="leave it out for the usual value",
+                )
         if self.deadline <= 0 or self.body_seconds <= 0:
-            raise ConfigError("deadline and body_seconds must be above 0", hint="leave them out for the usual values")
+            raise ConfigError(
+                "deadline and body_seconds must be above 0", hint="leave them out for the usual values"
+            )
         if any(len(key) < 8 for key in self.api_keys):
-            raise ConfigError("an API key needs 8 characters or more", hint="make one with: openssl rand -hex 16")
+            raise ConfigError(
+                "an API key needs 8 characters or more", hint="make one with: openssl rand -hex 16"
+            )

@@ -32,37 +32,81 @@ REFUSALS: dict[str, Refusal] = {
     "corrupt": Refusal(status=422, message="the image is damaged", hint="send another file"),
     "empty": Refusal(status=422, message="the file is empty", hint="send an image"),
     "file_too_large": Refusal(status=413, message="the file has too many bytes", hint="send a smaller file"),
-    "format_not_allowed": Refusal(status=415, message="this image format is not taken", hint="send JPEG, PNG or WebP"),
+    "format_not_allowed": Refusal(
+        status=415, message="this image format is not taken", hint="send JPEG, PNG or WebP"
+    ),
     "not_an_image": Refusal(status=415, message="this is no image", hint="send JPEG, PNG or WebP"),
-    "too_many_pixels": Refusal(status=413, message="the image has too many pixels", hint="send a smaller image"),
+    "too_many_pixels": Refusal(
+        status=413, message="the image has too many pixels", hint="send a smaller image"
+    ),
     "truncated": Refusal(status=422, message="the image ends too early", hint="send the whole file"),
     "unreadable_file": Refusal(status=422, message="the image cannot be read", hint="send another file"),
-    "unsupported_mode": Refusal(status=422, message="the image's pixels have no 8-bit meaning", hint="convert it to 8 bits per channel"),
-    "wrong_size": Refusal(status=422, message="the image has not the size that the model takes", hint="GET /v1/models tells the size"),
+    "unsupported_mode": Refusal(
+        status=422,
+        message="the image's pixels have no 8-bit meaning",
+        hint="convert it to 8 bits per channel",
+    ),
+    "wrong_size": Refusal(
+        status=422,
+        message="the image has not the size that the model takes",
+        hint="GET /v1/models tells the size",
+    ),
     "zero_size": Refusal(status=422, message="the image has no pixels", hint="send another file"),
-    "body_too_large": Refusal(status=413, message="the request's body is too large", hint="send a smaller file"),
-    "body_too_slow": Refusal(status=408, message="the request's body did not arrive in time", hint="send it again"),
-    "content_encoding": Refusal(status=415, message="compressed bodies are not taken", hint="send the file as it is"),
+    "body_too_large": Refusal(
+        status=413, message="the request's body is too large", hint="send a smaller file"
+    ),
+    "body_too_slow": Refusal(
+        status=408, message="the request's body did not arrive in time", hint="send it again"
+    ),
+    "content_encoding": Refusal(
+        status=415, message="compressed bodies are not taken", hint="send the file as it is"
+    ),
     "content_type": Refusal(
-        status=415, message="this content type is not taken", hint="send image/jpeg, image/png, image/webp or multipart/form-data"
+        status=415,
+        message="this content type is not taken",
+        hint="send image/jpeg, image/png, image/webp or multipart/form-data",
     ),
-    "bad_multipart": Refusal(status=400, message="the form cannot be read", hint="send one file in a field named file"),
-    "missing_file": Refusal(status=400, message="the form holds no file", hint="send one file in a field named file"),
-    "bad_parameter": Refusal(status=422, message="a parameter has a value that is not taken", hint="see /openapi.json"),
-    "unknown_class": Refusal(status=422, message="the model has no such class", hint="GET /v1/models lists the classes"),
-    "unknown_model": Refusal(status=404, message="there is no such model", hint="GET /v1/models lists the models"),
+    "bad_multipart": Refusal(
+        status=400, message="the form cannot be read", hint="send one file in a field named file"
+    ),
+    "missing_file": Refusal(
+        status=400, message="the form holds no file", hint="send one file in a field named file"
+    ),
+    "bad_parameter": Refusal(
+        status=422, message="a parameter has a value that is not taken", hint="see /openapi.json"
+    ),
+    "unknown_class": Refusal(
+        status=422, message="the model has no such class", hint="GET /v1/models lists the classes"
+    ),
+    "unknown_model": Refusal(
+        status=404, message="there is no such model", hint="GET /v1/models lists the models"
+    ),
     "explain_unavailable": Refusal(
-        status=409, message="this model cannot be explained here", hint="serve a bundle with model.safetensors where torch is installed"
+        status=409,
+        message="this model cannot be explained here",
+        hint="serve a bundle with model.safetensors where torch is installed",
     ),
-    "unauthorized": Refusal(status=401, message="an API key is needed", hint="send it as: Authorization: Bearer KEY"),
-    "wrong_host": Refusal(status=421, message="this server does not answer to that host name", hint="use the address it was started on"),
+    "unauthorized": Refusal(
+        status=401, message="an API key is needed", hint="send it as: Authorization: Bearer KEY"
+    ),
+    "wrong_host": Refusal(
+        status=421,
+        message="this server does not answer to that host name",
+        hint="use the address it was started on",
+    ),
     "not_found": Refusal(status=404, message="there is nothing at this address", hint="see /openapi.json"),
-    "method_not_allowed": Refusal(status=405, message="this method is not taken here", hint="see /openapi.json"),
+    "method_not_allowed": Refusal(
+        status=405, message="this method is not taken here", hint="see /openapi.json"
+    ),
     "bad_request": Refusal(status=400, message="the request cannot be understood", hint="see /openapi.json"),
-    "overloaded": Refusal(status=503, message="the server has too much to do", hint="try again a little later"),
+    "overloaded": Refusal(
+        status=503, message="the server has too much to do", hint="try again a little later"
+    ),
     "deadline": Refusal(status=503, message="the request waited too long", hint="try again a little later"),
     "stopping": Refusal(status=503, message="the server is stopping", hint="try again a little later"),
-    "internal_error": Refusal(status=500, message="the server failed", hint="try again; the server's log tells more"),
+    "internal_error": Refusal(
+        status=500, message="the server failed", hint="try again; the server's log tells more"
+    ),
 }
 
 #: Seconds after which a client should come back after a 503.
@@ -88,7 +132,9 @@ def respond(code: str, *, headers: dict[str, str] | None = None) -> JSONResponse
         extra.setdefault("WWW-Authenticate", "Bearer")
     if refusal.status in (408, 413):
         extra.setdefault("Connection", "close")  # the rest of the body is not read
-    return JSONResponse({"code": code, "message": refusal.message, "hint": refusal.hint}, refusal.status, headers=extra)
+    return JSONResponse(
+        {"code": code, "message": refusal.message, "hint": refusal.hint}, refusal.status, headers=extra
+    )
 
 
 def image_code(error: ImageError) -> str:

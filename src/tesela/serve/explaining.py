@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tesela.explain.heatmap import colour_table, stretched, to_original
+from tesela.attribution.draw.heatmap import colour_table, stretched, to_original
 from tesela.imaging.decode import DecodeLimits, decode
 from tesela.imaging.preprocess import fit, normalize
 from tesela.runtime.predictor import Predictor
@@ -51,7 +51,14 @@ class Explained:
 
 
 def explain_image(
-    network: Any, predictor: Predictor, data: bytes, *, limits: DecodeLimits, target: int | None, method: str, top: int
+    network: Any,
+    predictor: Predictor,
+    data: bytes,
+    *,
+    limits: DecodeLimits,
+    target: int | None,
+    method: str,
+    top: int,
 ) -> Explained:
     """Decode, classify and explain one encoded image.
 
@@ -60,7 +67,7 @@ def explain_image(
     """
     import torch
 
-    from tesela.explain.explanation import explain
+    from tesela.attribution.explain import explain
 
     spec, labels = predictor.info.image, predictor.info.labels
     pixels = decode(data, channels=spec.channels, limits=limits)

@@ -18,13 +18,27 @@ class ServerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.requests = Counter("tesela_requests", "Answers", ["route", "method", "status"], registry=self.registry)
-        self.seconds = Histogram("tesela_request_seconds", "Seconds per request", ["route"], buckets=SECONDS, registry=self.registry)
+        self.requests = Counter(
+            "tesela_requests", "Answers", ["route", "method", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "tesela_request_seconds",
+            "Seconds per request",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.batches = Histogram(
-            "tesela_batch_images", "Images per computed batch", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry
+            "tesela_batch_images",
+            "Images per computed batch",
+            ["model"],
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
         )
         self.inside = Gauge("tesela_requests_inside", "Requests being worked on", registry=self.registry)
-        self.waiting = Gauge("tesela_images_waiting", "Images that no batch has taken yet", ["model"], registry=self.registry)
+        self.waiting = Gauge(
+            "tesela_images_waiting", "Images that no batch has taken yet", ["model"], registry=self.registry
+        )
 
     def text(self) -> bytes:
         """The exposition in text form."""
@@ -41,7 +55,9 @@ class MetricsLayer:
         clock: seconds, for tests.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: ServerMetrics, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: ServerMetrics, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._app, self._metrics, self._clock = app, metrics, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

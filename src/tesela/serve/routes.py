@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from tesela.explain.methods import AUTO, METHODS
+from tesela.attribution.methods.table import AUTO, METHODS
 from tesela.runtime.results import Score
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
@@ -20,9 +20,14 @@ from tesela.serve.page import page_files
 from tesela.serve.schema import IMAGE_BODY, ClassifyBody, ExplainBody, ModelsBody, StatusBody, refusals
 from tesela.serve.served import ServedModel
 
-ModelName = Annotated[str | None, Query(max_length=200, description="Which model; the first one where none is named.")]
+ModelName = Annotated[
+    str | None, Query(max_length=200, description="Which model; the first one where none is named.")
+]
 Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list.")]
-Target = Annotated[str | None, Query(max_length=200, description="A class by name or number; the predicted one where none is named.")]
+Target = Annotated[
+    str | None,
+    Query(max_length=200, description="A class by name or number; the predicted one where none is named."),
+]
 #: Methods that need no further passes; one request of another would hold up all that wait.
 QUICK = [AUTO, *(name for name, method in METHODS.items() if not method.passes)]
 Method = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How the map is computed.")]
@@ -48,7 +53,13 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
         return {"model": served.name, **score_body(scores[0]), "top": [score_body(score) for score in scores]}
 
     @router.post("/explain", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ExplainBody)
-    async def explain(request: Request, model: ModelName = None, target: Target = None, method: Method = "auto", top: Top = 5) -> Any:
+    async def explain(
+        request: Request,
+        model: ModelName = None,
+        target: Target = None,
+        method: Method = "auto",
+        top: Top = 5,
+    ) -> Any:
         """Where in an image the evidence for a class lies."""
         served = find(model)
         served.explain_gate.check()

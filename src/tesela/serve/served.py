@@ -40,7 +40,9 @@ class ServedModel:
         metrics: where batches are counted.
     """
 
-    def __init__(self, name: str, predictor: Predictor, *, config: ServeConfig, metrics: ServerMetrics) -> None:
+    def __init__(
+        self, name: str, predictor: Predictor, *, config: ServeConfig, metrics: ServerMetrics
+    ) -> None:
         self.name = name
         self.predictor = predictor
         self.network = network_of(predictor)
@@ -59,7 +61,9 @@ class ServedModel:
         """The most probable classes of an encoded image."""
         deadline = time.monotonic() + self._seconds
         with self.gate.enter():
-            pixels = await self._in_time(self._decoding, deadline, lambda: self.predictor.prepare(data, limits=self._limits))
+            pixels = await self._in_time(
+                self._decoding, deadline, lambda: self.predictor.prepare(data, limits=self._limits)
+            )
             row = await self.batcher.submit(pixels, deadline=deadline)
         return ranked(row, self.predictor.info.labels, top=top)
 
@@ -74,7 +78,15 @@ class ServedModel:
                 return await self._in_time(
                     self._explaining,
                     deadline,
-                    lambda: explain_image(self.network, self.predictor, data, limits=self._limits, target=index, method=method, top=top),
+                    lambda: explain_image(
+                        self.network,
+                        self.predictor,
+                        data,
+                        limits=self._limits,
+                        target=index,
+                        method=method,
+                        top=top,
+                    ),
                 )
             except UsageError:  # the method needs attention and the network has none
                 raise RefusedError("explain_unavailable") from None

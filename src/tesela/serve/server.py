@@ -38,7 +38,10 @@ def bind(host: str, port: int) -> socket.socket:
         if listening is not None:
             listening.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot listen on {host} port {port}: {reason}", hint="choose another --port (0 takes a free one)") from error
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {reason}",
+            hint="choose another --port (0 takes a free one)",
+        ) from error
     return listening
 
 

@@ -18,7 +18,12 @@ from tesela.layers.grid import Grid, conv_grid
 from tesela.models.encoder.config import EncoderConfig
 
 
-@registered_config("model", "cct", target="tesela.models.cct.network:CCT", summary="Compact transformer with a convolutional tokenizer")
+@registered_config(
+    "model",
+    "cct",
+    target="tesela.models.cct.network:CCT",
+    summary="Compact transformer with a convolutional tokenizer",
+)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CCTConfig(EncoderConfig):
     """A Compact Convolutional Transformer."""
@@ -46,18 +51,25 @@ class CCTConfig(EncoderConfig):
         """Check the tokenizer, then the rest."""
         for name in ("layers", "kernel", "stride", "pool", "pool_stride", "width"):
             if getattr(self, f"tokenizer_{name}") < 1:
-                raise ConfigError(f"tokenizer_{name} must be at least 1", hint=f"give a positive tokenizer_{name}")
+                raise ConfigError(
+                    f"tokenizer_{name} must be at least 1", hint=f"give a positive tokenizer_{name}"
+                )
         EncoderConfig.__post_init__(self)
 
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
         """Rows and columns of tokens."""
-        steps = [(self.tokenizer_kernel, self.tokenizer_stride), (self.tokenizer_pool, self.tokenizer_pool_stride)]
+        steps = [
+            (self.tokenizer_kernel, self.tokenizer_stride),
+            (self.tokenizer_pool, self.tokenizer_pool_stride),
+        ]
         return conv_grid(image_size or self.image_size, steps * self.tokenizer_layers)
 
     def stem_parameters(self) -> int:
         """Weights of the convolutions, and scale and shift of each BatchNorm."""
         norm = 2 * (self.tokenizer_norm == "batch")
-        return sum((before * self.tokenizer_kernel**2 + norm) * after for before, after in self._convolutions())
+        return sum(
+            (before * self.tokenizer_kernel**2 + norm) * after for before, after in self._convolutions()
+        )
 
     def stem_products(self, image_size: tuple[int, int]) -> int:
         """The convolutions' products."""

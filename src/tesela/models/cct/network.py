@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tesela.layers.conv import ConvTokenizer
+from tesela.layers.convolution.tokenizer import ConvTokenizer
 from tesela.models.cct.config import CCTConfig
 from tesela.models.encoder.network import Encoder
 

@@ -16,7 +16,12 @@ from tesela.models.vit.config import SIZES as VIT
 from tesela.models.vit.config import ViTConfig
 
 
-@registered_config("model", "deit", target="tesela.models.deit.network:DeiT", summary="Vision Transformer with distillation token and head")
+@registered_config(
+    "model",
+    "deit",
+    target="tesela.models.deit.network:DeiT",
+    summary="Vision Transformer with distillation token and head",
+)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeiTConfig(ViTConfig):
     """A data-efficient image transformer."""
@@ -27,9 +32,14 @@ class DeiTConfig(ViTConfig):
     def __post_init__(self) -> None:
         """Check that both tokens and both heads are there, then the rest."""
         if not self.distillation or self.pool != "class":
-            raise ConfigError("a DeiT has a class and a distillation token", hint="leave distillation and pool alone, or use a vit model")
+            raise ConfigError(
+                "a DeiT has a class and a distillation token",
+                hint="leave distillation and pool alone, or use a vit model",
+            )
         if self.head != "linear":
-            raise ConfigError("the heads of a DeiT are linear", hint="leave head alone, or use a vit model with head=mlp")
+            raise ConfigError(
+                "the heads of a DeiT are linear", hint="leave head alone, or use a vit model with head=mlp"
+            )
         ViTConfig.__post_init__(self)
 
     @property
@@ -50,5 +60,7 @@ class DeiTConfig(ViTConfig):
 
 Row = dict[str, Any]
 
-MODELS: dict[str, Row] = {f"deit_{size}16": {**VIT[size], "patch_size": (16, 16)} for size in ("ti", "s", "b")}
+MODELS: dict[str, Row] = {
+    f"deit_{size}16": {**VIT[size], "patch_size": (16, 16)} for size in ("ti", "s", "b")
+}
 MODELS["deit_b16_384"] = {**MODELS["deit_b16"], "image_size": (384, 384)}

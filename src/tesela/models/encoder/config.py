@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tesela.core.errors import ConfigError
-from tesela.layers.cells import Cells
+from tesela.layers.attention.cells import Cells
 from tesela.layers.grid import Grid
 from tesela.models.config import ModelConfig
 
@@ -84,12 +84,19 @@ class EncoderConfig(ModelConfig):
         """Check what would fail later with a worse message."""
         for name in ("channels", "width", "depth", "heads", "window"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}", hint=f"give a positive {name}")
+                raise ConfigError(
+                    f"{name} must be at least 1, not {getattr(self, name)}", hint=f"give a positive {name}"
+                )
         if min(self.image_size) < 1:
-            raise ConfigError(f"image_size {self.image_size} is not positive", hint="give height and width in pixels")
+            raise ConfigError(
+                f"image_size {self.image_size} is not positive", hint="give height and width in pixels"
+            )
         if self.attention != "wide" and self.width % self.heads:
             fits = max(heads for heads in range(1, self.heads + 1) if self.width % heads == 0)
-            raise ConfigError(f"width {self.width} is not divisible by {self.heads} heads", hint=f"use {fits} heads or attention=wide")
+            raise ConfigError(
+                f"width {self.width} is not divisible by {self.heads} heads",
+                hint=f"use {fits} heads or attention=wide",
+            )
         self._check_positions()
         if self.attention == "axial" and self.depth % 2:
             raise ConfigError(
@@ -102,13 +109,19 @@ class EncoderConfig(ModelConfig):
                 hint="use attention full or wide, or drop it",
             )
         if self.pool == "attention" and self.width % self.heads:
-            raise ConfigError(f"attention pooling needs a width divisible by the {self.heads} heads", hint="change heads, width or pool")
+            raise ConfigError(
+                f"attention pooling needs a width divisible by the {self.heads} heads",
+                hint="change heads, width or pool",
+            )
         for name in ("dropout", "attention_dropout", "drop_path", "patch_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}", hint="0.1 is a usual value")
+                raise ConfigError(
+                    f"{name} must be in [0, 1), not {getattr(self, name)}", hint="0.1 is a usual value"
+                )
         if self.mlp_ratio <= 0 or min(self.registers, self.head_width, self.layer_scale) < 0:
             raise ConfigError(
-                "mlp_ratio must be positive, registers, head_width and layer_scale not negative", hint="leave them at their defaults"
+                "mlp_ratio must be positive, registers, head_width and layer_scale not negative",
+                hint="leave them at their defaults",
             )
         if self.distillation and self.pool != "class":
             raise ConfigError("a distillation token needs the class token beside it", hint="set pool=class")
@@ -123,7 +136,8 @@ class EncoderConfig(ModelConfig):
         value, divisor, name = needs.get(self.position, (0, 1, ""))
         if value % divisor:
             raise ConfigError(
-                f"{self.position} positions need a {name} divisible by {divisor}, not {value}", hint="change width, heads or position"
+                f"{self.position} positions need a {name} divisible by {divisor}, not {value}",
+                hint="change width, heads or position",
             )
         if self.position_at != "input" and self.position not in ("learned", "learned2d", "sincos2d"):
             raise ConfigError(
@@ -131,7 +145,10 @@ class EncoderConfig(ModelConfig):
                 hint="position_at block or shared goes with position learned, learned2d or sincos2d; relative, rotary and none with input",
             )
         if self.position == "relative" and not any(self.relative(index) for index in range(self.depth)):
-            raise ConfigError("the class token has no offsets, and one block has no other reader", hint="use depth 2 or more, or pool=mean")
+            raise ConfigError(
+                "the class token has no offsets, and one block has no other reader",
+                hint="use depth 2 or more, or pool=mean",
+            )
 
     @abstractmethod
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
@@ -204,8 +221,12 @@ class EncoderConfig(ModelConfig):
         plain, norm = 2 * width * hidden + hidden + width, 2 * width
         mlp = plain + hidden * (width + 1) if self.mlp == "swiglu" else plain
         blocks = self.depth * (attention + mlp + 2 * norm + (2 * width if self.layer_scale else 0))
-        blocks += inner * sum(sum(self.cells(index).offsets(grid)) for index in range(self.depth) if self.relative(index))
-        pool = {"sequence": width + 1, "attention": width + 4 * width * (width + 1) + norm + plain}.get(self.pool, 0)
+        blocks += inner * sum(
+            sum(self.cells(index).offsets(grid)) for index in range(self.depth) if self.relative(index)
+        )
+        pool = {"sequence": width + 1, "attention": width + 4 * width * (width + 1) + norm + plain}.get(
+            self.pool, 0
+        )
         pool += self.pooled_norm * 2 * self.pooled_width
         body = self.prefix * width + self._table_parameters(grid) + blocks + self.final_norm * norm + pool
         return self.stem_parameters() + body + self._head_parameters(num_classes)
@@ -230,7 +251,12 @@ class EncoderConfig(ModelConfig):
             "sequence": 2 * patches * width,
             "attention": mapped * width * width + 2 * count * width + 2 * width * self.mlp_width,
         }.get(self.pool, 0)
-        return 2 * (self.stem_products(image_size or self.image_size) + blocks + pool + self._head_products(num_classes))
+        return 2 * (
+            self.stem_products(image_size or self.image_size)
+            + blocks
+            + pool
+            + self._head_products(num_classes)
+        )
 
     def summary(self) -> str:
         """Blocks, width, heads and grid."""
@@ -241,7 +267,10 @@ class EncoderConfig(ModelConfig):
     def _table_parameters(self, grid: Grid) -> int:
         """Of the tables that are added to tokens."""
         special = self.special_tokens if self.prefix_positions else 0
-        rows = {"learned": 2 * (special + grid[0] * grid[1]), "learned2d": 2 * special + grid[0] + grid[1]}.get(self.position, 0)
+        rows = {
+            "learned": 2 * (special + grid[0] * grid[1]),
+            "learned2d": 2 * special + grid[0] + grid[1],
+        }.get(self.position, 0)
         return rows * self.width // 2 * (self.depth if self.position_at == "block" else 1)
 
     def _head_parameters(self, num_classes: int) -> int:
@@ -252,4 +281,8 @@ class EncoderConfig(ModelConfig):
 
     def _head_products(self, num_classes: int) -> int:
         hidden = self.head_width or self.width
-        return self.pooled_width * num_classes if self.head == "linear" else hidden * (self.pooled_width + num_classes)
+        return (
+            self.pooled_width * num_classes
+            if self.head == "linear"
+            else hidden * (self.pooled_width + num_classes)
+        )

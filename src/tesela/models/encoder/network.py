@@ -14,19 +14,19 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-from tesela.layers.attention import Attention
+from tesela.layers.attention.attention import Attention
+from tesela.layers.attention.cpu_bf16 import stream
+from tesela.layers.attention.grid_attention import PlacedAttention
+from tesela.layers.attention.kernels import Switchable
 from tesela.layers.block import Block
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
-from tesela.layers.kernels import Switchable
-from tesela.layers.layout import Layout
-from tesela.layers.lean import stream
 from tesela.layers.mlp import Mlp, SwiGlu
 from tesela.layers.patch_dropout import PatchDropout
-from tesela.layers.placed_attention import PlacedAttention
 from tesela.layers.pool import AttentionPool, ClassMeanPool, ClassPool, MeanPool, SequencePool
-from tesela.layers.position import make_positions
+from tesela.layers.position.embedding import make_positions
 from tesela.layers.prefix import PrefixTokens
+from tesela.layers.token_layout import Layout
 from tesela.layers.trace import OFF, Trace
 from tesela.models.encoder.config import EncoderConfig
 from tesela.models.heads import Head
@@ -67,13 +67,17 @@ class Encoder(Switchable, nn.Module, Generic[C]):
             registers=config.registers,
         )
         own = config.position_at == "block"
-        self.positions = nn.ModuleList(_positions(config) for _ in range(config.depth)) if own else _positions(config)
+        self.positions = (
+            nn.ModuleList(_positions(config) for _ in range(config.depth)) if own else _positions(config)
+        )
         self.patch_dropout = PatchDropout(config.patch_dropout, prefix=config.special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config, index) for index in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
         self.pool = _pool(config)
-        self.pooled_norm = nn.LayerNorm(config.pooled_width, eps=config.norm_eps) if config.pooled_norm else nn.Identity()
+        self.pooled_norm = (
+            nn.LayerNorm(config.pooled_width, eps=config.norm_eps) if config.pooled_norm else nn.Identity()
+        )
         self.head = self.make_head(config, num_classes)
 
     @abstractmethod
@@ -102,7 +106,11 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         """Tokens and pooled vector of images (B, C, H, W)."""
         tokens, layout = self._embedded(images, trace)
         for index, block in enumerate(self.blocks):
-            tokens = block(self._with_positions(tokens, index, layout), layout=self._told(layout), trace=trace.inside(f"block{index:02d}"))
+            tokens = block(
+                self._with_positions(tokens, index, layout),
+                layout=self._told(layout),
+                trace=trace.inside(f"block{index:02d}"),
+            )
         tokens = trace("norm", self.norm(tokens))
         pooled = self.pool(tokens, self.config.prefix, trace=trace.inside("pool"))
         if self.config.pooled_norm:
@@ -116,7 +124,9 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         last, read = len(self.blocks) - 1, self.config.special_tokens if self.config.pool == "class" else None
         for index, block in enumerate(self.blocks):
             first = read if index == last else None
-            tokens = block(self._with_positions(tokens, index, layout), first=first, layout=self._told(layout))
+            tokens = block(
+                self._with_positions(tokens, index, layout), first=first, layout=self._told(layout)
+            )
         pooled: Tensor = self.pooled_norm(self.pool(self.norm(tokens), self.config.prefix))
         return pooled
 
@@ -170,7 +180,11 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         """Biases, norms, tokens and positions: all but the weights of dense layers and convolutions."""
         tables = ("prefix.", "positions.", "pool.probe")
         named = self.named_parameters()
-        return {name for name, parameter in named if parameter.ndim < 2 or name.startswith(tables) or ".relative." in name}
+        return {
+            name
+            for name, parameter in named
+            if parameter.ndim < 2 or name.startswith(tables) or ".relative." in name
+        }
 
     def layer_groups(self) -> list[list[str]]:
         """The stem with prefix and positions, each block with positions of its own, and norm, pool and head together."""
@@ -178,7 +192,9 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         own = {"blocks", "positions"} if self.config.position_at == "block" else {"blocks"}
         for name, _ in self.named_parameters():
             first, second = name.split(".")[:2]
-            index = int(second) + 1 if first in own else 0 if first in ("patches", "prefix", "positions") else -1
+            index = (
+                int(second) + 1 if first in own else 0 if first in ("patches", "prefix", "positions") else -1
+            )
             groups[index].append(name)
         return groups
 
@@ -186,7 +202,9 @@ class Encoder(Switchable, nn.Module, Generic[C]):
 def _positions(config: EncoderConfig) -> nn.Module:
     """What is added to the tokens at one place."""
     prefix = config.special_tokens if config.prefix_positions else 0
-    return make_positions(config.position, grid=config.grid(), width=config.width, prefix=prefix, mode=config.position_mode)
+    return make_positions(
+        config.position, grid=config.grid(), width=config.width, prefix=prefix, mode=config.position_mode
+    )
 
 
 def _block(config: EncoderConfig, index: int) -> Block:
@@ -213,7 +231,9 @@ def _attention(config: EncoderConfig, index: int) -> Attention:
     if not config.placed:
         return Attention(config.width, config.heads, **options)
     kind = {"relative": config.relative(index), "rotary": config.position == "rotary"}
-    return PlacedAttention(config.width, config.heads, cells=config.cells(index), grid=config.grid(), **kind, **options)
+    return PlacedAttention(
+        config.width, config.heads, cells=config.cells(index), grid=config.grid(), **kind, **options
+    )
 
 
 def _mlp(config: EncoderConfig) -> Mlp | SwiGlu:
@@ -224,7 +244,13 @@ def _mlp(config: EncoderConfig) -> Mlp | SwiGlu:
 
 def _pool(config: EncoderConfig) -> nn.Module:
     if config.pool == "attention":
-        return AttentionPool(config.width, config.heads, hidden=config.mlp_width, activation=config.activation, norm_eps=config.norm_eps)
+        return AttentionPool(
+            config.width,
+            config.heads,
+            hidden=config.mlp_width,
+            activation=config.activation,
+            norm_eps=config.norm_eps,
+        )
     simple = {
         "class": ClassPool(config.special_tokens),
         "mean": MeanPool(),

@@ -15,14 +15,17 @@ from typing import Any, Literal
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
+from tesela.layers.convolution.residual_plan import ResidualPlan
 from tesela.layers.grid import Grid, patch_grid
-from tesela.layers.residual_plan import ResidualPlan
 from tesela.models.encoder.config import EncoderConfig
 from tesela.models.vit.config import SIZES as VIT
 
 
 @registered_config(
-    "model", "hybrid", target="tesela.models.hybrid.network:Hybrid", summary="Vision Transformer on a residual network's map"
+    "model",
+    "hybrid",
+    target="tesela.models.hybrid.network:Hybrid",
+    summary="Vision Transformer on a residual network's map",
 )
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HybridConfig(EncoderConfig):
@@ -42,13 +45,18 @@ class HybridConfig(EncoderConfig):
     def __post_init__(self) -> None:
         """Check residual network and patches, then the rest."""
         if min(self.patch_size) < 1:
-            raise ConfigError(f"patch_size {self.patch_size} is not positive", hint="give height and width in cells of the feature map")
+            raise ConfigError(
+                f"patch_size {self.patch_size} is not positive",
+                hint="give height and width in cells of the feature map",
+            )
         self.plan().check(norm="group", groups=self.norm_groups)
         EncoderConfig.__post_init__(self)
 
     def plan(self) -> ResidualPlan:
         """The arithmetic of the residual network."""
-        return ResidualPlan(channels=self.channels, stages=self.stages, width_factor=self.width_factor, root=self.root)
+        return ResidualPlan(
+            channels=self.channels, stages=self.stages, width_factor=self.width_factor, root=self.root
+        )
 
     @property
     def down_sampling(self) -> tuple[int, int]:
@@ -62,7 +70,9 @@ class HybridConfig(EncoderConfig):
         try:
             return patch_grid(self.plan().grid(size), self.patch_size)
         except ConfigError as error:
-            near = (max(1, round(side / step)) * step for side, step in zip(size, self.down_sampling, strict=True))
+            near = (
+                max(1, round(side / step)) * step for side, step in zip(size, self.down_sampling, strict=True)
+            )
             raise ConfigError(
                 f"an image of {size[0]}x{size[1]} pixels has a feature map that does not fit: {error.message.replace(' pixels', '')}",
                 hint="use an image size of {}x{} or another patch size".format(*near),
@@ -71,12 +81,17 @@ class HybridConfig(EncoderConfig):
     def stem_parameters(self) -> int:
         """The residual network, and weight and bias of the patch embedding."""
         plan = self.plan()
-        return plan.parameter_count() + (plan.width * self.patch_size[0] * self.patch_size[1] + 1) * self.width
+        return (
+            plan.parameter_count() + (plan.width * self.patch_size[0] * self.patch_size[1] + 1) * self.width
+        )
 
     def stem_products(self, image_size: tuple[int, int]) -> int:
         """The convolutions', and one per patch."""
         (rows, columns), plan = self.grid(image_size), self.plan()
-        return plan.products(image_size) + rows * columns * plan.width * self.patch_size[0] * self.patch_size[1] * self.width
+        return (
+            plan.products(image_size)
+            + rows * columns * plan.width * self.patch_size[0] * self.patch_size[1] * self.width
+        )
 
     def summary(self) -> str:
         """The residual network, then the transformer."""
@@ -105,7 +120,15 @@ _ROOTS: dict[str, Row] = {
     for size in ("ti", "s")
     for pixels in (16, 32)
 }
-_MINI: Row = {"image_size": (32, 32), "root": "small", "width_factor": 0.5, "width": 192, "depth": 6, "heads": 6, "mlp_ratio": 2.0}
+_MINI: Row = {
+    "image_size": (32, 32),
+    "root": "small",
+    "width_factor": 0.5,
+    "width": 192,
+    "depth": 6,
+    "heads": 6,
+    "mlp_ratio": 2.0,
+}
 COMPACT: dict[str, Row] = {
     "r11_vit_mini4": {**_MINI, "stages": (1, 1, 1)},
     "r20_vit_mini4": {**_MINI, "stages": (2, 2, 2)},

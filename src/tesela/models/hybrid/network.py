@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tesela.layers.convolution.residual import ResidualBody, Style
 from tesela.layers.patch import PatchEmbedding
-from tesela.layers.residual import ResidualBody, Style
 from tesela.layers.trace import OFF, Trace
 from tesela.models.encoder.network import Encoder
 from tesela.models.hybrid.config import HybridConfig
@@ -32,7 +32,12 @@ class HybridPatches(nn.Module):
         super().__init__()
         plan = config.plan()
         style = Style(
-            norm="group", groups=config.norm_groups, norm_eps=NORM_EPS, standardise="sum", standardise_eps=STANDARDISE_EPS, same=True
+            norm="group",
+            groups=config.norm_groups,
+            norm_eps=NORM_EPS,
+            standardise="sum",
+            standardise_eps=STANDARDISE_EPS,
+            same=True,
         )
         self.backbone = ResidualBody(plan, style)
         self.projection = PatchEmbedding(plan.width, config.width, patch=config.patch_size)

@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
+from tesela.layers.convolution.residual_plan import ResidualPlan
 from tesela.layers.grid import Grid
-from tesela.layers.residual_plan import ResidualPlan
 from tesela.models.config import ModelConfig
 
 
-@registered_config("model", "resnet", target="tesela.models.resnet.network:ResNet", summary="Residual network: plain, or BiT")
+@registered_config(
+    "model", "resnet", target="tesela.models.resnet.network:ResNet", summary="Residual network: plain, or BiT"
+)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResNetConfig(ModelConfig):
     """A residual network."""
@@ -51,9 +53,13 @@ class ResNetConfig(ModelConfig):
         """Check what would fail later with a worse message."""
         ModelConfig.__post_init__(self)
         if not self.stages:
-            raise ConfigError("a residual network needs at least one stage", hint="give stages, such as 3,4,6,3")
+            raise ConfigError(
+                "a residual network needs at least one stage", hint="give stages, such as 3,4,6,3"
+            )
         if not 0.0 <= self.drop_path < 1.0:
-            raise ConfigError(f"drop_path must be in [0, 1), not {self.drop_path}", hint="0.1 is a usual value")
+            raise ConfigError(
+                f"drop_path must be in [0, 1), not {self.drop_path}", hint="0.1 is a usual value"
+            )
         self.plan().check(norm=self.norm, groups=self.norm_groups)
 
     def plan(self) -> ResidualPlan:
@@ -120,10 +126,23 @@ STAGES: dict[int, tuple[int, ...]] = {
     200: (3, 24, 36, 3),
 }
 
-PLAIN: dict[str, Row] = {f"resnet{depth}": {"stages": STAGES[depth], **(_BASIC if depth < 50 else {})} for depth in (18, 34, 50, 101, 152)}
+PLAIN: dict[str, Row] = {
+    f"resnet{depth}": {"stages": STAGES[depth], **(_BASIC if depth < 50 else {})}
+    for depth in (18, 34, 50, 101, 152)
+}
 BIT: dict[str, Row] = {
     f"bit_r{depth}x{factor}": {**_BIT, "stages": STAGES[depth], "width_factor": float(factor)}
-    for depth, factor in ((50, 1), (50, 2), (50, 3), (101, 1), (101, 3), (152, 1), (152, 2), (152, 4), (200, 3))
+    for depth, factor in (
+        (50, 1),
+        (50, 2),
+        (50, 3),
+        (101, 1),
+        (101, 3),
+        (152, 1),
+        (152, 2),
+        (152, 4),
+        (200, 3),
+    )
 }
 COMPACT: dict[str, Row] = {
     "resnet20_small": {**_SMALL, **_BASIC, "stages": (3, 3, 3), "width_factor": 0.25},

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
+from tesela.layers.convolution.residual import ResidualBody, Style
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
-from tesela.layers.residual import ResidualBody, Style
 from tesela.layers.trace import OFF, Trace
 from tesela.models.heads import Head
 from tesela.models.protocol import Features

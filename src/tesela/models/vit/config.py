@@ -20,7 +20,12 @@ from tesela.layers.grid import Grid, patch_grid
 from tesela.models.encoder.config import EncoderConfig
 
 
-@registered_config("model", "vit", target="tesela.models.vit.network:ViT", summary="Vision Transformer on square or other patches")
+@registered_config(
+    "model",
+    "vit",
+    target="tesela.models.vit.network:ViT",
+    summary="Vision Transformer on square or other patches",
+)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViTConfig(EncoderConfig):
     """A Vision Transformer."""
@@ -33,7 +38,9 @@ class ViTConfig(EncoderConfig):
     def __post_init__(self) -> None:
         """Check the patches, then the rest."""
         if min(self.patch_size) < 1:
-            raise ConfigError(f"patch_size {self.patch_size} is not positive", hint="give height and width in pixels")
+            raise ConfigError(
+                f"patch_size {self.patch_size} is not positive", hint="give height and width in pixels"
+            )
         EncoderConfig.__post_init__(self)
 
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
@@ -70,12 +77,39 @@ COMPACT: dict[str, Row] = {
     "vit_lite7_p4": {**_LITE, "depth": 7, "patch_size": (4, 4)},
     "vit_lite7_p8": {**_LITE, "depth": 7, "patch_size": (8, 8)},
     "cvt7_p4": {**_LITE, "depth": 7, "patch_size": (4, 4), "pool": "sequence"},
-    "vit_mini_p8": {"image_size": (64, 64), "width": 192, "depth": 9, "heads": 6, "mlp_ratio": 2.0, "patch_size": (8, 8)},
-    "vit_nano": {"image_size": (8, 8), "channels": 1, "width": 64, "depth": 4, "heads": 4, "mlp_ratio": 2.0, "patch_size": (2, 2)},
-    "vit_mnist": {"image_size": (28, 28), "channels": 1, "width": 128, "depth": 6, "heads": 4, "mlp_ratio": 2.0, "patch_size": (4, 4)},
+    "vit_mini_p8": {
+        "image_size": (64, 64),
+        "width": 192,
+        "depth": 9,
+        "heads": 6,
+        "mlp_ratio": 2.0,
+        "patch_size": (8, 8),
+    },
+    "vit_nano": {
+        "image_size": (8, 8),
+        "channels": 1,
+        "width": 64,
+        "depth": 4,
+        "heads": 4,
+        "mlp_ratio": 2.0,
+        "patch_size": (2, 2),
+    },
+    "vit_mnist": {
+        "image_size": (28, 28),
+        "channels": 1,
+        "width": 128,
+        "depth": 6,
+        "heads": 4,
+        "mlp_ratio": 2.0,
+        "patch_size": (4, 4),
+    },
     "vit_mnist_article": {**_ARTICLE, "heads": 3, "attention": "wide"},
     "vit_mnist_article_twin": {**_ARTICLE, "heads": 4},
 }
 
-MODELS: dict[str, Row] = {f"vit_{size}{patch}": {**row, "patch_size": (patch, patch)} for size, row in SIZES.items() for patch in PATCHES}
+MODELS: dict[str, Row] = {
+    f"vit_{size}{patch}": {**row, "patch_size": (patch, patch)}
+    for size, row in SIZES.items()
+    for patch in PATCHES
+}
 MODELS |= COMPACT

@@ -43,9 +43,17 @@ class BackendEntry:
 #: In the order of preference: onnxruntime starts in a tenth of torch's time and memory.
 BACKENDS: dict[str, BackendEntry] = {
     "onnxruntime": BackendEntry(
-        file="model.onnx", package="onnxruntime", extra="all", target="tesela.runtime.backends.onnxruntime:OnnxruntimeBackend"
+        file="model.onnx",
+        package="onnxruntime",
+        extra="all",
+        target="tesela.runtime.backends.onnxruntime:OnnxruntimeBackend",
     ),
-    "torch": BackendEntry(file="model.safetensors", package="torch", extra="train", target="tesela.runtime.backends.torch:TorchBackend"),
+    "torch": BackendEntry(
+        file="model.safetensors",
+        package="torch",
+        extra="train",
+        target="tesela.runtime.backends.torch:TorchBackend",
+    ),
 }
 
 
@@ -59,7 +67,11 @@ def installed(package: str) -> bool:
 
 def usable(bundle: Path) -> list[str]:
     """The backends that have their file in the bundle and their package on this machine, best first."""
-    return [name for name, entry in BACKENDS.items() if (bundle / entry.file).is_file() and installed(entry.package)]
+    return [
+        name
+        for name, entry in BACKENDS.items()
+        if (bundle / entry.file).is_file() and installed(entry.package)
+    ]
 
 
 def choose(bundle: Path, name: str) -> str:
@@ -81,10 +93,15 @@ def choose(bundle: Path, name: str) -> str:
     for candidate, entry in BACKENDS.items():
         if (bundle / entry.file).is_file():
             _require(bundle, candidate)
-    raise WeightsError(f"{bundle} holds neither model.onnx nor model.safetensors", hint="train again, or export the model again")
+    raise WeightsError(
+        f"{bundle} holds neither model.onnx nor model.safetensors",
+        hint="train again, or export the model again",
+    )
 
 
-def open_backend(name: str, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: Precision = "fp32") -> Backend:
+def open_backend(
+    name: str, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: Precision = "fp32"
+) -> Backend:
     """Import the backend's module and load the bundle into it."""
     module, _, attribute = BACKENDS[name].target.partition(":")
     kind = getattr(importlib.import_module(module), attribute)
@@ -94,7 +111,11 @@ def open_backend(name: str, bundle: Path, info: BundleInfo, *, threads: int | No
 def _require(bundle: Path, name: str) -> None:
     entry = BACKENDS[name]
     if not (bundle / entry.file).is_file():
-        other = "tesela export RUN --to onnx" if name == "onnxruntime" else "give the run or bundle that training wrote"
+        other = (
+            "tesela export RUN --to onnx"
+            if name == "onnxruntime"
+            else "give the run or bundle that training wrote"
+        )
         raise WeightsError(f"{bundle} has no {entry.file}, which the {name} backend reads", hint=other)
     if not installed(entry.package):
         raise MissingExtraError(f"predicting from {entry.file}", entry.extra)

@@ -17,7 +17,7 @@ from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
 from tesela.models.bundle import BundleInfo
 
-#: The names of the graph's only input and output, as ``tesela.export.onnx`` writes them.
+#: The names of the graph's only input and output, as ``tesela.exporters.onnx`` writes them.
 INPUT, OUTPUT = "images", "logits"
 FILES = ("model.onnx", "model.onnx.data")
 
@@ -34,22 +34,33 @@ class OnnxruntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: str = "fp32") -> None:
+    def __init__(
+        self, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: str = "fp32"
+    ) -> None:
         if precision != "fp32":
-            raise ConfigError(f"the onnxruntime backend cannot compute a graph in {precision}", hint="use fp32 or the torch backend")
+            raise ConfigError(
+                f"the onnxruntime backend cannot compute a graph in {precision}",
+                hint="use fp32 or the torch backend",
+            )
         check_files(bundle, info)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(bundle / FILES[0]), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(
+                str(bundle / FILES[0]), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's own exceptions share no public base class
-            raise WeightsError(f"onnxruntime cannot load {bundle / FILES[0]}", hint="export the model again") from error
+            raise WeightsError(
+                f"onnxruntime cannot load {bundle / FILES[0]}", hint="export the model again"
+            ) from error
         _check_graph(self._session, bundle, info)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
-        output: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images, dtype=np.float32)})[0]
+        output: NDArray[np.float32] = self._session.run(
+            [OUTPUT], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}
+        )[0]
         return output
 
 
@@ -68,14 +79,20 @@ def check_files(bundle: Path, info: BundleInfo) -> None:
         if not path.is_file():
             raise WeightsError(f"{path} is missing", hint="export the model again")
         if sha256_file(path) != wanted:
-            raise WeightsError(f"{path} is damaged: its digest is not the one in config.json", hint="copy or export the model again")
+            raise WeightsError(
+                f"{path} is damaged: its digest is not the one in config.json",
+                hint="copy or export the model again",
+            )
 
 
 def _check_graph(session: Any, bundle: Path, info: BundleInfo) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     names = [value.name for value in inputs], [value.name for value in outputs]
     if names != ([INPUT], [OUTPUT]):
-        raise WeightsError(f"{bundle / FILES[0]} is not a graph from images to logits", hint="export the model again with tesela export")
+        raise WeightsError(
+            f"{bundle / FILES[0]} is not a graph from images to logits",
+            hint="export the model again with tesela export",
+        )
     wanted = [info.image.channels, info.image.height, info.image.width]
     if list(inputs[0].shape[1:]) != wanted or outputs[0].shape[1] != info.num_classes:
         found = f"takes {inputs[0].shape[1:]} and gives {outputs[0].shape[1]} classes"

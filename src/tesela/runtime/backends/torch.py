@@ -6,8 +6,7 @@ images, not autocast: on a CPU the casts of autocast cost more than they save at
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tesela.hardware.device import thread_count
 from tesela.models.bundle import BundleInfo, load_bundle
 from tesela.runtime.backends.base import Precision
 
@@ -50,7 +50,9 @@ class TorchBackend:
         return self._logits(images)
 
 
-def network_logits(model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32") -> Logits:
+def network_logits(
+    model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32"
+) -> Logits:
     """A function from images to logits over ``model``, which is put in evaluation mode and cast to ``precision``."""
     kind = DTYPES[precision]
     network = model.to(kind).eval()
@@ -62,17 +64,3 @@ def network_logits(model: torch.nn.Module, *, threads: int | None = None, precis
         return output
 
     return logits
-
-
-@contextlib.contextmanager
-def thread_count(threads: int | None) -> Iterator[None]:
-    """Compute with that many threads inside the block; None changes nothing."""
-    before = torch.get_num_threads()
-    if threads is None or threads == before:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Attention and its gradients, captured from own and third-party models without side effects."""

@@ -1,0 +1,80 @@
+"""Scores of a case's images when only some of their patches are seen, a few choices of patches at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tesela.attribution.capture.call import call
+from tesela.attribution.methods.dropping import partial_logits, way
+from tesela.attribution.request import Case
+from tesela.layers.grid import Grid
+
+#: Cells per side where a model has no patches of its own, or too many to take each away.
+SIDE = 14
+#: Patches above which cells are used where pixels are painted over.
+MANY = 1024
+#: Choices of patches in one call.
+CHUNK = 64
+
+
+class Whole(nn.Module):
+    """A model seen as a function from images to plain logits.
+
+    Args:
+        model: any classifier or segmenter.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        return call(self.model, images)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Partial:
+    """A case and the grid of what is taken away.
+
+    Attributes:
+        case: the case.
+        grid: rows and columns of patches, or of coarser cells where pixels are painted over.
+        model: what is called.
+        images: (B, C, H, W) in the type that it takes.
+    """
+
+    case: Case
+    grid: Grid
+    model: nn.Module
+    images: Tensor
+
+    @classmethod
+    def of(cls, case: Case) -> Partial:
+        """As the case's model allows."""
+        images, grid = case.found.images.detach(), case.found.grid
+        if way(case.model) == "dropped":
+            kind: Any = next(
+                (one.dtype for one in case.model.parameters() if one.is_floating_point()), images.dtype
+            )
+            return cls(case=case, grid=grid, model=case.model, images=images.to(kind))
+        if not case.found.layers or grid[0] * grid[1] > MANY:
+            grid = (min(grid[0], SIDE), min(grid[1], SIDE))
+        return cls(case=case, grid=grid, model=Whole(case.model), images=images)
+
+    def scores(self, kept: Tensor, *, probability: bool = False) -> Iterator[Tensor]:
+        """(B, at most CHUNK, T) for each run of rows of ``kept`` (S, k), numbers of the patches that are seen."""
+        batch, question = len(self.images), self.case.question
+        for begin in range(0, len(kept), CHUNK):
+            part = kept[begin : begin + CHUNK]
+            logits = partial_logits(self.model, self.images, part.expand(batch, -1, -1), self.grid)
+            rows = torch.arange(batch, device=kept.device).repeat_interleave(len(part))
+            asked = question.of(rows)
+            flat = logits.flatten(0, 1)
+            found = asked.probabilities(flat) if probability else asked.scores(flat)
+            yield torch.unflatten(found, 0, (batch, len(part)))

@@ -1,0 +1,78 @@
+"""Explanations as pictures, for the report of a run and for the demo.
+
+Training knows only the callable: images as the model sees them, uint8 (B, h, w, C), to one PNG file each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from tesela.attribution.draw.heatmap import overlay, to_original
+from tesela.attribution.explain import explain
+from tesela.attribution.methods.table import AUTO
+from tesela.attribution.question import Target
+from tesela.core.errors import UsageError
+from tesela.imaging.preprocess import preprocess
+from tesela.imaging.spec import ImageSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def explain_for_report(
+    model: nn.Module,
+    images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    *,
+    spec: ImageSpec | None = None,
+    target: Target = None,
+    method: str = AUTO,
+    side: int = 256,
+) -> list[bytes]:
+    """One PNG per image: the heat map of its predicted class laid over it.
+
+    Args:
+        model: a classifier.
+        images: uint8 (H, W, C) each, at any size.
+        spec: how the model sees an image; ``model.info.image`` where None.
+        target: explain this class instead.
+        method: a name of ``tesela.attribution.methods.table.METHODS`` or auto.
+        side: smaller images are enlarged to about this.
+
+    Raises:
+        UsageError: there is no spec.
+    """
+    if len(images) == 0:
+        return []
+    view = spec or getattr(getattr(model, "info", None), "image", None)
+    if not isinstance(view, ImageSpec):
+        raise UsageError("this model does not say how it sees an image", hint="give spec=ImageSpec(...)")
+    batch = torch.from_numpy(preprocess(list(images), view))
+    maps = explain(model, batch, target, method).map[:, 0].cpu().numpy()
+    pictures = []
+    for image, heat in zip(images, maps, strict=True):
+        whole, seen = to_original(heat, (image.shape[0], image.shape[1]), view)
+        pictures.append(overlay(image, whole, seen=seen, side=side))
+    return pictures
+
+
+def report_explainer(run_or_bundle: Path | str) -> Callable[[NDArray[np.uint8]], list[bytes]]:
+    """The callable that ``tesela.reports.report.write_report`` takes; the model is loaded when it is first called.
+
+    Raises:
+        UsageError: there is no run or bundle.
+    """
+    from tesela.models.bundle import load_bundle, locate_bundle
+
+    folder = locate_bundle(Path(run_or_bundle))
+
+    def pictures(images: NDArray[np.uint8]) -> list[bytes]:
+        model, info = load_bundle(folder)
+        return explain_for_report(model, images, spec=info.image)
+
+    return pictures

@@ -1,0 +1,75 @@
+"""Maps from attention alone, the same for every class: the rollout through all layers, and one layer by itself.
+
+One layer is walked without the skip connection: where the head reads, in that layer and, if asked, in one head. In a
+pyramid, the merging between stages is walked through as well; the layers that were not chosen leave everything where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.scratch import Scratch
+from tesela.attribution.methods.pyramid import Reduction, descend
+from tesela.attribution.methods.rollout import Rows, step
+from tesela.attribution.request import Answer, Case, as_map
+from tesela.core.errors import UsageError
+from tesela.layers.trace import AttentionRecord
+
+
+def rollout(case: Case) -> Answer:
+    """Attention rollout from where the head reads."""
+    found, options, scratch = case.found, case.options, Scratch()
+
+    def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None) -> Tensor:
+        rows, block = attention_rows(record, precise=options.delicate, scratch=scratch), found.block(record)
+        normal = record.bias is None
+        return step(
+            vectors,
+            rows,
+            prefix=found.prefix,
+            options=options,
+            block=block,
+            reduction=reduction,
+            normal=normal,
+        )
+
+    return as_map(case, descend(found.stages, case.starts(), walk))
+
+
+def attention(case: Case) -> Answer:
+    """The attention of one layer, all heads fused or one of them.
+
+    Raises:
+        UsageError: there is no such layer or head.
+    """
+    found, chosen, head = case.found, case.layer(), case.settings.head
+    if head is not None and not -chosen.q.shape[1] <= head < chosen.q.shape[1]:
+        raise UsageError(
+            f"there is no head {head} in layer {chosen.name!r}",
+            hint=f"give 0 to {chosen.q.shape[1] - 1}, or leave it away",
+        )
+    options = replace(case.options, residual=1.0, literature=False)
+
+    def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None) -> Tensor:
+        if record is not chosen:
+            return vectors
+        rows = _one_head(attention_rows(record, precise=options.delicate), head)
+        return step(
+            vectors,
+            rows,
+            prefix=found.prefix,
+            options=options,
+            block=found.block(record),
+            reduction=reduction,
+        )
+
+    return as_map(case, descend(found.stages, case.starts(), walk))
+
+
+def _one_head(rows: Rows, head: int | None) -> Rows:
+    if head is None:
+        return rows
+    return lambda begin, end: rows(begin, end)[:, [head]]

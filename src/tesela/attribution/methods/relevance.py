@@ -1,0 +1,66 @@
+"""Relevance (generic attention-model explainability, Chefer et al. 2021, arXiv 2103.15679, equations 5 and 6).
+
+From the last layer to the first, ``v <- v + v Abar`` with Abar = mean over heads of relu(A * dy/dA), not normalised.
+
+What the walk starts with is carried along unchanged by the identity in every step; that part is taken away at the end, so that only
+what attention moved is left. The result is brought to sum 1, patches and prefix together; without any positive weight it is zero.
+
+Odd: unlike the gradient rollout, how far relevance spreads depends on the size of the gradient, so it is computed in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.methods.gradient_rollout import attention_gradient, layer_gradients
+from tesela.attribution.methods.pyramid import Reduction, descend
+from tesela.attribution.methods.rollout import Rows, accurate, blocks, through
+from tesela.attribution.request import Answer, Case, as_map
+from tesela.layers.trace import AttentionRecord
+
+
+def relevance(case: Case) -> Answer:
+    """What spoke for each class, by attention that adds up."""
+    found = case.found
+    results = []
+    for index, gradients in enumerate(layer_gradients(case)):
+
+        def walk(
+            vectors: Tensor,
+            record: AttentionRecord,
+            reduction: Reduction | None,
+            known: dict[str, Tensor] = gradients,
+        ) -> Tensor:
+            return vectors + moved(
+                vectors, positive_rows(record, known[record.name]), found.block(record), reduction
+            )
+
+        starts = [
+            start if start is None or start.shape[1] == 1 else start[:, index : index + 1]
+            for start in case.starts()
+        ]
+        still = descend(found.stages, starts, lambda vectors, *_: vectors)
+        results.append(descend(found.stages, starts, walk) - still)
+    total = torch.cat(results, dim=1)
+    size = total.sum(-1, keepdim=True)
+    return as_map(case, total / size.masked_fill(size <= 0, 1.0))
+
+
+def positive_rows(record: AttentionRecord, gradient: Tensor) -> Rows:
+    """relu(A * dy/dA) of one layer, (B, heads, rows, N), in float64 where the device has it, given G = dy/dout."""
+    kind = accurate(gradient.device)
+    attention, slopes = attention_rows(record, precise=True), attention_gradient(record, gradient.to(kind))
+    return lambda begin, end: attention(begin, end).mul_(slopes(begin, end)).clamp_(min=0.0)
+
+
+def moved(vectors: Tensor, rows: Rows, block: int, reduction: Reduction | None) -> Tensor:
+    """``v Abar`` (B, S, N) for one layer."""
+    total: Tensor | None = None
+    for begin, end in blocks(vectors, block):
+        part = through(rows(begin, end), vectors[..., begin:end])
+        total = part if total is None else total + part
+    if total is None:
+        return torch.zeros_like(vectors)
+    return total if reduction is None else reduction.spread(total)

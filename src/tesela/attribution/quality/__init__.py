@@ -1,0 +1,1 @@
+"""Measured quality of attribution maps: faithfulness, randomised weights, planted truth."""

@@ -1,0 +1,49 @@
+"""Any source as a bundle folder: runs and bundles as they are, foreign checkpoints converted once and kept in the cache.
+
+A converted one is found again by the names, sizes and times of the source's files, and by the version
+of tesela that converted it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tesela.checkpoints.convert import convert
+from tesela.checkpoints.hub import PREFIX, download
+from tesela.checkpoints.open import bundle_at
+from tesela.core.files import home, sha256_bytes
+from tesela.core.version import __version__
+from tesela.models.bundle import locate_bundle
+
+
+def bundle_of(source: str | Path) -> Path:
+    """The bundle folder of a run, a bundle or a foreign checkpoint.
+
+    Raises:
+        UsageError: there is nothing at ``source``.
+        WeightsError: it is damaged or does not fit.
+    """
+    found = bundle_at(source)
+    if found is not None:
+        return found
+    hub = str(source).startswith(PREFIX)
+    place = download(str(source)).folder if hub else Path(source)
+    if not place.exists() or (place.is_dir() and not hub and not _holds_weights(place)):
+        return locate_bundle(place)
+    files = sorted(place.iterdir()) if place.is_dir() else [place, place.parent / "config.json"]
+    stamps = [
+        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+        for file in files
+        if file.is_file()
+    ]
+    key = sha256_bytes(json.dumps([__version__, stamps]).encode())[:16]
+    target = home() / "converted" / f"{place.resolve().stem}-{key}"
+    if not (target / "config.json").is_file():
+        convert(source, target)
+    return target
+
+
+def _holds_weights(folder: Path) -> bool:
+    known = (".safetensors", ".bin", ".pth", ".pt", ".npz")
+    return any(path.suffix in known for path in folder.iterdir()) or (folder / "config.json").is_file()

@@ -1,0 +1,173 @@
+"""Tensors in other programs' files: safetensors, sharded or not, torch's .pth and .bin without code, and NumPy's .npz.
+
+What a file claims is checked before memory is asked for. A pickle may hold tensors and plain containers only: torch's
+``weights_only`` refuses the rest before anything of it runs.
+
+Odd: an .npz is read member by member and not by ``numpy.load``, because a header of a few bytes may claim any size and a
+compressed member may grow a thousandfold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from tesela.core.errors import WeightsError
+from tesela.models.tensors import Tensors, read_tensors
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+#: An archive may unpack to so many bytes, and to so many times its own size beyond.
+ROOM, GROWTH = 1 << 30, 100
+#: More arrays than any network has, and more bytes than the header of any array.
+MOST_ARRAYS, LONGEST_HEADER = 100_000, 10_000
+
+AGAIN = "copy or download it again"
+
+# Where training scripts keep the weights inside what they save, best first.
+_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher")
+
+
+def read_file(path: Path) -> Tensors:
+    """All tensors of one file, by its ending.
+
+    Raises:
+        WeightsError: it is damaged, too large for what it is, holds more than tensors, or has another ending.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no file {path}", hint="check the path; a sharded checkpoint needs all its files"
+        )
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    if path.suffix in PICKLES:
+        return read_pickle(path)
+    if path.suffix == ".npz":
+        return read_npz(path)
+    raise WeightsError(
+        f"{path} is no weight file that is known",
+        hint="known endings are .safetensors, .npz, " + ", ".join(PICKLES),
+    )
+
+
+def read_sharded(index: Path) -> Tensors:
+    """The tensors of a checkpoint in several files, as its index.json lists them.
+
+    Raises:
+        WeightsError: a file is missing or does not hold what the index says.
+    """
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        listed = {str(name): str(file) for name, file in places.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{index} cannot be read: it is damaged or no index of weights", hint=AGAIN
+        ) from error
+    tensors: Tensors = {}
+    for file in sorted(set(listed.values())):
+        if Path(file).name != file:
+            raise WeightsError(
+                f"{index} points outside of its folder: {file}",
+                hint="do not use files from where this one is from",
+            )
+        shard = read_file(index.parent / file)
+        wanted = {name for name, place in listed.items() if place == file}
+        if shard.keys() != wanted:
+            odd = ", ".join(sorted(shard.keys() ^ wanted)[:4])
+            raise WeightsError(
+                f"{index.parent / file} does not hold what {index.name} lists: {odd}", hint=AGAIN
+            )
+        tensors |= shard
+    return tensors
+
+
+def read_pickle(path: Path) -> Tensors:
+    """The tensors that ``torch.save`` wrote: a state dict, or a training state that holds one.
+
+    Raises:
+        WeightsError: it holds code or objects, which are not run, or is damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if "weights_only" in str(error) or "Weights only" in str(error) or "Unsupported" in str(error):
+            raise WeightsError(
+                f"{path} holds more than tensors: a pickle that could run code. It is refused, and nothing of it was run",
+                hint="ask for a .safetensors file, or save the state dict alone where the file is trusted",
+            ) from None
+        raise WeightsError(
+            f"{path} cannot be read: it is truncated or damaged ({type(error).__name__})", hint=AGAIN
+        ) from error
+    return _state_dict(found, path)
+
+
+def _state_dict(found: Any, path: Path) -> Tensors:
+    nest = next(
+        (name for name in _NESTS if isinstance(found, Mapping) and isinstance(found.get(name), Mapping)), None
+    )
+    if nest is not None:
+        return _state_dict(found[nest], path)
+    if not isinstance(found, Mapping) or not found:
+        raise WeightsError(
+            f"{path} holds a {type(found).__name__} and no tensors by name",
+            hint="give a file with a state dict",
+        )
+    odd = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise WeightsError(
+            f"{path} holds things that are no tensors: {', '.join(odd[:6])}", hint="save the state dict alone"
+        )
+    return {str(name).removeprefix("module."): tensor.detach() for name, tensor in found.items()}
+
+
+def read_npz(path: Path) -> Tensors:
+    """The arrays of an .npz, floating-point and integer ones, as tensors.
+
+    Raises:
+        WeightsError: it is damaged, an array is of objects, or it would unpack to far more than it is.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            total, room = sum(member.file_size for member in members), ROOM + GROWTH * path.stat().st_size
+            if total > room or len(members) > MOST_ARRAYS:
+                raise WeightsError(
+                    f"{path} would unpack to {total:,} bytes in {len(members):,} arrays, more than is reasonable for a file of its size",
+                    hint="do not use it unless you know where it is from; save it again uncompressed",
+                )
+            return {member.filename.removesuffix(".npy"): _array(archive, member, path) for member in members}
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} cannot be read: it is truncated, damaged or no .npz ({error})", hint=AGAIN
+        ) from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Tensor:
+    with archive.open(member) as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream, max_header_size=LONGEST_HEADER)
+        if dtype.hasobject or dtype.kind not in "fiub":
+            raise WeightsError(
+                f"{path} holds {member.filename} of type {dtype}, which is no number",
+                hint="weights are numbers only",
+            )
+        size = math.prod(shape) * dtype.itemsize
+        if size != member.file_size - stream.tell():
+            raise WeightsError(
+                f"{path} is damaged: {member.filename} claims {size:,} bytes and has others", hint=AGAIN
+            )
+        data = np.frombuffer(bytearray(stream.read(size)), dtype=dtype)
+    array = data.reshape(shape[::-1]).T if fortran else data.reshape(shape)
+    return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C", copy=True))

@@ -1,0 +1,212 @@
+"""Hugging Face's preprocessor_config.json and our ImageSpec, in both directions.
+
+Odd: some of their pipelines have no equal here (squash, then cut out the middle; other filters). The nearest one is taken and a
+remark says so, since the logits of an image that needs no resizing are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tesela.core.errors import ConfigError, WeightsError
+from tesela.imaging.spec import ImageSpec, Interpolation
+
+# Pillow's numbers of its filters, and the nearest of ours.
+_FILTERS: dict[int, Interpolation] = {
+    0: "nearest",
+    1: "bicubic",
+    2: "bilinear",
+    3: "bicubic",
+    4: "bilinear",
+    5: "bilinear",
+}
+_EXACT = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+_HALF, _MEAN, _STD = [0.5, 0.5, 0.5], [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+#: What each kind of model was trained with, where a folder has no preprocessor_config.json.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "vit": {
+        "image_processor_type": "ViTImageProcessor",
+        "resample": 2,
+        "image_mean": _HALF,
+        "image_std": _HALF,
+    },
+    "deit": {
+        "image_processor_type": "DeiTImageProcessor",
+        "size": {"height": 256, "width": 256},
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 3,
+        "image_mean": _MEAN,
+        "image_std": _STD,
+    },
+    "dinov2": {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 256},
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 3,
+        "image_mean": _MEAN,
+        "image_std": _STD,
+    },
+}
+
+
+def read_spec(
+    config: Mapping[str, Any] | None, *, model_type: str, image_size: tuple[int, int], channels: int
+) -> tuple[ImageSpec, list[str]]:
+    """How a model wants to see an image, and remarks on what is not quite the same here.
+
+    Args:
+        config: preprocessor_config.json; None where there is none.
+        model_type: of config.json, for the values that are usual there.
+        image_size: the model's own (height, width).
+        channels: of its images.
+
+    Raises:
+        WeightsError: the file does not make sense.
+    """
+    remarks: list[str] = []
+    if config is None:
+        usual = DEFAULTS[
+            "dinov2" if model_type.startswith("dinov2") else model_type if model_type in DEFAULTS else "vit"
+        ]
+        config = dict(usual)
+        if usual.get("crop_size", {}).get("height") != image_size[0] or image_size[0] != image_size[1]:
+            config |= {"size": {"height": image_size[0], "width": image_size[1]}, "do_center_crop": False}
+        remarks.append(
+            "no preprocessor_config.json: the preprocessing that is usual for such models is assumed"
+        )
+    try:
+        return _spec(config, image_size, channels, remarks), remarks
+    except (TypeError, ValueError, KeyError, ConfigError) as error:
+        raise WeightsError(
+            f"preprocessor_config.json does not make sense: {error}", hint="mend or remove the file"
+        ) from error
+
+
+def _spec(
+    config: Mapping[str, Any], image_size: tuple[int, int], channels: int, remarks: list[str]
+) -> ImageSpec:
+    size, shortest = _size(config)
+    height, width = size or image_size
+    resize, ratio = "squash", 1.0
+    crop = _pair(config.get("crop_size")) if config.get("do_center_crop") else None
+    if not config.get("do_resize", True):
+        resize, (height, width) = "none", crop or image_size
+    elif crop is not None:
+        (height, width), resize = crop, "crop"
+        short = shortest or min(size or crop)
+        ratio = min(1.0, min(crop) / short)
+        if shortest is None and size is not None and size != crop:
+            remarks.append(
+                f"images are not squashed to {size[0]}x{size[1]} before the middle is cut out; their aspect is kept"
+            )
+    elif shortest is not None:
+        resize, (height, width) = "crop", (shortest, shortest)
+        remarks.append(f"images are cut to {shortest}x{shortest}; the source keeps what is beside the middle")
+    chosen = int(config.get("resample", 2 if resize == "squash" else 3))
+    interpolation = _FILTERS[chosen]
+    if chosen not in _EXACT.values():
+        remarks.append(f"the filter {chosen} of the source is not known; {interpolation} is used")
+    mean, std = _normalisation(config, channels)
+    return ImageSpec(
+        height=height,
+        width=width,
+        channels=channels,
+        mean=tuple(mean),
+        std=tuple(std),
+        resize=resize,  # type: ignore[arg-type]
+        crop_ratio=ratio,
+        interpolation=interpolation,
+    )
+
+
+def _size(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int | None]:
+    """The size images are brought to: (height, width), or the length of their short side."""
+    size = config.get("size")
+    if isinstance(size, Mapping):
+        if "shortest_edge" in size:
+            return None, int(size["shortest_edge"])
+        if "height" not in size:
+            raise ValueError(f"size {dict(size)} is neither height and width nor a shortest edge")
+        return (int(size["height"]), int(size["width"])), None
+    if size is None:
+        return None, None
+    kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+    if isinstance(size, int) and kind.startswith(("Bit", "CLIP", "ConvNext")):
+        return None, size
+    return _pair(size), None
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return int(value["height"]), int(value["width"])
+    if isinstance(value, int):
+        return value, value
+    return int(value[0]), int(value[1])
+
+
+def _normalisation(config: Mapping[str, Any], channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation on the scale 0..1, with the source's own scaling taken into them."""
+    factor = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
+    mean, std = [0.0] * channels, [1.0] * channels
+    if config.get("do_normalize", True):
+        mean, std = (_values(config.get(name, _HALF), name, channels) for name in ("image_mean", "image_std"))
+    scale = 255 * factor
+    if abs(scale - 1) < 1e-6:
+        return mean, std
+    return [value / scale for value in mean], [value / scale for value in std]
+
+
+def _values(values: Any, name: str, channels: int) -> list[float]:
+    found = (
+        [float(value) for value in values]
+        if isinstance(values, (list, tuple))
+        else [float(values)] * channels
+    )
+    if len(found) != channels and len(set(found)) == 1:
+        found = found[:1] * channels
+    if len(found) != channels:
+        raise ValueError(f"{name} has {len(found)} values for {channels} channels")
+    return found
+
+
+def write_spec(spec: ImageSpec) -> dict[str, Any]:
+    """A preprocessor_config.json.
+
+    Raises:
+        WeightsError: the preprocessing has no place there.
+    """
+    common = {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": spec.resize != "none",
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+        "resample": _EXACT[spec.interpolation],
+        "rescale_factor": 1 / 255,
+    }
+    size = {"height": spec.height, "width": spec.width}
+    if spec.resize == "pad":
+        raise WeightsError(
+            "transformers has no place for resize=pad",
+            hint="only models with resize squash, crop or none fit",
+        )
+    if spec.resize != "crop":
+        return {"image_processor_type": "ViTImageProcessor", "size": size, **common}
+    if spec.height != spec.width:
+        raise WeightsError(
+            "transformers has no place for resize=crop of an oblong image", hint="only square crops fit"
+        )
+    edge = {"shortest_edge": round(spec.height / spec.crop_ratio)}
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "size": edge,
+        "do_center_crop": True,
+        "crop_size": size,
+        **common,
+    }

@@ -1,0 +1,95 @@
+"""A bundle as a folder that transformers loads with ``from_pretrained``: ViT, DeiT with its teacher's head, DINOv2.
+
+Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json and preprocessor said
+beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros, where the bundle carries none.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tesela.checkpoints.huggingface.preprocessor import read_spec, write_spec
+from tesela.checkpoints.write import CheckpointReport, card, open_export, write_checkpoint
+from tesela.imaging.spec import ImageSpec
+
+WEIGHTS = "model.safetensors"
+
+
+def export_huggingface(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
+    """Write the bundle of ``source`` as a Hugging Face folder.
+
+    Args:
+        source: a run, a bundle, or any checkpoint that can be converted.
+        out: the folder to write; ``hf`` inside a run, or ``<bundle>-hf`` beside a bundle, where None.
+
+    Raises:
+        UsageError: ``out`` holds something else.
+        WeightsError: transformers has no place for the model; the option is named.
+    """
+    import torch
+
+    from tesela.checkpoints.huggingface.config import check_fits, choose_architecture, write_config
+    from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, layout
+
+    exported = open_export(source)
+    info, origin = exported.info, exported.origin
+    fields: dict[str, Any] = dict(info.model)
+    known = origin.get("architecture") if origin.get("format") == "huggingface" else None
+    architecture = choose_architecture(info.architecture, fields)
+    if exported.headless():
+        architecture = bare(architecture)
+    if known in ARCHITECTURES and ARCHITECTURES[known].model_type == ARCHITECTURES[architecture].model_type:
+        architecture = known if ARCHITECTURES[known].head != "none" or exported.headless() else architecture
+    check_fits(architecture, fields)
+    kind = ARCHITECTURES[architecture]
+    names = layout(architecture, swiglu=fields["mlp"] == "swiglu")
+    base = dict(origin.get("config") or {}) if known is not None else {}
+    config = {key: value for key, value in base.items() if key not in ("id2label", "label2id", "num_labels")}
+    config |= write_config(architecture, fields, labels=exported.labels())
+    if kind.head == "none" and "id2label" in base:
+        config |= {key: base[key] for key in ("id2label", "label2id") if key in base}
+    carried = dict(exported.carried)
+    mask = f"{kind.prefix}embeddings.mask_token"
+    if kind.model_type.startswith("dinov2") and mask not in carried and base.get("use_mask_token", True):
+        carried[mask] = torch.zeros(1, fields["width"])
+    own = exported.model.state_dict()
+    if kind.head == "none":
+        own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
+    return write_checkpoint(
+        exported,
+        format="hf",
+        architecture=architecture,
+        out=out,
+        source=source,
+        weights=WEIGHTS,
+        tensors=names.write(own, carried),
+        texts={
+            "config.json": as_json(config),
+            "preprocessor_config.json": as_json(_preprocessor(info.image, fields, kind.model_type, origin)),
+            "README.md": card(
+                info,
+                library="transformers",
+                loading=f"from transformers import {architecture}\nmodel = {architecture}.from_pretrained(FOLDER)",
+            ),
+        },
+        remarks=[],
+    )
+
+
+def _preprocessor(
+    image: ImageSpec, fields: dict[str, Any], model_type: str, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """The source's own preprocessor_config.json where it still says what the bundle does, else a new one."""
+    given = origin.get("preprocessor")
+    if isinstance(given, dict):
+        size = (int(fields["image_size"][0]), int(fields["image_size"][1]))
+        if read_spec(given, model_type=model_type, image_size=size, channels=fields["channels"])[0] == image:
+            return given
+    return write_spec(image)
+
+
+def as_json(value: Any) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,1 @@
+"""Checkpoints of the ViT paper's JAX code, both directions."""

@@ -1,0 +1,59 @@
+"""A bundle as an .npz under the names of the paper's JAX code, which its ``load_pretrained`` reads: plain ViTs and hybrids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tesela.checkpoints.write import CheckpointReport, card, open_export, write_checkpoint
+from tesela.core.errors import WeightsError
+
+WEIGHTS = "model.npz"
+
+
+def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
+    """Write the bundle of ``source`` as an .npz of the paper's code.
+
+    Args:
+        source: a run, a bundle, or any checkpoint that can be converted.
+        out: the folder to write; ``jax`` inside a run, or ``<bundle>-jax`` beside a bundle, where None.
+
+    Raises:
+        UsageError: ``out`` holds something else.
+        WeightsError: the JAX code has no place for the model; the option is named.
+    """
+    from tesela.checkpoints.jax.names import Style, check_fits, layout, units_of
+
+    exported = open_export(source)
+    info, origin = exported.info, exported.origin
+    fields: dict[str, Any] = dict(info.model)
+    check_fits(info.architecture, fields)
+    for name, value in (("root", "large"), ("norm_groups", 32)):
+        if fields.get(name, value) != value:
+            raise WeightsError(
+                f"the paper's JAX code has no {name}={fields[name]}",
+                hint=f"only hybrids with {name}={value} fit",
+            )
+    style = Style(**origin["style"]) if origin.get("format") == "jax" else None
+    own = exported.model.state_dict()
+    head = not exported.headless()
+    if not head:
+        own = {name: tensor for name, tensor in own.items() if not name.startswith("head.linear.")}
+    names = layout(info.architecture, fields, style=style, units=units_of(own, own=True), head=head)
+    return write_checkpoint(
+        exported,
+        format="jax",
+        architecture="VisionTransformer",
+        out=out,
+        source=source,
+        weights=WEIGHTS,
+        tensors=names.write(own),
+        texts={
+            "README.md": card(
+                info, library="jax", loading="import numpy\nparameters = dict(numpy.load('model.npz'))"
+            )
+        },
+        remarks=[
+            "an .npz holds neither labels nor preprocessing; README.md says what images the model takes"
+        ],
+    )

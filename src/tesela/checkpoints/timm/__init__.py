@@ -1,0 +1,1 @@
+"""Checkpoints of timm, both directions."""

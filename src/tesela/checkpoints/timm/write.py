@@ -1,0 +1,63 @@
+"""A bundle as a folder that timm loads (``timm.create_model("local-dir:FOLDER", pretrained=True)``), laid out as for the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tesela.checkpoints.huggingface.write import WEIGHTS, as_json
+from tesela.checkpoints.write import CheckpointReport, card, open_export, write_checkpoint
+
+
+def export_timm(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
+    """Write the bundle of ``source`` under timm's names, with the config.json that timm writes for the hub.
+
+    Args:
+        source: a run, a bundle, or any checkpoint that can be converted.
+        out: the folder to write; ``timm`` inside a run, or ``<bundle>-timm`` beside a bundle, where None.
+
+    Raises:
+        UsageError: ``out`` holds something else.
+        WeightsError: timm's VisionTransformer has no place for the model; the option is named.
+    """
+    from dataclasses import replace
+
+    from tesela.checkpoints.timm.config import check_fits, style_for, write_config
+    from tesela.checkpoints.timm.names import layout
+
+    exported = open_export(source)
+    info, origin = exported.info, exported.origin
+    fields: dict[str, Any] = dict(info.model)
+    remarks = check_fits(info.architecture, fields)
+    known = origin if origin.get("format") == "timm" else {}
+    style = replace(style_for(fields, known.get("style")), head=not exported.headless())
+    own = exported.model.state_dict()
+    if not style.head:
+        own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
+    config = write_config(
+        info.architecture,
+        fields,
+        style,
+        image=info.image,
+        labels=exported.labels(),
+        license=info.license,
+        base=known.get("config"),
+    )
+    return write_checkpoint(
+        exported,
+        format="timm",
+        architecture=str(config["architecture"]),
+        out=out,
+        source=source,
+        weights=WEIGHTS,
+        tensors=layout(info.architecture, fields, style).write(own, exported.carried if known else {}),
+        texts={
+            "config.json": as_json(config),
+            "README.md": card(
+                info,
+                library="timm",
+                loading='import timm\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)',
+            ),
+        },
+        remarks=remarks,
+    )

@@ -1,0 +1,236 @@
+"""What exports to other libraries' checkpoints share: the bundle that is exported, the folder that is written, the proof that it is whole.
+
+An export is kept only if reading it back gives every tensor of the model, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tesela.checkpoints.cache import bundle_of
+from tesela.checkpoints.convert import read_carried
+from tesela.core.errors import UsageError, WeightsError
+from tesela.core.files import folder_atomic, write_atomic
+from tesela.models.bundle import BundleInfo, load_bundle
+
+if TYPE_CHECKING:
+    from tesela.models.factory import Model
+    from tesela.models.tensors import Tensors
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointReport:
+    """What was written.
+
+    Attributes:
+        format: ``hf``, ``timm`` or ``jax``.
+        folder: where.
+        architecture: what the other library calls the model.
+        files: names and sizes in bytes.
+        tensors: number of tensors.
+        remarks: what is not quite the same there.
+        seconds: of the whole export.
+    """
+
+    format: str
+    folder: Path
+    architecture: str
+    files: dict[str, int]
+    tensors: int
+    remarks: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A bundle on its way out.
+
+    Attributes:
+        bundle: its folder.
+        model: the classifier.
+        info: its description.
+        carried: tensors it keeps for the format it came from.
+    """
+
+    bundle: Path
+    model: Model
+    info: BundleInfo
+    carried: Tensors
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the provenance says of the checkpoint the bundle was converted from."""
+        source = self.info.provenance.get("source")
+        return dict(source) if isinstance(source, Mapping) else {}
+
+    def labels(self) -> list[str]:
+        """The classes' names as they were before doubles were told apart."""
+        kept = self.origin.get("labels")
+        return (
+            list(kept)
+            if isinstance(kept, list) and len(kept) == self.info.num_classes
+            else list(self.info.labels)
+        )
+
+    def headless(self) -> bool:
+        """Whether the classifier is the zero one that stands in for none."""
+        zero = all(
+            not parameter.any()
+            for name, parameter in self.model.named_parameters()
+            if name.startswith("head.linear.")
+        )
+        return self.origin.get("head") is False and zero
+
+    def typed(self, tensors: Tensors) -> Tensors:
+        """Tensors in the types they had at their source, where that loses nothing."""
+        import torch
+
+        types = self.origin.get("types", {})
+        result = {}
+        for name, tensor in tensors.items():
+            cast = tensor.to(getattr(torch, str(types[name]))) if name in types else tensor
+            result[name] = cast if torch.equal(cast.to(tensor.dtype), tensor) else tensor
+        return result
+
+
+def open_export(source: Path | str) -> Exported:
+    """The bundle of a run, a bundle or a foreign checkpoint.
+
+    Raises:
+        UsageError: there is none.
+        WeightsError: it is damaged, or for another task.
+    """
+    bundle = bundle_of(source)
+    model, info = load_bundle(bundle)
+    return Exported(bundle=bundle, model=model, info=info, carried=read_carried(bundle, info))
+
+
+def write_checkpoint(
+    exported: Exported,
+    *,
+    format: str,
+    architecture: str,
+    out: Path | str | None,
+    source: Path | str,
+    weights: str,
+    tensors: Tensors,
+    texts: Mapping[str, bytes],
+    remarks: list[str],
+) -> CheckpointReport:
+    """Write the folder, whole or not at all, and read it back.
+
+    Args:
+        exported: the bundle.
+        format: the word after ``--to``.
+        architecture: what the other library calls the model.
+        out: the folder; ``FORMAT`` inside a run, or ``BUNDLE-FORMAT`` beside a bundle, where None.
+        source: what the user gave.
+        weights: name of the file of tensors; .safetensors or .npz.
+        tensors: under their names there.
+        texts: other files.
+        remarks: for the report.
+
+    Raises:
+        UsageError: ``out`` holds something else.
+        WeightsError: reading back gives other tensors.
+    """
+    from tesela.models.tensors import save_tensors
+
+    target = Path(out) if out is not None else default_folder(Path(source), exported.bundle, format)
+    check_target(target, exported.bundle, {weights, *texts})
+    typed = exported.typed(tensors)
+    with folder_atomic(target, needed=sum(tensor.nbytes for tensor in typed.values())) as folder:
+        if weights.endswith(".npz"):
+            _save_npz(folder / weights, typed)
+        else:
+            save_tensors(folder / weights, {name: tensor.contiguous() for name, tensor in typed.items()})
+        for name, text in texts.items():
+            write_atomic(folder / name, text)
+        check_whole(folder, exported.model)
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return CheckpointReport(
+        format=format,
+        folder=target,
+        architecture=architecture,
+        files=files,
+        tensors=len(typed),
+        remarks=remarks,
+        seconds=time.perf_counter() - exported.started,
+    )
+
+
+def _save_npz(path: Path, tensors: Tensors) -> None:
+    import numpy as np
+
+    from tesela.core.files import io_call
+
+    arrays: dict[str, Any] = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
+    io_call("save_npz", lambda: np.savez(path, **arrays))
+
+
+def check_whole(folder: Path, model: Model) -> None:
+    """Read an exported folder back and compare every tensor.
+
+    Raises:
+        WeightsError: one differs; it is named.
+    """
+    import torch
+
+    from tesela.checkpoints.open import open_foreign
+
+    size = model.config.image_size
+    back = open_foreign(
+        folder, image_size=size, heads=getattr(model.config, "heads", None)
+    ).model.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in back or not torch.equal(back[name], tensor):
+            raise WeightsError(
+                f"what was exported reads back differently: {name}",
+                hint="please report this; the bundle itself is whole",
+            )
+
+
+def default_folder(source: Path, bundle: Path, format: str) -> Path:
+    """``RUN/FORMAT`` for a run, ``BUNDLE-FORMAT`` beside a bundle, and below the current folder for anything else."""
+    source = source.resolve()
+    if bundle.resolve() == source / "bundle":
+        return source / format
+    if bundle.resolve() == source:
+        return source.with_name(f"{source.name}-{format}")
+    return Path.cwd() / f"{bundle.name}-{format}"
+
+
+def check_target(target: Path, bundle: Path, names: set[str]) -> None:
+    """Refuse to replace anything but an earlier export of the same form."""
+    if bundle.resolve().is_relative_to(target.resolve()):
+        raise UsageError(
+            f"{target} holds the bundle that is exported", hint="choose another folder with --out"
+        )
+    if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= names):
+        raise UsageError(f"{target} exists and is no earlier export", hint="choose a new folder with --out")
+
+
+def card(info: BundleInfo, *, library: str, loading: str) -> bytes:
+    """README.md of an export.
+
+    Args:
+        info: the bundle's description.
+        library: the one that loads it.
+        loading: the lines of Python that do.
+    """
+    spec = info.image
+    front = [f"license: {info.license}", f"library_name: {library}", "pipeline_tag: image-classification"]
+    lines = "".join(f"    {line}\n" for line in loading.splitlines())
+    text = (
+        "---\n"
+        + "\n".join(front)
+        + f"\n---\n# {info.name}\n\nA classifier with {info.num_classes} classes, written by tesela for {library}:\n\n"
+        f"{lines}\nInput: {spec.channels} x {spec.height} x {spec.width}, scaled to 0..1, minus {list(spec.mean)}, over {list(spec.std)}.\n"
+        f"\nLicence: {info.license}\n"
+    )
+    return text.encode()

@@ -1,0 +1,55 @@
+"""``tesela compare``: runs side by side, in one table and one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tesela.reports.comparison import Group
+
+
+def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
+    """Compare runs: score against parameters, FLOPs, training time and images/s; seeds are brought to mean and deviation.
+
+    Args:
+        runs: Run folders that training has finished.
+        out: Folder for compare.html (table and plot in one page), compare.svg and compare.json.
+        json: Print one JSON object as the last line.
+    """
+    from pathlib import Path
+
+    from tesela.cli import output
+    from tesela.reports.comparison import compare as compare_runs
+    from tesela.reports.comparison_page import write_comparison
+
+    output.use_json(json)
+    groups = compare_runs(runs)
+    output.say(table(groups))
+    page = write_comparison(Path(out), groups) if out is not None else None
+    if page is not None:
+        output.say(f"page    {page}")
+        output.say(f"plot    {page.with_suffix('.svg')}")
+    output.result({"groups": [group.mapping() for group in groups], "out": out}, json)
+
+
+def table(groups: Sequence[Group]) -> Any:
+    """One row for each group, best first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tesela.reports.comparison_page import COLUMNS, cells
+
+    found = Table(
+        box=None,
+        header_style="bold",
+        caption="score: mean ± deviation over seeds; FLOPs of one image",
+        caption_justify="left",
+    )
+    for place, name in enumerate(COLUMNS):
+        found.add_column(
+            name, justify="left" if place == 1 else "right", overflow="fold", no_wrap=place not in (1, 9)
+        )
+    for number, group in enumerate(groups, 1):
+        found.add_row(*(Text(cell) for cell in cells(number, group)))
+    return found

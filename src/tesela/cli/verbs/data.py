@@ -1,0 +1,196 @@
+"""``tesela data check | show | split``: look at a data set before anything is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+if TYPE_CHECKING:
+    from tesela.data.check import Report
+
+app = App(name="data", help="Check, show and split a data set.", help_format="plaintext")
+_LISTED = 20
+
+
+@app.command
+def check(
+    data: str,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    max_unreadable: float = 0.01,
+    json: bool = False,
+) -> int:
+    """Count, measure and verify every image; exit code 1 if training would refuse the data.
+
+    Args:
+        data: a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits.
+        val_fraction: share cut off for validation where the source has no such split.
+        test_fraction: share cut off for testing where the source has no such split.
+        split_seed: another number cuts the splits differently.
+        max_unreadable: largest share of unreadable training images.
+        json: print the report as one JSON object.
+    """
+    from tesela.cli import output
+    from tesela.core.errors import DataError
+    from tesela.data.check import check as check_source
+    from tesela.data.config import DataConfig
+    from tesela.data.open import open_source
+    from tesela.data.scan import refuse_too_many
+
+    output.use_json(json)
+    source = open_source(
+        data, config=DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
+    )
+    report = check_source(source)
+    _say(report)
+    refusal = None
+    try:
+        refuse_too_many(report.unreadable["train"], len(source.splits["train"]), limit=max_unreadable)
+    except DataError as error:
+        refusal = error
+    output.result({**report.mapping(), "accepted": refusal is None}, json)
+    if refusal is not None:
+        raise refusal
+    return 0
+
+
+@app.command
+def show(
+    data: str,
+    *,
+    out: Path = Path("grid.png"),
+    split: str = "train",
+    count: int = 40,
+    columns: int = 10,
+    image_size: int | None = None,
+    augment: str | None = None,
+    seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Draw a grid of samples, all classes taking turns.
+
+    Args:
+        data: as for check.
+        out: the PNG file to write.
+        split: train, val or test.
+        count: number of samples.
+        columns: samples per row.
+        image_size: side in pixels; by default the data's own median size.
+        augment: show them as training would, with these settings, such as "hflip=0.5,crop_padding=4,randaugment=2".
+        seed: of choice and augmentation.
+        json: print what was written as one JSON object.
+    """
+    from tesela.cli import output
+    from tesela.core.config import build
+    from tesela.core.errors import UnknownNameError
+    from tesela.core.files import write_atomic
+    from tesela.data.config import AugmentConfig
+    from tesela.data.open import open_source
+    from tesela.data.show import grid, png
+    from tesela.data.statistics import measure
+    from tesela.imaging.spec import ImageSpec
+
+    output.use_json(json)
+    source = open_source(data)
+    if split not in source.splits:
+        raise UnknownNameError("split", split, source.splits)
+    items = source.splits[split]
+    found = measure(items, channels=source.channels, sample=200)
+    height, width = (image_size, image_size) if image_size else found.size
+    spec = ImageSpec(height=height, width=width, channels=source.channels, mean=found.mean, std=found.std)
+    config = build(AugmentConfig, settings(augment)) if augment is not None else None
+    picture = grid(items, source.labels, spec, count=count, columns=columns, augment=config, seed=seed)
+    write_atomic(out, png(picture))
+    output.say(f"{min(count, len(items))} of {len(items)} {split} images of {source.name}: {out}")
+    output.result({"out": str(out), "images": min(count, len(items)), "size": [height, width]}, json)
+    return 0
+
+
+@app.command
+def split(
+    data: str,
+    *,
+    out: Path,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    json: bool = False,
+) -> int:
+    """Save which image belongs to train, val and test as a CSV manifest, which every verb takes as DATA.
+
+    Args:
+        data: as for check.
+        out: the CSV file to write.
+        val_fraction: share cut off for validation where the source has no such split.
+        test_fraction: share cut off for testing where the source has no such split.
+        split_seed: another number cuts the splits differently.
+        json: print the counts as one JSON object.
+    """
+    from tesela.cli import output
+    from tesela.data.config import DataConfig
+    from tesela.data.open import open_source
+    from tesela.data.split import write_manifest
+
+    output.use_json(json)
+    source = open_source(
+        data, config=DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
+    )
+    place = Path(data).expanduser()
+    write_manifest(source, out, root=None if data == "digits" else place if place.is_dir() else place.parent)
+    counts = {name: len(items) for name, items in source.splits.items()}
+    output.say(f"{out}: " + ", ".join(f"{name} {number}" for name, number in counts.items()))
+    output.result({"out": str(out), "splits": counts, "cut": list(source.cut)}, json)
+    return 0
+
+
+def settings(text: str) -> dict[str, str]:
+    """``"hflip=0.5,randaugment=2"`` as a mapping; a comma inside a value is written as x: ``crop_scale=0.5x1``.
+
+    Raises:
+        ConfigError: a part has no ``=``.
+    """
+    from tesela.core.errors import ConfigError
+
+    parts = [part.partition("=") for part in text.split(",") if part]
+    for name, equals, _ in parts:
+        if not equals:
+            raise ConfigError(f"{name!r} has no value", hint=f"write {name}=VALUE")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def _say(report: Report) -> None:
+    """The report for people."""
+    from rich.table import Table
+
+    from tesela.cli.output import say
+
+    say(f"{report.name} ({report.kind}): {report.images} images, {len(report.labels)} classes")
+    table = Table("class", *report.counts)
+    for number, label in list(enumerate(report.labels))[:_LISTED]:
+        table.add_row(label, *(str(counts[number]) for counts in report.counts.values()))
+    if len(report.labels) > _LISTED:
+        table.add_row(f"... {len(report.labels) - _LISTED} more", *("" for _ in report.counts))
+    table.add_row("all", *(str(sum(counts)) for counts in report.counts.values()))
+    say(table)
+    sizes = report.sizes.most_common(5)
+    say(
+        "sizes (height x width): "
+        + ", ".join(f"{height}x{width}: {count}" for (height, width), count in sizes)
+        + _more(len(report.sizes), 5)
+    )
+    say("layouts: " + ", ".join(f"{mode}: {count}" for mode, count in report.modes.most_common()))
+    for split, found in report.unreadable.items():
+        for bad in found:
+            say(f"unreadable in {split}: {bad.name} ({bad.code}: {bad.message})")
+    for twin in report.duplicates[:_LISTED]:
+        say(f"same pixels in {twin.splits[0]} and {twin.splits[1]}: {twin.first}, {twin.second}")
+    for note in report.notes:
+        say(f"note: {note}")
+
+
+def _more(total: int, shown: int) -> str:
+    return f", {total - shown} more" if total > shown else ""

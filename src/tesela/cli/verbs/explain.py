@@ -1,0 +1,258 @@
+"""``tesela explain``: heat maps over each image as PNG, a figure that compares methods and classes, and the numbers as NPZ.
+
+Odd: the model is loaded and the class looked up before any image is opened, so a wrong word costs seconds and leaves no file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from tesela.models.bundle import BundleInfo
+
+#: Images explained in one pass, and written at the same time.
+BATCH, WRITERS = 16, 4
+
+
+def explain(
+    run: str,
+    *images: str,
+    method: Annotated[list[str] | None, Parameter(negative="")] = None,
+    target: Annotated[list[str] | None, Parameter(negative="")] = None,
+    out: str = "explanations",
+    contrast: str | None = None,
+    head_fusion: Literal["mean", "max", "min"] = "mean",
+    discard: float = 0.0,
+    residual: float = 0.5,
+    layer: int | None = None,
+    head: int | None = None,
+    samples: int | None = None,
+    faithfulness: bool = True,
+    random_maps: int = 24,
+    seed: int = 0,
+    colours: Literal["cividis", "inferno", "viridis"] = "inferno",
+    json: bool = False,
+) -> int:
+    """Show which parts of an image spoke for a class.
+
+    Writes for each image NAME.CLASS.png, the heat map over the original; NAME.figure.png, the image beside its maps, a column for each
+    method and a row for each class; and NAME.npz, the numbers. Each map is measured: patches are taken away, and a map that does no better
+    than random ones is called not faithful. What each method shows and does not show is in docs/explain.md.
+
+    Args:
+        run: Run folder, bundle, or weights from elsewhere.
+        images: Images, folders (all below them) and patterns.
+        method: Method, or several with commas between; auto takes the best for the model. A wrong name lists them.
+        target: Classes to explain, by label or index, with commas between or the option repeated. By default each image's predicted class.
+        out: Folder for the pictures and numbers.
+        contrast: A class to tell the targets from: what speaks for the target and not for this one.
+        head_fusion: How the heads of a layer become one; rollouts only, as the next two.
+        discard: Share of the patches to clear in each row of attention, the smallest first; 0 clears none.
+        residual: Share of attention in a layer's mixing; the rest is the skip connection.
+        layer: Layer of the methods attention and gradcam, counted from 0; the last by default.
+        head: Head of the method attention; all together by default.
+        samples: Points, noisy copies or masks of the methods that average; their own number by default.
+        faithfulness: Measure each map; without it explaining takes about a third of the time.
+        random_maps: Random maps that each map is compared with; 20 or more.
+        seed: Of the random maps and of the randomised weights.
+        colours: Colour table.
+        json: Print one JSON object as the last line.
+    """
+    from tesela.cli import output
+
+    output.use_json(json)
+    rows, seconds = explain_files(
+        run, list(images), methods=split(method or ["auto"]), target=target, out=Path(out), colours=colours,
+        options={
+            "contrast": contrast, "head_fusion": head_fusion, "discard": discard, "residual": residual,
+            "layer": layer, "head": head, "samples": samples,
+        },
+        measured={"random_maps": random_maps, "seed": seed} if faithfulness else None,
+    )  # fmt: skip
+    unreadable = sum("error" in row for row in rows)
+    for row in rows:
+        if "error" in row:
+            output.note(f"unreadable: {row['image']}: {row['error']['message']}")
+    output.say(table(rows))
+    for row in rows:
+        if "figure" in row:
+            output.say(f"figure: {row['figure']}")
+    output.say(f"{len(rows) - unreadable} explained in {seconds:.1f} s, {unreadable} unreadable, in {out}")
+    maps = [
+        one["faithfulness"]
+        for row in rows
+        for group in row.get("methods", [])
+        for one in group["classes"]
+        if "faithfulness" in one
+    ]
+    failed = sum(not one["faithful"] for one in maps)
+    if failed:
+        output.say(
+            f"not faithful: {failed} of {len(maps)} maps do no better than random ones; do not draw conclusions from them"
+        )
+    counts = {"explained": len(rows) - unreadable, "unreadable": unreadable, "seconds": round(seconds, 4)}
+    output.result({"run": run, "out": out, **counts, "images": rows}, json)
+    return 1 if unreadable == len(rows) else 0
+
+
+def explain_files(
+    run: str,
+    words: list[str],
+    *,
+    methods: list[str],
+    target: list[str] | None,
+    out: Path,
+    colours: str,
+    options: dict[str, Any],
+    measured: dict[str, Any] | None,
+) -> tuple[list[dict[str, Any]], float]:
+    """Explain image files and write what was found.
+
+    Returns:
+        one row per image, with ``error`` where it cannot be read; and the seconds that it took once the model was loaded.
+
+    Raises:
+        UsageError: no such run, image, class or method.
+    """
+    from tesela.attribution.methods.table import check_method
+    from tesela.runtime.sources import find_images
+
+    for method in methods:
+        check_method(method)
+    import torch
+
+    from tesela.attribution.draw.saving import unique_names
+    from tesela.attribution.methods.rollout import RolloutOptions
+    from tesela.attribution.quality.faithfulness import FaithfulnessOptions
+    from tesela.attribution.quality.randomised import randomised
+    from tesela.attribution.question import class_index
+    from tesela.checkpoints.open import open_model
+
+    RolloutOptions(**{name: options[name] for name in ("head_fusion", "discard", "residual")})
+    figures = None if measured is None else FaithfulnessOptions(**measured)
+    model, info = open_model(run, device="cuda" if torch.cuda.is_available() else "cpu")
+    files = find_images(words)
+    classes = None
+    if target is not None:
+        classes = list(
+            dict.fromkeys(
+                class_index(word, info.num_classes, info.labels) for word in split(target, info.labels)
+            )
+        )
+    if options["contrast"] is not None:
+        options = {**options, "contrast": class_index(options["contrast"], info.num_classes, info.labels)}
+    twin = randomised(model, seed=figures.seed) if figures is not None else None
+    names, begin = unique_names(files), time.perf_counter()
+    work = _Work(
+        model=model,
+        info=info,
+        methods=methods,
+        classes=classes,
+        options=options,
+        figures=figures,
+        twin=twin,
+        out=out,
+        colours=colours,
+    )
+    rows: list[dict[str, Any]] = []
+    for first in range(0, len(files), BATCH):
+        part = slice(first, first + BATCH)
+        rows += work.batch(files[part], names[part])
+    return rows, time.perf_counter() - begin
+
+
+class _Work:
+    """What is done to every batch of files."""
+
+    def __init__(self, **given: Any) -> None:
+        self.model: nn.Module = given["model"]
+        self.info: BundleInfo = given["info"]
+        self.given = given
+
+    def batch(self, files: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Read, explain, measure and write some files."""
+        from tesela.core.errors import ImageError
+        from tesela.imaging.decode import decode
+
+        rows: list[dict[str, Any]] = []
+        read: list[tuple[dict[str, Any], str, NDArray[np.uint8]]] = []
+        for file, name in zip(files, names, strict=True):
+            row: dict[str, Any] = {"image": str(file)}
+            rows.append(row)
+            try:
+                read.append((row, name, decode(file, channels=self.info.image.channels)))
+            except ImageError as error:
+                row["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+        if read:
+            self._explain(read)
+        return rows
+
+    def _explain(self, read: Sequence[tuple[dict[str, Any], str, NDArray[np.uint8]]]) -> None:
+        import torch
+
+        from tesela.attribution.draw.saving import Explained, save
+        from tesela.attribution.explain import explain as explain_tensors
+        from tesela.attribution.quality.faithfulness import measure
+        from tesela.imaging.preprocess import preprocess
+
+        given, options = self.given, self.given["options"]
+        images = torch.from_numpy(preprocess([image for *_, image in read], self.info.image))
+        explained = []
+        for method in given["methods"]:
+            found = explain_tensors(self.model, images, target=given["classes"], method=method, **options)
+            figures = given["figures"] and measure(
+                self.model, images, found, options=given["figures"], how=options, twin=given["twin"]
+            )
+            explained.append(Explained(found=found, figures=figures))
+        kept = {
+            "labels": self.info.labels,
+            "spec": self.info.image,
+            "out": given["out"],
+            "colours": given["colours"],
+        }
+        with ThreadPoolExecutor(WRITERS) as pool:  # most of it is compression, which holds no lock
+            written = pool.map(
+                lambda place: save(read[place][2], place, explained, name=read[place][1], **kept),
+                range(len(read)),
+            )
+            for (row, *_), files in zip(read, written, strict=True):
+                row.update(files)
+
+
+def split(words: Sequence[str], known: Sequence[str] = ()) -> list[str]:
+    """Words with commas between taken apart, each once; a word that is known as it stands keeps its commas."""
+    parts = [part for word in words for part in ([word] if word in known else word.split(","))]
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def table(rows: list[dict[str, Any]]) -> Any:
+    """One line per image, method and class for people."""
+    from rich.table import Table
+    from rich.text import Text
+
+    groups = [(row, group) for row in rows for group in row.get("methods", [])]
+    measured = any("faithfulness" in one for _, group in groups for one in group["classes"])
+    shown = Table()
+    for name in ("image", "method", "class"):
+        shown.add_column(name, overflow="fold")
+    for name in ("probability", "on prefix", *(("better than random",) if measured else ())):
+        shown.add_column(name, justify="right")
+    for row, group in groups:
+        for one in group["classes"]:
+            numbers = [f"{one['probability']:.1%}", f"{one['prefix_mass']:.1%}"]
+            if measured:
+                figures = one["faithfulness"]
+                share = "–" if figures["percentile"] is None else f"{figures['percentile']:.0%}"
+                numbers.append(share if figures["faithful"] else f"{share}, not faithful")
+            shown.add_row(Text(Path(row["image"]).name), Text(group["method"]), Text(one["label"]), *numbers)
+    return shown

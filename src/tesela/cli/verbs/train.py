@@ -1,0 +1,248 @@
+"""``tesela train``: every field of TrainConfig is an option, made from the configuration itself.
+
+Order of layers, later ones win: defaults, ``--recipe``, ``--config FILE.yaml``, the command line. ``key=value`` words are accepted beside
+``--key value``, and ``--net.depth 6`` reaches the model's own configuration. Odd: options are parsed as text and converted by the
+configuration, so that a wrong value or name gives the same error however it was given; nothing may be abbreviated.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from tesela.cli.output import result as print_result
+from tesela.cli.output import say, use_json
+from tesela.core.config import Leaf, leaves, read_yaml
+from tesela.core.errors import ConfigError, UsageError, suggestion
+from tesela.core.progress import stderr_console
+from tesela.hardware.allocator import keep_freed_memory
+from tesela.training.config import TrainConfig, layered
+
+GROUPS = {
+    "data": "Data",
+    "augment": "Augmentation",
+    "optim": "Optimizer",
+    "schedule": "Learning rate",
+    "ema": "Moving average",
+    "lora": "Adapters",
+}
+TOP = {
+    "resume": "Continue the run in --out where it stands; DATA and all options may be left out.",
+    "quiet": "Show neither plan nor progress.",
+    "json": "Print the result as one JSON object, the last line of standard output.",
+}
+
+
+def train(*words: str, **options: Any) -> int | None:
+    """Train a model on your images: a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits.
+
+    Any option may also be written key=value. Options of the model itself are --net.NAME VALUE; see: tesela models show NAME.
+    """
+    json, resume, quiet = (
+        bool(options.pop("json", False)),
+        bool(options.pop("resume", False)),
+        bool(options.pop("quiet", False)),
+    )
+    use_json(json)
+    given = {flag_key(name): value for name, value in options.items() if value is not None}
+    file = given.pop("config", None)
+    data, extra = sort_words(words)
+    given.update(extra)
+    file = given.pop("config", file)
+    if data is not None:
+        given["data.source"] = data
+    config = resumed(given) if resume else layered(*layers(given, file))
+    return _run(config, resume=resume, json=json, quiet=quiet)
+
+
+def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
+    keep_freed_memory()  # before torch is imported
+    from tesela.api import train_config
+
+    answer = train_config(config, resume=resume, console=stderr_console(quiet=quiet), begin=process_begin())
+    if answer.accuracy is not None:
+        say(
+            f"accuracy {answer.accuracy:.4f} on {answer.split}, {answer.steps:,} steps in {answer.seconds:,.1f} s"
+        )
+    say(f"model   {answer.path / 'bundle'}")
+    if (answer.path / "report.html").exists():
+        say(f"report  {answer.path / 'report.html'}")
+    print_result(answer.mapping(), json)
+    return None
+
+
+def process_begin() -> float:
+    """Monotonic time at which this process was started: a time budget counts from the moment of the command."""
+    import psutil
+
+    age: float = time.time() - psutil.Process().create_time()
+    return time.monotonic() - max(0.0, age)
+
+
+def layers(given: Mapping[str, Any], file: str | None) -> Iterator[Mapping[str, Any]]:
+    """The layers over the defaults: recipe, file, command line."""
+    written = read_yaml(Path(file)) if file is not None else {}
+    recipe = given.get("recipe", written.get("recipe"))
+    if recipe is not None:
+        from tesela.recipes import find
+
+        yield find(str(recipe))
+    yield written
+    yield given
+
+
+def resumed(given: dict[str, Any]) -> TrainConfig:
+    """The configuration of the run in ``--out`` with what was given on top."""
+    from tesela.training.run import resumed_config
+
+    out = given.pop("out", None)
+    if out is None:
+        raise UsageError("--resume needs the run's folder", hint="tesela train --out RUN --resume")
+    return resumed_config(str(out), given)
+
+
+def sort_words(words: tuple[str, ...]) -> tuple[str | None, dict[str, Any]]:
+    """DATA, and the settings among words: ``key=value``, and options that are not fields of TrainConfig (``--net.depth 6``).
+
+    Raises:
+        UsageError: more than one DATA, or an option without a value.
+        ConfigError: an option that does not exist.
+    """
+    data: str | None = None
+    found: dict[str, Any] = {}
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            key, _, value = word.removeprefix("--").partition("=")
+            check_key(key, shown=word)
+            if "=" not in word:
+                value = next(rest, "")
+                if not value or value.startswith("--"):
+                    raise UsageError(f"{word} has no value", hint=f"write {word} VALUE")
+            found[flag_key(key)] = parsed(value)
+        elif is_setting(word):
+            key, _, value = word.partition("=")
+            check_key(key, shown=key)
+            found[flag_key(key)] = parsed(value) if key.startswith("net.") else value
+        elif data is None:
+            data = word
+        else:
+            raise UsageError(
+                f"two data sets were named: {data} and {word}",
+                hint="name one; write options as --key value or key=value",
+            )
+    return data, found
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word is ``key=value`` rather than a path that holds an equals sign."""
+    key, equals, _ = word.partition("=")
+    return (
+        bool(equals)
+        and all(part.replace("-", "_").isidentifier() for part in key.split("."))
+        and not Path(word).exists()
+    )
+
+
+def check_key(key: str, *, shown: str) -> None:
+    """Refuse what is neither a field nor ``net.SOMETHING``; the nearest name is offered."""
+    known = {flag_name(leaf.name) for leaf in leaves(TrainConfig)} | {"config"}
+    name = flag_name(key.replace("-", "_"))
+    if name in known or (name.startswith("net.") and len(name) > len("net.")):
+        return
+    switches = {f"--{name}" for name in TOP} if shown.startswith("--") else set()
+    offered = {f"--{name}" for name in known} | switches if shown.startswith("--") else known
+    raise ConfigError(
+        f"unknown option {shown.partition('=')[0]}", hint=suggestion(shown.partition("=")[0], offered)
+    )
+
+
+def parsed(value: str) -> Any:
+    """The value of a model's own option as YAML would read it: a number, a truth value, a list or text."""
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def flag_name(field: str) -> str:
+    """``from_`` as ``from``, ``batch_size`` as ``batch-size``."""
+    return field.rstrip("_").replace("_", "-")
+
+
+def flag_key(name: str) -> str:
+    """The field of an option or parameter: ``optim__lr``, ``batch-size``, ``from``."""
+    key = name.replace("__", ".").replace("-", "_")
+    return "from_" if key == "from" else key
+
+
+def signature() -> inspect.Signature:
+    """One keyword per field, for cyclopts to parse and to explain."""
+    words = Annotated[
+        str,
+        Parameter(name="DATA", allow_leading_hyphen=True, help="Images to train on, and key=value settings."),
+    ]
+    parameters = [inspect.Parameter("words", inspect.Parameter.VAR_POSITIONAL, annotation=words)]
+    for leaf in leaves(TrainConfig):
+        if leaf.name not in ("net", "data.source"):
+            parameters.append(_keyword(leaf))
+    parameters.append(
+        _switch(
+            "config", str | None, None, Parameter(name="--config", help="YAML file with any of these fields.")
+        )
+    )
+    for name, text in TOP.items():
+        parameters.append(
+            _switch(
+                name, bool, False, Parameter(name=f"--{name}", negative="", show_default=False, help=text)
+            )
+        )
+    return inspect.Signature(parameters)
+
+
+def _keyword(leaf: Leaf) -> inspect.Parameter:
+    section, _, field = leaf.name.rpartition(".")
+    group = (
+        Group(GROUPS[section], sort_key=list(GROUPS).index(section) + 1)
+        if section
+        else Group("Run", sort_key=0)
+    )
+    boolean = leaf.type is bool
+    parameter = Parameter(
+        name=f"--{flag_name(leaf.name)}",
+        help=f"{leaf.help} {choices(leaf.type)}[default: {_shown(leaf.default)}]",
+        group=group,
+        show_default=False,
+        negative=f"--{section}{'.' if section else ''}no-{flag_name(field)}" if boolean else "",
+    )
+    return _switch(leaf.name.replace(".", "__"), (bool if boolean else str) | None, None, parameter)
+
+
+def choices(kind: Any) -> str:
+    """The words that a field takes, where there is a closed list of several."""
+    found = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+    return f"[choices: {', '.join(str(word) for word in found)}] " if len(found) > 1 else ""
+
+
+def _switch(name: str, kind: Any, default: Any, parameter: Parameter) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, parameter]
+    )
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, (tuple, list)):
+        return ",".join(str(item) for item in default)
+    return str(default).lower() if isinstance(default, bool) or default is None else str(default)
+
+
+train.__signature__ = signature()  # type: ignore[attr-defined]
+train.__annotations__ = {name: parameter.annotation for name, parameter in signature().parameters.items()}

@@ -1,0 +1,1 @@
+"""Augmentation: functions of (seed, epoch, index)."""

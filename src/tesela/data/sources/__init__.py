@@ -1,0 +1,1 @@
+"""Data sources, one kind per file."""

@@ -1,0 +1,1 @@
+"""Scores of a trained model on a split of a data set."""

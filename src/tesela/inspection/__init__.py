@@ -1,0 +1,1 @@
+"""Inspection of a model itself: filters, positions, attention distance, token norms."""

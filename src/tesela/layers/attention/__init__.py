@@ -1,0 +1,1 @@
+"""Attention: full, axial, windows, wide heads, and its kernels."""

@@ -1,0 +1,148 @@
+"""Multi-head self-attention over all tokens (Vaswani et al. 2017), with ordinary or wide heads.
+
+Ordinary heads share the width: d = D / H. A wide head keeps the full width, d = D, so that q, k and v map D to H * D and
+the output maps back; article C counts its parameters so.
+
+Odd: q, k and v come from one matrix product and stay views of its result, (B, N, 3, H, d); nothing is copied before
+the kernel. The kernel is chosen by name (``tesela.layers.attention.kernels``) and can be changed at any time.
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from tesela.core.errors import UnknownNameError
+from tesela.layers.attention.cpu_bf16 import Dense, applies, dense, lean_attention
+from tesela.layers.attention.kernels import KERNELS, Kernel, Switchable
+from tesela.layers.initialise import xavier_uniform_
+from tesela.layers.token_layout import Layout
+from tesela.layers.trace import OFF, Trace
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    kernel: str = "fused",
+) -> Tensor:
+    """softmax(q kT * scale + bias) v.
+
+    Args:
+        q: queries (B, H, N, d).
+        k: keys (B, H, M, d).
+        v: values (B, H, M, d).
+        bias: added to the scaled logits, broadcastable to (B, H, N, M).
+        dropout: share of attention weights set to zero; the caller gives 0 outside training.
+        scale: factor of the logits; 1 / sqrt(d) where None.
+        kernel: a name of ``tesela.layers.attention.kernels.KERNELS``.
+
+    Returns:
+        (B, H, N, d).
+    """
+    return _kernel(kernel)(q, k, v, bias, dropout, q.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def _kernel(name: str) -> Kernel:
+    if name not in KERNELS:
+        raise UnknownNameError("attention kernel", name, KERNELS)
+    return KERNELS[name]
+
+
+class Attention(Switchable, nn.Module):
+    """Self-attention of (B, N, D) to (B, N, D).
+
+    Args:
+        width: D.
+        heads: H.
+        wide: every head keeps the full width D instead of D / H.
+        qkv_bias: whether the qkv projection has a bias; the output projection always has one.
+        dropout: after the output projection.
+        attention_dropout: on the attention weights.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        wide: bool = False,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_width = width if wide else width // heads
+        self.scale = self.head_width**-0.5
+        self.attention_dropout = attention_dropout
+        inner = heads * self.head_width
+        self.qkv = Dense(width, 3 * inner, bias=qkv_bias)
+        self.out = Dense(inner, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def reset(self, generator: Generator | None = None) -> None:
+        """Xavier uniform for each of q, k, v and the output; biases zero."""
+        inner, width = self.out.in_features, self.out.out_features
+        xavier_uniform_(self.qkv, generator=generator, fan_in=width, fan_out=inner)
+        xavier_uniform_(self.out, generator=generator)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        first: int | None = None,
+        layout: Layout | None = None,  # noqa: ARG002
+        trace: Trace = OFF,
+    ) -> Tensor:
+        """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader.
+
+        Where the tokens stand, ``layout``, does not matter here.
+        """
+        if first is None and trace is OFF and self._lean(tokens):
+            joined: Tensor = self.out(lean_attention(self.qkv(tokens), heads=self.heads, scale=self.scale))
+            return trace("", self.dropout(joined))
+        q, k, v = self.project(tokens) if first is None else self.project_first(tokens, first)
+        dropout = self.attention_dropout if self.training else 0.0
+        result = attend(q, k, v, dropout=dropout, scale=self.scale, kernel=self.kernel)
+        trace.attention(q, k, v, result, scale=self.scale)
+        mixed: Tensor = self.out(result.transpose(1, 2).flatten(2))
+        return trace("", self.dropout(mixed))
+
+    def _lean(self, tokens: Tensor) -> bool:
+        return self.kernel == "lean" and self.attention_dropout == 0 and applies(tokens)
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of (B, N, D), each (B, H, N, d), views of one tensor."""
+        batch, count, _ = tokens.shape
+        qkv: Tensor = self.qkv(tokens)
+        q, k, v = qkv.view(batch, count, 3, self.heads, self.head_width).unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def project_first(self, tokens: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``project``, with queries (B, H, first, d) of the first tokens only."""
+        inner = self.heads * self.head_width
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query_bias, rest_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+        batch, count, _ = tokens.shape
+        q = dense(tokens[:, :first], weight[:inner], query_bias, kernel=self.kernel).view(
+            batch, first, self.heads, self.head_width
+        )
+        rest = dense(tokens, weight[inner:], rest_bias, kernel=self.kernel)
+        k, v = rest.view(batch, count, 2, self.heads, self.head_width).unbind(2)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+def set_attention_kernel(model: nn.Module, name: str) -> None:
+    """Let every attention in ``model`` use the kernel of that name; ``lean`` concerns dense layers too.
+
+    Raises:
+        UnknownNameError: there is no such kernel.
+    """
+    _kernel(name)
+    for module in model.modules():
+        if isinstance(module, Switchable):
+            module.kernel = name

@@ -1,0 +1,70 @@
+"""Which patches see one another: a partition of the grid into cells of equal size, as arithmetic without torch.
+
+``all``: one cell, the whole grid. ``rows`` and ``columns``: axial attention (Ho et al. 2019, arXiv 1912.12180), every row or column
+a cell. ``windows``: squares of a side counted in tokens (Liu et al. 2021, arXiv 2103.14030), shifted by half a side or not.
+
+Odd: a window is cut to the grid where the grid is smaller, and is not shifted along such an axis: there is nothing to reach then.
+A grid that cells do not fill is padded below and to the right; nobody sees the padding, but it is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from tesela.layers.grid import Grid
+
+Shape = Literal["all", "rows", "columns", "windows"]
+
+
+class Cells(NamedTuple):
+    """A rule that cuts any grid into cells.
+
+    Attributes:
+        shape: what a cell is.
+        window: side of a window in tokens.
+        shifted: whether windows begin half a side further down and to the right, and go on at the other end.
+    """
+
+    shape: Shape = "all"
+    window: int = 7
+    shifted: bool = False
+
+    def size(self, grid: Grid) -> Grid:
+        """Rows and columns of one cell."""
+        rows, columns = grid
+        if self.shape == "windows":
+            return min(self.window, rows), min(self.window, columns)
+        return (1 if self.shape == "rows" else rows), (1 if self.shape == "columns" else columns)
+
+    def shift(self, grid: Grid) -> Grid:
+        """How far the cells are moved down and to the right."""
+        if not self.shifted:
+            return 0, 0
+        down, right = (
+            side // 2 if side < whole else 0 for side, whole in zip(self.size(grid), grid, strict=True)
+        )
+        return down, right
+
+    def padded(self, grid: Grid) -> Grid:
+        """The grid made large enough for whole cells."""
+        rows, columns = (-(-whole // side) * side for side, whole in zip(self.size(grid), grid, strict=True))
+        return rows, columns
+
+    def pairs(self, grid: Grid, *, prefix: int) -> int:
+        """Pairs of a query and a key that are computed: patches see their cell and the prefix, the prefix sees all."""
+        rows, columns = self.size(grid)
+        padded = self.padded(grid)
+        return padded[0] * padded[1] * (rows * columns + prefix) + prefix * (grid[0] * grid[1] + prefix)
+
+    def offsets(self, grid: Grid) -> Grid:
+        """How many row and column offsets occur within a cell; 0 along an axis on which a cell is one patch by its shape."""
+        rows, columns = self.size(grid)
+        return (0 if self.shape == "rows" else 2 * rows - 1), (
+            0 if self.shape == "columns" else 2 * columns - 1
+        )
+
+    def offset_products(self, grid: Grid) -> int:
+        """Inner products of queries with embeddings of offsets: one for each patch and each row and column of its cell."""
+        size, padded = self.size(grid), self.padded(grid)
+        lines = sum(side for side, offsets in zip(size, self.offsets(grid), strict=True) if offsets)
+        return padded[0] * padded[1] * lines

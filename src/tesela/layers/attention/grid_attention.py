@@ -1,0 +1,149 @@
+"""Attention that knows where its tokens stand: relative and rotary positions, and attention within cells of the grid.
+
+Axial attention and local windows restrict what patches see of each other (``tesela.layers.attention.cells``). Prefix tokens are part of every
+cell: a patch sees the prefix and its cell in one softmax, a prefix token sees all tokens. The cost of the map falls from n^2 to n m for
+cells of m patches, and the result is that of full attention with a mask.
+
+Odd: cells stand beside the heads, (B, H * g, m, d), so that a mask is built once and not per image. The trace holds q, k, v and the
+output in the order of the tokens and one bias for all pairs, -inf where a patch does not see another: whatever is
+computed from a record needs no knowledge of cells. Under a bias from relative positions the result is copied once: an exporter takes
+the fused kernel apart into steps whose result has other strides, and a view of them would fail.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tesela.layers.attention.attention import Attention, attend
+from tesela.layers.attention.cells import Cells
+from tesela.layers.attention.windows import gather, mask, scatter, spread
+from tesela.layers.grid import Grid
+from tesela.layers.position.relative import RelativePositions
+from tesela.layers.position.rotary import turn
+from tesela.layers.token_layout import Layout
+from tesela.layers.trace import OFF, Trace
+
+
+class PlacedAttention(Attention):
+    """Self-attention of (B, N, D) to (B, N, D), given the tokens' layout.
+
+    Args:
+        width: D.
+        heads: H.
+        cells: which patches see one another.
+        grid: the grid that tables of relative positions belong to.
+        relative: whether offsets between patches give a second set of logits.
+        rotary: whether queries and keys are turned by their places.
+        wide: every head keeps the full width D instead of D / H.
+        qkv_bias: whether the qkv projection has a bias.
+        dropout: after the output projection.
+        attention_dropout: on the attention weights.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        cells: Cells,
+        grid: Grid,
+        relative: bool = False,
+        rotary: bool = False,
+        wide: bool = False,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(
+            width, heads, wide=wide, qkv_bias=qkv_bias, dropout=dropout, attention_dropout=attention_dropout
+        )
+        self.cells = cells
+        self.rotary = rotary
+        self.relative = (
+            RelativePositions(heads, self.head_width, cells=cells, grid=grid) if relative else None
+        )
+
+    def forward(
+        self, tokens: Tensor, *, first: int | None = None, layout: Layout | None = None, trace: Trace = OFF
+    ) -> Tensor:
+        """Attention of the tokens to what they see; of the ``first`` ones only, which must belong to the prefix.
+
+        Args:
+            tokens: (B, prefix + n, D).
+            first: how many of the first tokens somebody reads; None is all.
+            layout: where the tokens stand.
+            trace: where the attention is written down.
+        """
+        assert layout is not None, "the network tells the layout"
+        assert first is None or first <= layout.prefix, "only prefix tokens can be wanted alone"
+        q, k, v = self.project(tokens) if first is None else self.project_first(tokens, first)
+        if self.rotary:
+            k = turn(k, layout)
+            q = turn(q, layout) if first is None else q
+        if first is not None:
+            result, bias = self._attend(q, k, v), None
+        elif self.cells.shape == "all":
+            bias = self._bias(q, layout)
+            result = self._attend(q, k, v, bias)
+            result = result if bias is None else result.clone(memory_format=torch.contiguous_format)
+        else:
+            result, bias = self._within_cells(q, k, v, layout, traced=trace is not OFF)
+        trace.attention(q, k, v, result, scale=self.scale, bias=bias)
+        mixed: Tensor = self.out(result.transpose(1, 2).flatten(2))
+        return trace("", self.dropout(mixed))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        dropout = self.attention_dropout if self.training else 0.0
+        return attend(q, k, v, bias=bias, dropout=dropout, scale=self.scale, kernel=self.kernel)
+
+    def _bias(self, q: Tensor, layout: Layout) -> Tensor | None:
+        """Relative logits (B, H, N, N) where all see all; zero for pairs with a prefix token."""
+        if self.relative is None:
+            return None
+        queries = q[:, :, layout.prefix :] * self.scale
+        if layout.kept is not None:
+            bias = self.relative.among(queries, layout)
+        else:  # all patches
+            bias = self.relative.within(queries.unsqueeze(2), layout.grid).squeeze(2)
+        return F.pad(bias, (layout.prefix, 0, layout.prefix, 0))
+
+    def _within_cells(
+        self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, traced: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The result (B, H, N, d) of all tokens, and for a trace the bias between all of them."""
+        prefix, grid = layout.prefix, layout.grid
+        inside = gather(q[:, :, prefix:], self.cells, grid)
+        keys, values = (
+            _seen(part[:, :, :prefix], gather(part[:, :, prefix:], self.cells, grid)) for part in (k, v)
+        )
+        bias = self._cell_bias(inside, grid)
+        shape = inside.shape
+        joined = (
+            None if bias is None else F.pad(bias, (prefix, 0)).expand(-1, shape[1], -1, -1, -1).flatten(1, 2)
+        )
+        patches = self._attend(inside.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2), joined)
+        result = scatter(patches.view(shape), self.cells, grid)
+        if prefix:
+            result = torch.cat([self._attend(q[:, :, :prefix], k, v), result], dim=2)
+        if not traced:
+            return result, None
+        known = inside.new_zeros(1, 1, *shape[2:4], shape[3]) if bias is None else bias
+        return result, F.pad(spread(known, self.cells, grid), (prefix, 0, prefix, 0))
+
+    def _cell_bias(self, queries: Tensor, grid: Grid) -> Tensor | None:
+        """Relative logits and mask of patches within cells, (B or 1, H or 1, g, m, m)."""
+        allowed = mask(self.cells, grid, device=queries.device)
+        bias = None if self.relative is None else self.relative.within(queries * self.scale, grid)
+        if allowed is None:
+            return bias
+        known = queries.new_zeros(()) if bias is None else bias
+        return torch.where(allowed[None, None], known, -torch.inf)
+
+
+def _seen(prefix: Tensor, patches: Tensor) -> Tensor:
+    """Keys or values of a cell: the prefix (B, H, P, d), then its patches (B, H, g, m, d)."""
+    if prefix.shape[2] == 0:
+        return patches
+    return torch.cat([prefix.unsqueeze(2).expand(-1, -1, patches.shape[2], -1, -1), patches], dim=3)

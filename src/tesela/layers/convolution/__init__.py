@@ -1,0 +1,1 @@
+"""Convolutional parts: tokenizer, residual networks, weight standardisation."""

@@ -1,0 +1,1 @@
+"""Position embeddings: learned, sin-cos, relative, rotary."""

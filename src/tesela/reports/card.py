@@ -1,0 +1,112 @@
+"""The model card: README.md of a bundle, with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What a model card tells.
+
+    Attributes:
+        model: name of the architecture.
+        parameters: number of weights.
+        data: name of the training data.
+        images: number of images by split.
+        labels: class names.
+        size: (height, width, channels) that the model sees.
+        scores: of ``evaluation.json``; empty where there is no test split.
+        split: what the scores were measured on.
+        steps: of training.
+        recipe: name of the recipe, or None.
+        origin: what the weights started from, or None.
+        license: of the weights; unknown where nobody said.
+    """
+
+    model: str
+    parameters: int
+    data: str
+    images: Mapping[str, int]
+    labels: Sequence[str]
+    size: tuple[int, int, int]
+    scores: Mapping[str, Any]
+    split: str
+    steps: int
+    recipe: str | None = None
+    origin: str | None = None
+    license: str = "unknown"
+
+    def text(self) -> str:
+        """The card as Markdown."""
+        import yaml
+
+        front = {
+            "library_name": "tesela",
+            "pipeline_tag": "image-classification",
+            "tags": ["vision-transformer", "image-classification"],
+        }
+        if self.license != "unknown":
+            front["license"] = self.license
+        parts = (self._what(), self._score(), self._use(), self._data(), self._limits())
+        return (
+            f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {self.model} on {self.data}\n\n"
+            + "\n\n".join(parts)
+            + "\n"
+        )
+
+    def _what(self) -> str:
+        height, width, channels = self.size
+        begin = f"fine-tuned from {self.origin}" if self.origin else "trained from scratch"
+        recipe = f" with the recipe `{self.recipe}`" if self.recipe else ""
+        kind = "grey" if channels == 1 else "colour"
+        return (
+            f"An image classifier, {begin}{recipe}: {self.parameters:,} parameters, {self.steps:,} steps, "
+            f"{kind} images of {height} x {width} pixels, {len(self.labels)} classes."
+        )
+
+    def _score(self) -> str:
+        names = {
+            "accuracy": "accuracy",
+            "top5": "top-5 accuracy",
+            "ece": "expected calibration error",
+            "nll": "negative log-likelihood",
+        }
+        rows = [
+            f"| {label} | {self.scores[name]:.4f} |"
+            for name, label in names.items()
+            if isinstance(self.scores.get(name), (int, float))
+        ]
+        if not rows:
+            return "## Score\n\nIt was not tested: the data has no test split."
+        count = self.images.get(self.split, 0)
+        head = f"On the {count:,} images of the {self.split} split, which were not trained on:\n\n| | |\n|---|---|\n"
+        return f"## Score\n\n{head}" + "\n".join(rows)
+
+    def _use(self) -> str:
+        return (
+            "## Use\n\n```bash\ntesela predict PATH_OF_THIS_FOLDER photo.jpg\n```\n\n"
+            '```python\nimport tesela as ts\n\nmodel = ts.load("PATH_OF_THIS_FOLDER")  # an nn.Module: images in, logits out\n```\n\n'
+            "`config.json` holds the class names, how images are prepared and a digest of each tensor; `model.safetensors` the weights."
+        )
+
+    def _data(self) -> str:
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
+        shown = ", ".join(self.labels[:50]) + (
+            f", ... ({len(self.labels)} in all)" if len(self.labels) > 50 else ""
+        )
+        return f"## Data\n\n{self.data}: {counts} images. Classes: {shown}."
+
+    def _limits(self) -> str:
+        licence = (
+            self.license
+            if self.license != "unknown"
+            else "not stated; the licence of the training data may bind"
+        )
+        return (
+            "## Limits and licence\n\nThe model knows the classes above and answers with one of them for any image, "
+            "also for one that shows none of them. The scores hold for images like those it was tested on.\n\n"
+            f"Licence of the weights: {licence}."
+        )

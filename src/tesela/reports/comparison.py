@@ -1,0 +1,227 @@
+"""Runs side by side: what each reached and what it cost; runs that differ in their seed only are one row, as mean and deviation.
+
+Everything is read from run folders, no model is loaded. Odd: the deviation is that of a sample (n - 1), and there is none for one run.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tesela.core.config import build, read_yaml
+from tesela.core.errors import TeselaError, UsageError
+from tesela.core.files import read_json
+from tesela.models.bundle import read_info
+from tesela.models.catalog import family
+from tesela.runs.folder import Run
+from tesela.runs.settings import FREE_SETTINGS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contender:
+    """One run.
+
+    Attributes:
+        run: its folder.
+        model: name of the model.
+        data: name of the data, with the split that was scored.
+        seed: of the run.
+        score: accuracy on that split.
+        parameters: number of weights.
+        trainable: number of weights that were trained.
+        flops: operations of one image's forward pass, two per multiply-add; None where the model has no closed form.
+        seconds: wall time of the whole run.
+        images_per_second: of classifying, as measured by the evaluation; None where there was none.
+        training_images_per_second: of training.
+        settings: what was configured, but for seed, folder and what cannot change a result, by dotted name.
+    """
+
+    run: str
+    model: str
+    data: str
+    seed: int
+    score: float | None
+    parameters: int
+    trainable: int
+    flops: int | None
+    seconds: float
+    images_per_second: float | None
+    training_images_per_second: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """Mean, deviation and range of one number over runs; the deviation is None for a single one."""
+
+    mean: float
+    deviation: float | None
+    low: float
+    high: float
+
+
+MEASURES = (
+    "score",
+    "parameters",
+    "trainable",
+    "flops",
+    "seconds",
+    "images_per_second",
+    "training_images_per_second",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """Runs that differ in their seed only.
+
+    Attributes:
+        name: what tells it from the other groups.
+        runs: its members.
+        values: by a name of ``MEASURES``; without what no member has.
+    """
+
+    name: str
+    runs: tuple[Contender, ...]
+    values: dict[str, Spread]
+
+    def mapping(self) -> dict[str, Any]:
+        """As plain values."""
+        first = self.runs[0]
+        rows = {
+            name: {key: getattr(spread, key) for key in Spread.__slots__}
+            for name, spread in self.values.items()
+        }
+        members = [
+            {"run": run.run, "seed": run.seed, "score": run.score, "seconds": run.seconds}
+            for run in self.runs
+        ]
+        return {
+            "name": self.name,
+            "model": first.model,
+            "data": first.data,
+            "n": len(self.runs),
+            **rows,
+            "runs": members,
+        }
+
+
+def compare(paths: Iterable[Path | str]) -> list[Group]:
+    """Groups of the runs in those folders, the best first.
+
+    Raises:
+        UsageError: a folder holds no finished run, or is named twice.
+    """
+    found: dict[Path, Contender] = {}
+    for path in paths:
+        place = Path(path).resolve()
+        if place in found:
+            raise UsageError(f"{path} is named twice", hint="name each run once")
+        found[place] = read_run(Path(path))
+    if not found:
+        raise UsageError("no run was named", hint="tesela compare RUN RUN ...")
+    alike: dict[str, list[Contender]] = {}
+    for contender in found.values():
+        alike.setdefault(
+            json.dumps([contender.data, contender.model, contender.settings], sort_keys=True, default=str), []
+        ).append(contender)
+    groups = [sorted(members, key=lambda run: run.seed) for members in alike.values()]
+    names = group_names([members[0] for members in groups])
+    made = [
+        Group(name=name, runs=tuple(members), values=_values(members))
+        for name, members in zip(names, groups, strict=True)
+    ]
+    return sorted(made, key=lambda group: -group.values["score"].mean if "score" in group.values else 1.0)
+
+
+def read_run(path: Path) -> Contender:
+    """What a finished run reached and cost.
+
+    Raises:
+        UsageError: there is no run, or it is not finished.
+    """
+    run = Run(path)
+    if not run.exists():
+        raise UsageError(f"{path} is not a run folder", hint="name folders that tesela train --out wrote")
+    if not run.result.is_file():
+        raise UsageError(f"the run in {path} is not finished", hint=f"tesela train --out {path} --resume")
+    result, settings = read_json(run.result), _flat(read_yaml(run.config))
+    evaluation = read_json(run.evaluation) if run.evaluation.is_file() else {}
+    return Contender(
+        run=str(path),
+        model=result["model"],
+        data=f"{evaluation.get('data') or settings.get('data.source')}, {result['split']}",
+        seed=int(settings.get("seed") or 0),
+        score=result["accuracy"],
+        parameters=result["parameters"],
+        trainable=result.get("trainable") or result["parameters"],
+        flops=_flops(run),
+        seconds=result["seconds"],
+        images_per_second=evaluation.get("images_per_second"),
+        training_images_per_second=result["images_per_second"],
+        settings={
+            name: value for name, value in settings.items() if name not in FREE_SETTINGS and name != "seed"
+        },
+    )
+
+
+def group_names(members: Sequence[Contender]) -> list[str]:
+    """For each run the settings in which it differs from the others, after its model's name; its folder where it differs in none."""
+    everywhere = {name for member in members for name in member.settings}
+    telling = sorted(
+        name
+        for name in everywhere
+        if len({json.dumps(member.settings.get(name), default=str) for member in members}) > 1
+    )
+    several = len({member.model for member in members}) > 1
+    names = []
+    for member in members:
+        parts = [member.model] if several or len(members) == 1 else []
+        parts += [
+            f"{name.rstrip('_')}={_short(member.settings.get(name))}" for name in telling if name != "model"
+        ]
+        names.append(" ".join(parts) or Path(member.run).name)
+    return [
+        name if names.count(name) == 1 else f"{name} ({Path(member.run).name})"
+        for name, member in zip(names, members, strict=True)
+    ]
+
+
+def _values(members: Sequence[Contender]) -> dict[str, Spread]:
+    values = {}
+    for name in MEASURES:
+        numbers = [
+            float(value) for value in (getattr(member, name) for member in members) if value is not None
+        ]
+        if numbers:
+            deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+            values[name] = Spread(
+                mean=statistics.fmean(numbers), deviation=deviation, low=min(numbers), high=max(numbers)
+            )
+    return values
+
+
+def _flops(run: Run) -> int | None:
+    """The closed form of the bundle's configuration, computed without torch."""
+    try:
+        info = read_info(run.bundle)
+        config: Any = build(family(info.architecture).config or dict, info.model)
+        return int(config.flops(info.num_classes))
+    except (TeselaError, AttributeError):
+        return None
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 24 else f"...{text[-21:]}"

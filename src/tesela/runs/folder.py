@@ -1,0 +1,160 @@
+"""The run folder: which file lies where, and the lock that keeps a second training out of it.
+
+    config.yaml      the whole configuration, replayable          checkpoints/   what --resume reads
+    choices.json     what was measured and chosen on this machine metrics.jsonl  reproducible rows of every step and epoch
+    bundle/          the finished model                           timing.jsonl   seconds and images/s, never compared
+    evaluation.json  predictions.npz  report.html  tensorboard/   result.json    written last: the run is complete
+
+Odd: the lock is POSIX's ``lockf``, not ``flock``, because loader workers would inherit the latter and keep it after a SIGKILL
+of their parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tesela.core.errors import UsageError
+from tesela.core.files import io_call, storage_errors
+
+_held: set[Path] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder and the names in it."""
+
+    path: Path
+
+    def __init__(self, path: Path | str) -> None:
+        object.__setattr__(self, "path", Path(path))
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration as YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def choices(self) -> Path:
+        """What was measured and chosen when the run began."""
+        return self.path / "choices.json"
+
+    @property
+    def bundle(self) -> Path:
+        """The finished model."""
+        return self.path / "bundle"
+
+    @property
+    def adapter(self) -> Path:
+        """Adapters and head of a finished run that trained these, apart from the bundle, which has them merged."""
+        return self.path / "adapter"
+
+    @property
+    def features(self) -> Path:
+        """What the frozen body made of the images; only there while a run that keeps it on disk goes on."""
+        return self.path / "features"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """Rows of steps and epochs; equal bit for bit however often the run was interrupted."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing(self) -> Path:
+        """Rows with seconds and images per second."""
+        return self.path / "timing.jsonl"
+
+    @property
+    def unreadable(self) -> Path:
+        """Images that were left out because they cannot be read; only there where some were."""
+        return self.path / "unreadable.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores on the test split."""
+        return self.path / "evaluation.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Probabilities, targets and thumbnails behind the report."""
+        return self.path / "predictions.npz"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def result(self) -> Path:
+        """The result, written last."""
+        return self.path / "result.json"
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config.is_file()
+
+    def is_free(self) -> bool:
+        """Whether nothing but leftovers of a start that got nowhere lies here."""
+        return not self.path.exists() or (
+            self.path.is_dir() and all(child.name.startswith(".") for child in self.path.iterdir())
+        )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other training out of the folder until the block ends or the process dies.
+
+        Raises:
+            UsageError: another training holds it.
+        """
+        key = self.path.resolve()
+        with storage_errors(self.path):
+            io_call("mkdir", lambda: self.path.mkdir(parents=True, exist_ok=True))
+            descriptor = io_call("open", lambda: os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644))
+        try:
+            if key in _held or not _lock(descriptor):
+                raise UsageError(
+                    f"another training is writing to {self.path}",
+                    hint="wait for it to end, or choose another folder with --out",
+                )
+            _held.add(key)
+            try:
+                yield
+            finally:
+                _held.discard(key)
+        finally:
+            os.close(descriptor)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

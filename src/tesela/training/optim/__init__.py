@@ -1,0 +1,1 @@
+"""Optimizers, learning-rate schedules, the moving average and the number of steps."""

@@ -1,0 +1,172 @@
+"""Precision and attention kernel by measurement: a few real steps with each pair, the fastest wins.
+
+Habit misleads here: bf16 is several times faster than fp32 on a CPU with AMX and slower on one without, and the fused attention's
+backward can cost more than plain matrix products. Odd: fp32 is kept unless bf16 wins by a tenth, and the fused kernel unless the other
+wins by a twentieth, so that noise does not decide.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tesela.tasks.objective import Objective
+from tesela.training.optim.optimizer import Optimizers
+from tesela.training.step import Step, seed_step
+
+SMALLEST_PROBE = 16
+ADVANTAGE = {"precision": 0.90, "attention": 0.95}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timed:
+    """What one pair took.
+
+    Attributes:
+        precision: fp32, bf16 or fp16.
+        attention: fused, matmul or lean.
+        seconds: best time of one step.
+    """
+
+    precision: str
+    attention: str
+    seconds: float
+
+
+def candidates(
+    precision: str, attention: str, device: torch.device, *, attends: bool = True, backward: bool = True
+) -> list[tuple[str, str]]:
+    """The pairs to try; one where both are given.
+
+    Args:
+        precision: as configured.
+        attention: as configured.
+        device: where to compute.
+        attends: whether the model has anything that a kernel changes.
+        backward: whether gradients are wanted; without them the lean kernel is the plain one.
+    """
+    if attention == "auto" and not attends:
+        attention = "fused"
+    precisions = ["fp32", "bf16"] if precision == "auto" else [precision]
+    if device.type == "cuda" and precision == "auto" and not torch.cuda.is_bf16_supported():
+        precisions = ["fp32", "fp16"]
+    if device.type == "mps" and precision == "auto":
+        precisions = ["fp32"]
+    pairs = list(itertools.product(precisions, ["fused", "matmul"] if attention == "auto" else [attention]))
+    if attention == "auto" and backward and device.type == "cpu" and "bf16" in precisions:
+        pairs.append(("bf16", "lean"))
+    return pairs
+
+
+def measure(
+    model: nn.Module,
+    objective: Objective,
+    pairs: list[tuple[str, str]],
+    batch: tuple[Tensor, Tensor],
+    *,
+    build: Callable[[nn.Module], Optimizers],
+    set_kernel: Callable[[nn.Module, str], Any],
+    device: torch.device,
+    limit: float = 20.0,
+) -> list[Timed]:
+    """Time a step with every pair on a copy of ``model``; the model itself is left as it was.
+
+    Where full batches would take longer than ``limit``, all pairs are timed on the same smaller batch, and the times scaled up.
+
+    Args:
+        model: what will be trained.
+        objective: gives the loss.
+        pairs: from ``candidates``.
+        batch: real images and targets.
+        build: makes the optimizers.
+        set_kernel: switches a model's attention kernel.
+        device: where the model is.
+        limit: about the longest time for all of it, in seconds.
+    """
+    probe = _Probe(model, objective, batch, build=build, set_kernel=set_kernel, device=device)
+    size = probe.affordable(pairs[0], limit / (4 * len(pairs)))
+    found: list[Timed] = []
+    for pair in pairs:
+        best = min((timed.seconds for timed in found), default=float("inf"))
+        seconds = probe.best_time(pair, size, seconds=limit / (2 * len(pairs)), hopeless=3 * best)
+        found.append(Timed(precision=pair[0], attention=pair[1], seconds=seconds))
+    return found
+
+
+def choose(found: list[Timed]) -> Timed:
+    """The fastest pair, the more careful one where it is close."""
+
+    def handicapped(timed: Timed) -> float:
+        factor = 1.0 if timed.precision == "fp32" else 1 / ADVANTAGE["precision"]
+        return timed.seconds * factor * (1.0 if timed.attention == "fused" else 1 / ADVANTAGE["attention"])
+
+    return min(found, key=handicapped)
+
+
+class _Probe:
+    """Runs single steps with a pair on a batch of any size."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        batch: tuple[Tensor, Tensor],
+        *,
+        build: Callable[[nn.Module], Optimizers],
+        set_kernel: Callable[[nn.Module, str], Any],
+        device: torch.device,
+    ) -> None:
+        self._model, self._objective, self._device = model, objective, device
+        self._images, self._targets = batch
+        self._build, self._set_kernel = build, set_kernel
+
+    def affordable(self, pair: tuple[str, str], seconds: float) -> int:
+        """The largest batch, halved as often as need be, of which a step should not take longer than ``seconds``."""
+        size = len(self._images)
+        small = min(size, SMALLEST_PROBE)
+        if small == size:
+            return size
+        step = self._step(pair)
+        self._time(step, small)
+        one = self._time(step, small) / small
+        while size // 2 >= SMALLEST_PROBE and one * size > seconds:
+            size //= 2
+        return size
+
+    def best_time(self, pair: tuple[str, str], size: int, *, seconds: float, hopeless: float) -> float:
+        """The shortest of up to eight steps within ``seconds``, scaled to the whole batch.
+
+        The first step, which warms up, counts only where it is hopeless.
+        """
+        step, scale = self._step(pair), len(self._images) / size
+        first = self._time(step, size)
+        if first * scale > hopeless:
+            return first * scale
+        times: list[float] = []
+        while not times or (len(times) < 8 and sum(times) < seconds):
+            times.append(self._time(step, size))
+        return min(times) * scale
+
+    def _step(self, pair: tuple[str, str]) -> Step:
+        trial = copy.deepcopy(self._model)
+        self._set_kernel(trial, pair[1])
+        return Step(
+            trial, self._objective, self._build(trial), device=self._device, precision=pair[0], clip_norm=1.0
+        )
+
+    def _time(self, step: Step, size: int) -> float:
+        seed_step(0, 0)
+        begin = time.perf_counter()
+        loss = step.loss(*step.move(self._images[:size], self._targets[:size]))
+        step.backward(loss, share=1.0)
+        step.update()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin

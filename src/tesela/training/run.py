@@ -1,0 +1,163 @@
+"""One training run: from a configuration to a run folder with a finished, evaluated model.
+
+The order matters for exactness: the configuration is written down first, then what was chosen on this machine, then checkpoints, and
+``result.json`` last. A run that dies anywhere in between is taken up by ``resume`` at the last thing that is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tesela.core.config import read_yaml, to_yaml
+from tesela.core.errors import ConfigError, InterruptedRunError, TeselaError, UsageError
+from tesela.core.files import read_json, write_atomic
+from tesela.runs.folder import Run
+from tesela.runs.result import RunResult
+from tesela.training.config import TrainConfig, changes, layered
+from tesela.training.stop import Stop, StopRequested
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Explain = Callable[..., Any]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    explain: Explain | None = None,
+    begin: float | None = None,
+) -> RunResult:
+    """Train, evaluate and report; or take an interrupted run up where it stands.
+
+    Args:
+        config: the run; with ``resume`` it must say what the interrupted one said, see ``resumed_config``.
+        resume: whether to continue the run in ``config.out``.
+        console: where plan and progress go; None for silence.
+        explain: makes the explanations of the report.
+        begin: monotonic time from which ``minutes`` and ``seconds`` count; now where None.
+
+    Raises:
+        UsageError: the folder is taken, or there is nothing to resume.
+        InterruptedRunError: a signal came; the state is saved.
+        DivergedError: the loss is not finite.
+        TeselaError: data, storage or weights cannot be used.
+    """
+    begin = time.monotonic() if begin is None else begin
+    if not config.data.source:
+        raise UsageError("no data was named", hint="tesela train DATA")
+    run = Run(config.out or free_folder(config))
+    check_folder(run, config, resume=resume)
+    stop = Stop()
+    with run.locked(), stop.listening():
+        check_folder(run, config, resume=resume)  # again, now that nobody else can change it
+        if run.result.exists():
+            _say(console, f"{run.path} is complete already")
+            return RunResult(**read_json(run.result))
+        _tidy(run)
+        fresh = not run.exists()
+        if fresh:
+            write_atomic(run.config, to_yaml(config).encode())
+        from tesela.training.sitting import Sitting
+
+        try:
+            return Sitting(config, run, stop=stop, console=console, begin=begin).complete(explain)
+        except StopRequested:
+            raise _interrupted(run, stop) from None
+        except TeselaError:
+            if fresh and not run.choices.exists():
+                _withdraw(run)
+            raise
+
+
+def resumed_config(out: Path | str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration of the run in ``out`` with ``overrides`` on top.
+
+    Raises:
+        UsageError: there is no run.
+        ConfigError: an override is unknown.
+    """
+    run = Run(out)
+    if not run.exists():
+        raise UsageError(
+            f"there is no run to resume in {run.path}",
+            hint="name the folder that tesela train --out wrote, or drop --resume",
+        )
+    return layered(read_yaml(run.config), {**(overrides or {}), "out": str(out)})
+
+
+def check_folder(run: Run, config: TrainConfig, *, resume: bool) -> None:
+    """Refuse to mix runs.
+
+    Raises:
+        UsageError: the folder is in use without ``resume``, or empty with it.
+        ConfigError: fields that matter were changed.
+    """
+    if not resume:
+        if run.exists():
+            raise UsageError(
+                f"{run.path} holds a run already", hint="add --resume to continue it, or choose another --out"
+            )
+        if not run.is_free():
+            raise UsageError(f"{run.path} is not empty", hint="choose another folder with --out")
+        return
+    changed = changes(resumed_config(run.path), config)
+    if changed:
+        listed = ", ".join(
+            f"{name.rstrip('_')} ({old} to {new})" for name, (old, new) in sorted(changed.items())
+        )
+        raise ConfigError(
+            f"a run cannot be resumed with other settings: {listed}",
+            hint="drop them, or begin a new run with another --out",
+        )
+
+
+def free_folder(config: TrainConfig) -> Path:
+    """A new folder below runs/, named after data and model."""
+    stem = f"{Path(config.data.source).stem or 'data'}-{config.recipe or config.model}"
+    number = 1
+    while not Run(Path("runs") / f"{stem}-{number}").is_free():
+        number += 1
+    return Path("runs") / f"{stem}-{number}"
+
+
+def _tidy(run: Run) -> None:
+    """Remove what a killed process left half written; nobody else writes here, the lock is held."""
+    import shutil
+
+    for folder in (run.path, run.checkpoints, run.bundle):
+        for pattern in (".*.part", ".*.old"):
+            for leftover in folder.glob(pattern):
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _withdraw(run: Run) -> None:
+    """Leave nothing of a run that was refused before it began, so that the same command can be given again."""
+    for path in (run.config, run.unreadable, run.path / ".lock"):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        run.path.rmdir()
+
+
+def _interrupted(run: Run, stop: Stop) -> InterruptedRunError:
+    from tesela.training.state.checkpoint import Checkpoints
+
+    steps = Checkpoints(run.checkpoints).steps()
+    name = stop.signal.name if stop.signal else "a signal"
+    done = f"after step {steps[-1]}; the state is saved" if steps else "before the first step was saved"
+    return InterruptedRunError(f"stopped by {name} {done}", hint=f"tesela train --out {run.path} --resume")
+
+
+def _say(console: Console | None, text: str) -> None:
+    if console is not None:
+        console.print(text, markup=False)
+
+
+__all__ = ["Run", "RunResult", "check_folder", "free_folder", "resumed_config", "train"]

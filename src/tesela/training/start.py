@@ -1,0 +1,274 @@
+"""From a configuration to the things a run needs: the image spec, the model, the device.
+
+What is left open is read off the data: the size and the channels of the images, their mean and deviation. Everything here is a function of
+the configuration and the data, so that a resumed run arrives at the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from tesela.core.errors import ConfigError, DataError, ImageError
+from tesela.imaging.spec import ImageSpec
+from tesela.models import catalog
+from tesela.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from tesela.data.source import Items, Source
+    from tesela.models.bundle import BundleInfo
+    from tesela.models.factory import Model
+
+SMALL = 96
+#: Fields of a network's configuration that touch no weight, so that they can be changed when it is loaded.
+DROPOUTS = frozenset({"dropout", "attention_dropout", "drop_path", "patch_dropout"})
+LOOKED_AT, MEASURED = 32, 1024
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: With --model auto: the first whose patches divide images of up to so many pixels.
+AUTOMATIC = (
+    (12, ("vit_nano",)),
+    (36, ("cct_7_3x2_32", "vit_mnist", "vit_lite7_p4")),
+    (SMALL, ("vit_mini_p8", "vit_lite7_p4")),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looks:
+    """What a few images look like.
+
+    Attributes:
+        size: (height, width) where all that were looked at agree, else None.
+        channels: 1 where the source is grey, else 3.
+    """
+
+    size: tuple[int, int] | None
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """The model at step 0.
+
+    Attributes:
+        model: with its initial weights, on the CPU.
+        name: of ``tesela models``.
+        spec: what it expects of an image.
+        origin: the bundle it started from, or None.
+        license: of the weights it started from.
+    """
+
+    model: nn.Module
+    name: str
+    spec: ImageSpec
+    origin: str | None = None
+    license: str = "unknown"
+
+
+def look(items: Items, channels: int) -> Looks:
+    """Look at a few images, evenly spread.
+
+    Raises:
+        DataError: not one of them can be read.
+    """
+    shapes = [image.shape for image in _some(items, LOOKED_AT, channels)]
+    if not shapes:
+        raise DataError("not one training image can be read", hint="see: tesela data check")
+    sizes = {shape[:2] for shape in shapes}
+    return Looks(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
+
+
+def start(config: TrainConfig, source: Source) -> Start:
+    """The model and its image spec for a run's data.
+
+    Raises:
+        ConfigError: the model, its overrides and the images do not fit together.
+        WeightsError: the bundle to start from is broken.
+    """
+    if config.from_ is not None:
+        return _from_source(config, source)
+    if config.tune != "all":
+        raise ConfigError(
+            f"--tune {config.tune} needs a trained model to start from",
+            hint="give --from RUN, or train everything",
+        )
+    looks = look(source.splits["train"], source.channels)
+    name, size = choose_model(config, looks)
+    from tesela.models.factory import create_model
+
+    model = create_model(
+        name,
+        num_classes=len(source.labels),
+        image_size=size,
+        channels=looks.channels,
+        seed=config.seed,
+        **config.net,
+    )
+    height, width = model.config.image_size
+    plain = ImageSpec(
+        height=height,
+        width=width,
+        channels=looks.channels,
+        mean=(0.0,) * looks.channels,
+        std=(1.0,) * looks.channels,
+        resize=_resize(config, looks, (height, width)),
+    )
+    mean, std = normalisation(
+        "data" if config.normalize == "auto" else config.normalize, source.splits["train"], plain
+    )
+    return Start(model=model, name=name, spec=dataclasses.replace(plain, mean=mean, std=std))
+
+
+def choose_model(config: TrainConfig, looks: Looks) -> tuple[str, tuple[int, int]]:
+    """Name and image size: as asked for, else by the images' own size.
+
+    Small images keep their size where the model is a compact one and its patches divide them; all others take the model's.
+    """
+    native = looks.size if looks.size is not None and max(looks.size) <= SMALL else None
+    names = [config.model] if config.model != "auto" else _automatic(config.size or native, looks.channels)
+    for name in names:
+        own = catalog.find(name).config.image_size
+        size = config.size or (native if native is not None and max(own) <= SMALL else None)
+        if size is None or _fits(name, size, config, looks):
+            return name, size or own
+    if config.size is None:
+        return names[-1], catalog.find(names[-1]).config.image_size
+    return names[-1], config.size  # creating the model says what does not fit
+
+
+def _automatic(size: tuple[int, int] | None, channels: int) -> list[str]:
+    if size is None or max(size) > SMALL:
+        return ["vit_s16"]
+    names = next(names for limit, names in AUTOMATIC if max(size) <= limit)
+    return sorted(
+        names, key=lambda name: catalog.find(name).config.channels != channels
+    )  # those meant for such images first
+
+
+def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: Looks) -> bool:
+    try:
+        catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
+    except ConfigError:
+        return False
+    return True
+
+
+def _resize(config: TrainConfig, looks: Looks, size: tuple[int, int]) -> Literal["squash", "crop", "pad"]:
+    if config.resize != "auto":
+        return config.resize
+    return (
+        "squash"
+        if looks.size is not None and max(looks.size) <= SMALL
+        else "crop"
+        if max(size) > SMALL
+        else "squash"
+    )
+
+
+def normalisation(kind: str, items: Items, plain: ImageSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel in units of 0..1.
+
+    Args:
+        kind: data, half, imagenet or none.
+        items: the training split.
+        plain: the spec without normalisation.
+    """
+    channels = plain.channels
+    if kind == "imagenet":
+        return (IMAGENET[0], IMAGENET[1]) if channels == 3 else ((0.449,), (0.226,))
+    if kind == "half":
+        return (0.5,) * channels, (0.5,) * channels
+    if kind == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    from tesela.imaging.preprocess import fit
+
+    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+    for image in _some(items, MEASURED, channels):
+        pixels = fit(image, plain).reshape(-1, channels).astype(np.float64) / 255
+        count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+    return tuple(round(float(value), 4) for value in mean), tuple(
+        max(0.01, round(float(value), 4)) for value in std
+    )
+
+
+def _some(items: Items, most: int, channels: int) -> Iterator[Any]:
+    """Up to ``most`` images that can be read, evenly spread over the split."""
+    for index in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)):
+        with contextlib.suppress(ImageError):
+            yield items.read(int(index), channels=channels)
+
+
+def _from_source(config: TrainConfig, source: Source) -> Start:
+    """A trained model, fitted to the data: its view, its head, its dropouts."""
+    model, info = _opened(str(config.from_))
+    size = config.size or info.image.size
+    if size != info.image.size:
+        resize_view(model, size, interpolate=config.interpolate_positions, seed=config.seed)
+    model = _with_dropouts(model, config.net)
+    if list(info.labels) != list(source.labels):
+        model.reset_head(len(source.labels))
+    spec = dataclasses.replace(info.image, height=size[0], width=size[1])
+    if config.resize != "auto":
+        spec = dataclasses.replace(spec, resize=config.resize)
+    if config.normalize != "auto":
+        mean, std = normalisation(config.normalize, source.splits["train"], spec)
+        spec = dataclasses.replace(spec, mean=mean, std=std)
+    return Start(model=model, name=info.name, spec=spec, origin=str(config.from_), license=info.license)
+
+
+def _opened(source: str) -> tuple[Model, BundleInfo]:
+    """The model that training starts from, and what is known of it."""
+    from tesela.checkpoints.open import open_model
+
+    return open_model(source)
+
+
+def resize_view(model: Model, size: tuple[int, int], *, interpolate: bool, seed: int) -> None:
+    """Make ``size`` (height, width) the model's own.
+
+    Args:
+        model: changed in place.
+        size: of the images to come.
+        interpolate: whether learned positions are interpolated to the new grid (paper, section 3.2); else they are drawn anew, those of
+            prefix tokens too.
+        seed: of that draw.
+
+    Raises:
+        ConfigError: the model cannot see images of that size.
+    """
+    before = {id(parameter) for parameter in model.parameters()}
+    model.set_image_size(size)
+    if interpolate:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        reset: Any = getattr(module, "reset", None)
+        if reset is not None and any(
+            id(parameter) not in before for parameter in module.parameters(recurse=False)
+        ):
+            reset(generator)
+
+
+def _with_dropouts(model: Model, overrides: Mapping[str, Any]) -> Model:
+    """The same weights in a network with other dropouts."""
+    from tesela.models.factory import empty_model
+
+    if not overrides:
+        return model
+    fixed = [name for name in overrides if name not in DROPOUTS]
+    if fixed:
+        raise ConfigError(
+            f"net.{fixed[0]} cannot be changed in a model that is loaded",
+            hint=f"of its configuration only {', '.join(sorted(DROPOUTS))} can; or train without --from",
+        )
+    changed = empty_model(catalog.changed(model.config, overrides=overrides), num_classes=model.num_classes)
+    changed.load_state_dict(model.state_dict(), assign=True)
+    return changed

@@ -1,0 +1,97 @@
+"""One update of the weights: forward under autocast, backward, clip, optimizer.
+
+The measurement before a run and the loop itself use this same code, so that what is measured is what will run. Odd: fp16 needs a loss
+scaler, whose state belongs to the checkpoint; bf16 and fp32 do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tesela.hardware.autocast import autocast
+from tesela.tasks.objective import Loss, Objective
+from tesela.training.optim.optimizer import Optimizers
+
+
+class Step:
+    """Forward, backward and update for one model.
+
+    Args:
+        model: what is trained.
+        objective: gives the loss.
+        optimizers: change the weights.
+        device: where the model is.
+        precision: fp32, bf16 or fp16.
+        clip_norm: longest gradient; 0 turns clipping off.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizers: Optimizers,
+        *,
+        device: torch.device,
+        precision: str,
+        clip_norm: float,
+    ) -> None:
+        self.model, self.objective, self.optimizers = model, objective, optimizers
+        self.device, self.precision = device, precision
+        self._clip = clip_norm
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the model computes."""
+        return autocast(self.device, self.precision)
+
+    def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch on the model's device."""
+        return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+    def loss(self, images: Tensor, targets: Tensor) -> Loss:
+        """Forward only."""
+        with self.autocast():
+            return self.objective.loss(self.model, images, targets)
+
+    def backward(self, loss: Loss, *, share: float) -> None:
+        """Add ``share`` of the loss's gradient to what has gathered."""
+        self._scaler.scale(loss.value * share if share != 1.0 else loss.value).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Clip, change the weights, forget the gradients."""
+        if self._clip > 0:
+            for part in self.optimizers.parts:
+                self._scaler.unscale_(part)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+        for part in self.optimizers.parts:
+            self._scaler.step(part)
+        self._scaler.update()
+        self.optimizers.zero_grad()
+
+    def state(self) -> dict[str, Any]:
+        """Optimizers and scaler, for a checkpoint."""
+        return {"optimizers": self.optimizers.state(), "scaler": self._scaler.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` gave."""
+        self.optimizers.load(state["optimizers"])
+        if state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make dropout and stochastic depth functions of (seed, step), so that no generator state has to be saved."""
+    torch.manual_seed(mix(seed, step))
+
+
+def mix(seed: int, counter: int) -> int:
+    """A 63-bit number from two (splitmix64)."""
+    value = (
+        seed * 0x9E3779B97F4A7C15 + counter * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB
+    ) & 0xFFFFFFFFFFFFFFFF
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = ((value ^ (value >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF
+    return (value ^ (value >> 31)) >> 1

@@ -1,0 +1,27 @@
+"""Timings on calls whose length is known, and the matrix product's count of operations."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tesela.hardware.speed import matrix_rate, measure
+
+
+def test_median_of_a_call_of_known_length() -> None:
+    timing = measure(lambda: time.sleep(0.005), seconds=0.05, least=5)
+    assert timing.calls >= 5
+    assert 0.005 <= timing.low <= timing.median <= timing.high
+    assert timing.median < 0.05
+
+
+def test_warm_up_calls_do_not_count() -> None:
+    times = iter([0.2, 0.2] + [0.0] * 100)
+    assert measure(lambda: time.sleep(next(times)), seconds=0.0, least=5).high < 0.1
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy"])
+def test_rate_is_of_a_computer(engine: str) -> None:
+    """Any machine that runs this multiplies matrices at 10^8 to 10^15 operations per second."""
+    assert 1e8 < matrix_rate("fp32", size=256, seconds=0.02, engine=engine) < 1e15

@@ -1,0 +1,66 @@
+"""The plan before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tesela.core.errors import StorageError
+from tesela.training.plan import Plan, duration, size
+
+PLAN = Plan(
+    out=Path(),
+    data="digits",
+    images={"train": 1437, "val": 180, "test": 180},
+    classes=10,
+    model="vit_nano",
+    parameters=136_138,
+    view=(8, 8, 1),
+    batch_size=32,
+    steps=880,
+    epochs=20.0,
+    seconds=95.0,
+    precision="fp32, fused attention",
+    device="cpu, 2 threads",
+    memory=10_000_000,
+    memory_free=8_000_000,
+    disk=10,
+)
+
+
+def test_it_says_all_that_a_person_needs_before_waiting() -> None:
+    """Images, classes, model, steps, time, memory against free memory, disk."""
+    text = dict(PLAN.rows())
+    assert text["data"] == "digits: 1,437 train, 180 val, 180 test; 10 classes"
+    assert text["model"] == "vit_nano, 136,138 parameters, images of 8x8x1"
+    assert text["steps"] == "880 of 32 images, 20 epochs"
+    assert text["time"] == "about 1 min 35 s"
+    assert text["memory"] == "about 10.0 MB of 8.0 MB free  (more than is free)"
+    assert text["disk"].startswith("10 B of ")
+
+
+def test_a_run_that_cannot_be_saved_is_refused() -> None:
+    """Needed and free bytes are in the message."""
+    PLAN.check()
+    with pytest.raises(StorageError, match=r"1,000,000,000,000,000 bytes needed, [\d,]+ free"):
+        dataclasses.replace(PLAN, disk=10**15).check()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (59, "59 s"), (95, "1 min 35 s"), (3599.7, "1 h 00 min"), (7260, "2 h 01 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    """Reference: by hand."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(999, "999 B"), (1500, "1.5 KB"), (2_000_000, "2.0 MB"), (549_000_000, "549 MB"), (3e12, "3.0 TB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    """Reference: by hand."""
+    assert size(int(count)) == text

@@ -1,0 +1,117 @@
+"""What is left open is read off the data: size, channels, normalisation, model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tesela.core.errors import ConfigError
+from tesela.data.open import open_source
+from tesela.data.source import ArrayItems, Source
+from tesela.hardware.device import choose_device, exact_arithmetic
+from tesela.imaging.spec import ImageSpec
+from tesela.training.config import layered
+from tesela.training.start import (
+    Looks,
+    choose_model,
+    look,
+    normalisation,
+    start,
+)
+
+
+def make_source(images: np.ndarray[Any, Any]) -> Source:
+    """A source of two classes whose only split is train."""
+    items = ArrayItems(images, np.arange(len(images)) % 2, prefix="made")
+    return Source(
+        name="made", kind="idx", labels=("a", "b"), splits={"train": items}, channels=images.shape[3]
+    )
+
+
+def test_digits_get_the_nano_model_at_their_own_size() -> None:
+    """8 x 8 grey images; reference for mean and deviation: NumPy over the decoded training images."""
+    source = open_source("digits")
+    made = start(layered({"data.source": "digits"}), source)
+    assert (made.name, made.spec.size, made.spec.channels) == ("vit_nano", (8, 8), 1)
+    items = source.splits["train"]
+    chosen = np.unique(np.linspace(0, len(items) - 1, 1024).astype(int))
+    pixels = np.stack([items.read(int(index)) for index in chosen]) / 255
+    assert made.spec.mean[0] == pytest.approx(pixels.mean(), abs=1e-4)
+    assert made.spec.std[0] == pytest.approx(pixels.std(), abs=1e-4)
+
+
+def test_normalisation_is_per_channel() -> None:
+    """Reference: NumPy over all pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
+    images[..., 1] //= 2
+    plain = ImageSpec(height=6, width=5, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    mean, std = normalisation("data", make_source(images).splits["train"], plain)
+    assert mean == pytest.approx((images / 255).mean((0, 1, 2)), abs=1e-4)
+    assert std == pytest.approx((images / 255).std((0, 1, 2)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "asked", "expected"),
+    [
+        ("vit_s16", (32, 32), None, ("vit_s16", (224, 224))),
+        ("vit_lite7_p4", (28, 28), None, ("vit_lite7_p4", (28, 28))),
+        ("vit_lite7_p8", (28, 28), None, ("vit_lite7_p8", (32, 32))),
+        ("vit_s16", (500, 375), None, ("vit_s16", (224, 224))),
+        ("vit_s16", None, 64, ("vit_s16", (64, 64))),
+        ("auto", (500, 375), None, ("vit_s16", (224, 224))),
+        ("auto", None, None, ("vit_s16", (224, 224))),
+        ("auto", (32, 32), None, ("cct_7_3x2_32", (32, 32))),
+        ("auto", (64, 64), None, ("vit_mini_p8", (64, 64))),
+    ],
+)
+def test_model_and_size(
+    model: str, size: tuple[int, int] | None, asked: int | None, expected: tuple[str, tuple[int, int]]
+) -> None:
+    """Reference: the rule in the docstring of choose_model, case by case."""
+    assert (
+        choose_model(layered({"model": model, "image_size": asked}), Looks(size=size, channels=3)) == expected
+    )
+
+
+def test_grey_images_get_a_model_meant_for_them() -> None:
+    """28 x 28 grey, as MNIST's."""
+    assert choose_model(layered({}), Looks(size=(28, 28), channels=1)) == ("vit_mnist", (28, 28))
+
+
+def test_images_of_several_sizes_have_no_common_one(tmp_path: Path) -> None:
+    """Reference: two PNG files of two sizes."""
+    from PIL import Image
+
+    for name, side in (("a", 10), ("b", 12)):
+        (tmp_path / name).mkdir()
+        for index in range(12):
+            Image.new("RGB", (side, side), (index * 20, 0, 0)).save(tmp_path / name / f"{index}.png")
+    source = open_source(tmp_path)
+    assert look(source.splits["train"], source.channels).size is None
+
+
+def test_an_image_size_that_patches_do_not_divide_is_refused() -> None:
+    """The error is the model's own."""
+    with pytest.raises(ConfigError, match="9"):
+        start(layered({"data.source": "digits", "model": "vit_nano", "image_size": 9}), open_source("digits"))
+
+
+def test_a_device_that_is_not_there() -> None:
+    """Asking for a GPU on a machine without one."""
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="no cuda device"):
+            choose_device("cuda")
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_threads_and_determinism_are_put_back() -> None:
+    """The library leaves the process as it found it."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with exact_arithmetic(torch.device("cpu"), 2) as threads:
+        assert threads == torch.get_num_threads() == 2
+        assert torch.are_deterministic_algorithms_enabled()
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
