@@ -12,8 +12,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from tesela.core.errors import ConfigError
-from tesela.data.augment import Augment, geometry, normalized
 from tesela.data.augment import color as tone
+from tesela.data.augment import geometry
+from tesela.data.augment.augment import Augment, normalized
 from tesela.data.augment.mixup import mix
 from tesela.data.augment.policy import OPERATIONS, TONES, randaugment, trivialaugment
 from tesela.data.config import AugmentConfig
