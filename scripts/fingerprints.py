@@ -119,14 +119,23 @@ def fingerprint(run: Path) -> dict[str, str]:
             found[name] = digest(np.ascontiguousarray(rows[name]).tobytes())
     scores = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     for name, value in scores.items():
-        if name not in ("seconds", "images_per_second", "environment", "format"):
-            found[f"evaluation {name}"] = json.dumps(value, sort_keys=True)
+        if name not in ("seconds", "images_per_second", "environment", "format", "task"):
+            found[f"evaluation {name}"] = json.dumps(rounded(value), sort_keys=True)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     found |= {
         f"result {name}": json.dumps(result[name])
         for name in ("accuracy", "top5", "parameters", "trainable", "steps", "epochs")
     }
     return found
+
+
+def rounded(value: Any) -> Any:
+    """Scores to 13 digits: the order in which a mean is summed may change the last ones."""
+    if isinstance(value, float):
+        return float(f"{value:.13g}")
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    return [rounded(part) for part in value] if isinstance(value, list) else value
 
 
 def digest(data: bytes) -> str:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tesela.checkpoints.write import CheckpointReport
     from tesela.models.factory import Model
     from tesela.runtime.predictor import ImageSource
-    from tesela.runtime.results import Prediction
     from tesela.training.config import TrainConfig
 
 __all__ = [
@@ -119,31 +118,32 @@ def train_config(
         begin: monotonic time from which ``minutes`` count; now where None.
     """
     keep_freed_memory()
-    from tesela.attribution.draw.report import report_explainer
     from tesela.training.run import free_folder
     from tesela.training.run import train as train_run
 
     folder = Path(config.out) if config.out else free_folder(config)
-
-    def pictures(images: Any) -> Any:
-        return report_explainer(folder)(images)  # the bundle is there by then
-
-    return train_run(
-        replace(config, out=str(folder)), resume=resume, console=console, explain=pictures, begin=begin
-    )
+    return train_run(replace(config, out=str(folder)), resume=resume, console=console, begin=begin)
 
 
 def predict(
-    source: str | Path, images: Iterable[ImageSource | str], *, top: int = 5, backend: str = "auto"
-) -> list[Prediction]:
-    """Labels for images (paths, encoded bytes or (H, W, C) uint8 arrays), by a run or bundle.
+    source: str | Path, images: Iterable[ImageSource | str], *, backend: str = "auto", **options: Any
+) -> list[Any]:
+    """Results for images, by a run or bundle.
 
-    An image that cannot be read gives a prediction with a ``failure`` and no scores.
+    Args:
+        source: a run or bundle.
+        images: paths, encoded bytes or (H, W, C) uint8 arrays.
+        backend: what computes; auto prefers an exported ONNX graph.
+        **options: of the task's results, such as ``top=5`` for a classifier's labels.
+
+    Returns:
+        one ``tesela.tasks.result.Result`` of the task's own kind for each image (a classifier's has ``best`` and ``scores``);
+        one that cannot be read has a ``failure`` and is otherwise empty.
     """
     from tesela.runtime.predictor import Predictor
 
     sources = (Path(image) if isinstance(image, str) else image for image in images)
-    return Predictor(source, backend=backend).classify(sources, top=top)
+    return Predictor(source, backend=backend).predict(sources, **options)
 
 
 def export(

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tesela.attribution.draw.heatmap import overlay
-from tesela.attribution.draw.report import explain_for_report, report_explainer
+from tesela.attribution.draw.report import explain_for_report
 from tesela.attribution.explain import explain
 from tesela.core.errors import UsageError
 from tesela.imaging.preprocess import preprocess
@@ -46,15 +46,12 @@ def test_pictures_equal_the_direct_way(tmp_path: Path) -> None:
     write_bundle(
         tmp_path / "run" / "bundle", model, describe(model, name="small", labels=["a", "b", "c"], image=SPEC)
     )
-    assert report_explainer(tmp_path / "run")(images) == explain_for_report(model, images, spec=SPEC)
     loaded, _ = load_bundle(tmp_path / "run" / "bundle")
     assert explain_for_report(loaded, images, side=64) == pictures
     assert explain_for_report(loaded, images[:0]) == []
 
 
-def test_a_model_without_a_spec_is_refused(tmp_path: Path) -> None:
-    """A model that was only created does not know how it sees an image; a folder that is no run is refused at once."""
+def test_a_model_without_a_spec_is_refused() -> None:
+    """A model that was only created does not know how it sees an image."""
     with pytest.raises(UsageError, match="how it sees"):
         explain_for_report(small(), np.zeros((1, 8, 8, 1), np.uint8))
-    with pytest.raises(UsageError, match="no run"):
-        report_explainer(tmp_path / "missing")

@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation.test_evaluate import write_run
 
 from tesela.cli.main import run
-from tesela.cli.verbs.evaluate import class_table, share
+from tesela.tasks.classification.tables import class_table, share
 
 
 def test_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

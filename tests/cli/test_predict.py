@@ -31,7 +31,7 @@ def test_one_json_object_per_image(place, folder: Path, capsys: pytest.CaptureFi
     assert [Path(row["image"]).name for row in rows] == ["b.png", "broken.jpg", "a.png", "c.png"]
     predictor = Predictor(place())
     for row in rows:
-        alone = predictor.classify([Path(row["image"])], top=2)[0].to_mapping()
+        alone = predictor.predict([Path(row["image"])], top=2)[0].to_mapping()
         assert (row["label"], row["error"]) == (alone["label"], alone["error"])
         assert [one["probability"] for one in row["top"]] == pytest.approx(
             [one["probability"] for one in alone["top"]], abs=1e-6
@@ -46,7 +46,7 @@ def test_lines_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         == 0
     )
     first, second = capsys.readouterr().out.splitlines()
-    best = Predictor(digits_run()).classify([folder / "b.png"], top=1)[0].scores[0]
+    best = Predictor(digits_run()).predict([folder / "b.png"], top=1)[0].scores[0]
     assert first == f"{folder / 'b.png'}: {best.label} {best.probability:.1%}"
     assert second.startswith(f"{folder / 'broken.jpg'}: unreadable (")
 

@@ -19,6 +19,7 @@ from tesela.data.augment.mixup import mix
 from tesela.data.augment.policy import OPERATIONS, TONES, randaugment, trivialaugment
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation, uniforms
+from tesela.data.targets import LabelTargets
 from tesela.imaging.preprocess import normalize
 from tesela.imaging.spec import ImageSpec
 
@@ -260,7 +261,8 @@ def test_mixing_agrees_with_its_targets(mixup: float, cutmix: float) -> None:
         results = []
         for _ in range(2):
             images = values.view(-1, 1, 1, 1).expand(6, 3, 16, 16).clone()
-            results.append(mix(images, torch.arange(6), config, num_classes=6, seed=1, epoch=2, first=first))
+            share = mix(images, config, seed=1, epoch=2, first=first)
+            results.append((images, LabelTargets(tuple("abcdef")).mix(torch.arange(6), share=share)))
         mixed, soft = results[0]
         assert torch.allclose(soft.sum(1), torch.ones(6))
         assert torch.allclose(mixed.mean((1, 2, 3)), soft @ values, atol=1e-5)

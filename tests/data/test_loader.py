@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 from tesela.core.errors import DataError
+from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
-from tesela.data.loader import Batch, BatchMaker, Loader, _Processes
+from tesela.data.loader import BatchMaker, Loader, _Processes
 from tesela.data.open import open_source
 from tesela.data.source import ArrayItems, Selection
 from tesela.data.sources.folder import FileItems
+from tesela.data.targets import LabelTargets
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 
@@ -53,7 +55,16 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
 
 
 def training_loader(items: FileItems, **options: object) -> Loader:
-    return Loader(items, SPEC, batch_size=7, augment=TRAINING, seed=5, shuffle=True, num_classes=4, **options)  # type: ignore[arg-type]
+    return Loader(
+        items,
+        SPEC,
+        batch_size=7,
+        augment=TRAINING,
+        seed=5,
+        shuffle=True,
+        targets=LabelTargets(tuple("abcd")),
+        **options,  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
@@ -127,7 +138,9 @@ def test_auto_cache_streams_only_where_crops_need_detail(photographs: FileItems)
     assert Loader(photographs, SPEC, batch_size=8).in_ram
     assert not training_loader(photographs).in_ram
     digits = open_source("digits").splits["train"]
-    assert Loader(digits, SPEC, batch_size=8, augment=TRAINING, num_classes=10).in_ram
+    assert Loader(
+        digits, SPEC, batch_size=8, augment=TRAINING, targets=LabelTargets(tuple("0123456789"))
+    ).in_ram
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])

@@ -8,8 +8,9 @@ import pytest
 from tesela.core.errors import ConfigError, DataError, UnknownNameError
 from tesela.data.config import AugmentConfig, DataConfig
 from tesela.data.loader import Loader
-from tesela.data.open import class_counts, open_source
+from tesela.data.open import open_source
 from tesela.data.source import Source
+from tesela.data.targets import LabelTargets, label_counts
 from tesela.imaging.spec import ImageSpec
 
 
@@ -45,7 +46,7 @@ def test_per_class_takes_as_many_of_each_and_nested_ones() -> None:
         open_source("digits", config=DataConfig(source="digits", per_class=count, split_seed=seed))
         for count, seed in ((5, 0), (20, 0), (5, 1))
     )
-    assert class_counts(few)["train"] == [5] * 10
+    assert label_counts(few)["train"] == [5] * 10
     assert names(few, "train") < names(more, "train")
     assert names(few, "train") != names(other, "train")
     whole = open_source("digits", config=DataConfig(source="digits"))
@@ -106,7 +107,7 @@ def test_a_plain_loader_gives_every_image_once_and_unchanged() -> None:
         augment=AugmentConfig(hflip=0.5, mixup=0.5),
         shuffle=True,
         drop_last=True,
-        num_classes=10,
+        targets=LabelTargets(tuple("0123456789")),
     )
     batches = list(loader.plain().epoch())
     assert [len(batch) for batch in batches] == [32, 32, 6]

@@ -16,8 +16,9 @@ from PIL import Image
 
 from tesela.core.errors import DataError, TeselaError, UsageError
 from tesela.data.config import DataConfig
-from tesela.data.open import class_counts, open_source
+from tesela.data.open import open_source
 from tesela.data.source import Source
+from tesela.data.targets import label_counts
 
 
 def make_folder(root: Path, layout: dict[str, int], *, size: tuple[int, int] = (8, 6)) -> Path:
@@ -68,7 +69,7 @@ def test_cifar10_names_and_first_image(shared: Path) -> None:
     assert test.targets[9876] == row["label"]
     expected = np.asarray(Image.open(io.BytesIO(row["img"]["bytes"])).convert("RGB"))
     assert np.abs(test.read(9876).astype(int) - expected).max() <= 1
-    assert class_counts(source)["val"] == [500] * 10
+    assert label_counts(source)["val"] == [500] * 10
     again = pickle.loads(pickle.dumps(test))
     assert again.name(9876) == "test-00000-of-00001.parquet#9876"
 
@@ -91,7 +92,7 @@ def test_folder_without_splits(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert source.labels == ("cat", "dog")
     assert {split: len(items) for split, items in source.splits.items()} == {"train": 48, "val": 6, "test": 6}
-    assert class_counts(source)["test"] == [4, 2]
+    assert label_counts(source)["test"] == [4, 2]
     assert source.ignored == ("notes.txt",)
     names = membership(source)
     assert not names["train"] & names["test"]
@@ -105,7 +106,7 @@ def test_folder_with_splits(tmp_path: Path, word: str) -> None:
     make_folder(tmp_path, {"train/a": 9, "train/b": 9, f"{word}/a": 2, f"{word}/b": 1, "test/b": 3})
     source = open_source(tmp_path)
     assert source.cut == ()
-    assert class_counts(source) == {"train": [9, 9], "val": [2, 1], "test": [0, 3]}
+    assert label_counts(source) == {"train": [9, 9], "val": [2, 1], "test": [0, 3]}
 
 
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_split_depends_on_names_only(tmp_path: Path) -> None:
 
 def test_subset_is_balanced_and_nested() -> None:
     sizes = {size: open_source("digits", config=DataConfig(subset=size)) for size in (20, 50)}
-    assert class_counts(sizes[20])["train"] == [2] * 10
+    assert label_counts(sizes[20])["train"] == [2] * 10
     names = {size: membership(source)["train"] for size, source in sizes.items()}
     assert names[20] < names[50]
 

@@ -16,13 +16,16 @@ from tesela.core.errors import DataError, UnknownNameError, UsageError
 from tesela.data.config import DataConfig
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
-from tesela.evaluation.evaluate import evaluate_model, evaluate_run, match_labels, recorded_precision
+from tesela.data.targets import LabelTargets, match_labels
+from tesela.evaluation.evaluate import evaluate_model, evaluate_run, recorded_precision
+from tesela.evaluation.rows import RowSpool
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.factory import Model, create_model
 from tesela.reports.report import write_report
 from tesela.runs.folder import Run
+from tesela.tasks.catalog import find_task
 from tesela.training.config import TrainConfig
 
 SPEC = ImageSpec(height=8, width=8, channels=1, mean=(0.3,), std=(0.4,))
@@ -172,9 +175,9 @@ def test_unknown_classes_are_named(tmp_path: Path) -> None:
 
 def test_match_labels_by_hand() -> None:
     """Reference: places in the model's list by hand; equal lists need no map."""
-    mapped = match_labels(["c", "a"], ["a", "b", "c"])
-    assert mapped is not None and mapped.tolist() == [2, 0]
-    assert match_labels(["a", "b"], ["a", "b"]) is None
+    assert match_labels(["c", "a"], ["a", "b", "c"]).tolist() == [2, 0]
+    same = LabelTargets(("a", "b"))
+    assert same.matched(["a", "b"]) is same
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -227,13 +230,18 @@ def test_model_is_left_as_it_was(tmp_path: Path) -> None:
         cache="none",
         shuffle=False,
         drop_last=False,
-        num_classes=10,
     )
     before = [(module.training, getattr(module, "kernel", None)) for module in model.modules()]
-    evaluation = evaluate_model(model, loader, info.labels, kernel="matmul", precision="bf16")
+    task = find_task("classify")
+    with RowSpool() as spool:
+        evaluation = evaluate_model(
+            model, loader, task, task.scorer(info.labels), spool=spool, kernel="matmul", precision="bf16"
+        )
+        probabilities = np.array(spool.arrays()["probabilities"])
     assert [(module.training, getattr(module, "kernel", None)) for module in model.modules()] == before
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert evaluation.probabilities.sum(1) == pytest.approx(np.ones(len(items)), abs=1e-6)
+    assert probabilities.sum(1) == pytest.approx(np.ones(len(items)), abs=1e-6)
+    assert evaluation.scores["images"] == len(items) == len(evaluation.indices)
 
     class Broken:
         def __len__(self) -> int:
@@ -243,5 +251,5 @@ def test_model_is_left_as_it_was(tmp_path: Path) -> None:
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        evaluate_model(model, Broken(), info.labels)  # type: ignore[arg-type]
+        evaluate_model(model, Broken(), task, task.scorer(info.labels))  # type: ignore[arg-type]
     assert [(module.training, getattr(module, "kernel", None)) for module in model.modules()] == before

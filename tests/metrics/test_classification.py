@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from tesela.metrics.classification import (
-    classification_scores,
+    ClassificationScores,
     confusion_matrix,
     most_confused,
     per_class,
-    top_k_accuracy,
+    true_ranks,
     wilson_interval,
 )
+
+
+def classification_scores(
+    probabilities: np.ndarray, targets: np.ndarray, labels: list[str], *, batch: int = 64
+) -> dict[str, Any]:
+    """Scores counted batch by batch."""
+    scores = ClassificationScores(labels)
+    for start in range(0, len(targets), batch):
+        scores.update(probabilities[start : start + batch], targets[start : start + batch])
+    return scores.result()
+
+
+def top_k_accuracy(probabilities: np.ndarray, targets: np.ndarray, *, k: int) -> float:
+    return float((true_ranks(probabilities, targets) < k).mean())
+
 
 LABELS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
 
@@ -135,3 +151,16 @@ def test_scores_are_plain_json() -> None:
     """Reference: the JSON module takes them and gives the same back."""
     scores = classification_scores(*random_case(2), LABELS)
     assert json.loads(json.dumps(scores)) == scores
+
+
+def test_batches_order_and_ranks_change_no_bit() -> None:
+    """Reference: all images at once; then other batches, in reverse, and halves that are merged."""
+    probabilities, targets = random_case(4, count=500)
+    whole = classification_scores(probabilities, targets, LABELS, batch=500)
+    assert classification_scores(probabilities, targets, LABELS, batch=7) == whole
+    assert classification_scores(probabilities[::-1], targets[::-1], LABELS, batch=33) == whole
+    halves = ClassificationScores(LABELS), ClassificationScores(LABELS)
+    for half, rows in zip(halves, (slice(0, 123), slice(123, 500)), strict=True):
+        half.update(probabilities[rows], targets[rows])
+    halves[1].merge(halves[0])
+    assert halves[1].result() == whole

@@ -8,12 +8,14 @@ from tesela.reports.card import Card
 
 CARD = Card(
     model="vit_nano",
+    noun="image classifier",
+    pipeline_tag="image-classification",
     parameters=136_138,
     data="digits",
     images={"train": 1439, "val": 179, "test": 179},
     labels=["zero", "one"],
     size=(8, 8, 1),
-    scores={"accuracy": 0.98765, "top5": 1.0, "ece": 0.0123},
+    scores={"accuracy": 0.98765, "top-5 accuracy": 1.0, "expected calibration error": 0.0123},
     split="test",
     steps=880,
     recipe="digits",

@@ -15,15 +15,21 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.evaluation.test_evaluate import write_run
 
+from tesela.attribution.draw.report import explain_for_report
 from tesela.core.errors import UsageError
-from tesela.evaluation.pictures import choose_pictures, of_each_class, png, sample, surest_mistakes
+from tesela.evaluation.evaluate import evaluate_run
+from tesela.evaluation.pictures import choose_pictures, random_places
 from tesela.imaging.spec import ImageSpec
-from tesela.metrics.classification import classification_scores
+from tesela.metrics.classification import ClassificationScores
+from tesela.models.bundle import load_bundle
 from tesela.page.charts import Series, line_chart, number, thin, ticks
 from tesela.page.document import data_uri
-from tesela.reports.charts import confusion_chart, reliability_chart
 from tesela.reports.report import write_report
+from tesela.tasks.catalog import find_task
+from tesela.tasks.classification.charts import confusion_chart, reliability_chart
+from tesela.tasks.classification.task import of_each_class, surest_mistakes
 
 VOID = {"meta", "img", "br", "wbr"}
 HOSTILE = '<script>alert("x")</script>'
@@ -94,10 +100,18 @@ def make_run(folder: Path, *, count: int = 90, labels: list[str] = LABELS) -> di
     logits = generator.normal(0, 1, (count, len(labels)))
     logits[np.arange(count), items.targets] += 2
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    scores = classification_scores(probabilities, items.targets, labels)
+    counted = ClassificationScores(labels)
+    counted.update(probabilities, items.targets)
+    scores = counted.result()
     spec = ImageSpec(height=6, width=6, channels=1, mean=(0.5,), std=(0.5,))
     indices = np.arange(count)
-    pictures: dict[str, Any] = choose_pictures(probabilities, items.targets, indices, items, spec)
+    pictures: dict[str, Any] = choose_pictures(
+        find_task("classify"),
+        {"probabilities": probabilities, "targets": items.targets},
+        indices,
+        items,
+        spec,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(
         folder / "predictions.npz",
@@ -182,7 +196,7 @@ def test_grid_shows_the_sample_with_right_and_wrong_marked(tmp_path: Path) -> No
         np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
         for text in re.findall(r"base64,([^\"]+)", grid)
     ]
-    positions = sample(90)
+    positions = random_places(90)
     assert [int(image[0, 0]) for image in found] == positions.tolist()
     with np.load(tmp_path / "predictions.npz") as arrays:
         wrong = (arrays["probabilities"].argmax(1) != arrays["targets"])[positions].sum()
@@ -202,22 +216,19 @@ def test_shown_images_go_round_the_classes() -> None:
     assert of_each_class(np.array([0, 3, 1, 2, 5, 4]), targets, most=5).tolist() == [0, 3, 5, 1, 4]
 
 
-def test_explanations_come_from_the_callable_and_stay(tmp_path: Path) -> None:
-    """Reference: the callable gets the images at the model's size; its pictures are on this page and on the next one without it."""
-    make_run(tmp_path)
-    seen: list[np.ndarray] = []
-
-    def explain(images: np.ndarray) -> list[bytes]:
-        seen.append(images)
-        return [png(np.full((4, 4, 3), 7 * index, np.uint8)) for index in range(len(images))]
-
-    first = write_report(tmp_path, explain).read_text(encoding="utf-8")
-    assert seen[0].shape == (8, 6, 6, 1) and seen[0].dtype == np.uint8
+def test_explanations_are_made_once_and_stay(tmp_path: Path) -> None:
+    """Reference: the pictures made by hand from the run's own model; they are on the next page too, made without the model."""
+    write_run(tmp_path)
+    evaluate_run(tmp_path, device="cpu")
+    first = write_report(tmp_path, explain=True).read_text(encoding="utf-8")
+    with np.load(tmp_path / "predictions.npz") as stored:
+        images = stored["shown_images"]
+    model, info = load_bundle(tmp_path / "bundle")
+    wanted = explain_for_report(model, list(images), spec=info.image)
+    assert len(wanted) == 8 and "Explanations" in first
+    (tmp_path / "bundle" / "model.safetensors").unlink()
     for source in (first, write_report(tmp_path).read_text(encoding="utf-8")):
-        assert "Explanations" in source
-        assert all(data_uri(png(np.full((4, 4, 3), 7 * index, np.uint8))) in source for index in range(8))
-    write_report(tmp_path, lambda images: explain(images)[:2])
-    assert len(list((tmp_path / "explanations").iterdir())) == 2
+        assert all(data_uri(picture) in source for picture in wanted)
 
 
 def test_reports_of_unfinished_runs_are_shorter(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_equals_the_network_called_by_hand() -> None:
     ) / SPEC.std[0]
     with torch.no_grad():
         wanted = model(batch).softmax(1).numpy()
-    found = Predictor(digits_run()).classify([png(image) for image in images[1500:1520]], top=10)
+    found = Predictor(digits_run()).predict([png(image) for image in images[1500:1520]], top=10)
     for row, prediction in zip(wanted, found, strict=True):
         assert [score.index for score in prediction.scores] == np.argsort(-row, kind="stable").tolist()
         assert [score.label for score in prediction.scores] == [
@@ -46,7 +46,7 @@ def test_equals_the_network_called_by_hand() -> None:
 def test_knows_digits_it_was_not_trained_on(backend: str) -> None:
     """Held-out labels: at least 80 of 100, so the labels are in the right order in either backend."""
     images, targets = held_out(100)
-    found = Predictor(digits_run() if backend == "torch" else digits_onnx(), backend=backend).classify(
+    found = Predictor(digits_run() if backend == "torch" else digits_onnx(), backend=backend).predict(
         images, top=1
     )
     assert (
@@ -59,8 +59,8 @@ def test_torch_and_onnxruntime_agree_on_mnist(shared: Path) -> None:
     """200 MNIST test images (28 x 28, resized by the model's spec): same label, probabilities to 1e-4."""
     raw = gzip.decompress((shared / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
     images = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28, 1)[:200]
-    torch_side = Predictor(digits_run(), backend="torch").classify([png(image) for image in images], top=10)
-    onnx_side = Predictor(digits_onnx(), backend="onnxruntime").classify(
+    torch_side = Predictor(digits_run(), backend="torch").predict([png(image) for image in images], top=10)
+    onnx_side = Predictor(digits_onnx(), backend="onnxruntime").predict(
         [png(image) for image in images], top=10
     )
     for left, right in zip(torch_side, onnx_side, strict=True):
@@ -77,10 +77,10 @@ def test_batch_size_and_repetition_change_nothing(place: object) -> None:
     """Batches of 1, 7 and 32 give the same to 1e-6; the same call twice gives the same bits."""
     predictor = Predictor(place())  # type: ignore[operator]
     images, _ = held_out(20)
-    whole = predictor.classify(images, top=3)
-    assert predictor.classify(images, top=3) == whole
+    whole = predictor.predict(images, top=3)
+    assert predictor.predict(images, top=3) == whole
     for batch in (1, 7):
-        for one, other in zip(whole, predictor.classify(images, top=3, batch=batch), strict=True):
+        for one, other in zip(whole, predictor.predict(images, top=3, batch=batch), strict=True):
             assert [score.label for score in one.scores] == [score.label for score in other.scores]
             assert [score.probability for score in one.scores] == pytest.approx(
                 [score.probability for score in other.scores], abs=1e-6
@@ -92,7 +92,7 @@ def test_files_arrays_and_bytes_are_the_same_image(tmp_path: Path) -> None:
     images, _ = digits()
     path = tmp_path / "digit.png"
     path.write_bytes(png(images[1500]))
-    found = Predictor(digits_run()).classify([path, path.read_bytes(), images[1500]])
+    found = Predictor(digits_run()).predict([path, path.read_bytes(), images[1500]])
     assert found[0].scores == found[1].scores == found[2].scores
     assert found[0].source == str(path)
 
@@ -101,10 +101,10 @@ def test_unreadable_images_do_not_disturb_their_neighbours(tmp_path: Path) -> No
     """Failures carry the decoder's code; the others are what they are alone."""
     images, _ = held_out(2)
     predictor = Predictor(digits_run())
-    found = predictor.classify(
+    found = predictor.predict(
         [images[0], b"", images[1], b"no image", images[0][:60], tmp_path / "absent.png"]
     )
-    alone = predictor.classify(images)
+    alone = predictor.predict(images)
     codes = [prediction.failure.code if prediction.failure else "" for prediction in found]
     assert codes == ["", "empty", "", "not_an_image", "truncated", "unreadable_file"]
     for prediction, reference in ((found[0], alone[0]), (found[2], alone[1])):
@@ -113,7 +113,7 @@ def test_unreadable_images_do_not_disturb_their_neighbours(tmp_path: Path) -> No
             [s.probability for s in reference.scores], abs=1e-6
         )
     assert found[1].to_mapping()["error"]["code"] == "empty"
-    assert predictor.classify([b"", b""])[1].failure is not None
+    assert predictor.predict([b"", b""])[1].failure is not None
 
 
 def test_a_size_that_the_model_does_not_take_is_a_failure_not_a_crash(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_size_that_the_model_does_not_take_is_a_failure_not_a_crash(tmp_path: 
     shutil.copytree(digits_run() / "bundle", tmp_path / "b")
     info = read_info(tmp_path / "b")
     write_info(tmp_path / "b", replaced_resize(info))
-    found = Predictor(tmp_path / "b").classify([png(np.zeros((9, 9, 1), np.uint8)), held_out(1)[0][0]])
+    found = Predictor(tmp_path / "b").predict([png(np.zeros((9, 9, 1), np.uint8)), held_out(1)[0][0]])
     assert found[0].failure is not None
     assert found[0].failure.code == "wrong_size"
     assert found[1].best is not None
@@ -139,8 +139,8 @@ def test_auto_takes_what_is_there() -> None:
 def test_bf16_is_close_to_fp32() -> None:
     """bf16 has 8 bits of mantissa: probabilities of a sharp model stay within 0.05 and 98 of 100 labels agree."""
     images, _ = held_out(100)
-    exact = Predictor(digits_run()).classify(images, top=1)
-    rough = Predictor(digits_run(), backend="torch", precision="bf16").classify(images, top=1)
+    exact = Predictor(digits_run()).predict(images, top=1)
+    rough = Predictor(digits_run(), backend="torch", precision="bf16").predict(images, top=1)
     assert (
         sum(
             left.best.label == right.best.label
@@ -164,7 +164,7 @@ if sys.argv[1] == "blocked":
 import json
 from pathlib import Path
 from tesela.runtime.predictor import Predictor
-found = Predictor(sys.argv[2]).classify([Path(name) for name in sys.argv[3:]], top=10)
+found = Predictor(sys.argv[2]).predict([Path(name) for name in sys.argv[3:]], top=10)
 print(json.dumps({"torch": "torch" in sys.modules, "rows": [prediction.to_mapping() for prediction in found]}))
 """
 
@@ -180,7 +180,7 @@ def test_an_onnx_bundle_predicts_without_torch(mode: str, tmp_path: Path) -> Non
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
     assert answer["torch"] is False
     for row, wanted in zip(
-        answer["rows"], Predictor(digits_run(), backend="torch").classify(paths, top=10), strict=True
+        answer["rows"], Predictor(digits_run(), backend="torch").predict(paths, top=10), strict=True
     ):
         assert row["label"] == wanted.scores[0].label
         assert {one["label"]: one["probability"] for one in row["top"]} == pytest.approx(
@@ -252,7 +252,7 @@ def test_wrong_words_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no run"):
         Predictor(tmp_path / "absent")
     with pytest.raises(UsageError, match="top and batch"):
-        Predictor(digits_run()).classify([], top=0)
+        Predictor(digits_run()).predict([], top=0)
     with pytest.raises(WeightsError, match=r"no model\.onnx"):
         Predictor(digits_run(), backend="onnxruntime")
 
@@ -263,5 +263,5 @@ def test_the_logits_of_a_batch_are_the_networks_own() -> None:
     model, _ = load_bundle(digits_run() / "bundle")
     with torch.no_grad():
         wanted = model(torch.from_numpy(batch)).numpy()
-    np.testing.assert_array_equal(Predictor(digits_run()).logits(batch), wanted)
-    np.testing.assert_allclose(Predictor(digits_onnx()).logits(batch), wanted, atol=1e-4)
+    np.testing.assert_array_equal(Predictor(digits_run()).backend.logits(batch), wanted)
+    np.testing.assert_allclose(Predictor(digits_onnx()).backend.logits(batch), wanted, atol=1e-4)

@@ -10,8 +10,10 @@ import pyarrow.parquet as parquet
 import pytest
 
 from tesela.core.errors import UsageError
-from tesela.runtime.results import Failure, Prediction, Score
 from tesela.runtime.table import write_predictions
+from tesela.tasks.classification.result import Prediction
+from tesela.tasks.result import Failure
+from tesela.tasks.score import Score
 
 SCORES = (
     Score(label='a "quoted", label', index=3, probability=0.1 + 0.2),

@@ -14,8 +14,7 @@ from tests.runtime.bundles import digits_run, held_out, png
 from tests.serve.clients import client
 
 from tesela.imaging.decode import CODES
-from tesela.runtime.predictor import Predictor
-from tesela.runtime.results import WRONG_SIZE
+from tesela.runtime.predictor import WRONG_SIZE, Predictor
 from tesela.serve.errors import REFUSALS
 
 PNG = {"content-type": "image/png"}
@@ -124,15 +123,15 @@ def test_an_unforeseen_failure_is_a_plain_500(monkeypatch: pytest.MonkeyPatch) -
     class BrokenError(Exception):
         pass
 
-    good = Predictor.probabilities
+    good = Predictor.outputs
 
-    def probabilities(self: Predictor, images: Any) -> Any:
+    def outputs(self: Predictor, images: Any) -> Any:
         raise BrokenError(f"secret of {digits_run()}")
 
     with client() as api:
-        monkeypatch.setattr(Predictor, "probabilities", probabilities)
+        monkeypatch.setattr(Predictor, "outputs", outputs)
         check(api.post("/v1/classify", content=GOOD, headers=PNG), "internal_error")
-        monkeypatch.setattr(Predictor, "probabilities", good)
+        monkeypatch.setattr(Predictor, "outputs", good)
         assert api.post("/v1/classify", content=GOOD, headers=PNG).status_code == 200
 
 

@@ -44,7 +44,7 @@ def test_server_torch_and_onnxruntime_agree_on_mnist(api: TestClient, shared: Pa
     raw = gzip.decompress((shared / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
     images = [png(image) for image in np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28, 1)[:40]]
     references = [Predictor(digits_run(), backend="torch"), Predictor(digits_onnx(), backend="onnxruntime")]
-    wanted = [reference.classify(images, top=10) for reference in references]
+    wanted = [reference.predict(images, top=10) for reference in references]
     for index, image in enumerate(images):
         body = api.post(f"/v1/classify?top=10&model={name}", content=image, headers=PNG).json()
         for predictions in wanted:
@@ -188,5 +188,5 @@ def test_an_exported_model_is_served_without_torch() -> None:
         cwd=root,
     )
     label, imported = done.stdout.decode().split()
-    assert label == Predictor(digits_onnx()).classify(held_out(1)[0])[0].scores[0].label
+    assert label == Predictor(digits_onnx()).predict(held_out(1)[0])[0].scores[0].label
     assert imported == "False"

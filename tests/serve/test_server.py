@@ -77,7 +77,7 @@ def running() -> Iterator[Running]:
 
 def test_equals_the_predictor_over_a_real_socket(running: Running) -> None:
     """Reference: the predictor in this process, to 1e-4; then Ctrl-C ends with exit code 0."""
-    wanted = Predictor(digits_run()).classify(IMAGES[:5], top=10)
+    wanted = Predictor(digits_run()).predict(IMAGES[:5], top=10)
     for image, prediction in zip(IMAGES[:5], wanted, strict=True):
         status, headers, body = running.post(image)
         assert status == 200

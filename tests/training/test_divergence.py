@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from tests.batches import batch_of
 from torch import nn
 
 from tesela.training.divergence import diverged, first_culprit
@@ -28,14 +29,14 @@ def test_the_first_culprit_is_named() -> None:
     images, targets = torch.ones(2, 3), torch.tensor([0, 1])
     broken = network()
     nn.init.constant_(list(broken.parameters())[2], NAN)
-    assert first_culprit(network(), images * NAN, targets) == "the input images"
-    assert first_culprit(network(), images, torch.tensor([[NAN, 1.0]] * 2)) == "the targets"
-    assert first_culprit(broken, images, targets) == "the parameter 1.weight"
+    assert first_culprit(network(), batch_of(images * NAN, targets)) == "the input images"
+    assert first_culprit(network(), batch_of(images, torch.tensor([[NAN, 1.0]] * 2))) == "the targets"
+    assert first_culprit(broken, batch_of(images, targets)) == "the parameter 1.weight"
     assert (
-        first_culprit(nn.Sequential(nn.Linear(3, 3), Overflow(), nn.Linear(3, 2)), images, targets)
+        first_culprit(nn.Sequential(nn.Linear(3, 3), Overflow(), nn.Linear(3, 2)), batch_of(images, targets))
         == "the output of layer 1"
     )
-    assert first_culprit(network(), images, targets) == "the loss itself"
+    assert first_culprit(network(), batch_of(images, targets)) == "the loss itself"
 
 
 def test_the_message_has_step_rate_and_what_is_kept() -> None:

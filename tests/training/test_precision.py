@@ -6,39 +6,45 @@ import time
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tests.batches import batch_of
+from torch import nn
 
+from tesela.data.batch import Batch
 from tesela.hardware.memory import activation_bytes, automatic_batch
 from tesela.layers.attention.attention import set_attention_kernel
 from tesela.models.factory import create_model
-from tesela.tasks.classification.objective import Supervised
-from tesela.tasks.objective import Loss
+from tesela.tasks.classification.objective import CrossEntropy
+from tesela.tasks.objective import Draw, Loss
 from tesela.training.optim.optimizer import OptimConfig, build_optimizers
 from tesela.training.precision import Timed, candidates, choose, measure
 from tesela.training.step import Step, mix, seed_step
 
 
-class Slow(Supervised):
+class Slow(CrossEntropy):
     """Waits where autocast is on, in proportion to the batch, so that the right choice is known."""
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, draw: Draw) -> Loss:
         """The usual loss, later."""
-        time.sleep(len(images) * (0.001 if torch.is_autocast_enabled("cpu") else 0.0001))
-        return super().loss(model, images, targets)
+        time.sleep(len(batch) * (0.001 if torch.is_autocast_enabled("cpu") else 0.0001))
+        return super().loss(model, batch, draw)
+
+
+def make_batch(count: int, *shape: int) -> Batch:
+    return batch_of(torch.randn(count, *shape), torch.zeros(count, dtype=torch.int64))
 
 
 def test_the_slow_pair_is_not_chosen_and_the_model_is_untouched() -> None:
     """Reference: waiting times that are known; weights before and after."""
     model = create_model("vit_nano", num_classes=3, seed=0, width=8, depth=1, heads=2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    batch = torch.randn(32, 1, 8, 8), torch.zeros(32, dtype=torch.int64)
+    batch = make_batch(32, 1, 8, 8)
     pairs = [("fp32", "fused"), ("bf16", "fused")]
     found = measure(
         model,
         Slow(),
         pairs,
         batch,
-        build=lambda trial: build_optimizers(trial, OptimConfig()),
+        build=lambda trial, loss: build_optimizers(trial, OptimConfig(), objective=loss),
         set_kernel=set_attention_kernel,
         device=torch.device("cpu"),
         limit=0.5,
@@ -78,7 +84,7 @@ def test_activations_of_a_known_network() -> None:
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh())
     per_image = activation_bytes(
         model,
-        lambda trial: Supervised().loss(trial, torch.randn(64, 5), torch.zeros(64, dtype=torch.int64)),
+        lambda trial: CrossEntropy().loss(trial, make_batch(64, 5), Draw(0, 0)),
         images=64,
     )
     assert per_image == pytest.approx(4 * (5 + 7 + 7), abs=12)
@@ -119,10 +125,10 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one() -> None:
         model = create_model("vit_nano", num_classes=3, seed=0, width=8, depth=1, heads=2)
         optimizers = build_optimizers(model, OptimConfig())
         step = Step(
-            model, Supervised(), optimizers, device=torch.device("cpu"), precision="fp32", clip_norm=0
+            model, CrossEntropy(), optimizers, device=torch.device("cpu"), precision="fp32", clip_norm=0
         )
         for piece, labels in zip(images.chunk(parts), targets.chunk(parts), strict=True):
-            step.backward(step.loss(piece, labels), share=1 / parts)
+            step.backward(step.loss(batch_of(piece, labels), Draw(0, 0)), share=1 / parts)
         gradients.append([parameter.grad for parameter in model.parameters()])
     for whole, summed in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, summed, rtol=1e-4, atol=1e-6)

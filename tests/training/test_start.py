@@ -14,9 +14,11 @@ from tesela.data.open import open_source
 from tesela.data.source import ArrayItems, Source
 from tesela.hardware.device import choose_device, exact_arithmetic
 from tesela.imaging.spec import ImageSpec
-from tesela.training.config import layered
+from tesela.tasks.catalog import find_task
+from tesela.training.config import TrainConfig, layered
 from tesela.training.start import (
     Looks,
+    Start,
     choose_model,
     look,
     normalisation,
@@ -32,10 +34,14 @@ def make_source(images: np.ndarray[Any, Any]) -> Source:
     )
 
 
+def begin(config: TrainConfig, source: Source) -> Start:
+    return start(config, source, find_task("classify"), source.labels)
+
+
 def test_digits_get_the_nano_model_at_their_own_size() -> None:
     """8 x 8 grey images; reference for mean and deviation: NumPy over the decoded training images."""
     source = open_source("digits")
-    made = start(layered({"data.source": "digits"}), source)
+    made = begin(layered({"data.source": "digits"}), source)
     assert (made.name, made.spec.size, made.spec.channels) == ("vit_nano", (8, 8), 1)
     items = source.splits["train"]
     chosen = np.unique(np.linspace(0, len(items) - 1, 1024).astype(int))
@@ -97,7 +103,7 @@ def test_images_of_several_sizes_have_no_common_one(tmp_path: Path) -> None:
 def test_an_image_size_that_patches_do_not_divide_is_refused() -> None:
     """The error is the model's own."""
     with pytest.raises(ConfigError, match="9"):
-        start(layered({"data.source": "digits", "model": "vit_nano", "image_size": 9}), open_source("digits"))
+        begin(layered({"data.source": "digits", "model": "vit_nano", "image_size": 9}), open_source("digits"))
 
 
 def test_a_device_that_is_not_there() -> None:

@@ -62,6 +62,31 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; the file written there takes its name when the block ends without an error.
+
+    Args:
+        path: the file's final name.
+        needed: bytes that will be written, for the error message when the disk is full.
+
+    Raises:
+        StorageError: no space, no permission or another failure of the file system.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with storage_errors(path, needed=needed):
+        try:
+            io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
+            yield temporary
+            _sync_file(temporary)
+            failpoint("file.before_rename")
+            io_call("rename", lambda: temporary.replace(path))
+            _sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Put ``value`` as indented JSON under ``path``, atomically."""
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tesela.core.files import sha256_bytes
-from tesela.data.open import class_counts
 from tesela.data.scan import Unreadable, attempt, in_threads, is_plain
 from tesela.data.source import Items, Source
+from tesela.data.targets import label_counts
 from tesela.imaging.decode import image_facts
 
 #: The largest class may have this many times the images of the smallest before a note is made.
@@ -112,7 +112,7 @@ def check(source: Source) -> Report:
         kind=source.kind,
         labels=source.labels,
         cut=source.cut,
-        counts=class_counts(source),
+        counts=label_counts(source),
         ignored=source.ignored,
     )
     seen: dict[str, tuple[str, str]] = {}

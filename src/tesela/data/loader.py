@@ -15,7 +15,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,11 +25,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tesela.core.errors import DataError, TeselaError
 from tesela.data.augment.augment import Augment, normalized
 from tesela.data.augment.mixup import mix
+from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation
 from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, load_all
 from tesela.data.scan import Unreadable, refuse_too_many, scan
 from tesela.data.source import Items
+from tesela.data.targets import LabelTargets, Targets
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -39,54 +40,24 @@ if TYPE_CHECKING:
 _AHEAD = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What a step gets.
-
-    Attributes:
-        images: (B, C, h, w), float32, normalised.
-        targets: (B,) int64 class indices, or (B, K) float32 where the batch was mixed.
-        indices: (B,) int64, the images' numbers in the items.
-    """
-
-    images: Tensor
-    targets: Tensor
-    indices: Tensor
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
-        return Batch(
-            *(part.to(device, non_blocking=True) for part in (self.images, self.targets, self.indices))
-        )
-
-
 class BatchMaker:
     """Makes batch n of epoch e; what worker processes get a copy of."""
 
     def __init__(
         self,
         reader: Reader,
+        items: Items,
         rows: NDArray[np.int64],
-        targets: NDArray[np.int64],
+        targets: Targets,
         spec: ImageSpec,
         *,
         batch_size: int,
         augment: Augment | None,
         seed: int,
         shuffle: bool,
-        num_classes: int | None,
     ) -> None:
-        self.reader, self.rows, self.targets, self.spec = reader, rows, targets, spec
-        self.batch_size, self.augment, self.seed, self.shuffle, self.num_classes = (
-            batch_size,
-            augment,
-            seed,
-            shuffle,
-            num_classes,
-        )
+        self.reader, self.items, self.rows, self.targets, self.spec = reader, items, rows, targets, spec
+        self.batch_size, self.augment, self.seed, self.shuffle = batch_size, augment, seed, shuffle
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     def order(self, epoch: int) -> NDArray[np.int64]:
@@ -101,15 +72,18 @@ class BatchMaker:
         """One batch."""
         rows = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
         images = self.reader.read(rows, self.seed, epoch)
-        targets = torch.from_numpy(self.targets[rows]).to(images.device)
+        targets = torch.from_numpy(self.targets.read(self.items, rows)).to(images.device)
         if self.augment is not None:
+            size = (images.shape[2], images.shape[3])
             images = self.augment(images, seed=self.seed, epoch=epoch, indices=rows)
+            if self.targets.spatial:
+                movement = self.augment.movement(size, seed=self.seed, epoch=epoch, indices=rows)
+                targets = self.targets.follow(targets, movement)
         inputs = normalized(images, self.spec)
-        if self.augment is not None and self.augment.config.mixes and self.num_classes:
-            config, classes = self.augment.config, self.num_classes
-            inputs, targets = mix(
-                inputs, targets, config, num_classes=classes, seed=self.seed, epoch=epoch, first=int(rows[0])
-            )
+        if self.augment is not None and self.augment.config.mixes:
+            config, first = self.augment.config, int(rows[0])
+            share = mix(inputs, config, seed=self.seed, epoch=epoch, first=first)
+            targets = self.targets.mix(targets, share=share)
         return Batch(inputs, targets, torch.from_numpy(rows.copy()))
 
 
@@ -126,7 +100,7 @@ class Loader:
         cache: ram, none, or auto (see reader.fits_in_ram).
         shuffle: a new order each epoch.
         drop_last: leave out a last batch that is not full, unless it is the only one.
-        num_classes: needed for MixUp and CutMix.
+        targets: how targets are read and follow their images; by default the stored classes.
         device: where a memory cache lies and batches are made; streamed batches are always made on the CPU.
         max_unreadable: largest share of unreadable images.
 
@@ -146,12 +120,10 @@ class Loader:
         cache: Literal["auto", "ram", "none"] = "auto",
         shuffle: bool = False,
         drop_last: bool = False,
-        num_classes: int | None = None,
+        targets: Targets | None = None,
         device: torch.device | str = "cpu",
         max_unreadable: float = 0.01,
     ) -> None:
-        if augment is not None and augment.mixes and not num_classes:
-            raise ValueError("MixUp and CutMix need num_classes")
         crops = augment is not None and augment.random_resized_crop
         self.items, self.spec, self.batch_size = items, spec, batch_size
         self.in_ram = cache == "ram" or (cache == "auto" and fits_in_ram(items, spec, crops=crops))
@@ -167,14 +139,14 @@ class Loader:
         )
         self._maker = BatchMaker(
             reader,
+            items,
             rows,
-            items.targets,
+            targets or LabelTargets(()),
             spec,
             batch_size=batch_size,
             augment=augmenter,
             seed=seed,
             shuffle=shuffle,
-            num_classes=num_classes,
         )
         self._processes: _Processes | None = None
 
@@ -198,10 +170,14 @@ class Loader:
         """Of order and augmentation."""
         return self._maker.seed
 
+    def read_targets(self, rows: NDArray[np.int64]) -> Tensor:
+        """(B, ...) targets of some images, as stored: neither warped nor mixed."""
+        return torch.from_numpy(self._maker.targets.read(self.items, rows))
+
     def plain(self) -> Loader:
         """The same images as evaluation sees them, each once, in ascending order; pixels that are in memory are shared."""
         found, maker = copy.copy(self), copy.copy(self._maker)
-        maker.augment, maker.shuffle, maker.num_classes, maker._order = None, False, None, None
+        maker.augment, maker.shuffle, maker._order = None, False, None
         found._maker, found._processes = maker, None
         found._length = math.ceil(len(maker.rows) / self.batch_size)
         return found

@@ -6,24 +6,31 @@ that are missing are cut out of train (see split.py). What no training could use
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from tesela.core.errors import DataError, UsageError
 from tesela.data.config import DataConfig
-from tesela.data.source import SPLITS, Source
+from tesela.data.source import Source
 from tesela.data.split import complete, few_per_class, only_classes, subset
+from tesela.data.targets import LabelTargets, Targets
 
 FORMS = "a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits"
 
 
-def open_source(text: str | Path, *, config: DataConfig | None = None) -> Source:
+def open_source(
+    text: str | Path,
+    *,
+    config: DataConfig | None = None,
+    targets: Callable[[Source], Targets] | None = None,
+) -> Source:
     """The source at ``text``, with train, val and test.
 
     Args:
         text: a path, or ``digits``.
         config: fractions, seed, classes and how many images; its ``source`` is not read.
+        targets: makes the targets that decide what can be trained on and how splits are stratified; by default the
+            stored classes.
 
     Raises:
         UsageError: nothing is there.
@@ -33,17 +40,17 @@ def open_source(text: str | Path, *, config: DataConfig | None = None) -> Source
     source = find_source(text)
     if config.classes:
         source = only_classes(source, config.classes)
-    refuse_unusable(source)
-    source = complete(
-        source, fractions={"val": config.val_fraction, "test": config.test_fraction}, seed=config.split_seed
-    )
+    refuse_without_training_images(source)
+    wanted = targets(source) if targets is not None else LabelTargets(source.labels)
+    wanted.check(source)
+    fractions = {"val": config.val_fraction, "test": config.test_fraction}
+    source = complete(source, wanted, fractions=fractions, seed=config.split_seed)
+    train = source.splits["train"]
     if config.subset is not None:
-        train = subset(source.splits["train"], config.subset, seed=config.split_seed)
-        source = source.with_splits({**source.splits, "train": train}, cut=source.cut)
+        train = subset(train, wanted.strata(train), config.subset, seed=config.split_seed)
     if config.per_class is not None:
-        train = few_per_class(source.splits["train"], config.per_class, seed=config.split_seed)
-        source = source.with_splits({**source.splits, "train": train}, cut=source.cut)
-    return source
+        train = few_per_class(train, wanted.strata(train), config.per_class, seed=config.split_seed)
+    return source.with_splits({**source.splits, "train": train}, cut=source.cut)
 
 
 def find_source(text: str | Path) -> Source:
@@ -72,8 +79,8 @@ def find_source(text: str | Path) -> Source:
     return open_folder(path)
 
 
-def refuse_unusable(source: Source) -> None:
-    """Raise DataError where no classifier can be trained: no images, one class, a class that is only in val or test."""
+def refuse_without_training_images(source: Source) -> None:
+    """Raise DataError where a source has no train split, or an empty one."""
     if "train" not in source.splits:
         found = ", ".join(sorted(source.splits)) or "nothing"
         raise DataError(f"{source.name} has no training images, only {found}", hint="add a train split")
@@ -81,30 +88,3 @@ def refuse_unusable(source: Source) -> None:
         raise DataError(
             f"{source.name} has no training images", hint="put images into the class folders of train"
         )
-    if len(source.labels) < 2:
-        raise DataError(
-            f"{source.name} has one class only: {source.labels[0]}",
-            hint="a classifier needs at least two class folders",
-        )
-    counts = class_counts(source)
-    for number, label in enumerate(source.labels):
-        places = [split for split in counts if split != "train" and counts[split][number]]
-        if not counts["train"][number] and places:
-            raise DataError(
-                f"class {label!r} is in {places[0]} but not in train",
-                hint=f"add training images of {label!r} or remove it from {places[0]}",
-            )
-    if np.count_nonzero(counts["train"]) < 2:
-        raise DataError(
-            f"{source.name} has training images of one class only",
-            hint="a classifier needs at least two classes",
-        )
-
-
-def class_counts(source: Source) -> dict[str, list[int]]:
-    """Images per class, by split."""
-    order = [split for split in SPLITS if split in source.splits]
-    return {
-        split: np.bincount(source.splits[split].targets, minlength=len(source.labels)).tolist()
-        for split in order
-    }

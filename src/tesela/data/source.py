@@ -57,7 +57,6 @@ class Source:
         kind: folder, idx, parquet, manifest or digits.
         labels: class names; a target is an index into them.
         splits: items by split name; after ``open_source`` train, val and test.
-        task: what it can be used for.
         channels: channels as stored: 1 where the whole source is grey.
         cut: splits that were cut out of train because the source had none.
         ignored: files that are no images, listed by ``tesela data check``.
@@ -67,7 +66,6 @@ class Source:
     kind: str
     labels: tuple[str, ...]
     splits: Mapping[str, Items]
-    task: str = "classify"
     channels: int = 3
     cut: tuple[str, ...] = ()
     ignored: tuple[str, ...] = field(default=(), repr=False)

@@ -25,12 +25,15 @@ from tesela.data.source import SPLITS, Items, Selection, Source
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tesela.data.targets import Targets
 
-def complete(source: Source, *, fractions: Mapping[str, float], seed: int) -> Source:
+
+def complete(source: Source, targets: Targets, *, fractions: Mapping[str, float], seed: int) -> Source:
     """The source with all of train, val and test; missing ones are cut out of train.
 
     Args:
         source: with at least ``train``.
+        targets: say into which strata the items fall.
         fractions: share of the training images per split that may be missing.
         seed: another number gives another cut.
     """
@@ -38,17 +41,19 @@ def complete(source: Source, *, fractions: Mapping[str, float], seed: int) -> So
     if not missing:
         return source
     train = source.splits["train"]
-    parts = cut(train, {split: fractions.get(split, 0.0) for split in missing}, seed=seed)
-    return source.with_splits(
-        {split: parts[split] if split in parts else source.splits[split] for split in SPLITS},
-        cut=tuple(missing),
+    parts = cut(
+        train, targets.strata(train), {split: fractions.get(split, 0.0) for split in missing}, seed=seed
     )
+    splits = {split: parts[split] if split in parts else source.splits[split] for split in SPLITS}
+    return source.with_splits(splits, cut=tuple(missing))
 
 
-def cut(items: Items, fractions: Mapping[str, float], *, seed: int) -> dict[str, Items]:
+def cut(
+    items: Items, strata: NDArray[np.int64], fractions: Mapping[str, float], *, seed: int
+) -> dict[str, Items]:
     """``train`` and the splits named in ``fractions``; every part keeps the items' own order."""
-    ranks = ranks_in_class(items, seed=seed)
-    counts = np.bincount(items.targets)[items.targets] if len(items) else np.zeros(0, np.int64)
+    ranks = ranks_in_strata(items, strata, seed=seed)
+    counts = np.bincount(strata)[strata] if len(items) else np.zeros(0, np.int64)
     taken = np.zeros(len(items), np.int64)
     parts: dict[str, Items] = {}
     for split in sorted(fractions):  # test before val: a validation share does not change the test set
@@ -60,17 +65,17 @@ def cut(items: Items, fractions: Mapping[str, float], *, seed: int) -> dict[str,
     return {"train": Selection(items, np.flatnonzero(ranks >= taken)), **parts}
 
 
-def subset(items: Items, size: int, *, seed: int) -> Items:
-    """``size`` of the items, balanced over the classes as far as they have images."""
+def subset(items: Items, strata: NDArray[np.int64], size: int, *, seed: int) -> Items:
+    """``size`` of the items, balanced over the strata as far as these have images."""
     if size >= len(items):
         return items
-    order = np.lexsort((items.targets, ranks_in_class(items, seed=seed)))
+    order = np.lexsort((strata, ranks_in_strata(items, strata, seed=seed)))
     return Selection(items, np.sort(order[:size]))
 
 
-def few_per_class(items: Items, most: int, *, seed: int) -> Items:
-    """At most ``most`` items of each class."""
-    rows = np.flatnonzero(ranks_in_class(items, seed=seed) < most)
+def few_per_class(items: Items, strata: NDArray[np.int64], most: int, *, seed: int) -> Items:
+    """At most ``most`` items of each stratum."""
+    rows = np.flatnonzero(ranks_in_strata(items, strata, seed=seed) < most)
     return items if len(rows) == len(items) else Selection(items, rows)
 
 
@@ -109,18 +114,13 @@ def _class_number(word: str, labels: Sequence[str]) -> int:
     raise UnknownNameError("class", word, labels)
 
 
-def ranks_in_class(items: Items, *, seed: int) -> NDArray[np.int64]:
-    """The place of each item among those of its class, in an order drawn from its name."""
+def ranks_in_strata(items: Items, strata: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
+    """The place of each item among those of its stratum, in an order that is a function of (seed, name)."""
     names = [items.name(index) for index in range(len(items))]
-    order = (
-        np.lexsort((np.array(names), name_keys(seed, names), items.targets))
-        if names
-        else np.zeros(0, np.int64)
-    )
+    order = np.lexsort((np.array(names), name_keys(seed, names), strata)) if names else np.zeros(0, np.int64)
     ranks = np.zeros(len(names), np.int64)
-    sorted_targets = items.targets[order]
-    starts = np.searchsorted(sorted_targets, sorted_targets, side="left")
-    ranks[order] = np.arange(len(names)) - starts
+    in_order = strata[order]
+    ranks[order] = np.arange(len(names)) - np.searchsorted(in_order, in_order, side="left")
     return ranks
 
 

@@ -26,10 +26,10 @@ from tesela.checkpoints.write import default_folder
 from tesela.core.errors import MissingExtraError, UsageError, WeightsError
 from tesela.core.files import folder_atomic, sha256_file, write_atomic
 from tesela.imaging.preprocess import normalize
+from tesela.metrics.probability import softmax
 from tesela.models.bundle import BundleInfo, write_info
 from tesela.runtime.backends.base import open_backend
 from tesela.runtime.predictor import ImageSource, Predictor
-from tesela.runtime.results import softmax
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +175,7 @@ def compare(
         for first in range(0, max(len(images), size), size):
             chosen = [images[(first + offset) % len(images)] for offset in range(size)]
             batch = normalize(np.stack(chosen), info.image)
-            wanted, found = reference.logits(batch), graph.logits(batch)
+            wanted, found = reference.backend.logits(batch), graph.logits(batch)
             logits = max(logits, float(np.abs(wanted - found).max()))
             probability = max(probability, float(np.abs(softmax(wanted) - softmax(found)).max()))
             agreeing += int((wanted.argmax(1) == found.argmax(1)).sum())

@@ -71,7 +71,7 @@ def inspect_page(
             _norms(found),
         ]
     style, script = (
-        (files("tesela.attribution") / f"inspect.{ending}").read_text(encoding="utf-8")
+        (files("tesela.inspection") / f"inspect.{ending}").read_text(encoding="utf-8")
         for ending in ("css", "js")
     )
     return document(

@@ -14,63 +14,85 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tesela.metrics.calibration import (
-    BINS,
-    brier_score,
-    expected_calibration_error,
-    negative_log_likelihood,
-    reliability_bins,
-)
-
-Floats = npt.NDArray[np.floating[Any]]
-Integers = npt.NDArray[np.int64]
+from tesela.metrics.calibration import Floats, Integers, Reliability, brier_scores, log_losses
+from tesela.metrics.exact import ExactSums
 
 TOP = 5
 """The k of top-k that is always reported; fewer classes than that make it 1."""
 
 
-def classification_scores(
-    probabilities: Floats, targets: Integers, labels: Sequence[str], *, top: int = TOP
-) -> dict[str, Any]:
-    """Every score of one evaluation, in plain Python values that JSON takes.
+class ClassificationScores:
+    """Every score of a classifier, in memory that does not grow with the number of images.
 
     Args:
-        probabilities: (N, K), rows sum to 1, N >= 1.
-        targets: (N,), the true class of each row.
         labels: the K class names.
         top: another k of top-k to report, as ``top<k>`` beside ``top5``.
     """
-    predicted = probabilities.argmax(1)
-    confusion = confusion_matrix(targets, predicted, classes=len(labels))
-    classes = per_class(confusion, labels)
-    right = int(confusion.trace())
-    return {
-        "images": len(targets),
-        "correct": right,
-        "accuracy": right / len(targets),
-        "accuracy_interval": list(wilson_interval(right, len(targets))),
-        **{f"top{k}": top_k_accuracy(probabilities, targets, k=k) for k in sorted({TOP, top})},
-        "balanced_accuracy": _mean(row["recall"] for row in classes if row["support"]),
-        "macro_f1": _mean(row["f1"] for row in classes if row["support"]),
-        "nll": negative_log_likelihood(probabilities, targets),
-        "brier": brier_score(probabilities, targets),
-        "ece": expected_calibration_error(probabilities, targets),
-        "ece_bins": BINS,
-        "per_class": classes,
-        "most_confused": most_confused(confusion, labels),
-        "reliability": reliability_bins(probabilities, targets),
-        "confusion": confusion.tolist(),
-    }
+
+    def __init__(self, labels: Sequence[str], *, top: int = TOP) -> None:
+        self._labels = labels
+        self._confusion = np.zeros((len(labels), len(labels)), np.int64)
+        self._hits = dict.fromkeys(sorted({TOP, top}), 0)
+        self._means = ExactSums(2)  # log loss, Brier score
+        self._reliability = Reliability()
+
+    @property
+    def images(self) -> int:
+        """Images counted in."""
+        return int(self._confusion.sum())
+
+    @property
+    def correct(self) -> int:
+        """Images whose most probable class is the true one."""
+        return int(self._confusion.trace())
+
+    def update(self, probabilities: Floats, targets: Integers) -> None:
+        """Count in probabilities (N, K), whose rows sum to 1, and true classes (N,)."""
+        self._confusion += confusion_matrix(targets, probabilities.argmax(1), classes=len(self._labels))
+        ranks = true_ranks(probabilities, targets)
+        self._hits = {k: hits + int((ranks < k).sum()) for k, hits in self._hits.items()}
+        values = np.concatenate([log_losses(probabilities, targets), brier_scores(probabilities, targets)])
+        self._means.add(values, np.repeat(np.arange(2), len(targets)))
+        self._reliability.update(probabilities, targets)
+
+    def merge(self, other: ClassificationScores) -> None:
+        """Count in what another has seen."""
+        self._confusion += other._confusion
+        self._hits = {k: hits + other._hits[k] for k, hits in self._hits.items()}
+        self._means.merge(other._means)
+        self._reliability.merge(other._reliability)
+
+    def result(self) -> dict[str, Any]:
+        """Every score, in plain Python values that JSON takes; at least one image must have been counted in."""
+        total, labels = self.images, self._labels
+        classes = per_class(self._confusion, labels)
+        nll, brier = self._means.over([total, total])
+        return {
+            "images": total,
+            "correct": self.correct,
+            "accuracy": self.correct / total,
+            "accuracy_interval": list(wilson_interval(self.correct, total)),
+            **{f"top{k}": hits / total for k, hits in self._hits.items()},
+            "balanced_accuracy": _mean(row["recall"] for row in classes if row["support"]),
+            "macro_f1": _mean(row["f1"] for row in classes if row["support"]),
+            "nll": nll,
+            "brier": brier,
+            "ece": self._reliability.error(),
+            "ece_bins": self._reliability.bins,
+            "per_class": classes,
+            "most_confused": most_confused(self._confusion, labels),
+            "reliability": self._reliability.rows(),
+            "confusion": self._confusion.tolist(),
+        }
 
 
-def top_k_accuracy(probabilities: Floats, targets: Integers, *, k: int) -> float:
-    """Share of rows whose true class is among the ``k`` most probable ones (all of them where K < k)."""
+def true_ranks(probabilities: Floats, targets: Integers) -> Integers:
+    """(N,) number of classes that come before the true one: more probable, or as probable with a lower number."""
     true = probabilities[np.arange(len(targets)), targets][:, None]
     earlier = np.arange(probabilities.shape[1])[None] < targets[:, None]
-    rank = (probabilities > true).sum(1) + ((probabilities == true) & earlier).sum(1)
-    return float((rank < k).mean())
+    ranks: Integers = (probabilities > true).sum(1) + ((probabilities == true) & earlier).sum(1)
+    return ranks
 
 
 def confusion_matrix(targets: Integers, predicted: Integers, *, classes: int) -> Integers:

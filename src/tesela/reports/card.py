@@ -13,12 +13,14 @@ class Card:
 
     Attributes:
         model: name of the architecture.
+        noun: kind of model, for people.
+        pipeline_tag: kind of model, as model hubs call it.
         parameters: number of weights.
         data: name of the training data.
         images: number of images by split.
         labels: class names.
         size: (height, width, channels) that the model sees.
-        scores: of ``evaluation.json``; empty where there is no test split.
+        scores: by their names for people; empty without a test split.
         split: what the scores were measured on.
         steps: of training.
         recipe: name of the recipe, or None.
@@ -27,6 +29,8 @@ class Card:
     """
 
     model: str
+    noun: str
+    pipeline_tag: str
     parameters: int
     data: str
     images: Mapping[str, int]
@@ -45,8 +49,8 @@ class Card:
 
         front = {
             "library_name": "tesela",
-            "pipeline_tag": "image-classification",
-            "tags": ["vision-transformer", "image-classification"],
+            "pipeline_tag": self.pipeline_tag,
+            "tags": ["vision-transformer", self.pipeline_tag],
         }
         if self.license != "unknown":
             front["license"] = self.license
@@ -63,21 +67,15 @@ class Card:
         recipe = f" with the recipe `{self.recipe}`" if self.recipe else ""
         kind = "grey" if channels == 1 else "colour"
         return (
-            f"An image classifier, {begin}{recipe}: {self.parameters:,} parameters, {self.steps:,} steps, "
+            f"{article(self.noun)}, {begin}{recipe}: {self.parameters:,} parameters, {self.steps:,} steps, "
             f"{kind} images of {height} x {width} pixels, {len(self.labels)} classes."
         )
 
     def _score(self) -> str:
-        names = {
-            "accuracy": "accuracy",
-            "top5": "top-5 accuracy",
-            "ece": "expected calibration error",
-            "nll": "negative log-likelihood",
-        }
         rows = [
-            f"| {label} | {self.scores[name]:.4f} |"
-            for name, label in names.items()
-            if isinstance(self.scores.get(name), (int, float))
+            f"| {label} | {value:.4f} |"
+            for label, value in self.scores.items()
+            if isinstance(value, (int, float))
         ]
         if not rows:
             return "## Score\n\nIt was not tested: the data has no test split."
@@ -110,3 +108,8 @@ class Card:
             "also for one that shows none of them. The scores hold for images like those it was tested on.\n\n"
             f"Licence of the weights: {licence}."
         )
+
+
+def article(noun: str) -> str:
+    """``image classifier`` as ``An image classifier``."""
+    return f"An {noun}" if noun[0].lower() in "aeiou" else f"A {noun}"

@@ -19,6 +19,7 @@ from tesela.models.bundle import read_info
 from tesela.models.catalog import family
 from tesela.runs.folder import Run
 from tesela.runs.settings import FREE_SETTINGS
+from tesela.tasks.catalog import DEFAULT_TASK, find_task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class Contender:
         model: name of the model.
         data: name of the data, with the split that was scored.
         seed: of the run.
-        score: accuracy on that split.
+        score: the task's selecting score on that split.
         parameters: number of weights.
         trainable: number of weights that were trained.
         flops: operations of one image's forward pass, two per multiply-add; None where the model has no closed form.
@@ -156,7 +157,7 @@ def read_run(path: Path) -> Contender:
         model=result["model"],
         data=f"{evaluation.get('data') or settings.get('data.source')}, {result['split']}",
         seed=int(settings.get("seed") or 0),
-        score=result["accuracy"],
+        score=result[find_task(result.get("task") or DEFAULT_TASK).score],
         parameters=result["parameters"],
         trainable=result.get("trainable") or result["parameters"],
         flops=_flops(run),

@@ -3,15 +3,14 @@
 It needs no network, no script and no data set: charts are inline SVG, images inline PNG, style and colours (light and dark) in
 the page. The images were cut out when the run was evaluated (``tesela.evaluation.pictures``).
 
-Odd: training may not import the room that explains, so explanations come through a callable; what it gives is kept in
-``explanations/`` and shown again when the report is rebuilt without it.
+Odd: explanations need the model, so they are made once, when the run is finished, kept in ``explanations/``, and shown
+again whenever the report is rebuilt.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,23 @@ import numpy.typing as npt
 from tesela.core.config import read_yaml
 from tesela.core.errors import UsageError
 from tesela.core.files import read_json, write_atomic
+from tesela.models.bundle import CONFIG, read_info
 from tesela.page.document import document
 from tesela.reports import sections
-from tesela.reports.sections import Material
 from tesela.runs.folder import Run
 from tesela.runs.history import elapsed_seconds
-
-Explain = Callable[[npt.NDArray[np.uint8]], Sequence[bytes]]
-"""From images at the model's size, uint8 (B, h, w, C), to one PNG file each."""
-
-ORDER = (
-    sections.headline,
-    sections.curves,
-    sections.classes,
-    sections.samples,
-    sections.mistakes,
-    sections.explanations,
-    sections.calibration,
-    sections.again,
-    sections.surroundings,
-)
+from tesela.tasks.catalog import AUTO, DEFAULT_TASK, find_task
+from tesela.tasks.material import Material
+from tesela.tasks.task import Task
 
 
-def write_report(run: Run | Path | str, explain: Explain | None = None) -> Path:
+def write_report(run: Run | Path | str, *, explain: bool = False) -> Path:
     """Write ``report.html`` into the run folder, from what lies there.
 
     Args:
         run: the run folder.
-        explain: makes the pictures of the section "Explanations"; None shows those of an earlier call, if any.
+        explain: make the pictures of the section "Explanations" with the run's model; else those of an earlier call are
+            shown, if any.
 
     Returns:
         where the report is.
@@ -61,16 +49,24 @@ def write_report(run: Run | Path | str, explain: Explain | None = None) -> Path:
         raise UsageError(
             f"{run.path} is not a run folder", hint="name the folder that tesela train --out wrote"
         )
-    material = read_material(run, explain)
-    write_atomic(run.report, page(material).encode())
+    if explain:
+        keep_explanations(run)
+    material = read_material(run)
+    write_atomic(run.report, page(material, task_of(run)).encode())
     return run.report
 
 
-def read_material(run: Run, explain: Explain | None = None) -> Material:
+def task_of(run: Run) -> Task:
+    """The run's task, by its bundle; before there is one, the one that its configuration names."""
+    if (run.bundle / CONFIG).is_file():
+        return find_task(read_info(run.bundle).task)
+    named = str(read_yaml(run.config).get("task", AUTO))
+    return find_task(DEFAULT_TASK if named == AUTO else named)
+
+
+def read_material(run: Run) -> Material:
     """Everything the report shows; what is missing stays empty."""
     arrays = _read_arrays(run.predictions)
-    if explain is not None and len(arrays.get("shown_images", ())):
-        keep_explanations(run.path, explain(arrays["shown_images"]))
     return Material(
         path=run.path,
         config=read_yaml(run.config),
@@ -83,9 +79,21 @@ def read_material(run: Run, explain: Explain | None = None) -> Material:
     )
 
 
-def keep_explanations(folder: Path, pictures: Sequence[bytes]) -> None:
-    """Put PNG files into ``explanations/``, in their order, in place of earlier ones."""
-    place = folder / "explanations"
+def keep_explanations(run: Run) -> None:
+    """Explain the predicted labels of the images that were kept for it, as PNG files in ``explanations/``.
+
+    Raises:
+        UsageError: the model cannot be explained; earlier files stay.
+    """
+    from tesela.attribution.draw.report import explain_for_report
+    from tesela.models.bundle import load_bundle
+
+    images = _read_arrays(run.predictions).get("shown_images", ())
+    if not len(images):
+        return
+    model, info = load_bundle(run.bundle)
+    pictures = explain_for_report(model, list(images), spec=info.image)
+    place = run.path / "explanations"
     for index, data in enumerate(pictures):
         write_atomic(place / f"{index:02d}.png", data)
     for old in sorted(place.glob("*.png"))[len(pictures) :]:
@@ -112,9 +120,14 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         return {name: stored[name] for name in stored.files}
 
 
-def page(material: Material) -> str:
+def page(material: Material, task: Task) -> str:
     """The whole HTML page."""
-    body = "\n".join(part(material) for part in ORDER)
-    return document(
-        f"{material.scores.get('model') or material.config.get('model') or 'tesela'}: report", body
-    )
+    parts = [
+        sections.curves(material, task),
+        *task.sections(material),
+        sections.again(material),
+        sections.surroundings(material),
+    ]
+    body = "\n".join([sections.headline(material, task), *(part.html() for part in parts)])
+    name = material.scores.get("model") or material.config.get("model") or "tesela"
+    return document(f"{name}: report", body)

@@ -1,7 +1,7 @@
-"""A bundle that classifies images: decode, fit and normalise as the bundle says, compute, rank.
+"""A bundle that answers: decode, fit and normalise as the bundle says, compute, and let the task decode the outputs.
 
 The same steps serve the command line, the server and the board; only the backend differs. An unreadable image gives a
-prediction with a failure and does not disturb its neighbours in the batch.
+result with a failure and does not disturb its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,15 @@ from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fit, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
 from tesela.runtime.backends.base import Backend, Precision, choose, open_backend
-from tesela.runtime.results import WRONG_SIZE, Prediction, failure_of, ranked, softmax
+from tesela.tasks.catalog import find_task
+from tesela.tasks.result import Result
+from tesela.tasks.task import Task
 
 #: An encoded image in memory, a file, or pixels (H, W, C) uint8.
 ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
+
+#: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has another size.
+WRONG_SIZE = "wrong_size"
 
 
 class Predictor:
@@ -31,12 +36,13 @@ class Predictor:
 
     Args:
         path: a run folder, a bundle, or a checkpoint that can be converted to one.
-        backend: ``auto``, ``onnxruntime`` or ``torch``; auto prefers onnxruntime where the bundle has a graph.
+        backend: ``auto``, ``onnxruntime`` or ``torch``; auto prefers onnxruntime if the bundle has a graph.
         threads: threads per operator; None leaves the backend's own choice.
         precision: fp32, or bf16 with the torch backend.
 
     Raises:
-        UsageError: there is no bundle at ``path``, or its task is not classification.
+        UsageError: there is no bundle at ``path``.
+        UnknownNameError: the bundle's task is not installed.
         WeightsError: the bundle is damaged.
         MissingExtraError: the backend is not installed.
     """
@@ -51,11 +57,7 @@ class Predictor:
     ) -> None:
         self.bundle: Path = bundle_of(path)
         self.info: BundleInfo = read_info(self.bundle)
-        if self.info.task != "classify":
-            raise UsageError(
-                f"{self.bundle} is for the task {self.info.task!r}, not for classification",
-                hint="give a classifier",
-            )
+        self.task: Task = find_task(self.info.task)
         name = choose(self.bundle, backend)
         self.backend: Backend = open_backend(
             name, self.bundle, self.info, threads=threads, precision=precision
@@ -75,42 +77,39 @@ class Predictor:
         except DataError as error:
             raise ImageError(error.message, code=WRONG_SIZE, hint=error.hint) from error
 
-    def logits(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
-        return self.backend.logits(batch)
+    def outputs(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Outputs (B, ...), such as logits (B, K), of images that ``prepare`` made, in one batch."""
+        return self.backend.logits(normalize(np.stack(images), self.info.image))
 
-    def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Probabilities (B, K) of images that ``prepare`` made, in one batch."""
-        return softmax(self.logits(normalize(np.stack(images), self.info.image)))
-
-    def classify(self, sources: Iterable[ImageSource], *, top: int = 5, batch: int = 32) -> list[Prediction]:
-        """One prediction per source, in their order.
+    def predict(self, sources: Iterable[ImageSource], *, batch: int = 32, **options: Any) -> list[Any]:
+        """One result of the task's own kind (see ``tesela.tasks.result.Result``) for each source, in their order.
 
         Args:
             sources: images; an iterator is consumed batch by batch.
-            top: how many labels each prediction holds.
             batch: images computed at once.
+            **options: of the task's ``decode``, such as ``top=5`` for a classifier.
         """
-        return list(self.stream(sources, top=top, batch=batch))
+        return list(self.stream(sources, batch=batch, **options))
 
-    def stream(
-        self, sources: Iterable[ImageSource], *, top: int = 5, batch: int = 32
-    ) -> Iterator[Prediction]:
-        """Like ``classify``, giving each batch's predictions as soon as they are there."""
-        if top < 1 or batch < 1:
+    def stream(self, sources: Iterable[ImageSource], *, batch: int = 32, **options: Any) -> Iterator[Any]:
+        """Like ``predict``, giving each batch's results as soon as they are there."""
+        if batch < 1 or options.get("top", 1) < 1:
+            raise UsageError("top and batch must be 1 or more", hint="leave them out for the usual values")
+        unknown = sorted(set(options) - self.task.decode_options)
+        if unknown:
             raise UsageError(
-                f"top and batch must be 1 or more, not {top} and {batch}",
-                hint="leave them out for the usual values",
+                f"predictions of the task {self.task.name} have no option {unknown[0]!r}",
+                hint="leave it out",
             )
         remaining = iter(sources)
         number = 0
         while chunk := list(islice(remaining, batch)):
-            yield from self._classify_batch(chunk, first=number, top=top)
+            yield from self._batch(chunk, first=number, options=options)
             number += len(chunk)
 
-    def _classify_batch(
-        self, sources: Sequence[ImageSource], *, first: int, top: int
-    ) -> Iterator[Prediction]:
+    def _batch(
+        self, sources: Sequence[ImageSource], *, first: int, options: dict[str, Any]
+    ) -> Iterator[Result]:
         images: list[NDArray[np.uint8]] = []
         failures: dict[int, ImageError] = {}
         for index, source in enumerate(sources):
@@ -118,10 +117,10 @@ class Predictor:
                 images.append(self.prepare(source))
             except ImageError as error:
                 failures[index] = error
-        rows = iter(self.probabilities(images)) if images else iter(())
+        results = iter(self.task.decode(self.outputs(images), self.info, **options) if images else ())
         for index, source in enumerate(sources):
             name = str(source) if isinstance(source, Path) else f"image {first + index}"
             if index in failures:
-                yield Prediction(source=name, failure=failure_of(failures[index]))
+                yield self.task.unreadable().failed(name, failures[index])
             else:
-                yield Prediction(source=name, scores=ranked(next(rows), self.info.labels, top=top))
+                yield next(results).of(name)

@@ -1,6 +1,6 @@
-"""Predictions as a file: JSON lines, CSV or Parquet, by the file's ending; written whole or not at all.
+"""Results as a file: JSON lines, CSV or Parquet, by the file's ending; written whole or not at all.
 
-JSON lines and Parquet keep the whole list of scores; CSV has a pair of columns per rank.
+JSON lines and Parquet keep everything; CSV has the columns that the task's results say.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from typing import Any
 
 from tesela.core.errors import MissingExtraError, UsageError
 from tesela.core.files import write_atomic
-from tesela.runtime.results import Prediction
+from tesela.tasks.result import Result
+
+#: Fields of a failure.
+ERROR = {"code": "string", "message": "string", "hint": "string"}
 
 
-def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write one row per prediction.
+def write_predictions(path: Path, results: Sequence[Result]) -> None:
+    """Write one row for each result.
 
     Raises:
         UsageError: the ending is not .jsonl, .csv or .parquet.
         MissingExtraError: Parquet without PyArrow.
         StorageError: the file system refused.
     """
-    write_atomic(path, writer_for(path)(predictions))
+    write_atomic(path, writer_for(path)(results))
 
 
-def writer_for(path: Path) -> Callable[[Sequence[Prediction]], bytes]:
-    """The function that turns predictions into the bytes of such a file; it is asked for before work starts."""
+def writer_for(path: Path) -> Callable[[Sequence[Result]], bytes]:
+    """The function that turns results into the bytes of such a file; it is asked for before work starts."""
     writers = {".jsonl": to_jsonl, ".csv": to_csv, ".parquet": to_parquet}
     if path.suffix.lower() not in writers:
         raise UsageError(
@@ -40,48 +43,44 @@ def writer_for(path: Path) -> Callable[[Sequence[Prediction]], bytes]:
     return writers[path.suffix.lower()]
 
 
-def to_jsonl(predictions: Sequence[Prediction]) -> bytes:
+def to_jsonl(results: Sequence[Result]) -> bytes:
     """One JSON object per line."""
-    return "".join(
-        json.dumps(prediction.to_mapping(), ensure_ascii=False) + "\n" for prediction in predictions
-    ).encode()
+    return "".join(json.dumps(result.to_mapping(), ensure_ascii=False) + "\n" for result in results).encode()
 
 
-def to_csv(predictions: Sequence[Prediction]) -> bytes:
-    """Columns image, error, then label, index and probability for each rank."""
-    ranks = max((len(prediction.scores) for prediction in predictions), default=0)
-    header = ["image", "error"]
-    for rank in range(ranks):
-        header += [f"{name}_{rank + 1}" if rank else name for name in ("label", "index", "probability")]
+def to_csv(results: Sequence[Result]) -> bytes:
+    """Columns image and error, then those of the task's results."""
+    rows = [result.cells() for result in results]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for prediction in predictions:
-        row = [prediction.source, prediction.failure.code if prediction.failure else ""]
-        for score in prediction.scores:
-            row += [score.label, str(score.index), repr(score.probability)]
-        writer.writerow(row + [""] * (len(header) - len(row)))
+    writer.writerow(["image", "error", *columns])
+    for result, row in zip(results, rows, strict=True):
+        error = result.failure.code if result.failure else ""
+        writer.writerow([result.source, error, *(row.get(name, "") for name in columns)])
     return text.getvalue().encode()
 
 
-def to_parquet(predictions: Sequence[Prediction]) -> bytes:
+def to_parquet(results: Sequence[Result]) -> bytes:
     """The columns of the JSON form, nested ones as Parquet structures."""
     pyarrow = _pyarrow()
     import pyarrow.parquet as parquet
 
-    score = pyarrow.struct(
-        [("label", pyarrow.string()), ("index", pyarrow.int64()), ("probability", pyarrow.float64())]
-    )
-    error = pyarrow.struct(
-        [("code", pyarrow.string()), ("message", pyarrow.string()), ("hint", pyarrow.string())]
-    )
-    schema = pyarrow.schema(
-        [("image", pyarrow.string()), *score, ("top", pyarrow.list_(score)), ("error", error)]
-    )
-    table = pyarrow.Table.from_pylist([prediction.to_mapping() for prediction in predictions], schema=schema)
+    fields = {"image": "string", **(results[0].schema if results else {}), "error": ERROR}
+    schema = pyarrow.schema([(name, _arrow_type(pyarrow, kind)) for name, kind in fields.items()])
+    table = pyarrow.Table.from_pylist([result.to_mapping() for result in results], schema=schema)
     sink = io.BytesIO()
     parquet.write_table(table, sink)
     return sink.getvalue()
+
+
+def _arrow_type(pyarrow: Any, kind: Any) -> Any:
+    """The Arrow type of a field of ``Result.schema``."""
+    if isinstance(kind, list):
+        return pyarrow.list_(_arrow_type(pyarrow, kind[0]))
+    if isinstance(kind, dict):
+        return pyarrow.struct([(name, _arrow_type(pyarrow, inner)) for name, inner in kind.items()])
+    return pyarrow.type_for_alias(kind)
 
 
 def _pyarrow() -> Any:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tesela.attribution.draw.heatmap import colour_table, stretched, to_original
+from tesela.core.errors import UsageError
 from tesela.imaging.decode import DecodeLimits, decode
 from tesela.imaging.preprocess import fit, normalize
 from tesela.runtime.predictor import Predictor
-from tesela.runtime.results import Score, ranked, softmax
+from tesela.tasks.score import Score, ranked
 
 #: The picture's longer side, at most; a browser scales it to the image.
 SIDE = 1024
@@ -72,7 +73,7 @@ def explain_image(
     spec, labels = predictor.info.image, predictor.info.labels
     pixels = decode(data, channels=spec.channels, limits=limits)
     batch = normalize(fit(pixels, spec)[None], spec)
-    probabilities = softmax(predictor.logits(batch))[0]
+    probabilities = label_probabilities(predictor, batch)
     index = int(probabilities.argmax()) if target is None else target
     found = explain(network, torch.from_numpy(batch), target=index, method=method)
     height, width = pixels.shape[:2]
@@ -88,6 +89,19 @@ def explain_image(
         height=height,
         heatmap=heat_picture(found.map[0, 0].numpy(), (height, width), predictor),
     )
+
+
+def label_probabilities(predictor: Predictor, batch: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(K,) probability of each label for one normalised image (1, C, h, w).
+
+    Raises:
+        UsageError: the task gives none for a whole image.
+    """
+    found = predictor.task.probabilities(predictor.backend.logits(batch))
+    if found is None:
+        raise UsageError(f"the task {predictor.task.name} has no labels to explain", hint="give a classifier")
+    row: NDArray[np.float64] = found[0]
+    return row
 
 
 def heat_picture(view: NDArray[np.float32], size: tuple[int, int], predictor: Predictor) -> bytes:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tesela.attribution.methods.table import AUTO, METHODS
-from tesela.runtime.results import Score
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
 from tesela.serve.limits import read_image
 from tesela.serve.metrics import ServerMetrics
 from tesela.serve.page import page_files
-from tesela.serve.schema import IMAGE_BODY, ClassifyBody, ExplainBody, ModelsBody, StatusBody, refusals
+from tesela.serve.schema import IMAGE_BODY, ExplainBody, ModelsBody, StatusBody, refusals, result_body
 from tesela.serve.served import ServedModel
+from tesela.tasks.score import Score
+from tesela.tasks.task import Task
 
 ModelName = Annotated[
     str | None, Query(max_length=200, description="Which model; the first one where none is named.")
@@ -34,23 +35,11 @@ Method = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How
 
 
 def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRouter:
-    """``/v1``: classify, explain, list."""
+    """``/v1``: each task of the served models, explain, list."""
     router = APIRouter(prefix="/v1")
 
-    def find(name: str | None) -> ServedModel:
-        if name is None:
-            return next(iter(models.values()))
-        if name not in models:
-            raise RefusedError("unknown_model")
-        return models[name]
-
-    @router.post("/classify", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ClassifyBody)
-    async def classify(request: Request, model: ModelName = None, top: Top = 5) -> Any:
-        """The most probable classes of an image, sent as the body or as a form's file."""
-        served = find(model)
-        served.gate.check()
-        scores = await served.classify(await read_image(request, config), top=top)
-        return {"model": served.name, **score_body(scores[0]), "top": [score_body(score) for score in scores]}
+    for task in {served.predictor.task.name: served.predictor.task for served in models.values()}.values():
+        _add_task(router, task, models, config)
 
     @router.post("/explain", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ExplainBody)
     async def explain(
@@ -61,7 +50,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
         top: Top = 5,
     ) -> Any:
         """Where in an image the evidence for a class lies."""
-        served = find(model)
+        served = find_model(models, model)
         served.explain_gate.check()
         found = await served.explain(await read_image(request, config), target=target, method=method, top=top)
         return {
@@ -83,6 +72,50 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
         return {"models": [served.describe() for served in models.values()]}
 
     return router
+
+
+def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], config: ServeConfig) -> None:
+    """``/v1/TASK``: what a model of that task says about an image."""
+    able = {name: served for name, served in models.items() if served.predictor.task.name == task.name}
+
+    def with_top(top: Top = 5) -> dict[str, Any]:
+        return {"top": top}
+
+    def without_options() -> dict[str, Any]:
+        return {}
+
+    options_of = with_top if "top" in task.decode_options else without_options
+
+    @router.post(
+        f"/{task.name}",
+        name=task.name,
+        openapi_extra=IMAGE_BODY,
+        responses=refusals(),
+        response_model=result_body(task),
+        summary=f"{task.noun.capitalize()}: the answer for an image, sent as the body or as a form's file",
+    )
+    async def predict(
+        request: Request,
+        options: dict[str, Any] = Depends(options_of),  # noqa: B008 - how FastAPI takes a local dependency
+        model: ModelName = None,
+    ) -> Any:
+        served = find_model(able, model)
+        served.gate.check()
+        result = await served.predict(await read_image(request, config), **options)
+        return {"model": served.name, **result.answer()}
+
+
+def find_model(models: dict[str, ServedModel], name: str | None) -> ServedModel:
+    """The model of that name; the first one by default.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    if name is None:
+        return next(iter(models.values()))
+    if name not in models:
+        raise RefusedError("unknown_model")
+    return models[name]
 
 
 def state_routes(metrics: ServerMetrics, ready: dict[str, bool]) -> APIRouter:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from tesela.serve.errors import REFUSALS
+from tesela.tasks.task import Task
 
 
 class ErrorBody(BaseModel):
@@ -25,14 +26,25 @@ class ScoreBody(BaseModel):
     probability: float
 
 
-class ClassifyBody(BaseModel):
-    """The most probable classes of an image."""
+def result_body(task: Task) -> type[BaseModel]:
+    """The answer of a task's endpoint: the model's name and what its results hold."""
+    name = task.name.title()
+    fields: dict[str, Any] = {"model": (str, ...)}
+    for field, kind in task.unreadable().schema.items():
+        fields[field] = (_field_type(f"{name}{field.title()}", kind), ...)
+    return create_model(f"{name}Body", __doc__=f"What a model of the task {task.name} says.", **fields)
 
-    model: str
-    label: str
-    index: int
-    probability: float
-    top: list[ScoreBody]
+
+def _field_type(name: str, kind: Any) -> Any:
+    """The type of a field of ``Result.schema``."""
+    if isinstance(kind, list):
+        return list[_field_type(name, kind[0])]  # type: ignore[misc]
+    if isinstance(kind, dict):
+        fields: dict[str, Any] = {
+            field: (_field_type(field.title(), inner), ...) for field, inner in kind.items()
+        }
+        return create_model(name, **fields)
+    return {"string": str, "int64": int, "float64": float, "bool": bool}[kind]
 
 
 class ExplainBody(BaseModel):
@@ -59,6 +71,7 @@ class ModelBody(BaseModel):
     """A served model."""
 
     name: str
+    task: str
     architecture: str
     backend: str
     labels: list[str]

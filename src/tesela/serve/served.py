@@ -20,14 +20,14 @@ from tesela.core.failpoint import failpoint
 from tesela.imaging.decode import DecodeLimits
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
-from tesela.runtime.results import Score, ranked
 from tesela.serve.batching import Batcher, Gate
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError, image_code
 from tesela.serve.explaining import Explained, explain_image
 from tesela.serve.metrics import ServerMetrics
+from tesela.tasks.result import Result
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 
 class ServedModel:
@@ -48,7 +48,7 @@ class ServedModel:
         self.network = network_of(predictor)
         self.gate = Gate(config.queue)
         self.explain_gate = Gate(config.explain_queue)
-        self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float64]] = Batcher(
+        self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float32]] = Batcher(
             self._compute, max_batch=config.max_batch, on_batch=metrics.batches.labels(name).observe
         )
         self._limits = DecodeLimits(max_pixels=config.max_pixels, max_bytes=config.max_bytes)
@@ -57,15 +57,15 @@ class ServedModel:
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="tesela-explain")
         metrics.waiting.labels(name).set_function(lambda: self.batcher.waiting)
 
-    async def classify(self, data: bytes, *, top: int) -> tuple[Score, ...]:
-        """The most probable classes of an encoded image."""
+    async def predict(self, data: bytes, **options: Any) -> Result:
+        """What the model's task says about an encoded image."""
         deadline = time.monotonic() + self._seconds
         with self.gate.enter():
             pixels = await self._in_time(
                 self._decoding, deadline, lambda: self.predictor.prepare(data, limits=self._limits)
             )
             row = await self.batcher.submit(pixels, deadline=deadline)
-        return ranked(row, self.predictor.info.labels, top=top)
+        return self.predictor.task.decode(row[None], self.predictor.info, **options)[0]
 
     async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> Explained:
         """The heat map of an encoded image for a class, by name or number; the predicted one where ``target`` is None."""
@@ -96,6 +96,7 @@ class ServedModel:
         info = self.predictor.info
         return {
             "name": self.name,
+            "task": self.predictor.task.name,
             "architecture": info.architecture,
             "backend": self.predictor.backend.name,
             "labels": list(info.labels),
@@ -116,14 +117,14 @@ class ServedModel:
         self._decoding.shutdown(wait=True)
         self._explaining.shutdown(wait=True)
 
-    def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
+    def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         failpoint("serve.batch")
-        return list(self.predictor.probabilities(images))
+        return list(self.predictor.outputs(images))
 
-    async def _in_time(self, pool: ThreadPoolExecutor, deadline: float, call: Callable[[], Result]) -> Result:
+    async def _in_time(self, pool: ThreadPoolExecutor, deadline: float, call: Callable[[], Answer]) -> Answer:
         """Run ``call`` in a pool, unless its deadline has passed when its turn comes."""
 
-        def run() -> Result:
+        def run() -> Answer:
             if time.monotonic() > deadline:
                 raise RefusedError("deadline")
             return call()

@@ -1,10 +1,4 @@
-"""What is learnt: each objective turns a model, images and targets into a loss. Imports no torch until one is used."""
+"""Tasks: one folder for each thing that can be learned. Importing this room imports no torch.
 
-from tesela.core.registry import register
-
-register(
-    "objective",
-    "classify",
-    target="tesela.tasks.classification.objective:Supervised",
-    summary="one label per image, by cross-entropy with hard or soft targets",
-)
+A task is registered by name; other distributions add theirs through the entry point group ``tesela.tasks``.
+"""

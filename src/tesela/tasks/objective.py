@@ -1,12 +1,21 @@
-"""What the training loop asks of an objective, so that a new task never touches the loop."""
+"""Objective: what a training minimises. A module with parameters and state of its own, all of which is checkpointed.
+
+Odd: random numbers come from ``draw`` only, a function of (seed, step, index), so that a resumed run repeats them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
+
+from tesela.data.random import uniforms
+
+if TYPE_CHECKING:
+    from tesela.data.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,20 +25,33 @@ class Loss:
     Attributes:
         value: scalar to differentiate, a mean over the batch.
         logs: further scalars to show, means over the batch, without gradient.
+        weight: what the means are weighted with in sums over batches; the number of images where None.
     """
 
     value: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
+    weight: float | None = None
 
 
-class Objective(Protocol):
-    """A task."""
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Random numbers of one step, as a function of (seed, step, index, purpose)."""
 
-    #: The value of ``evaluate`` that tells the better model: higher is better.
-    score: str
+    seed: int
+    step: int
 
-    def loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Loss:
-        """The loss of ``model`` on images (B, C, H, W) and their targets."""
+    def __call__(self, indices: Tensor, purpose: str, count: int = 1) -> Tensor:
+        """(B, count) float64 numbers, uniform in [0, 1), on the device of ``indices`` (B,)."""
+        numbers = uniforms(self.seed, self.step, indices.cpu().numpy(), f"objective {purpose}", count)
+        return torch.from_numpy(numbers).to(indices.device)
 
-    def evaluate(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Mean values over a whole split; the keys must include ``loss`` and what ``score`` names."""
+
+class Objective(nn.Module, ABC):
+    """The loss of a task, with whatever it needs beside the model: a teacher, a projection, a centre."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, draw: Draw) -> Loss:
+        """The loss of ``model`` on a batch."""
+
+    def after_step(self, model: nn.Module, *, step: int) -> None:
+        """Update state after the weights were updated for the ``step``-th time; does nothing by default."""

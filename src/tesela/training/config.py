@@ -7,14 +7,15 @@ different layers (a recipe and the command line), the later layer wins, which ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from tesela.core.config import Tree, build, leaves, nest, to_mapping
-from tesela.core.errors import ConfigError
+from tesela.core.config import Leaf, Tree, build, leaves, merge, nest, to_mapping
+from tesela.core.errors import ConfigError, suggestion
 from tesela.data.config import AugmentConfig, DataConfig
 from tesela.layers.lora_config import LoraConfig
 from tesela.runs.settings import FREE_SETTINGS
+from tesela.tasks.catalog import AUTO, find_task, task_names
 from tesela.training.optim.ema import EmaConfig
 from tesela.training.optim.optimizer import OptimConfig
 from tesela.training.optim.schedule import ScheduleConfig
@@ -46,8 +47,10 @@ class TrainConfig:
     """Where the features of a frozen body are kept; auto keeps them wherever images are at most flipped, in memory up to 2 GiB."""
     interpolate_positions: bool = True
     """With --from at another image size: interpolate learned positions to the new grid, rather than draw them anew."""
-    task: Literal["auto", "classify"] = "auto"
-    """What is learnt; auto reads it off the data."""
+    task: str = "auto"
+    """What is learned; auto reads it off the data."""
+    objective: dict[str, Any] = field(default_factory=dict)
+    """Settings of the task's objective, such as --objective.label_smoothing 0.1."""
     recipe: str | None = None
     """Named full configuration that the other options override."""
     epochs: int | None = None
@@ -66,8 +69,6 @@ class TrainConfig:
     """Number format of the matrix products; auto measures a few steps."""
     attention: Literal["auto", "fused", "matmul", "lean"] = "auto"
     """Attention kernel; auto measures a few steps."""
-    label_smoothing: float = 0.0
-    """Share of each target that is spread over all classes."""
     clip_norm: float = 1.0
     """Longest gradient; 0 turns clipping off."""
     patience: int = 0
@@ -116,12 +117,17 @@ class TrainConfig:
             raise ConfigError(
                 "tune_unfreeze has nothing to unfreeze where the head alone is trained", hint="use --tune all"
             )
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(
-                f"label_smoothing must lie in 0..1, not {self.label_smoothing}", hint="0.1 is usual"
-            )
+        check_objective(self.task, self.objective)
         if self.precision == "fp16" and self.device == "cpu":
             raise ConfigError("fp16 needs a GPU", hint="use --precision bf16 or fp32 on a CPU")
+
+    def tuning_text(self) -> str:
+        """How the model is trained if not every weight is, or not from the start; else empty."""
+        if self.tune == "all" and not self.tune_unfreeze:
+            return ""
+        lora = f" of rank {self.lora.rank} on {','.join(self.lora.targets)}" if self.tune == "lora" else ""
+        groups = f", a group of layers more every {self.tune_unfreeze:g} epochs" if self.tune_unfreeze else ""
+        return f"{self.tune}{lora}{groups}"
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -140,7 +146,7 @@ def layered(*layers: Mapping[str, Any]) -> TrainConfig:
 
 def untangled(*layers: Mapping[str, Any]) -> list[Tree]:
     """The layers with ``epochs`` or ``minutes`` taken back wherever a later layer sets the other one."""
-    trees = [_renamed(nest(layer)) for layer in layers]
+    trees = [_objective_below(_renamed(nest(layer))) for layer in layers]
     for place, tree in enumerate(trees):
         for mine, other in (("epochs", "minutes"), ("minutes", "epochs")):
             if tree.get(mine) is not None and tree.get(other) is None:
@@ -152,6 +158,34 @@ def untangled(*layers: Mapping[str, Any]) -> list[Tree]:
 def _renamed(tree: Tree) -> Tree:
     """``from`` is a word of Python; the field is called ``from_``."""
     return {("from_" if key == "from" else key): value for key, value in tree.items()}
+
+
+def _objective_below(tree: Tree) -> Tree:
+    """Settings of a task's objective may also stand at the top: ``label_smoothing`` as ``objective.label_smoothing``."""
+    own = {part.name for part in fields(TrainConfig)}
+    found = {key: tree.pop(key) for key in list(tree) if key not in own and key in objective_fields()}
+    return merge(tree, {"objective": found}) if found else tree
+
+
+def objective_fields() -> dict[str, Leaf]:
+    """The settings of all tasks' objectives, by name."""
+    return {leaf.name: leaf for name in task_names() for leaf in leaves(find_task(name).config)}
+
+
+def check_objective(task: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that no task, or not the named one, has.
+
+    Raises:
+        UnknownNameError: no such task.
+        ConfigError: no such setting, or a value that its task refuses.
+    """
+    candidates = [find_task(name) for name in (task_names() if task == AUTO else [task])]
+    for key in settings:
+        able = [each for each in candidates if key in {leaf.name for leaf in leaves(each.config)}]
+        if not able:
+            known = sorted({leaf.name for each in candidates for leaf in leaves(each.config)})
+            raise ConfigError(f"no objective has the setting {key!r}", hint=suggestion(key, known))
+        build(able[0].config, {key: settings[key]})
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:

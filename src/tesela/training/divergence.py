@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tesela.core.errors import DivergedError
+from tesela.data.batch import Batch
 
 
 def is_finite(tensors: list[Tensor]) -> bool:
@@ -13,16 +14,16 @@ def is_finite(tensors: list[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
 
-def first_culprit(model: nn.Module, images: Tensor, targets: Tensor) -> str:
+def first_culprit(model: nn.Module, batch: Batch) -> str:
     """The first tensor with a NaN or infinity among input, targets, parameters and what each layer puts out."""
-    if not is_finite([images]):
+    if not is_finite([batch.images]):
         return "the input images"
-    if not is_finite([targets]):
+    if not is_finite([batch.targets]):
         return "the targets"
     for name, parameter in model.named_parameters():
         if not is_finite([parameter]):
             return f"the parameter {name}"
-    return _first_output(model, images) or "the loss itself"
+    return _first_output(model, batch.images) or "the loss itself"
 
 
 def diverged(

@@ -1,10 +1,9 @@
-"""What comes after the last step: adapters merged, bundle written, scores taken, report and card written, ``result.json`` last."""
+"""Finish: what comes after the last step. Adapters merged, bundle, scores, report and card written, ``result.json`` last."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,135 +16,131 @@ from tesela.layers.lora import merge_adapters
 from tesela.models.bundle import CARD, BundleInfo, describe, write_bundle, write_info
 from tesela.reports.card import Card
 from tesela.runs.result import RunResult
-from tesela.training.state.checkpoint import read_checkpoint
+from tesela.training.decide import Decisions
+from tesela.training.fit import Outcome
+from tesela.training.prepare import Prepared
 from tesela.training.tuning.adapter import write_adapter
 from tesela.training.tuning.features import HeadModel
-from tesela.training.tuning.tuning import load_changing
 
 if TYPE_CHECKING:
-    from tesela.training.run import Explain
-    from tesela.training.sitting import Sitting
+    from rich.console import Console
 
 
-class Finish:
-    """The end of a run.
+def finish(
+    prepared: Prepared, decisions: Decisions, outcome: Outcome, *, console: Console | None
+) -> RunResult:
+    """Write everything, and say what was reached.
 
-    Args:
-        sitting: whose loop has made its last step.
+    Raises:
+        StorageError: the file system refused.
     """
+    from tesela.evaluation.evaluate import evaluate_run
 
-    def __init__(self, sitting: Sitting) -> None:
-        self.sitting, self.config, self.run = sitting, sitting.config, sitting.run
-        self.start, self.source, self.loop = sitting.start, sitting.source, sitting.loop
-
-    def complete(self, explain: Explain | None) -> RunResult:
-        """Write everything, and tell what was reached."""
-        from tesela.evaluation.evaluate import evaluate_run
-
-        model = self._shipped()
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        info = write_bundle(self.run.bundle, model, self._info(model))
-        split = next((name for name in ("test", "val") if self.sitting.count(name)), None)
-        scores: dict[str, Any] = {}
-        if split is not None:
-            choices, device = self.sitting.choices, self.sitting.device.type
-            scores = evaluate_run(
-                self.run.path,
-                split=split,
-                device=device,
-                precision=choices.precision,
-                kernel=choices.attention,
-                console=self.sitting.console,
-            )
-            self._describe(info, scores, split)
-        if self.config.report:
-            self._report(explain)
-        shutil.rmtree(self.run.features, ignore_errors=True)
-        result = self._result(scores, split)
-        write_json(self.run.result, result.mapping())
-        return result
-
-    def _shipped(self) -> nn.Module:
-        """The whole model, with the weights that are shipped and without adapters, which are kept apart."""
-        shipped = self.loop.shipped
-        if self.config.patience and self.loop.best_path.exists():
-            load_changing(shipped, read_checkpoint(self.loop.best_path)["model"], self.loop.tuning.changing)
-        if isinstance(shipped, HeadModel):
-            model = self.sitting.model
-            model.get_submodule("head").load_state_dict(shipped.head.state_dict())
-            return model
-        if self.config.tune == "lora":
-            write_adapter(self.run.adapter, shipped, base=self.start.origin)
-            merge_adapters(shipped)
-        return shipped
-
-    def _report(self, explain: Explain | None) -> None:
-        from tesela.reports.report import write_report
-
-        try:
-            write_report(self.run, explain)
-        except UsageError as error:  # a model that cannot be explained has a report all the same
-            self.sitting.say(f"the report has no explanations: {error.message}")
-            write_report(self.run)
-
-    def _info(self, model: nn.Module) -> BundleInfo:
-        provenance = {
-            "data": self.source.name,
-            "recipe": self.config.recipe,
-            "from": self.start.origin,
-            "tune": self.config.tune,
-            "seed": self.config.seed,
-            "steps": self.loop.at.step,
-            "tesela": __version__,
-            "torch": str(torch.__version__),
-        }
-        fields = {"provenance": provenance, "license": self.start.license}
-        return describe(
-            model,  # type: ignore[arg-type]
-            name=self.start.name,
-            labels=list(self.source.labels),
-            image=self.start.spec,
-            **fields,
-        )
-
-    def _describe(self, info: BundleInfo, scores: dict[str, Any], split: str) -> None:
-        """Put the scores into the bundle's config.json and its model card."""
-        measured: dict[str, Any] = {
-            name: scores[name] for name in ("accuracy", "top5", "ece", "nll") if name in scores
-        }
-        write_info(self.run.bundle, dataclasses.replace(info, metrics={split: measured}))
-        spec = self.start.spec
-        card = Card(
-            model=self.start.name,
-            parameters=self.parameters,
-            data=self.source.name,
-            images={name: len(items) for name, items in self.source.splits.items()},
-            labels=self.source.labels,
-            size=(spec.height, spec.width, spec.channels),
-            scores=measured,
+    run, choices = prepared.run, decisions.choices
+    model = _whole_model(prepared, outcome)
+    info = write_bundle(run.bundle, model, bundle_info(prepared, outcome, model))
+    split = next((name for name in ("test", "val") if prepared.count(name)), None)
+    scores: dict[str, Any] = {}
+    if split is not None:
+        scores = evaluate_run(
+            run.path,
             split=split,
-            steps=self.loop.at.step,
-            recipe=self.config.recipe,
-            origin=self.start.origin,
-            license=self.start.license,
-        )
-        write_atomic(self.run.bundle / CARD, card.text().encode())
-
-    def _result(self, scores: dict[str, Any], split: str | None) -> RunResult:
-        at, choices = self.loop.at, self.sitting.choices
-        speed = at.step * choices.batch_size * self.sitting.accumulate / max(self.loop.elapsed(), 1e-9)
-        return RunResult(
-            run=str(self.run.path),
-            accuracy=scores.get("accuracy"),
-            top5=scores.get("top5"),
-            parameters=self.parameters,
-            steps=at.step,
-            epochs=round(at.step / choices.steps_per_epoch, 2),
-            seconds=round(self.sitting.spent + time.monotonic() - self.sitting.begin, 2),
-            images_per_second=round(speed, 1),
-            model=self.start.name,
+            device=prepared.device.type,
             precision=choices.precision,
-            split=split,
-            unreadable=self.sitting.left_out,
-            trainable=self.sitting.trainable,
+            kernel=choices.attention,
+            console=console,
         )
+        _describe(prepared, outcome, info, scores)
+    if prepared.config.report:
+        _report(prepared, console)
+    shutil.rmtree(run.features, ignore_errors=True)
+    images = outcome.steps * choices.batch_size * decisions.accumulate
+    result = RunResult(
+        run=str(run.path),
+        task=prepared.task.name,
+        scores={name: scores.get(name) for name in prepared.task.headline},
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        steps=outcome.steps,
+        epochs=round(outcome.steps / choices.steps_per_epoch, 2),
+        seconds=round(decisions.timing.elapsed(), 2),
+        images_per_second=round(images / max(outcome.seconds, 1e-9), 1),
+        model=prepared.start.name,
+        precision=choices.precision,
+        split=split,
+        unreadable=decisions.left_out,
+        trainable=prepared.trainable,
+    )
+    write_json(run.result, result.mapping())
+    return result
+
+
+def _whole_model(prepared: Prepared, outcome: Outcome) -> nn.Module:
+    """The whole model, with the weights that are shipped and without adapters, which are kept apart."""
+    shipped = outcome.shipped
+    if isinstance(shipped, HeadModel):
+        prepared.model.get_submodule("head").load_state_dict(shipped.head.state_dict())
+        return prepared.model
+    if prepared.config.tune == "lora":
+        write_adapter(prepared.run.adapter, shipped, base=prepared.start.origin)
+        merge_adapters(shipped)
+    return shipped
+
+
+def bundle_info(prepared: Prepared, outcome: Outcome, model: Any) -> BundleInfo:
+    """What the bundle says about itself, before it is scored."""
+    config, start = prepared.config, prepared.start
+    provenance = {
+        "data": prepared.source.name,
+        "recipe": config.recipe,
+        "from": start.origin,
+        "tune": config.tune,
+        "seed": config.seed,
+        "steps": outcome.steps,
+        "tesela": __version__,
+        "torch": str(torch.__version__),
+    }
+    return describe(
+        model,
+        name=start.name,
+        task=prepared.task.name,
+        labels=list(prepared.targets.labels),
+        image=start.spec,
+        provenance=provenance,
+        license=start.license,
+    )
+
+
+def _describe(prepared: Prepared, outcome: Outcome, info: BundleInfo, scores: dict[str, Any]) -> None:
+    """Put the scores into the bundle's config.json and its model card."""
+    task, spec, source = prepared.task, prepared.start.spec, prepared.source
+    measured = {name: scores[name] for name in task.card_scores if name in scores}
+    write_info(prepared.run.bundle, dataclasses.replace(info, metrics={scores["split"]: measured}))
+    card = Card(
+        model=prepared.start.name,
+        noun=task.noun,
+        pipeline_tag=task.pipeline_tag,
+        parameters=scores["parameters"],
+        data=source.name,
+        images={name: len(items) for name, items in source.splits.items()},
+        labels=prepared.targets.labels,
+        size=(spec.height, spec.width, spec.channels),
+        scores={label: scores[name] for name, label in task.card_scores.items() if name in scores},
+        split=scores["split"],
+        steps=outcome.steps,
+        recipe=prepared.config.recipe,
+        origin=prepared.start.origin,
+        license=prepared.start.license,
+    )
+    write_atomic(prepared.run.bundle / CARD, card.text().encode())
+
+
+def _report(prepared: Prepared, console: Console | None) -> None:
+    from tesela.reports.report import write_report
+
+    run = prepared.run
+    try:
+        write_report(run, explain=True)
+    except UsageError as error:  # a model that cannot be explained has a report all the same
+        if console is not None:
+            console.print(f"the report has no explanations: {error.message}", markup=False)
+        write_report(run)

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tesela.core.errors import WeightsError
 from tesela.core.failpoint import failpoint
 from tesela.core.progress import Bar
-from tesela.data.loader import Batch
+from tesela.data.batch import Batch
 from tesela.runs.history import Events
-from tesela.tasks.objective import Loss
+from tesela.tasks.objective import Draw, Loss
+from tesela.tasks.task import Scorer
 from tesela.training.divergence import diverged, first_culprit, is_finite
 from tesela.training.optim.budget import Budget, refit
 from tesela.training.optim.ema import Ema
@@ -75,6 +76,8 @@ class Loop:
 
     Args:
         step: makes one update.
+        scorer: makes a scorer for one validation.
+        score: name of the validated value that selects a model; higher is better.
         tuning: which parts of the model are trained, and when.
         base: digest of the weights that are not, or None; a checkpoint holds the others only.
         ema: the moving average, or None.
@@ -95,6 +98,8 @@ class Loop:
         self,
         *,
         step: Step,
+        scorer: Callable[[], Scorer],
+        score: str,
         tuning: Tuning,
         base: str | None,
         ema: Ema | None,
@@ -111,6 +116,7 @@ class Loop:
         spent: float = 0.0,
     ) -> None:
         self.step, self.tuning, self.base = step, tuning, base
+        self.scorer, self.score = scorer, score
         self.ema, self.training, self.validation = ema, training, validation
         self.schedule, self.budget, self.pace, self.clock = schedule, budget, pace, clock
         self.checkpoints, self.events, self.stop, self.bar = checkpoints, events, stop, bar
@@ -184,21 +190,22 @@ class Loop:
         lr = self.step.optimizers.set_lr(self.lr_factor())
         group = [self._next(batches) for _ in range(self.pace.accumulate)]
         seed_step(self.pace.seed, self.at.step)
-        later: list[tuple[Loss, Tensor, Tensor]] = []
-        for batch in group:
-            images, targets = self.step.move(batch.images, batch.targets)
-            loss = self.step.loss(images, targets)
+        draw = Draw(self.pace.seed, self.at.step)
+        later: list[tuple[Loss, Batch]] = []
+        for batch in (self.step.move(batch) for batch in group):
+            loss = self.step.loss(batch, draw)
             if self.step.device.type == "cpu":
-                self._count(loss, lr, images, targets)
+                self._count(loss, lr, batch)
             else:  # reading the value would make the GPU wait here
-                later.append((loss, images, targets))
+                later.append((loss, batch))
             self.step.backward(loss, share=1.0 / self.pace.accumulate)
         self.step.update()
-        for loss, images, targets in later:
-            self._count(loss, lr, images, targets)
+        for loss, batch in later:
+            self._count(loss, lr, batch)
         self.at.step += 1
         if self.ema is not None:
             self.ema.update(self.step.model, step=self.at.step)
+        self.step.objective.after_step(self.step.model, step=self.at.step)
         failpoint("loop.after_step")
 
     def lr_factor(self) -> float:
@@ -209,19 +216,20 @@ class Loop:
         advance = self.budget.progress(self.at.step + 1) - progress
         return lr_factor(self.schedule, progress=progress, advance=advance, epoch=epoch, epochs=epochs)
 
-    def _count(self, loss: Loss, lr: float, images: Tensor, targets: Tensor) -> None:
+    def _count(self, loss: Loss, lr: float, batch: Batch) -> None:
         value = float(loss.value.detach())
         if not math.isfinite(value):
-            self._diverge(value, lr, images, targets)
+            self._diverge(value, lr, batch)
         values = {"loss": value, **{name: float(log) for name, log in loss.logs.items()}}
-        self._images += len(images)
-        self.at.window.add(len(images), values)
-        self.at.epoch.add(len(images), values)
+        weight = len(batch) if loss.weight is None else loss.weight
+        self._images += len(batch)
+        self.at.window.add(weight, values)
+        self.at.epoch.add(weight, values)
 
-    def _diverge(self, value: float, lr: float, images: Tensor, targets: Tensor) -> None:
+    def _diverge(self, value: float, lr: float, batch: Batch) -> None:
         seed_step(self.pace.seed, self.at.step)
         with self.step.autocast():
-            culprit = first_culprit(self.step.model, images, targets)
+            culprit = first_culprit(self.step.model, batch)
         raise diverged(value, step=self.at.step, epoch=self.epoch, lr=lr, culprit=culprit, saved=self._saved)
 
     @property
@@ -253,15 +261,17 @@ class Loop:
     def _scores(self) -> dict[str, float]:
         if self.validation is None:
             return {}
+        scorer = self.scorer()
         self.shipped.eval()
         with self.stop.interruptible(), torch.inference_mode(), self.step.autocast():
-            moved = (self.step.move(batch.images, batch.targets) for batch in self.validation.epoch(0))
-            scores = self.step.objective.evaluate(self.shipped, moved)
+            for batch in self.validation.epoch(0):
+                moved = self.step.move(batch)
+                scorer.update(moved, self.shipped(moved.images))
         self.tuning.train(self.step.model)
-        return scores
+        return scorer.validation()
 
     def _judge(self, scores: dict[str, float]) -> None:
-        score = scores.get(self.step.objective.score)
+        score = scores.get(self.score)
         if self.pace.patience == 0 or score is None:
             return
         if self.at.best is None or score > self.at.best:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tesela.tasks.objective import Objective
+from tesela.data.batch import Batch
+from tesela.tasks.objective import Draw, Objective
 from tesela.training.optim.optimizer import Optimizers
 from tesela.training.step import Step, seed_step
 
@@ -69,9 +70,9 @@ def measure(
     model: nn.Module,
     objective: Objective,
     pairs: list[tuple[str, str]],
-    batch: tuple[Tensor, Tensor],
+    batch: Batch,
     *,
-    build: Callable[[nn.Module], Optimizers],
+    build: Callable[[nn.Module, nn.Module], Optimizers],
     set_kernel: Callable[[nn.Module, str], Any],
     device: torch.device,
     limit: float = 20.0,
@@ -84,8 +85,8 @@ def measure(
         model: what will be trained.
         objective: gives the loss.
         pairs: from ``candidates``.
-        batch: real images and targets.
-        build: makes the optimizers.
+        batch: a real one.
+        build: makes the optimizers of a model and its objective.
         set_kernel: switches a model's attention kernel.
         device: where the model is.
         limit: about the longest time for all of it, in seconds.
@@ -117,19 +118,19 @@ class _Probe:
         self,
         model: nn.Module,
         objective: Objective,
-        batch: tuple[Tensor, Tensor],
+        batch: Batch,
         *,
-        build: Callable[[nn.Module], Optimizers],
+        build: Callable[[nn.Module, nn.Module], Optimizers],
         set_kernel: Callable[[nn.Module, str], Any],
         device: torch.device,
     ) -> None:
         self._model, self._objective, self._device = model, objective, device
-        self._images, self._targets = batch
+        self._batch = batch
         self._build, self._set_kernel = build, set_kernel
 
     def affordable(self, pair: tuple[str, str], seconds: float) -> int:
         """The largest batch, halved as often as need be, of which a step should not take longer than ``seconds``."""
-        size = len(self._images)
+        size = len(self._batch)
         small = min(size, SMALLEST_PROBE)
         if small == size:
             return size
@@ -145,7 +146,7 @@ class _Probe:
 
         The first step, which warms up, counts only where it is hopeless.
         """
-        step, scale = self._step(pair), len(self._images) / size
+        step, scale = self._step(pair), len(self._batch) / size
         first = self._time(step, size)
         if first * scale > hopeless:
             return first * scale
@@ -155,16 +156,15 @@ class _Probe:
         return min(times) * scale
 
     def _step(self, pair: tuple[str, str]) -> Step:
-        trial = copy.deepcopy(self._model)
+        trial, objective = copy.deepcopy((self._model, self._objective))
         self._set_kernel(trial, pair[1])
-        return Step(
-            trial, self._objective, self._build(trial), device=self._device, precision=pair[0], clip_norm=1.0
-        )
+        optimizers = self._build(trial, objective)
+        return Step(trial, objective, optimizers, device=self._device, precision=pair[0], clip_norm=1.0)
 
     def _time(self, step: Step, size: int) -> float:
         seed_step(0, 0)
         begin = time.perf_counter()
-        loss = step.loss(*step.move(self._images[:size], self._targets[:size]))
+        loss = step.loss(step.move(self._batch.first(size)), Draw(0, 0))
         step.backward(loss, share=1.0)
         step.update()
         if self._device.type == "cuda":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tesela.core.config import read_yaml, to_yaml
 from tesela.core.errors import ConfigError, InterruptedRunError, TeselaError, UsageError
 from tesela.core.files import read_json, write_atomic
 from tesela.runs.folder import Run
+from tesela.runs.history import elapsed_seconds
 from tesela.runs.result import RunResult
 from tesela.training.config import TrainConfig, changes, layered
 from tesela.training.stop import Stop, StopRequested
@@ -23,15 +24,12 @@ from tesela.training.stop import Stop, StopRequested
 if TYPE_CHECKING:
     from rich.console import Console
 
-Explain = Callable[..., Any]
-
 
 def train(
     config: TrainConfig,
     *,
     resume: bool = False,
     console: Console | None = None,
-    explain: Explain | None = None,
     begin: float | None = None,
 ) -> RunResult:
     """Train, evaluate and report; or take an interrupted run up where it stands.
@@ -40,7 +38,6 @@ def train(
         config: the run; with ``resume`` it must say what the interrupted one said, see ``resumed_config``.
         resume: whether to continue the run in ``config.out``.
         console: where plan and progress go; None for silence.
-        explain: makes the explanations of the report.
         begin: monotonic time from which ``minutes`` and ``seconds`` count; now where None.
 
     Raises:
@@ -59,21 +56,56 @@ def train(
         check_folder(run, config, resume=resume)  # again, now that nobody else can change it
         if run.result.exists():
             _say(console, f"{run.path} is complete already")
-            return RunResult(**read_json(run.result))
+            return RunResult.read(read_json(run.result))
         _tidy(run)
         fresh = not run.exists()
         if fresh:
             write_atomic(run.config, to_yaml(config).encode())
-        from tesela.training.sitting import Sitting
-
         try:
-            return Sitting(config, run, stop=stop, console=console, begin=begin).complete(explain)
+            return _complete(config, run, stop=stop, console=console, begin=begin)
         except StopRequested:
             raise _interrupted(run, stop) from None
         except TeselaError:
             if fresh and not run.choices.exists():
                 _withdraw(run)
             raise
+
+
+def _complete(
+    config: TrainConfig, run: Run, *, stop: Stop, console: Console | None, begin: float
+) -> RunResult:
+    """The phases of a run, each of which hands on values.
+
+    Preparing and finishing can be broken off at any moment, since they only read, or write files that are whole or not
+    there; the loop itself takes a signal between two steps.
+    """
+    from tesela.hardware.device import choose_device, exact_arithmetic
+    from tesela.training.choices import Choices
+    from tesela.training.decide import decide
+    from tesela.training.finish import finish
+    from tesela.training.fit import fit
+    from tesela.training.prepare import prepare
+
+    spent = elapsed_seconds(run)
+    with stop.interruptible():
+        device, known = choose_device(config.device), Choices.read(run.choices)
+    with exact_arithmetic(device, known.threads if known else config.threads) as threads:
+        with stop.interruptible():
+            opening = time.monotonic()
+            prepared = prepare(config, run, device)
+            decisions = decide(
+                prepared,
+                known,
+                threads=threads,
+                begin=begin,
+                spent=spent,
+                opening=opening,
+                console=console,
+            )
+        outcome = fit(prepared, decisions, stop=stop, console=console)
+        decisions.training.close()
+        with stop.interruptible():
+            return finish(prepared, decisions, outcome, console=console)
 
 
 def resumed_config(out: Path | str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -158,6 +190,3 @@ def _interrupted(run: Run, stop: Stop) -> InterruptedRunError:
 def _say(console: Console | None, text: str) -> None:
     if console is not None:
         console.print(text, markup=False)
-
-
-__all__ = ["Run", "RunResult", "check_folder", "free_folder", "resumed_config", "train"]

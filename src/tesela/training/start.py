@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from torch import nn
 from tesela.core.errors import ConfigError, DataError, ImageError
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
+from tesela.tasks.task import Task
 from tesela.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def look(items: Items, channels: int) -> Looks:
     return Looks(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
 
 
-def start(config: TrainConfig, source: Source) -> Start:
+def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]) -> Start:
     """The model and its image spec for a run's data.
 
     Raises:
@@ -92,7 +93,7 @@ def start(config: TrainConfig, source: Source) -> Start:
         WeightsError: the bundle to start from is broken.
     """
     if config.from_ is not None:
-        return _from_source(config, source)
+        return _from_source(config, source, task, labels)
     if config.tune != "all":
         raise ConfigError(
             f"--tune {config.tune} needs a trained model to start from",
@@ -100,11 +101,9 @@ def start(config: TrainConfig, source: Source) -> Start:
         )
     looks = look(source.splits["train"], source.channels)
     name, size = choose_model(config, looks)
-    from tesela.models.factory import create_model
-
-    model = create_model(
+    model: Any = task.build(
         name,
-        num_classes=len(source.labels),
+        labels,
         image_size=size,
         channels=looks.channels,
         seed=config.seed,
@@ -206,15 +205,14 @@ def _some(items: Items, most: int, channels: int) -> Iterator[Any]:
             yield items.read(int(index), channels=channels)
 
 
-def _from_source(config: TrainConfig, source: Source) -> Start:
+def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]) -> Start:
     """A trained model, fitted to the data: its view, its head, its dropouts."""
     model, info = _opened(str(config.from_))
     size = config.size or info.image.size
     if size != info.image.size:
         resize_view(model, size, interpolate=config.interpolate_positions, seed=config.seed)
     model = _with_dropouts(model, config.net)
-    if list(info.labels) != list(source.labels):
-        model.reset_head(len(source.labels))
+    task.adapt(model, labels, info.labels)
     spec = dataclasses.replace(info.image, height=size[0], width=size[1])
     if config.resize != "auto":
         spec = dataclasses.replace(spec, resize=config.resize)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from tesela.data.batch import Batch
 from tesela.hardware.autocast import autocast
-from tesela.tasks.objective import Loss, Objective
+from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.training.optim.optimizer import Optimizers
 
 
@@ -21,7 +22,7 @@ class Step:
 
     Args:
         model: what is trained.
-        objective: gives the loss.
+        objective: gives the loss; its own parameters are trained with the model's.
         optimizers: change the weights.
         device: where the model is.
         precision: fp32, bf16 or fp16.
@@ -47,14 +48,14 @@ class Step:
         """The context in which the model computes."""
         return autocast(self.device, self.precision)
 
-    def move(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def move(self, batch: Batch) -> Batch:
         """A batch on the model's device."""
-        return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+        return batch.to(self.device)
 
-    def loss(self, images: Tensor, targets: Tensor) -> Loss:
+    def loss(self, batch: Batch, draw: Draw) -> Loss:
         """Forward only."""
         with self.autocast():
-            return self.objective.loss(self.model, images, targets)
+            return self.objective.loss(self.model, batch, draw)
 
     def backward(self, loss: Loss, *, share: float) -> None:
         """Add ``share`` of the loss's gradient to what has gathered."""
@@ -65,19 +66,26 @@ class Step:
         if self._clip > 0:
             for part in self.optimizers.parts:
                 self._scaler.unscale_(part)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+            torch.nn.utils.clip_grad_norm_(
+                [*self.model.parameters(), *self.objective.parameters()], self._clip
+            )
         for part in self.optimizers.parts:
             self._scaler.step(part)
         self._scaler.update()
         self.optimizers.zero_grad()
 
     def state(self) -> dict[str, Any]:
-        """Optimizers and scaler, for a checkpoint."""
-        return {"optimizers": self.optimizers.state(), "scaler": self._scaler.state_dict()}
+        """Optimizers, scaler and the objective's own tensors, for a checkpoint."""
+        return {
+            "optimizers": self.optimizers.state(),
+            "scaler": self._scaler.state_dict(),
+            "objective": self.objective.state_dict(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` gave."""
         self.optimizers.load(state["optimizers"])
+        self.objective.load_state_dict(state.get("objective", {}))
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from tests.batches import batch_of
 from tests.training.test_run import rows, signal_after
 from torch import nn
 
@@ -25,7 +26,8 @@ from tesela.layers.lora_config import LoraConfig
 from tesela.models.bundle import load_bundle
 from tesela.models.factory import create_model
 from tesela.runs.folder import Run
-from tesela.tasks.classification.objective import Supervised
+from tesela.tasks.classification.objective import CrossEntropy
+from tesela.tasks.objective import Draw
 from tesela.training.config import TrainConfig, layered
 from tesela.training.optim.optimizer import OptimConfig, build_optimizers, layer_factors
 from tesela.training.run import resumed_config, train
@@ -308,10 +310,14 @@ def test_frozen_parts_cost_no_memory_and_no_gradient() -> None:
         tuning = Tuning(model, mode)
         tuning.train(model)
         needed[mode], states[mode] = (
-            activation_bytes(model, lambda trial: Supervised().loss(trial, images, targets), images=4),
+            activation_bytes(
+                model,
+                lambda trial: CrossEntropy().loss(trial, batch_of(images, targets), Draw(0, 0)),
+                images=4,
+            ),
             state_bytes(model, ema=False),
         )
-        Supervised().loss(model, images, targets).value.backward()
+        CrossEntropy().loss(model, batch_of(images, targets), Draw(0, 0)).value.backward()
         assert {
             name for name, parameter in model.named_parameters() if parameter.grad is not None
         } <= tuning.trainable
@@ -357,7 +363,9 @@ def test_measuring_activations_leaves_statistics_alone() -> None:
     """A fresh and a resumed process must begin with the same running mean."""
     model: Any = Statistics()
     images, targets = torch.randn(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
-    activation_bytes(model, lambda trial: Supervised().loss(trial, images, targets), images=4)
+    activation_bytes(
+        model, lambda trial: CrossEntropy().loss(trial, batch_of(images, targets), Draw(0, 0)), images=4
+    )
     assert torch.equal(model.body[2].running_mean, torch.zeros(8))
 
 

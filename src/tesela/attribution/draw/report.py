@@ -1,12 +1,8 @@
-"""Explanations as pictures, for the report of a run and for the demo.
-
-Training knows only the callable: images as the model sees them, uint8 (B, h, w, C), to one PNG file each.
-"""
+"""Explanations as pictures, for the report of a run and for the demo."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,21 +54,4 @@ def explain_for_report(
     for image, heat in zip(images, maps, strict=True):
         whole, seen = to_original(heat, (image.shape[0], image.shape[1]), view)
         pictures.append(overlay(image, whole, seen=seen, side=side))
-    return pictures
-
-
-def report_explainer(run_or_bundle: Path | str) -> Callable[[NDArray[np.uint8]], list[bytes]]:
-    """The callable that ``tesela.reports.report.write_report`` takes; the model is loaded when it is first called.
-
-    Raises:
-        UsageError: there is no run or bundle.
-    """
-    from tesela.models.bundle import load_bundle, locate_bundle
-
-    folder = locate_bundle(Path(run_or_bundle))
-
-    def pictures(images: NDArray[np.uint8]) -> list[bytes]:
-        model, info = load_bundle(folder)
-        return explain_for_report(model, images, spec=info.image)
-
     return pictures

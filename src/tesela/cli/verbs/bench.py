@@ -87,7 +87,7 @@ def open_variants(
             if backend in usable(place) and (backend, precision) not in variants:
                 variants[backend, precision] = Predictor(
                     place, backend=backend, precision=precision, threads=threads
-                ).logits
+                ).backend.logits
     spec = first.info.image
     config: ModelConfig = build(catalog.family(first.info.architecture).config or dict, first.info.model)
     return (
@@ -144,7 +144,7 @@ def measure_variants(
     import numpy as np
 
     from tesela.hardware.speed import measure
-    from tesela.runtime.results import softmax
+    from tesela.metrics.probability import softmax
 
     rows = []
     for size in sizes:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tesela.runtime.results import Prediction
+    from tesela.tasks.result import Result
 
 EXAMPLES = 5
 
@@ -57,7 +57,7 @@ def write_examples(folder: Path, *, count: int = EXAMPLES) -> list[Path]:
     """Test images of different digits as PNG files, ``digit-7.png`` being a seven."""
     from tesela.core.files import write_atomic
     from tesela.data.open import open_source
-    from tesela.evaluation.pictures import png
+    from tesela.imaging.png import encode_png
 
     source = open_source("digits")
     items = source.splits["test"]
@@ -65,16 +65,16 @@ def write_examples(folder: Path, *, count: int = EXAMPLES) -> list[Path]:
     written = []
     for label in sorted(first)[:count]:
         path = folder / f"digit-{label}.png"
-        write_atomic(path, png(items.read(first[label])))
+        write_atomic(path, encode_png(items.read(first[label])))
         written.append(path)
     return written
 
 
-def predict(folder: Path, examples: Sequence[Path]) -> list[Prediction]:
+def predict(folder: Path, examples: Sequence[Path]) -> list[Result]:
     """What the run says about image files."""
     from tesela.runtime.predictor import Predictor
 
-    return Predictor(folder).classify(examples, top=3)
+    return Predictor(folder).predict(examples, top=3)
 
 
 def explain(folder: Path, image: Path) -> Path:
@@ -91,18 +91,14 @@ def explain(folder: Path, image: Path) -> Path:
     return path
 
 
-def show(folder: Path, trained: dict[str, Any], predictions: Sequence[Prediction], heat: Path) -> None:
+def show(folder: Path, trained: dict[str, Any], predictions: Sequence[Result], heat: Path) -> None:
     """What happened and where everything lies, for people."""
     from tesela.cli import output
-    from tesela.cli.verbs.evaluate import columns, share
+    from tesela.core.terminal import name_value_grid
 
-    said = [
-        f"{Path(prediction.source).name} is {prediction.best.label} ({prediction.best.probability:.1%})"
-        for prediction in predictions
-        if prediction.best
-    ]
+    said = [f"{Path(result.source).name} is {result.text()}" for result in predictions]
     rows = [
-        ("accuracy", f"{share(trained['accuracy'])} on held-out digits"),
+        ("accuracy", f"{trained['accuracy'] * 100:.2f} % on held-out digits"),
         ("trained", f"{trained['parameters']:,} parameters in {trained['seconds']:.0f} s"),
         *(("predicted" if not index else "", text) for index, text in enumerate(said)),
         ("explained", str(heat)),
@@ -110,4 +106,4 @@ def show(folder: Path, trained: dict[str, Any], predictions: Sequence[Prediction
         ("next", f"tesela predict {folder} {folder / 'examples'}"),
         ("", f"tesela serve {folder}"),
     ]
-    output.say(columns(rows))
+    output.say(name_value_grid(rows))

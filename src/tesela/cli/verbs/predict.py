@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tesela.tasks.result import Result
 
 
 def predict(
     run: str,
     *images: str,
-    top: int = 5,
+    top: int | None = None,
     out: Path | None = None,
     backend: Literal["auto", "onnxruntime", "torch"] = "auto",
     batch: int = 32,
@@ -21,7 +24,7 @@ def predict(
     Args:
         run: A run folder, or a bundle.
         images: Image files, folders (with all below them) and quoted patterns.
-        top: How many labels to show for each image.
+        top: How many labels a classifier shows for each image; 5 by default.
         out: A file for the results: .jsonl, .csv or .parquet.
         backend: What computes; auto prefers an exported ONNX graph.
         batch: Images computed at once.
@@ -30,7 +33,6 @@ def predict(
     """
     from tesela.cli import output
     from tesela.runtime.predictor import Predictor
-    from tesela.runtime.results import Prediction
     from tesela.runtime.sources import find_images
     from tesela.runtime.table import write_predictions, writer_for
 
@@ -38,29 +40,18 @@ def predict(
     if out is not None:
         writer_for(out)
     predictor = Predictor(run, backend=backend)
-    found: list[Prediction] = []
-    for prediction in predictor.stream(find_images(images), top=top, batch=batch):
-        found.append(prediction)
+    options = {} if top is None else {"top": top}
+    found: list[Result] = []
+    for result in predictor.stream(find_images(images), batch=batch, **options):
+        found.append(result)
         if json:
-            output.result(prediction.to_mapping())
+            output.result(result.to_mapping())
         else:
-            output.say(line(prediction))
+            output.say(result.line())
     if out is not None:
         write_predictions(out, found)
         output.note(f"{len(found)} results written to {out}")
-    unreadable = [prediction for prediction in found if prediction.failure]
+    unreadable = [result for result in found if result.failure]
     if unreadable:
         output.note(f"{len(unreadable)} of {len(found)} images could not be read")
     return 1 if len(unreadable) == len(found) else 0
-
-
-def line(prediction: object) -> str:
-    """One image's result as a line of text."""
-    from tesela.runtime.results import Prediction
-
-    assert isinstance(prediction, Prediction)
-    if prediction.failure:
-        return f"{prediction.source}: unreadable ({prediction.failure.code}): {prediction.failure.message}"
-    return f"{prediction.source}: " + "  ".join(
-        f"{score.label} {score.probability:.1%}" for score in prediction.scores
-    )

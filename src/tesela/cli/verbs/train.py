@@ -22,7 +22,8 @@ from tesela.core.config import Leaf, leaves, read_yaml
 from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
 from tesela.hardware.allocator import keep_freed_memory
-from tesela.training.config import TrainConfig, layered
+from tesela.tasks.catalog import AUTO, find_task, task_names
+from tesela.training.config import TrainConfig, layered, objective_fields
 
 GROUPS = {
     "data": "Data",
@@ -32,6 +33,9 @@ GROUPS = {
     "ema": "Moving average",
     "lora": "Adapters",
 }
+TITLES = ("Run", "Objective", *GROUPS.values())
+#: Fields that hold any settings of another component, given as --net.NAME VALUE.
+FREE_MAPPINGS = ("net", "objective")
 TOP = {
     "resume": "Continue the run in --out where it stands; DATA and all options may be left out.",
     "quiet": "Show neither plan nor progress.",
@@ -66,10 +70,8 @@ def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int |
     from tesela.api import train_config
 
     answer = train_config(config, resume=resume, console=stderr_console(quiet=quiet), begin=process_begin())
-    if answer.accuracy is not None:
-        say(
-            f"accuracy {answer.accuracy:.4f} on {answer.split}, {answer.steps:,} steps in {answer.seconds:,.1f} s"
-        )
+    summary = find_task(answer.task).summary(answer.scores, str(answer.split))
+    say(f"{summary or 'trained'}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")
     if (answer.path / "report.html").exists():
         say(f"report  {answer.path / 'report.html'}")
@@ -129,7 +131,7 @@ def sort_words(words: tuple[str, ...]) -> tuple[str | None, dict[str, Any]]:
         elif is_setting(word):
             key, _, value = word.partition("=")
             check_key(key, shown=key)
-            found[flag_key(key)] = parsed(value) if key.startswith("net.") else value
+            found[flag_key(key)] = parsed(value) if key.partition(".")[0] in FREE_MAPPINGS else value
         elif data is None:
             data = word
         else:
@@ -151,10 +153,13 @@ def is_setting(word: str) -> bool:
 
 
 def check_key(key: str, *, shown: str) -> None:
-    """Refuse what is neither a field nor ``net.SOMETHING``; the nearest name is offered."""
-    known = {flag_name(leaf.name) for leaf in leaves(TrainConfig)} | {"config"}
+    """Refuse what is neither a field nor a setting of the model or the objective; the nearest name is offered."""
+    known = {flag_name(leaf.name) for leaf in (*leaves(TrainConfig), *objective_fields().values())} | {
+        "config"
+    }
     name = flag_name(key.replace("-", "_"))
-    if name in known or (name.startswith("net.") and len(name) > len("net.")):
+    section, _, field = name.partition(".")
+    if name in known or (section in FREE_MAPPINGS and field):
         return
     switches = {f"--{name}" for name in TOP} if shown.startswith("--") else set()
     offered = {f"--{name}" for name in known} | switches if shown.startswith("--") else known
@@ -192,8 +197,9 @@ def signature() -> inspect.Signature:
     ]
     parameters = [inspect.Parameter("words", inspect.Parameter.VAR_POSITIONAL, annotation=words)]
     for leaf in leaves(TrainConfig):
-        if leaf.name not in ("net", "data.source"):
+        if leaf.name not in (*FREE_MAPPINGS, "data.source"):
             parameters.append(_keyword(leaf))
+    parameters += [_keyword(leaf, title="Objective") for leaf in objective_fields().values()]
     parameters.append(
         _switch(
             "config", str | None, None, Parameter(name="--config", help="YAML file with any of these fields.")
@@ -208,17 +214,14 @@ def signature() -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _keyword(leaf: Leaf) -> inspect.Parameter:
+def _keyword(leaf: Leaf, *, title: str = "Run") -> inspect.Parameter:
     section, _, field = leaf.name.rpartition(".")
-    group = (
-        Group(GROUPS[section], sort_key=list(GROUPS).index(section) + 1)
-        if section
-        else Group("Run", sort_key=0)
-    )
+    title = GROUPS.get(section, title)
+    group = Group(title, sort_key=TITLES.index(title))
     boolean = leaf.type is bool
     parameter = Parameter(
         name=f"--{flag_name(leaf.name)}",
-        help=f"{leaf.help} {choices(leaf.type)}[default: {_shown(leaf.default)}]",
+        help=f"{leaf.help} {choices(leaf)}[default: {_shown(leaf.default)}]",
         group=group,
         show_default=False,
         negative=f"--{section}{'.' if section else ''}no-{flag_name(field)}" if boolean else "",
@@ -226,9 +229,10 @@ def _keyword(leaf: Leaf) -> inspect.Parameter:
     return _switch(leaf.name.replace(".", "__"), (bool if boolean else str) | None, None, parameter)
 
 
-def choices(kind: Any) -> str:
-    """The words that a field takes, where there is a closed list of several."""
-    found = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+def choices(leaf: Leaf) -> str:
+    """The words that a field takes, if there is a closed list of several."""
+    found = typing.get_args(leaf.type) if typing.get_origin(leaf.type) is typing.Literal else ()
+    found = (AUTO, *task_names()) if leaf.name == "task" else found
     return f"[choices: {', '.join(str(word) for word in found)}] " if len(found) > 1 else ""
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tesela.data.augment import color as tone
 from tesela.data.augment import geometry, policy
+from tesela.data.augment.movement import Movement
 from tesela.data.config import AugmentConfig
 from tesela.data.random import uniforms
 from tesela.imaging.preprocess import scale_and_bias
@@ -50,9 +51,9 @@ class Augment:
         """Augment images (B, C, H, W), uint8, of the given indices; uint8 again, the input untouched."""
         rows = np.asarray(indices, np.int64) if isinstance(indices, np.ndarray) else indices.cpu().numpy()
         draw = _Draw(seed, epoch, rows)
-        images = self._flip(images, draw)
-        maps, plan = self._geometry((images.shape[2], images.shape[3]), draw)
-        images = geometry.warp(images, maps, self.fill.to(images.device)) if maps is not None else images
+        size = (images.shape[2], images.shape[3])
+        plan = self._plan(size, draw)
+        images = self._movement(size, draw, plan).images(images, self.fill.to(images.device))
         if self.config.color_jitter:
             images = tone.jitter(images, self._jitter_factors(draw))
         if plan is not None:
@@ -66,21 +67,28 @@ class Augment:
         draws = uniforms(seed, epoch, indices, "crop", 22)
         return geometry.crop_boxes(sizes, draws, area=self.config.crop_scale, aspect=self.config.crop_aspect)
 
-    def _flip(self, images: Tensor, draw: _Draw) -> Tensor:
+    def movement(
+        self, size: tuple[int, int], *, seed: int, epoch: int, indices: NDArray[np.int64]
+    ) -> Movement:
+        """The geometric part of what a call does to images of ``size`` (height, width), for their masks."""
+        draw = _Draw(seed, epoch, indices)
+        return self._movement(size, draw, self._plan(size, draw))
+
+    def _movement(self, size: tuple[int, int], draw: _Draw, plan: policy.Plan | None) -> Movement:
         config, pad = self.config, self.config.crop_padding
-        if not (config.hflip or config.vflip or pad):
-            return images
-        hflip, vflip = draw("hflip")[:, 0] < config.hflip, draw("vflip")[:, 0] < config.vflip
-        moves = np.floor(draw("padding", 2) * (2 * pad + 1)).astype(np.int64) - pad
-        return geometry.flip_and_crop(
-            images, hflip=hflip, vflip=vflip, moves=moves, reflect=config.crop_fill == "reflect"
+        return Movement(
+            hflip=draw("hflip")[:, 0] < config.hflip,
+            vflip=draw("vflip")[:, 0] < config.vflip,
+            moves=np.floor(draw("padding", 2) * (2 * pad + 1)).astype(np.int64) - pad,
+            reflect=config.crop_fill == "reflect",
+            maps=self._maps(size, draw, plan),
         )
 
-    def _geometry(
-        self, size: tuple[int, int], draw: _Draw
-    ) -> tuple[NDArray[np.float64] | None, policy.Plan | None]:
-        """The maps of all geometric changes together (None for no change), and the policy's plan."""
-        config, plan = self.config, self._plan(size, draw)
+    def _maps(
+        self, size: tuple[int, int], draw: _Draw, plan: policy.Plan | None
+    ) -> NDArray[np.float64] | None:
+        """The maps of all changes but flips and padded crops together; None for no change."""
+        config = self.config
         parts: list[NDArray[np.float64]] = []
         if config.random_resized_crop and not self.cropped:
             boxes = self.boxes(
@@ -113,7 +121,7 @@ class Augment:
         maps = None
         for part in parts:
             maps = part if maps is None else maps @ part
-        return maps, plan
+        return maps
 
     def _plan(self, size: tuple[int, int], draw: _Draw) -> policy.Plan | None:
         if self.config.trivialaugment:

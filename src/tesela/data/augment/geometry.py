@@ -139,6 +139,12 @@ def warp(images: Tensor, maps: Maps, fill: Tensor) -> Tensor:
     return result if len(moved) == len(images) else with_rows(images, moved, result)
 
 
+def nearest(planes: Tensor, maps: Maps) -> Tensor:
+    """Sample planes (B, C, H, W), float32, through maps (B, 3, 3) at the nearest pixel; outside lies 0."""
+    grid = _grid(maps, (planes.shape[2], planes.shape[3]), planes.device)
+    return F.grid_sample(planes, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
 def _grid(maps: Maps, size: tuple[int, int], device: torch.device) -> Tensor:
     """(B, H, W, 2) sampling places in grid_sample's units (the image spans -1..1)."""
     height, width = size

@@ -92,9 +92,18 @@ class Optimizers:
             part.load_state_dict(saved)
 
 
-def build_optimizers(model: nn.Module, config: OptimConfig) -> Optimizers:
-    """Optimizers over the parameters of ``model`` that are to be trained."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def build_optimizers(
+    model: nn.Module, config: OptimConfig, *, objective: nn.Module | None = None
+) -> Optimizers:
+    """Optimizers over the parameters of ``model``, and of an objective that has its own, that are to be trained."""
+    own = (
+        []
+        if objective is None
+        else [(f"objective.{name}", part) for name, part in objective.named_parameters()]
+    )
+    named = [
+        (name, parameter) for name, parameter in [*model.named_parameters(), *own] if parameter.requires_grad
+    ]
     spared, factors = spared_names(model), layer_factors(model, config.layer_decay)
     if config.name != "muon":
         return Optimizers(
@@ -126,7 +135,7 @@ def spared_names(model: nn.Module) -> set[str]:
 
 
 def _is_inner_matrix(name: str, parameter: torch.Tensor, spared: set[str]) -> bool:
-    return parameter.ndim == 2 and name not in spared and not name.startswith("head.")
+    return parameter.ndim == 2 and name not in spared and not name.startswith(("head.", "objective."))
 
 
 def _groups(

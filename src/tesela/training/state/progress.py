@@ -13,10 +13,10 @@ from typing import Any
 class Sums:
     """Loss and logged values, weighted by images."""
 
-    images: int = 0
+    images: float = 0
     values: dict[str, float] = field(default_factory=dict)
 
-    def add(self, images: int, values: dict[str, float]) -> None:
+    def add(self, images: float, values: dict[str, float]) -> None:
         """Take in the means of one batch."""
         self.images += images
         for name, value in values.items():

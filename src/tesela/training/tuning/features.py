@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from tesela.core.failpoint import failpoint
 from tesela.core.files import io_call, read_json, sha256_file, storage_errors, write_json
 from tesela.core.progress import Bar
+from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
-from tesela.data.loader import Batch, Loader
+from tesela.data.loader import Loader
 from tesela.data.random import permutation, uniforms
 
 #: Kept in memory up to so many bytes, on disk above.
@@ -124,7 +125,6 @@ class FeatureLoader:
         self._augment, self._views = augment, views(augment)
         self._values = self._filled(body, width, file, bar)
         self.indices = images.indices
-        self._targets = torch.from_numpy(images.items.targets)
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -138,7 +138,7 @@ class FeatureLoader:
         for number in range(start, len(self)):
             rows = order[number * size : (number + 1) * size]
             values = torch.from_numpy(self._values[self._view(rows, epoch), rows])
-            yield Batch(values, self._targets[torch.from_numpy(rows)], torch.from_numpy(rows.copy()))
+            yield Batch(values, self._images.read_targets(rows), torch.from_numpy(rows.copy()))
 
     def _view(self, rows: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
         """Which view each row takes: the draws are those of ``tesela.data.augment.augment``."""

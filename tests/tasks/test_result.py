@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax as scipy_softmax
 
-from tesela.runtime.results import Failure, Prediction, ranked, softmax
+from tesela.metrics.probability import softmax
+from tesela.tasks.classification.result import Prediction
+from tesela.tasks.result import Failure
+from tesela.tasks.score import ranked
 
 
 def test_softmax_equals_scipy_also_for_large_logits() -> None:

@@ -1,0 +1,169 @@
+"""Targets: how a task's targets are read, checked, stratified, warped and mixed along with their images.
+
+A loader knows images; everything it does with targets it asks of a ``Targets``. ``LabelTargets`` is the plainest kind,
+one stored class per image, and the one by which data sets are checked and split where no task is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tesela.core.errors import ConfigError, DataError, suggestion
+from tesela.data.source import SPLITS, Items, Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tesela.data.augment.movement import Movement
+
+
+class Targets(Protocol):
+    """Targets of one task; pickles small, since loader workers get a copy.
+
+    Attributes:
+        labels: names of what is predicted, in the order of a model's outputs; empty where there are none.
+        spatial: whether targets have places in the image and so have to follow its movements.
+    """
+
+    labels: tuple[str, ...]
+    spatial: bool
+
+    def check(self, source: Source) -> None:
+        """Raise DataError where nothing can be trained on ``source``."""
+
+    def strata(self, items: Items) -> NDArray[np.int64]:
+        """(N,) group of each item; each group is split, and taken subsets of, in equal shares."""
+
+    def read(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+        """(B, ...) targets of some rows."""
+
+    def matched(self, labels: Sequence[str]) -> Targets:
+        """The same targets, numbered as a model with these labels numbers them; labels are matched by name.
+
+        Raises:
+            DataError: there is a label that the model does not know.
+        """
+
+    def dry(self, count: int) -> NDArray[np.generic]:
+        """(count, ...) valid targets made up for a dry run."""
+
+    def follow(self, values: Tensor, movement: Movement) -> Tensor:
+        """Targets (B, ...) after their images were flipped, shifted and warped."""
+
+    def mix(self, values: Tensor, *, share: float) -> Tensor:
+        """Targets of a batch mixed with itself in reverse order (MixUp, CutMix).
+
+        Args:
+            values: (B, ...), as ``read`` gives them.
+            share: weight of the first image of each pair; 1 where this batch was left unmixed.
+
+        Raises:
+            ConfigError: these targets cannot be mixed.
+        """
+
+
+class LabelTargets:
+    """One class per image, as the source stores it.
+
+    Args:
+        labels: class names; a target is an index into them.
+        numbers: (stored classes,) the class that each stored number stands for; None where they are the same.
+    """
+
+    spatial = False
+
+    def __init__(self, labels: Sequence[str], numbers: NDArray[np.int64] | None = None) -> None:
+        self.labels = tuple(labels)
+        self._numbers = numbers
+
+    def check(self, source: Source) -> None:
+        """Refuse a source with one class, or with a class that is in val or test only.
+
+        Raises:
+            DataError: no classifier can be trained on it.
+        """
+        if len(self.labels) < 2:
+            found = f"one class only: {self.labels[0]}" if self.labels else "no labels"
+            raise DataError(
+                f"{source.name} has {found}", hint="a classifier needs at least two class folders"
+            )
+        counts = label_counts(source)
+        for number, label in enumerate(self.labels):
+            places = [split for split in counts if split != "train" and counts[split][number]]
+            if not counts["train"][number] and places:
+                raise DataError(
+                    f"class {label!r} is in {places[0]} but not in train",
+                    hint=f"add training images of {label!r} or remove it from {places[0]}",
+                )
+        if np.count_nonzero(counts["train"]) < 2:
+            raise DataError(
+                f"{source.name} has training images of one class only",
+                hint="a classifier needs at least two classes",
+            )
+
+    def strata(self, items: Items) -> NDArray[np.int64]:
+        """The classes."""
+        return items.targets
+
+    def read(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B,) class numbers."""
+        stored = items.targets[rows]
+        return stored if self._numbers is None else self._numbers[stored]
+
+    def matched(self, labels: Sequence[str]) -> LabelTargets:
+        """Classes by the numbers that a model gives them."""
+        if tuple(labels) == self.labels:
+            return self
+        return LabelTargets(labels, match_labels(self.labels, labels))
+
+    def dry(self, count: int) -> NDArray[np.int64]:
+        """(count,) of class 0."""
+        return np.zeros(count, np.int64)
+
+    def follow(self, values: Tensor, movement: Movement) -> Tensor:
+        """The same classes wherever the image goes."""
+        del movement
+        return values
+
+    def mix(self, values: Tensor, *, share: float) -> Tensor:
+        """(B, K) float32 probabilities that sum to 1."""
+        import torch
+
+        if not self.labels:
+            raise ConfigError(
+                "MixUp and CutMix need the class names", hint="turn them off: --augment.mixup 0"
+            )
+        soft = torch.zeros(len(values), len(self.labels), device=values.device)
+        soft = soft.scatter_(1, values[:, None], 1.0)
+        return soft if share == 1 else soft * share + soft.flip(0) * (1 - share)
+
+
+def match_labels(found: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """The place among the ``known`` labels of each label of the data, by name.
+
+    Raises:
+        DataError: the data has labels that are not known.
+    """
+    unknown = [label for label in found if label not in known]
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        names = ", ".join(repr(label) for label in unknown[:5]) + more
+        raise DataError(
+            f"the model does not know {len(unknown)} of the data's {len(found)} classes: {names}",
+            hint=suggestion(unknown[0], known),
+        )
+    places = {label: place for place, label in enumerate(known)}
+    return np.array([places[label] for label in found], dtype=np.int64)
+
+
+def label_counts(source: Source) -> dict[str, list[int]]:
+    """Images per class, by split."""
+    order = [split for split in SPLITS if split in source.splits]
+    return {
+        split: np.bincount(source.splits[split].targets, minlength=len(source.labels)).tolist()
+        for split in order
+    }

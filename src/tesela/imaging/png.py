@@ -1,0 +1,21 @@
+"""PNG files of pixels in memory."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """The PNG file of pixels (H, W, 1, 3 or 4), uint8, or (H, W) for grey."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    Image.fromarray(plain).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

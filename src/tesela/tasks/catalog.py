@@ -1,0 +1,60 @@
+"""Tasks by name, and the task that suits a data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tesela.core.errors import DataError, UsageError
+from tesela.core.registry import lookup, names, register
+
+if TYPE_CHECKING:
+    from tesela.data.source import Source
+    from tesela.tasks.task import Task
+
+AUTO = "auto"
+#: The task of runs that were written before runs named theirs.
+DEFAULT_TASK = "classify"
+
+register(
+    "task",
+    "classify",
+    target="tesela.tasks.classification.task:Classification",
+    summary="one label per image",
+)
+
+
+def task_names() -> list[str]:
+    """All tasks, sorted."""
+    return names("task")
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    task: Task = lookup("task", name).load()()
+    return task
+
+
+def task_for(name: str, source: Source) -> Task:
+    """The task of that name; ``auto`` takes the only one that suits the source.
+
+    Raises:
+        UnknownNameError: no such task.
+        DataError: none suits the source.
+        UsageError: several do.
+    """
+    if name != AUTO:
+        return find_task(name)
+    suited = [task for task in map(find_task, task_names()) if task.suits(source)]
+    if not suited:
+        raise DataError(
+            f"no task suits {source.name}: it has neither labels nor other targets",
+            hint="name the task with --task " + "|".join(task_names()),
+        )
+    if len(suited) > 1:
+        listed = ", ".join(task.name for task in suited)
+        raise UsageError(f"several tasks suit {source.name}: {listed}", hint="name one with --task")
+    return suited[0]

@@ -1,0 +1,183 @@
+"""What a task is: the joint between data, model, training, evaluation, reports and the runtime.
+
+A task says how targets are read, what is built on a backbone, what the loss is, how outputs are scored, and what a
+person and a program get of them. Everything else (the loop, checkpoints, loaders, the server) is the same for all.
+
+Odd: importing a task's description imports no torch, since the runtime decodes results on boards without it; the
+methods that need torch import it themselves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from torch import Tensor, nn
+
+    from tesela.data.batch import Batch
+    from tesela.data.source import Source
+    from tesela.data.targets import Targets
+    from tesela.models.bundle import BundleInfo
+    from tesela.page.section import Section
+    from tesela.tasks.material import Material
+    from tesela.tasks.objective import Objective
+    from tesela.tasks.result import Result
+
+Rows = Mapping[str, NDArray[Any]]
+
+
+class Scorer(Protocol):
+    """Scores of a model over a split, in constant memory; batches may come in any order and from any rank."""
+
+    def update(self, batch: Batch, outputs: Tensor) -> None:
+        """Count a batch in; ``outputs`` is what the model gave for it."""
+
+    def merge(self, other: Any) -> None:
+        """Count in what another scorer of the same kind has seen."""
+
+    def validation(self) -> dict[str, float]:
+        """The loss, the task's ``score`` and what else is shown after each epoch."""
+
+    def result(self) -> dict[str, Any]:
+        """All scores as plain values for JSON; at least ``images`` and the task's ``score``."""
+
+
+class Task(ABC):
+    """One thing that can be learned.
+
+    Attributes:
+        name: such as ``classify``; the word of ``--task`` and of the server's address.
+        score: the scored value that selects a model; higher is better.
+        headline: the scored values that a run's result states, in order; ``score`` is among them.
+        config: the objective's dataclass of settings.
+        noun: what a trained model is, in a model card.
+        pipeline_tag: the same in the words of model hubs.
+        curves: validated values between 0 and 1 that the report draws, each with its title.
+        card_scores: scored values that a model card lists, each with its name for people.
+        score_options: keyword arguments that ``scorer`` takes.
+        decode_options: keyword arguments that ``decode`` takes.
+    """
+
+    name: ClassVar[str]
+    score: ClassVar[str]
+    headline: ClassVar[tuple[str, ...]]
+    config: ClassVar[type[Any]]
+    noun: ClassVar[str]
+    pipeline_tag: ClassVar[str]
+    curves: ClassVar[Mapping[str, str]]
+    card_scores: ClassVar[Mapping[str, str]]
+    score_options: ClassVar[frozenset[str]] = frozenset()
+    decode_options: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def suits(self, source: Source) -> bool:
+        """Whether a source has what this task learns; decides ``--task auto``."""
+
+    @abstractmethod
+    def targets(self, source: Source) -> Targets:
+        """How targets are read, warped and mixed with their images, and stratified."""
+
+    @abstractmethod
+    def objective(self, config: Any, labels: Sequence[str]) -> Objective:
+        """The loss.
+
+        Args:
+            config: an instance of ``self.config``.
+            labels: names of what is predicted.
+        """
+
+    @abstractmethod
+    def scorer(self, labels: Sequence[str]) -> Scorer:
+        """A new scorer; subclasses may take the keyword arguments in ``score_options``."""
+
+    @abstractmethod
+    def decode(
+        self, outputs: NDArray[np.floating[Any]], info: BundleInfo, **options: Any
+    ) -> Sequence[Result]:
+        """Results of a model's outputs (B, ...), with NumPy alone; one per image."""
+
+    def probabilities(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64] | None:
+        """(B, K) probability of each label, from outputs (B, ...); None where labels have none for a whole image."""
+        del outputs
+        return None
+
+    @abstractmethod
+    def unreadable(self) -> Result:
+        """An empty result, for an image that could not be read."""
+
+    def build(self, name: str, labels: Sequence[str], **options: Any) -> nn.Module:
+        """A new model: a named network with one output for each label.
+
+        Args:
+            name: of ``tesela models``.
+            labels: names of what is predicted.
+            **options: as of ``tesela.models.factory.create_model``.
+        """
+        from tesela.models.factory import create_model
+
+        return create_model(name, num_classes=len(labels), **options)
+
+    def adapt(self, model: Any, labels: Sequence[str], known: Sequence[str]) -> None:
+        """Fit a trained model to other labels, in place.
+
+        Args:
+            model: as loaded.
+            labels: of the data.
+            known: of the model; where they are the same, its head stays.
+        """
+        if list(labels) != list(known):
+            model.reset_head(len(labels))
+
+    def rows(self, batch: Batch, outputs: Tensor) -> Rows:
+        """Arrays (B, ...) that are kept of every evaluated image, by name; they go to disk, not to memory."""
+        del batch, outputs
+        return {}
+
+    def pictures(self, rows: Rows, sample: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """Places of images that the report shows as thumbnails beside the sample, by name.
+
+        Args:
+            rows: what ``rows`` gave, of all images.
+            sample: places of images drawn at random.
+        """
+        del rows, sample
+        return {}
+
+    def shown(self, rows: Rows, sample: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
+        """Places, out of the sample, of images that the report shows at the model's size with explanations."""
+        del rows
+        return sample[:most]
+
+    def lead(self, scores: Mapping[str, Any]) -> str:
+        """One sentence on what was reached, below the report's title."""
+        return f"{self.score.replace('_', ' ')} {scores[self.score]:.4f} on the {scores['split']} split."
+
+    def tiles(self, scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+        """The numbers that matter, for the head of the report: name, value and note."""
+        for name in self.headline:
+            yield name.replace("_", " ").capitalize(), f"{scores[name]:.4f}", ""
+        yield "Parameters", f"{scores['parameters']:,}", f"{len(scores['labels'])} labels"
+
+    def sections(self, material: Material) -> list[Section]:
+        """The task's part of the report."""
+        del material
+        return []
+
+    def tables(self, scores: Mapping[str, Any], **options: Any) -> list[RenderableType]:
+        """Scores for a terminal; by default each plain number on a line."""
+        from rich.text import Text
+
+        del options
+        numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
+        return [Text(f"{name:20} {value:.4f}") for name, value in numbers.items()]
+
+    def summary(self, scores: Mapping[str, Any], split: str) -> str:
+        """One line on what a model reached; empty where it was not scored."""
+        value = scores.get(self.score)
+        return f"{self.score.replace('_', ' ')} {value:.4f} on {split}" if value is not None else ""

@@ -1,0 +1,278 @@
+"""Decide: batch size, precision, attention kernel and number of steps, measured on this machine and written down.
+
+A resumed run takes what was written down, since another choice would be another run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from tesela.core.files import write_json
+from tesela.data.batch import Batch
+from tesela.data.loader import Loader
+from tesela.hardware.memory import activation_bytes, automatic_batch, free_memory, weight_bytes
+from tesela.layers.attention.attention import set_attention_kernel
+from tesela.layers.attention.kernels import Switchable
+from tesela.tasks.objective import Draw, Objective
+from tesela.training.choices import Choices
+from tesela.training.config import DEFAULT_EPOCHS
+from tesela.training.optim.budget import Budget, steps_in
+from tesela.training.optim.optimizer import build_optimizers
+from tesela.training.plan import Plan
+from tesela.training.precision import Timed, candidates, choose, measure
+from tesela.training.prepare import Prepared
+from tesela.training.timing import Timing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: A time budget begins with at least so many steps: a wrong first measurement is then put right by the refits.
+LEAST_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decisions:
+    """Everything that is fixed before the first step.
+
+    Attributes:
+        choices: what was measured and chosen, as written down.
+        training: batches of the training split.
+        validation: batches of the validation split, or None.
+        accumulate: batches whose gradients make up one step.
+        timing: the run's time.
+        left_out: images of both splits that cannot be read.
+        plan: the numbers for people.
+    """
+
+    choices: Choices
+    training: Loader
+    validation: Loader | None
+    accumulate: int
+    timing: Timing
+    left_out: int
+    plan: Plan
+
+    @property
+    def budget(self) -> Budget:
+        """The number of steps, as first planned and refitted since."""
+        return Budget(tuple((row[0], row[1]) for row in self.choices.budget))
+
+
+def decide(
+    prepared: Prepared,
+    known: Choices | None,
+    *,
+    threads: int,
+    begin: float,
+    spent: float,
+    opening: float,
+    console: Console | None,
+) -> Decisions:
+    """Open the loaders, measure what is open, write it down and show the plan.
+
+    Args:
+        prepared: the run.
+        known: what was written down when the run began, or None.
+        threads: threads for computing.
+        begin: monotonic time at which this process began.
+        spent: seconds that earlier processes took.
+        opening: monotonic time at which preparing began.
+        console: where the plan goes.
+
+    Raises:
+        DataError: too many images are unreadable.
+        StorageError: the run does not fit on the disk.
+    """
+    config, model = prepared.config, prepared.model
+    per_image = known.activation_bytes if known else _activation_bytes(prepared)
+    batch_size = known.batch_size if known else _batch_size(prepared, per_image)
+    training = _loader(prepared, "train", batch_size)
+    validation = _loader(prepared, "val", batch_size) if prepared.count("val") else None
+    accumulate = max(1, min(config.accumulate, len(training)))
+    left_out = _list_unreadable(prepared, training, validation, console)
+    timing = Timing(
+        prepared=prepared,
+        begin=begin,
+        spent=spent,
+        opened=time.monotonic() - opening,
+        accumulate=accumulate,
+    )
+    choices = known or _choose(prepared, training, timing, threads=threads, per_image=per_image)
+    choices.save(prepared.run.choices)
+    set_attention_kernel(model, choices.attention)
+    plan = make_plan(prepared, choices, timing)
+    if console is not None:
+        console.print(plan.table())
+    plan.check()
+    return Decisions(
+        choices=choices,
+        training=training,
+        validation=validation,
+        accumulate=accumulate,
+        timing=timing,
+        left_out=left_out,
+        plan=plan,
+    )
+
+
+def _loader(prepared: Prepared, split: str, batch_size: int) -> Loader:
+    config, training = prepared.config, split == "train"
+    return Loader(
+        prepared.source.splits[split],
+        prepared.start.spec,
+        batch_size=batch_size,
+        targets=prepared.targets,
+        augment=config.augment if training else None,
+        seed=config.seed,
+        workers=config.data.workers,
+        cache=config.data.cache,
+        shuffle=training,
+        drop_last=training,
+        device=prepared.device,
+        max_unreadable=config.data.max_unreadable,
+    )
+
+
+def _list_unreadable(
+    prepared: Prepared, training: Loader, validation: Loader | None, console: Console | None
+) -> int:
+    """Show which images are left out, and write all of them down."""
+    loaders = {"train": training, **({"val": validation} if validation else {})}
+    rows = [
+        {"split": split, **dataclasses.asdict(bad)}
+        for split, loader in loaders.items()
+        for bad in loader.unreadable
+    ]
+    if rows:
+        file = prepared.run.unreadable
+        write_json(file, rows)
+        lines = [f"unreadable: {row['split']} {row['name']}: {row['message']}" for row in rows[:5]]
+        lines.append(f"unreadable and left out: {len(rows)} of the images; all are listed in {file}")
+        for line in lines if console is not None else ():
+            console.print(line, markup=False)  # type: ignore[union-attr]
+    return len(rows)
+
+
+def _activation_bytes(prepared: Prepared) -> int:
+    """Memory that one image takes for the backward pass, from a dry run on two empty images."""
+    spec, device = prepared.start.spec, prepared.device
+    batch = Batch(
+        images=torch.zeros(2, spec.channels, spec.height, spec.width),
+        targets=torch.from_numpy(prepared.targets.dry(2)),
+        indices=torch.arange(2),
+    ).to(device)
+
+    def loss(model: nn.Module) -> object:
+        return prepared.objective.loss(model, batch, Draw(0, 0))
+
+    return activation_bytes(prepared.model, loss, images=len(batch))
+
+
+def _batch_size(prepared: Prepared, per_image: int) -> int:
+    images, wanted = prepared.count("train"), prepared.config.batch_size
+    if wanted != "auto":
+        return min(wanted, images)
+    return automatic_batch(images, per_image=per_image, free=free_memory(prepared.device))
+
+
+def _choose(prepared: Prepared, training: Loader, timing: Timing, *, threads: int, per_image: int) -> Choices:
+    config, frozen = prepared.config, prepared.frozen
+    first = next(iter(training.epoch(0)))
+    limit = min(20.0, 1.2 * config.minutes) if config.minutes else 20.0  # 2 % of a time budget
+    place = frozen.place()
+    attends = any(isinstance(module, Switchable) for module in prepared.model.modules())
+    pairs = candidates(
+        config.precision, config.attention, prepared.device, attends=attends, backward=not place
+    )
+    measured = _measure(prepared, prepared.model, prepared.objective, pairs, first, limit)
+    best = choose(measured)
+    per_epoch, seconds = max(1, len(training) // timing.accumulate), best.seconds
+    if place:
+        features = dataclasses.replace(first, images=torch.zeros(len(first), frozen.width))
+        pair = [("fp32", "fused")]
+        seconds = _measure(prepared, frozen.head, prepared.objective, pair, features, 1.0)[0].seconds
+    choices = Choices(
+        model=prepared.start.name,
+        device=prepared.device.type,
+        threads=threads,
+        precision=best.precision,
+        attention=best.attention,
+        batch_size=training.batch_size,
+        steps_per_epoch=per_epoch,
+        step_seconds=seconds * timing.accumulate,
+        measured=[[timed.precision, timed.attention, timed.seconds] for timed in measured],
+        activation_bytes=per_image,
+        features=place,
+        feature_seconds=best.seconds if place else 0.0,
+    )
+    if config.minutes is None:
+        return choices.with_budget(((0, per_epoch * (config.epochs or DEFAULT_EPOCHS)),))
+    total = steps_in(
+        timing.left(choices, choices.step_seconds, features_due=True),
+        step_seconds=choices.step_seconds,
+        epoch_seconds=timing.epoch_seconds(choices),
+        steps_per_epoch=per_epoch,
+        least=LEAST_STEPS,
+    )
+    return choices.with_budget(((0, total),))
+
+
+def _measure(
+    prepared: Prepared,
+    model: nn.Module,
+    objective: Objective,
+    pairs: list[tuple[str, str]],
+    batch: Batch,
+    limit: float,
+) -> list[Timed]:
+    return measure(
+        model,
+        objective,
+        pairs,
+        batch,
+        build=lambda trial, loss: build_optimizers(trial, prepared.config.optim, objective=loss),
+        set_kernel=set_attention_kernel,
+        device=prepared.device,
+        limit=limit,
+    )
+
+
+def make_plan(prepared: Prepared, choices: Choices, timing: Timing) -> Plan:
+    """The plan that is shown before the first step."""
+    config, spec, model, frozen = prepared.config, prepared.start.spec, prepared.model, prepared.frozen
+    budget = Budget(tuple((row[0], row[1]) for row in choices.budget))
+    epochs = budget.total / choices.steps_per_epoch
+    weights = weight_bytes(model, ema=config.ema.decay > 0)
+    fixed = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
+    tried = f", fastest of {len(choices.measured)}" if len(choices.measured) > 1 else ""
+    step = f"{choices.step_seconds * 1000:.3g} ms a step{tried}"
+    in_ram, on_disk = (frozen.bytes if choices.features == place else 0 for place in ("ram", "disk"))
+    return Plan(
+        out=prepared.run.path,
+        data=prepared.source.name,
+        images={split: len(items) for split, items in prepared.source.splits.items()},
+        classes=len(prepared.targets.labels),
+        model=prepared.start.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trainable=prepared.trainable,
+        tuning=config.tuning_text(),
+        features=frozen.text(choices, prepared.run),
+        view=(spec.height, spec.width, spec.channels),
+        batch_size=choices.batch_size * timing.accumulate,
+        steps=budget.total,
+        epochs=round(epochs, 1),
+        seconds=budget.total * choices.step_seconds
+        + epochs * timing.epoch_seconds(choices)
+        + frozen.seconds(choices),
+        precision=f"{choices.precision}, {choices.attention} attention ({step})",
+        device=f"{choices.device}, {choices.threads} thread{'s' if choices.threads != 1 else ''}",
+        memory=weights + choices.activation_bytes * choices.batch_size + in_ram,
+        memory_free=free_memory(prepared.device),
+        disk=4 * (weights - fixed) + fixed + on_disk,
+    )

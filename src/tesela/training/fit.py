@@ -1,0 +1,143 @@
+"""Fit: the loop, from wherever the run stands to its last step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from tesela.core.progress import progress_bar
+from tesela.runs.history import Events
+from tesela.training.decide import Decisions
+from tesela.training.loop import Batches, Clock, Loop, Pace
+from tesela.training.optim.budget import Budget
+from tesela.training.optim.ema import Ema
+from tesela.training.optim.optimizer import build_optimizers
+from tesela.training.prepare import Prepared
+from tesela.training.state.checkpoint import Checkpoints, read_checkpoint
+from tesela.training.step import Step
+from tesela.training.stop import Stop
+from tesela.training.tuning.tuning import Tuning, load_changing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A training that made its last step.
+
+    Attributes:
+        shipped: the trained model, or its head alone where features were kept: the moving average if there is one, with
+            the best weights if early stopping is on.
+        steps: updates made.
+        seconds: time of the loop, in all processes.
+    """
+
+    shipped: nn.Module
+    steps: int
+    seconds: float
+
+
+def fit(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: Console | None) -> Outcome:
+    """Train to the last step.
+
+    Raises:
+        StopRequested: a signal came; the state is saved.
+        DivergedError: the loss is not finite.
+        StorageError: the state could not be saved.
+    """
+    config, choices = prepared.config, decisions.choices
+    base = prepared.tuning.digest(prepared.model)
+    model, training, validation = _inputs(prepared, decisions, base=base, stop=stop, console=console)
+    step = Step(
+        model,
+        prepared.objective,
+        build_optimizers(model, config.optim, objective=prepared.objective),
+        device=prepared.device,
+        precision="fp32" if choices.features else choices.precision,
+        clip_norm=config.clip_norm,
+    )
+    tuning = Tuning(model, "all") if choices.features else prepared.tuning
+    ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
+    events = Events(prepared.run, tensorboard=config.tensorboard)
+    try:
+        with progress_bar(console, "training", decisions.budget.total) as bar:
+            loop = Loop(
+                step=step,
+                scorer=prepared.scorer,
+                score=prepared.task.score,
+                tuning=tuning,
+                base=base,
+                ema=ema,
+                training=training,
+                validation=validation,
+                schedule=config.schedule,
+                budget=decisions.budget,
+                pace=Pace(
+                    seed=config.seed,
+                    accumulate=decisions.accumulate,
+                    log_steps=config.log_steps,
+                    patience=config.patience,
+                    checkpoint_seconds=config.checkpoint_seconds,
+                    checkpoint_steps=config.checkpoint_steps,
+                ),
+                checkpoints=Checkpoints(prepared.run.checkpoints),
+                events=events,
+                stop=stop,
+                bar=bar,
+                clock=_clock(prepared, decisions),
+                spent=decisions.timing.spent,
+            )
+            _resume(loop, events, console)
+            loop.run()
+    finally:
+        events.close()
+    if config.patience and loop.best_path.exists():
+        load_changing(loop.shipped, read_checkpoint(loop.best_path)["model"], tuning.changing)
+    return Outcome(shipped=loop.shipped, steps=loop.at.step, seconds=loop.elapsed())
+
+
+def _inputs(
+    prepared: Prepared, decisions: Decisions, *, base: str | None, stop: Stop, console: Console | None
+) -> tuple[nn.Module, Batches, Batches | None]:
+    """What is trained, and the batches: the whole model on images, or its head on kept features."""
+    training, validation = decisions.training, decisions.validation
+    if not decisions.choices.features:
+        return prepared.model, training, validation
+    loaders = {"train": training, **({"val": validation} if validation is not None else {})}
+    with stop.interruptible():
+        kept = prepared.frozen.batches(loaders, decisions.choices, prepared.run, base=base, console=console)
+    return prepared.frozen.head, kept["train"], kept.get("val")
+
+
+def _clock(prepared: Prepared, decisions: Decisions) -> Clock | None:
+    """The time budget of a run with ``--minutes``; by now its features are there."""
+    if prepared.config.minutes is None:
+        return None
+    choices, timing = decisions.choices, decisions.timing
+
+    def save(budget: Budget) -> None:
+        choices.with_budget(budget.rows).save(prepared.run.choices)
+
+    def left(step_seconds: float) -> float:
+        return timing.left(choices, step_seconds, features_due=False)
+
+    return Clock(left=left, epoch_seconds=timing.epoch_seconds(choices), save=save)
+
+
+def _resume(loop: Loop, events: Events, console: Console | None) -> None:
+    """Stand where the newest whole checkpoint was taken, or at the beginning."""
+    loaded = loop.checkpoints.load_newest()
+    if loaded is None:
+        events.open(None, step=0)
+        return
+    loop.load(loaded.state)
+    lines = [*loaded.damaged, f"resumed after step {loaded.step}"]
+    if not events.open(loaded.state["metrics"], step=loaded.step):
+        lines.append(
+            "metrics.jsonl was changed or cut since the checkpoint; its earlier rows are not what was written"
+        )
+    for line in lines if console is not None else ():
+        console.print(line, markup=False)  # type: ignore[union-attr]

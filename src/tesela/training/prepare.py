@@ -1,0 +1,115 @@
+"""Prepare: from a configuration to everything a run trains, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from tesela.core.config import build
+from tesela.data.open import open_source
+from tesela.data.source import Source
+from tesela.data.targets import Targets
+from tesela.tasks.catalog import task_for
+from tesela.tasks.objective import Objective
+from tesela.tasks.task import Scorer, Task
+from tesela.training.config import TrainConfig
+from tesela.training.start import Start, start
+from tesela.training.tuning.frozen import FrozenBody
+from tesela.training.tuning.tuning import Tuning, adapt
+
+if TYPE_CHECKING:
+    from tesela.runs.folder import Run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A run before its first decision.
+
+    Attributes:
+        config: the run's configuration.
+        run: its folder, locked.
+        device: where it computes.
+        source: the data.
+        task: what is learned.
+        targets: how targets are read.
+        start: the model at step 0, on the device, and what it expects of an image.
+        tuning: which parts of the model are trained.
+        trainable: number of weights that are trained.
+        frozen: the frozen part of a model whose head alone is trained.
+        objective: the loss, on the device.
+    """
+
+    config: TrainConfig
+    run: Run
+    device: torch.device
+    source: Source
+    task: Task
+    targets: Targets
+    start: Start
+    tuning: Tuning
+    trainable: int
+    frozen: FrozenBody
+    objective: Objective
+
+    @property
+    def model(self) -> nn.Module:
+        """The whole model."""
+        return self.start.model
+
+    @property
+    def scorer(self) -> Callable[[], Scorer]:
+        """Makes a scorer."""
+        return lambda: self.task.scorer(self.targets.labels)
+
+    def count(self, split: str) -> int:
+        """Images of a split, 0 without one."""
+        return len(self.source.splits[split]) if split in self.source.splits else 0
+
+
+def prepare(config: TrainConfig, run: Run, device: torch.device) -> Prepared:
+    """Open the data, choose the task, build the model and its objective.
+
+    Raises:
+        ConfigError: model, overrides, objective and images do not fit together.
+        DataError: the data cannot be trained on.
+        WeightsError: the weights to start from are broken.
+    """
+    source = open_source(
+        config.data.source,
+        config=config.data,
+        targets=lambda found: task_for(config.task, found).targets(found),
+    )
+    task = task_for(config.task, source)
+    targets = task.targets(source)
+    objective = task.objective(build(task.config, config.objective), targets.labels).to(device)
+    beginning = start(config, source, task, targets.labels)
+    if config.tune == "lora":
+        adapt(beginning.model, config.lora, seed=config.seed)
+    model = beginning.model.to(device)
+    tuning = Tuning(model, config.tune, unfreeze=config.tune_unfreeze)
+    tuning.train(model)
+    count = {split: len(items) for split, items in source.splits.items()}
+    return Prepared(
+        config=config,
+        run=run,
+        device=device,
+        source=source,
+        task=task,
+        targets=targets,
+        start=beginning,
+        tuning=tuning,
+        trainable=tuning.count(model),
+        frozen=FrozenBody(
+            model,
+            beginning.spec,
+            config,
+            device=device,
+            training=count["train"],
+            validation=count.get("val", 0),
+        ),
+        objective=objective,
+    )
