@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Squares:
 
     def __init__(self, count: int) -> None:
         self.targets = np.arange(count) % 3
+        self.columns: Mapping[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.targets)

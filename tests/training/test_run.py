@@ -5,95 +5,28 @@ The reference is always a run that nobody disturbed.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tests.training.digit_runs import TINY, fingerprint, rows, signal_after, tiny
 
-from tesela.core import files
 from tesela.core.config import read_yaml
 from tesela.core.errors import (
     ConfigError,
     DataError,
-    DivergedError,
     InterruptedRunError,
-    StorageError,
     UsageError,
     WeightsError,
 )
-from tesela.core.failpoint import failpoint
 from tesela.runs.folder import Run
 from tesela.training import loop
 from tesela.training.config import TrainConfig, layered
 from tesela.training.run import resumed_config, train
 from tesela.training.state.checkpoint import Checkpoints, read_checkpoint
-
-TINY: dict[str, Any] = {
-    "data": {"source": "digits", "subset": 200, "workers": 0},
-    "augment": {"crop_padding": 1, "mixup": 0.2},
-    "optim": {"lr": 3e-3},
-    "ema": {"decay": 0.9},
-    "model": "vit_nano",
-    "net": {"width": 16, "depth": 2, "heads": 2, "dropout": 0.1, "drop_path": 0.1},
-    "epochs": 3,
-    "batch_size": 16,
-    "accumulate": 2,
-    "precision": "fp32",
-    "attention": "fused",
-    "threads": 1,
-    "log_steps": 4,
-    "checkpoint_steps": 4,
-    "tensorboard": False,
-    "report": False,
-}
-
-
-def tiny(out: Path, **changes: Any) -> TrainConfig:
-    """The small run in ``out``, with changes; an empty ``net`` leaves the model as it is."""
-    base = {key: value for key, value in TINY.items() if key != "net" or changes.get("net") != {}}
-    return layered(base, {"out": str(out)}, changes)
-
-
-def fingerprint(run: Run) -> str:
-    """SHA-256 over the last checkpoint (weights, optimizer, average, position), the rows and the bundle's weights."""
-    last = max(run.checkpoints.glob("step-*.safetensors"))
-    return hashlib.sha256(
-        b"".join(path.read_bytes() for path in (last, run.metrics, run.bundle / "model.safetensors"))
-    ).hexdigest()
-
-
-def rows(run: Run, kind: str) -> list[dict[str, Any]]:
-    """The rows of one kind in metrics.jsonl."""
-    found = [json.loads(line) for line in run.metrics.read_text().splitlines()]
-    return [row for row in found if row["kind"] == kind]
-
-
-def signal_after(monkeypatch: pytest.MonkeyPatch, place: str, count: int) -> None:
-    """SIGTERM to this process the ``count``-th time that the loop reaches a failpoint."""
-    seen = 0
-
-    def act(name: str) -> None:
-        nonlocal seen
-        seen += name == place
-        if name == place and seen == count:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(loop, "failpoint", act)
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run that nobody disturbed."""
-    run = Run(tmp_path_factory.mktemp("runs") / "reference")
-    train(tiny(run.path))
-    return run
 
 
 def test_the_folder_holds_what_it_should(reference: Run) -> None:
@@ -270,121 +203,6 @@ def test_workers_and_saving_may_change_on_resume(reference: Run) -> None:
     """They do not touch the bits."""
     changed = resumed_config(reference.path, {"data.workers": 2, "checkpoint_steps": 1})
     assert train(changed, resume=True).steps == 18
-
-
-def test_nan_stops_with_step_and_cause_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """A rate of 1e30 breaks the weights in the first step; the cause is named and no broken state is saved."""
-    run = Run(tmp_path / "run")
-    with pytest.raises(
-        DivergedError,
-        match=r"the loss became \w+ at step \d+ \(epoch 0, learning rate .*first tensor that is not finite is",
-    ):
-        train(
-            tiny(
-                run.path,
-                optim={"lr": 1e30, "name": "sgd"},
-                schedule={"warmup": 0},
-                clip_norm=0,
-                checkpoint_steps=1,
-            )
-        )
-    for step in Checkpoints(run.checkpoints).steps():
-        state = read_checkpoint(Checkpoints(run.checkpoints).path(step))
-        assert all(bool(torch.isfinite(tensor).all()) for tensor in state["model"].values())
-
-
-def test_early_stopping_ships_the_best_weights(tmp_path: Path) -> None:
-    """A rate that ruins the model after the warm-up: the run stops, and the bundle is of the best epoch, not the last."""
-    import safetensors.torch
-
-    run = Run(tmp_path / "run")
-    answer = train(
-        tiny(run.path, epochs=30, patience=2, ema={"decay": 0.0}, optim={"lr": 1.0}, schedule={"warmup": 4.0})
-    )
-    scores = [row["val_accuracy"] for row in rows(run, "epoch")]
-    best = scores.index(max(scores))
-    assert len(scores) == best + 3
-    assert answer.steps == 6 * len(scores)
-    kept = read_checkpoint(run.checkpoints / "best.safetensors")
-    assert kept["step"] == 6 * (best + 1)
-    shipped = safetensors.torch.load_file(run.bundle / "model.safetensors")
-    assert all(torch.equal(shipped[name], kept["model"][name]) for name in shipped)
-
-
-def test_it_learns(tmp_path: Path) -> None:
-    """Loss falls and accuracy on digits that were not trained on is far above chance (0.1)."""
-    plain = {
-        "accumulate": 1,
-        "net": {},
-        "augment": {"mixup": 0.0, "crop_padding": 0},
-        "data": {"subset": 800},
-        "ema": {"decay": 0.0},
-    }
-    answer = train(tiny(tmp_path / "run", epochs=3, optim={"name": "muon", "lr": 0.01}, **plain))
-    losses = [row["train_loss"] for row in rows(Run(tmp_path / "run"), "epoch")]
-    assert losses[-1] < 0.5 * losses[0]
-    assert answer.accuracy is not None
-    assert answer.accuracy > 0.8
-
-
-def test_choices_are_measured_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All pairs of precision and kernel are timed, the fastest within the stated margins is taken, and resuming keeps it."""
-    run = Run(tmp_path / "run")
-    signal_after(monkeypatch, "loop.after_step", 2)
-    with pytest.raises(InterruptedRunError):
-        train(tiny(run.path, precision="auto", attention="auto", batch_size="auto"))
-    monkeypatch.undo()
-    chosen = run.choices.read_text()
-    measured = {(row[0], row[1]): row[2] for row in json.loads(chosen)["measured"]}
-    assert set(measured) == {(p, a) for p in ("fp32", "bf16") for a in ("fused", "matmul")} | {
-        ("bf16", "lean")
-    }
-    pair = json.loads(chosen)["precision"], json.loads(chosen)["attention"]
-    assert measured[pair] <= min(measured.values()) / 0.85
-    assert json.loads(chosen)["batch_size"] == 32
-    train(resumed_config(run.path), resume=True)
-    assert run.choices.read_text() == chosen
-
-
-def test_minutes_bound_the_run(tmp_path: Path) -> None:
-    """Everything, evaluation included, ends within the budget, and most of it is used."""
-    config = layered(TINY, {"out": str(tmp_path / "run"), "minutes": 0.15})
-    assert config.epochs is None
-    answer = train(config)
-    assert answer.seconds <= 0.15 * 60 * 1.1
-    assert answer.seconds >= 0.15 * 60 * 0.4
-    assert json.loads(Run(tmp_path / "run").choices.read_text())["budget"][-1][1] == answer.steps
-
-
-def fail_on(operation: str, code: int) -> Callable[[str], None]:
-    """Let every call of one kind fail."""
-
-    def act(name: str) -> None:
-        if name == operation:
-            raise OSError(code, os.strerror(code))
-
-    return act
-
-
-def test_a_full_disk_is_told_and_the_run_goes_on_later(
-    reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """R3: the disk fills up in the middle; after space was freed the run ends with the same bits."""
-    run = Run(tmp_path / "run")
-    seen = [0]
-
-    def act(name: str) -> None:
-        seen[0] += 1
-        if seen[0] == 7:
-            monkeypatch.setattr(files, "before_io", fail_on("write", errno.ENOSPC))
-        failpoint(name)
-
-    monkeypatch.setattr(loop, "failpoint", act)
-    with pytest.raises(StorageError, match="bytes needed"):
-        train(tiny(run.path))
-    monkeypatch.undo()
-    train(resumed_config(run.path), resume=True)
-    assert fingerprint(run) == fingerprint(reference)
 
 
 def test_fine_tuning_starts_from_a_bundle(reference: Run, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Texts (N,) by name.
+Columns: TypeAlias = "Mapping[str, NDArray[np.str_]]"
 #: The splits that ``open_source`` guarantees, in this order.
 SPLITS = ("train", "val", "test")
 
@@ -24,6 +26,8 @@ class Items(Protocol):
     """Images with targets, by number."""
 
     targets: NDArray[np.int64]
+    #: Further values of each image as texts (N,), by name, such as the other columns of a manifest.
+    columns: Columns
 
     def __len__(self) -> int:
         """How many."""
@@ -84,6 +88,7 @@ class Selection:
         self.items: Items = items.items if nested else items  # type: ignore[attr-defined]
         self.rows: NDArray[np.int64] = items.rows[chosen] if nested else chosen  # type: ignore[attr-defined]
         self.targets = items.targets[chosen]
+        self.columns: Columns = {name: values[chosen] for name, values in items.columns.items()}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,6 +120,7 @@ class ArrayItems:
     def __init__(self, images: NDArray[np.uint8], targets: NDArray[np.integer], *, prefix: str) -> None:
         self.images = images
         self.targets = targets.astype(np.int64)
+        self.columns: Columns = {}
         self.prefix = prefix
 
     def __len__(self) -> int:

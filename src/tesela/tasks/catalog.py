@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tesela.core.errors import DataError, UsageError
 from tesela.core.registry import lookup, names, register
+from tesela.tasks.classification.config import ClassificationConfig
 
 if TYPE_CHECKING:
     from tesela.data.source import Source
     from tesela.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoSettings:
+    """Settings of an objective that has none."""
+
 
 AUTO = "auto"
 #: The task of runs that were written before runs named theirs.
@@ -19,6 +27,7 @@ register(
     "task",
     "classify",
     target="tesela.tasks.classification.task:Classification",
+    config=ClassificationConfig,
     summary="one label per image",
 )
 
@@ -26,6 +35,15 @@ register(
 def task_names() -> list[str]:
     """All tasks, sorted."""
     return names("task")
+
+
+def objective_config(name: str) -> type[Any]:
+    """The settings of a task's objective, a dataclass; found without NumPy or torch.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    return lookup("task", name).config or NoSettings
 
 
 def find_task(name: str) -> Task:

@@ -55,7 +55,6 @@ class Task(ABC):
         name: such as ``classify``; the word of ``--task`` and of the server's address.
         score: the scored value that selects a model; higher is better.
         headline: the scored values that a run's result states, in order; ``score`` is among them.
-        config: the objective's dataclass of settings.
         noun: what a trained model is, in a model card.
         pipeline_tag: the same in the words of model hubs.
         curves: validated values between 0 and 1 that the report draws, each with its title.
@@ -67,7 +66,6 @@ class Task(ABC):
     name: ClassVar[str]
     score: ClassVar[str]
     headline: ClassVar[tuple[str, ...]]
-    config: ClassVar[type[Any]]
     noun: ClassVar[str]
     pipeline_tag: ClassVar[str]
     curves: ClassVar[Mapping[str, str]]
@@ -88,7 +86,7 @@ class Task(ABC):
         """The loss.
 
         Args:
-            config: an instance of ``self.config``.
+            config: the settings, of the class that the task is registered with.
             labels: names of what is predicted.
         """
 

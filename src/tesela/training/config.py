@@ -15,7 +15,7 @@ from tesela.core.errors import ConfigError, suggestion
 from tesela.data.config import AugmentConfig, DataConfig
 from tesela.layers.lora_config import LoraConfig
 from tesela.runs.settings import FREE_SETTINGS
-from tesela.tasks.catalog import AUTO, find_task, task_names
+from tesela.tasks.catalog import AUTO, objective_config, task_names
 from tesela.training.optim.ema import EmaConfig
 from tesela.training.optim.optimizer import OptimConfig
 from tesela.training.optim.schedule import ScheduleConfig
@@ -169,7 +169,7 @@ def _objective_below(tree: Tree) -> Tree:
 
 def objective_fields() -> dict[str, Leaf]:
     """The settings of all tasks' objectives, by name."""
-    return {leaf.name: leaf for name in task_names() for leaf in leaves(find_task(name).config)}
+    return {leaf.name: leaf for name in task_names() for leaf in leaves(objective_config(name))}
 
 
 def check_objective(task: str, settings: Mapping[str, Any]) -> None:
@@ -179,13 +179,12 @@ def check_objective(task: str, settings: Mapping[str, Any]) -> None:
         UnknownNameError: no such task.
         ConfigError: no such setting, or a value that its task refuses.
     """
-    candidates = [find_task(name) for name in (task_names() if task == AUTO else [task])]
-    for key in settings:
-        able = [each for each in candidates if key in {leaf.name for leaf in leaves(each.config)}]
-        if not able:
-            known = sorted({leaf.name for each in candidates for leaf in leaves(each.config)})
+    configs = [objective_config(name) for name in (task_names() if task == AUTO else [task])]
+    known = {leaf.name: config for config in configs for leaf in leaves(config)}
+    for key, value in settings.items():
+        if key not in known:
             raise ConfigError(f"no objective has the setting {key!r}", hint=suggestion(key, known))
-        build(able[0].config, {key: settings[key]})
+        build(known[key], {key: value})
 
 
 def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:

@@ -13,7 +13,7 @@ from tesela.core.config import build
 from tesela.data.open import open_source
 from tesela.data.source import Source
 from tesela.data.targets import Targets
-from tesela.tasks.catalog import task_for
+from tesela.tasks.catalog import objective_config, task_for
 from tesela.tasks.objective import Objective
 from tesela.tasks.task import Scorer, Task
 from tesela.training.config import TrainConfig
@@ -85,7 +85,9 @@ def prepare(config: TrainConfig, run: Run, device: torch.device) -> Prepared:
     )
     task = task_for(config.task, source)
     targets = task.targets(source)
-    objective = task.objective(build(task.config, config.objective), targets.labels).to(device)
+    objective = task.objective(build(objective_config(task.name), config.objective), targets.labels).to(
+        device
+    )
     beginning = start(config, source, task, targets.labels)
     if config.tune == "lora":
         adapt(beginning.model, config.lora, seed=config.seed)

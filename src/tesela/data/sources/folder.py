@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tesela.core.errors import DataError
-from tesela.data.source import Source
+from tesela.data.source import Columns, Source
 from tesela.imaging.decode import decode
 
 if TYPE_CHECKING:
@@ -61,15 +61,23 @@ class FileItems:
         paths: relative to it, with forward slashes.
         targets: class index of each.
         channels: what ``read`` gives when nobody asks for more.
+        columns: further values of each image, by name.
     """
 
     def __init__(
-        self, root: Path, paths: Iterable[str], targets: Iterable[int], *, channels: int = 3
+        self,
+        root: Path,
+        paths: Iterable[str],
+        targets: Iterable[int],
+        *,
+        channels: int = 3,
+        columns: Columns | None = None,
     ) -> None:
         self.root = root
         self.paths = tuple(paths)
         self.targets = np.array(list(targets), np.int64)
         self.channels = channels
+        self.columns: Columns = columns or {}
 
     def __len__(self) -> int:
         return len(self.paths)

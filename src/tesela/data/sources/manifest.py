@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tesela.core.errors import DataError
-from tesela.data.source import Items, Source
+from tesela.data.source import Columns, Items, Source
 from tesela.data.sources.folder import SPLIT_NAMES, FileItems
 
 if TYPE_CHECKING:
@@ -25,8 +26,18 @@ _PATH_KEYS = ("path", "file", "filename", "file_name", "image")
 _LABEL_KEYS = ("label", "class", "target", "category")
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a manifest; ``label`` is None where the row has none."""
+
+    path: str
+    label: str | None
+    split: str
+    columns: dict[str, str]
+
+
 def open_manifest(path: Path) -> Source:
-    """A source of a CSV or JSONL file.
+    """A source of a CSV or JSONL file; it may have other columns in place of labels, for tasks that read these.
 
     Raises:
         DataError: it cannot be read, or a row lacks its path or label.
@@ -34,13 +45,20 @@ def open_manifest(path: Path) -> Source:
     rows = [_row(path, number, values) for number, values in enumerate(_read(path), start=1)]
     if not rows:
         raise DataError(f"{path} lists no images", hint="write lines of path,label under that heading")
-    labels = tuple(sorted({label for _, label, _ in rows}, key=_label_order))
+    others = sorted({name for row in rows for name in row.columns})
+    bare = next((number for number, row in enumerate(rows, start=1) if row.label is None), None)
+    if bare is not None and (not others or any(row.label is not None for row in rows)):
+        raise DataError(f"{path}: row {bare} lacks its label", hint="each row needs path and label")
+    labels = tuple(sorted({row.label for row in rows if row.label is not None}, key=_label_order))
     number = {label: index for index, label in enumerate(labels)}
     splits: dict[str, Items] = {}
-    for split in dict.fromkeys(split for _, _, split in rows):
-        members = [(name, number[label]) for name, label, own in rows if own == split]
+    for split in dict.fromkeys(row.split for row in rows):
+        members = [row for row in rows if row.split == split]
         splits[split] = _items(
-            path, [name for name, _ in members], np.array([target for _, target in members], np.int64)
+            path,
+            [row.path for row in members],
+            np.array([number.get(row.label or "", 0) for row in members], np.int64),
+            {name: np.array([row.columns.get(name, "") for row in members], np.str_) for name in others},
         )
     channels = min(getattr(items, "channels", 3) for items in splits.values())
     return Source(name=path.stem, kind="manifest", labels=labels, splits=splits, channels=channels)
@@ -59,21 +77,19 @@ def _read(path: Path) -> Iterable[Mapping[str, Any]]:
         ) from error
 
 
-def _row(path: Path, number: int, values: Mapping[str, Any]) -> tuple[str, str, str]:
-    """(path, label, split) of one row."""
+def _row(path: Path, number: int, values: Mapping[str, Any]) -> Row:
     if not isinstance(values, Mapping):
         raise DataError(f"{path}: row {number} is no object", hint='write {"path": ..., "label": ...}')
     name = next((values[key] for key in _PATH_KEYS if values.get(key)), None)
     label = next((values[key] for key in _LABEL_KEYS if values.get(key) not in (None, "")), None)
-    if name is None or label is None:
-        raise DataError(
-            f"{path}: row {number} lacks its {'path' if name is None else 'label'}",
-            hint="each row needs path and label",
-        )
+    if name is None:
+        raise DataError(f"{path}: row {number} lacks its path", hint="each row needs path and label")
     split = str(values.get("split") or "train").lower()
     if split not in SPLIT_NAMES:
         raise DataError(f"{path}: row {number} has the split {split!r}", hint="use train, val or test")
-    return str(name), str(label), SPLIT_NAMES[split]
+    known = {*_PATH_KEYS, *_LABEL_KEYS, "split"}
+    columns = {key: "" if value is None else str(value) for key, value in values.items() if key not in known}
+    return Row(str(name), None if label is None else str(label), SPLIT_NAMES[split], columns)
 
 
 def _label_order(label: str) -> tuple[int, int, str]:
@@ -81,12 +97,12 @@ def _label_order(label: str) -> tuple[int, int, str]:
     return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
-def _items(manifest: Path, names: list[str], targets: NDArray[np.int64]) -> Items:
+def _items(manifest: Path, names: list[str], targets: NDArray[np.int64], columns: Columns) -> Items:
     """Files, or rows of container files."""
     folder = manifest.resolve().parent
     if not any("#" in name for name in names):
-        return FileItems(folder, names, targets)
-    return RowItems(folder, names, targets)
+        return FileItems(folder, names, targets, columns=columns)
+    return RowItems(folder, names, targets, columns)
 
 
 class RowItems:
@@ -96,16 +112,17 @@ class RowItems:
         folder: what names are relative to.
         names: one per item.
         targets: class index of each, as the manifest says.
+        columns: the manifest's other columns.
     """
 
-    def __init__(self, folder: Path, names: list[str], targets: NDArray[np.int64]) -> None:
-        self.folder, self.names, self.targets = folder, names, targets
+    def __init__(self, folder: Path, names: list[str], targets: NDArray[np.int64], columns: Columns) -> None:
+        self.folder, self.names, self.targets, self.columns = folder, names, targets, columns
         containers = sorted({name.rpartition("#")[0] for name in names})
         self._opened = {container: open_container(folder, container) for container in containers}
         self.channels = min(channels for _, channels in self._opened.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RowItems, (self.folder, self.names, self.targets)
+        return RowItems, (self.folder, self.names, self.targets, self.columns)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesela.core.errors import DataError, ImageError, MissingExtraError
-from tesela.data.source import Source
+from tesela.data.source import Columns, Source
 from tesela.data.sources.folder import SPLIT_NAMES
 from tesela.imaging.decode import decode
 
@@ -46,6 +46,7 @@ class ParquetItems:
         self._names = [file.relative_to(root).as_posix() for file in self.files]
         self.column = column
         self.targets = targets
+        self.columns: Columns = {}
         self._groups: OrderedDict[int, Any] = OrderedDict()
         self._places: list[tuple[Path, int]] = []
         self._starts = np.zeros(1, np.int64)

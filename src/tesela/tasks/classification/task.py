@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tesela.data.targets import LabelTargets
 from tesela.metrics.probability import softmax
 from tesela.tasks.classification import sections
-from tesela.tasks.classification.config import ClassificationConfig
 from tesela.tasks.classification.result import Prediction
 from tesela.tasks.score import ranked
 from tesela.tasks.task import Rows, Scorer, Task
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from tesela.data.source import Source
     from tesela.models.bundle import BundleInfo
     from tesela.page.section import Section
+    from tesela.tasks.classification.config import ClassificationConfig
     from tesela.tasks.classification.objective import CrossEntropy
     from tesela.tasks.material import Material
 
@@ -38,7 +38,6 @@ class Classification(Task):
     name = "classify"
     score = "accuracy"
     headline = ("accuracy", "top5")
-    config = ClassificationConfig
     noun = "image classifier"
     pipeline_tag = "image-classification"
     curves = MappingProxyType({"accuracy": "Accuracy"})
