@@ -10,7 +10,7 @@ import torch
 
 import tesela
 from tesela.cli.main import run
-from tesela.cli.verbs.doctor import advice, size
+from tesela.cli.verbs.doctor import advice
 
 
 def test_json_holds_the_facts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +50,3 @@ def test_advice_is_given_where_something_is_missing_and_only_there() -> None:
     assert advice(facts(gpus=gpu, torch={"cuda": "13.0"})) == []
     assert "6.0 times as fast" in advice(facts(rates={"fp32": 1e11, "bf16": 6e11}))[0]
     assert len(advice(facts(disk={"here": 10**9}, memory={"available": 10**9}, compiler=None))) == 3
-
-
-def test_sizes() -> None:
-    assert [size(None), size(-1), size(25_300_000_000)] == ["unknown", "unknown", "25.3 GB"]

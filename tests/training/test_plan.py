@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tesela.core.errors import StorageError
-from tesela.training.plan import Plan, duration, size
+from tesela.training.plan import Plan
 
 PLAN = Plan(
     out=Path(),
@@ -46,21 +46,3 @@ def test_a_run_that_cannot_be_saved_is_refused() -> None:
     PLAN.check()
     with pytest.raises(StorageError, match=r"1,000,000,000,000,000 bytes needed, [\d,]+ free"):
         dataclasses.replace(PLAN, disk=10**15).check()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.2, "1 s"), (59, "59 s"), (95, "1 min 35 s"), (3599.7, "1 h 00 min"), (7260, "2 h 01 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    """Reference: by hand."""
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(999, "999 B"), (1500, "1.5 KB"), (2_000_000, "2.0 MB"), (549_000_000, "549 MB"), (3e12, "3.0 TB")],
-)
-def test_sizes(count: int, text: str) -> None:
-    """Reference: by hand."""
-    assert size(int(count)) == text

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tesela.core.errors import StorageError
 from tesela.core.files import free_bytes
+from tesela.core.format import byte_size, duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,8 +96,8 @@ class Plan:
             ),
             ("time", f"about {duration(self.seconds)}"),
             ("computing", f"{self.device}, {self.precision}"),
-            ("memory", f"about {size(self.memory)} of {size(self.memory_free)} free{short}"),
-            ("disk", f"{size(self.disk)} of {size(free_bytes(self.out))} free in {self.out}"),
+            ("memory", f"about {byte_size(self.memory)} of {byte_size(self.memory_free)} free{short}"),
+            ("disk", f"{byte_size(self.disk)} of {byte_size(free_bytes(self.out))} free in {self.out}"),
         ]
 
     def _tuned(self) -> list[tuple[str, str]]:
@@ -120,22 +121,3 @@ class Plan:
         for row in self.rows():
             table.add_row(*(Text(cell) for cell in row))
         return table
-
-
-def duration(seconds: float) -> str:
-    """``95`` as ``1 min 35 s``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def size(count: int) -> str:
-    """Bytes in the unit that suits."""
-    value = float(count)
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

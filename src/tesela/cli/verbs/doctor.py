@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tesela.core.format import byte_size
+
 #: Extra -> what it is for, in the order in which people need them.
 PURPOSES = {
     "": "predict from exported models",
@@ -162,7 +164,7 @@ def machine_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and text of each fact about the machine."""
     processor, torch, memory, disk = facts["processor"], facts["torch"], facts["memory"], facts["disk"]
     torch_text = f"{torch['version']}, {torch['threads']} threads" if torch else "not installed"
-    gpus = [f"{gpu['name']} ({size(gpu['memory'])}, driver {gpu['driver']})" for gpu in facts["gpus"]]
+    gpus = [f"{gpu['name']} ({byte_size(gpu['memory'])}, driver {gpu['driver']})" for gpu in facts["gpus"]]
     return [
         ("tesela", f"{facts['tesela']} on Python {facts['python']}, {facts['system']}"),
         ("processor", f"{processor['name']}, {processor['cores']} cores"),
@@ -171,18 +173,13 @@ def machine_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             "matrix product",
             ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in facts["rates"].items()),
         ),
-        ("memory", f"{size(memory['available'])} available of {size(memory['total'])}"),
+        ("memory", f"{byte_size(memory['available'])} available of {byte_size(memory['total'])}"),
         (
             "disk",
-            f"{size(disk['here'])} free here, {size(disk['caches'])} free for caches in {disk['caches_at']}",
+            f"{byte_size(disk['here'])} free here, {byte_size(disk['caches'])} free for caches in {disk['caches_at']}",
         ),
         ("GPU", "; ".join(gpus) or "none"),
         ("torch", torch_text),
         ("compiler", facts["compiler"] or "none"),
         ("threads set", ", ".join(f"{name}={value}" for name, value in facts["threads"].items()) or "no"),
     ]
-
-
-def size(count: int | None) -> str:
-    """Bytes as text."""
-    return "unknown" if count is None or count < 0 else f"{count / 1e9:.1f} GB"

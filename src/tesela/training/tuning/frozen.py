@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from tesela.core.errors import ConfigError
+from tesela.core.format import byte_size, duration
 from tesela.core.progress import progress_bar
 from tesela.hardware.autocast import autocast
 from tesela.runs.folder import Run
 from tesela.training.choices import Choices
 from tesela.training.config import TrainConfig
-from tesela.training.plan import duration, size
 from tesela.training.tuning.features import RAM_BYTES, Body, FeatureLoader, HeadModel, head_input, views
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class FrozenBody:
         count = len(views(self.config.augment))
         times = f"{count} views of each image pass" if count > 1 else "each image passes"
         where = "in memory" if choices.features == "ram" else f"in {run.features}"
-        return f"{times} the frozen body once, about {duration(self.seconds(choices))}; {size(self.bytes)} {where}"
+        return f"{times} the frozen body once, about {duration(self.seconds(choices))}; {byte_size(self.bytes)} {where}"
 
     def batches(
         self,
