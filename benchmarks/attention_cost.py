@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tesela.hardware.memory import kept_bytes
 from tesela.layers.attention.attention import set_attention_kernel
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 from tesela.models.factory import create_model
 from tesela.models.vit.config import ViTConfig
 
@@ -70,7 +70,7 @@ def measured(attention: str, side: int, chosen: argparse.Namespace) -> list[str]
     model: Any = create_model(config, num_classes=1, seed=0).to(device)
     set_attention_kernel(model, chosen.kernel)
     blocks: nn.ModuleList = model.blocks
-    layout = Layout(config.grid(), config.prefix) if config.placed else None
+    layout = TokenLayout(config.grid(), config.prefix) if config.placed else None
     tokens = torch.randn(chosen.batch, config.prefix + side * side, chosen.width, device=device)
 
     def run(given: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import undisturbed
 from tesela.attribution.explain import Explanation, explain
-from tesela.attribution.methods.table import AUTO, METHODS
-from tesela.attribution.quality.faithfulness import FaithfulnessOptions, measure
+from tesela.attribution.methods.table import AUTO_METHOD, METHODS
+from tesela.attribution.quality.faithfulness import FaithfulnessOptions, measure_faithfulness
 from tesela.attribution.quality.randomised import randomised, rank_correlation
 from tesela.data.open import open_source
 from tesela.models.factory import create_model
@@ -175,7 +175,7 @@ def score(function: Maps, model: nn.Module, twin: nn.Module, canvases: Canvases)
         scores=blank,
         probabilities=blank,
         targets=classes,
-        method=AUTO,
+        method=AUTO_METHOD,
     )
     options = FaithfulnessOptions(weights=False)
     parts = [
@@ -201,7 +201,7 @@ def _figures(
         name: getattr(found, name)[part]
         for name in ("map", "tokens", "prefix_mass", "scores", "probabilities", "targets")
     }
-    figures = measure(
+    figures = measure_faithfulness(
         model, images, Explanation(**fields, method=found.method), options=options, probability=torch.sigmoid
     )
     return figures.deletion, figures.insertion
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument(
         "--canvases", type=int, default=250, help="canvases that are explained, four maps each"
     )
-    parser.add_argument("--methods", default=",".join([AUTO, *METHODS]))
+    parser.add_argument("--methods", default=",".join([AUTO_METHOD, *METHODS]))
     parser.add_argument("--weights", type=Path, default=Path("runs/composites"))
     parser.add_argument("--seed", type=int, default=0)
     for peer in ("captum", "gradcam", "peers"):

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 
-from tesela.attribution.methods.table import AUTO, BEST, METHODS
+from tesela.attribution.methods.table import AUTO_METHOD, BEST, METHODS
 from tesela.attribution.quality.planted import hits, planted
 
 IMAGES = 20
@@ -35,7 +35,7 @@ def main() -> int:
             counts = [hits(case, method) for case in cases]
             right, total = sum(one for one, _ in counts), sum(total for _, total in counts)
             table.setdefault(method, {})[f"{hops} hop"] = f"{right}/{total}"
-            if method in (AUTO, BEST):
+            if method in (AUTO_METHOD, BEST):
                 reached[hops] = right / total
     print(json.dumps({"right_patch": table, "goals": GOALS}))
     return 0 if all(reached.get(hops, 1.0) >= goal for hops, goal in GOALS.items()) else 1

@@ -38,7 +38,7 @@ def steps_of_tesela() -> Callable[[], float]:
     from tesela.training.optim.optimizer import OptimConfig, build_optimizers
 
     model = create_model("vit_s16", num_classes=1000, seed=0)
-    set_attention_kernel(model, os.environ.get("KERNEL", "lean"))
+    set_attention_kernel(model, os.environ.get("KERNEL", "cpu_bf16"))
     optimizers = build_optimizers(model, OptimConfig())
     images, targets = batch()
 

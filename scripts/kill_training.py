@@ -38,7 +38,7 @@ from typing import Any
 
 import torch
 
-from tesela.core.progress import describe
+from tesela.core.progress import describe_fields
 from tesela.runs.folder import Run
 from tesela.training.config import TrainConfig, layered
 from tesela.training.run import resumed_config, train
@@ -343,7 +343,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     else:
         print(
-            f"what differs is kept in {folder}; {describe({'equal': tally.equal, 'of': tally.runs})}",
+            f"what differs is kept in {folder}; {describe_fields({'equal': tally.equal, 'of': tally.runs})}",
             file=sys.stderr,
         )
     return 0 if sound else 1

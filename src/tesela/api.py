@@ -89,7 +89,7 @@ def train(
     """
     from tesela.core.config import read_yaml
     from tesela.core.errors import UsageError
-    from tesela.recipes import find
+    from tesela.recipes import find_recipe
     from tesela.training.config import layered
     from tesela.training.run import resumed_config
 
@@ -103,7 +103,7 @@ def train(
             raise UsageError("resume needs the run's folder", hint="give out=RUN")
         return train_config(resumed_config(out, {**written, **given}), resume=True, console=console)
     recipe = given.get("recipe", written.get("recipe"))
-    return train_config(layered(find(recipe) if recipe else {}, written, given), console=console)
+    return train_config(layered(find_recipe(recipe) if recipe else {}, written, given), console=console)
 
 
 def train_config(

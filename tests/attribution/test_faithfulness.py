@@ -13,8 +13,14 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import undisturbed
 from tesela.attribution.explain import Explanation, explain
-from tesela.attribution.methods.dropping import partial_logits, way
-from tesela.attribution.quality.faithfulness import FaithfulnessOptions, Probability, area, measure, softmax
+from tesela.attribution.methods.dropping import masking_mode, partial_logits
+from tesela.attribution.quality.faithfulness import (
+    FaithfulnessOptions,
+    Probability,
+    area,
+    class_probabilities,
+    measure_faithfulness,
+)
 from tesela.attribution.quality.randomised import randomised, rank_correlation
 from tesela.core.errors import ConfigError
 from tesela.layers.trace import OFF
@@ -98,7 +104,7 @@ def test_filling_where_nothing_can_be_dropped() -> None:
     filled[:, :, :4, :4] = images[:, :, :4, :4]
     filled[:, :, 4:8, 12:16] = images[:, :, 4:8, 12:16]
     for model in (make(attention="axial"), nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 24, 4)).eval()):
-        assert way(model) == "filled"
+        assert masking_mode(model) == "filled"
         with torch.no_grad():
             torch.testing.assert_close(partial_logits(model, images, kept, (4, 6))[:, 0], model(filled))
 
@@ -109,7 +115,7 @@ def by_hand(
     scores: list[float],
     target: int,
     counts: list[int],
-    probability: Probability = softmax,
+    probability: Probability = class_probabilities,
 ) -> tuple[float, float, float]:
     """Deletion, insertion and lead of one map by sorting and calling."""
     order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
@@ -131,7 +137,7 @@ def test_figures_equal_a_plain_loop() -> None:
     tokens = torch.rand(2, 2, 4, 6, generator=torch.Generator().manual_seed(3))
     targets = torch.tensor([[1, 4], [0, 2]])
     options = FaithfulnessOptions(shares=(0.125, 0.5), weights=False)
-    found = measure(model, images, explanation(model, images, tokens, targets), options=options)
+    found = measure_faithfulness(model, images, explanation(model, images, tokens, targets), options=options)
     for image in range(2):
         for place in range(2):
             expected = by_hand(
@@ -145,7 +151,7 @@ def test_figures_equal_a_plain_loop() -> None:
             assert (ours["deletion"], ours["insertion"], ours["lead"]) == pytest.approx(expected, abs=2e-6)
             assert ours["weights"] is None
             assert ours["how"] == "dropped"
-    sigmoid = measure(
+    sigmoid = measure_faithfulness(
         model, images, explanation(model, images, tokens, targets), options=options, probability=torch.sigmoid
     )
     expected = by_hand(
@@ -156,7 +162,7 @@ def test_figures_equal_a_plain_loop() -> None:
         float(sigmoid.insertion[1, 0]),
         float(sigmoid.lead[1, 0]),
     ) == pytest.approx(expected, abs=2e-6)
-    alone = measure(
+    alone = measure_faithfulness(
         model, images[1:], explanation(model, images[1:], tokens[1:], targets[1:]), options=options
     )
     torch.testing.assert_close(alone.percentile, found.percentile[1:])
@@ -185,15 +191,15 @@ def test_the_true_map_is_faithful_and_its_opposite_is_not() -> None:
     truth = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((1, 4, 5))[:, None]
     targets = torch.tensor([[1]])
     options = FaithfulnessOptions(weights=False)
-    best = measure(model, images, explanation(model, images, truth, targets), options=options)
-    worst = measure(model, images, explanation(model, images, -truth, targets), options=options)
+    best = measure_faithfulness(model, images, explanation(model, images, truth, targets), options=options)
+    worst = measure_faithfulness(model, images, explanation(model, images, -truth, targets), options=options)
     assert best.percentile.item() == 1.0
     assert best.faithful.item()
     assert worst.percentile.item() == 0.0
     assert not worst.faithful.item()
     assert best.insertion > best.deletion
     torch.testing.assert_close(best.insertion, worst.deletion)
-    constant = measure(
+    constant = measure_faithfulness(
         model,
         torch.ones(1, 3, 16, 24),
         explanation(model, torch.ones(1, 3, 16, 24), truth, targets),
@@ -208,7 +214,9 @@ def test_chance_is_uniform_over_random_maps() -> None:
     model, images = bright(), pictures(1).expand(200, -1, -1, -1)
     tokens = torch.rand(200, 1, 4, 6, generator=torch.Generator().manual_seed(5))
     given = explanation(model, images, tokens, torch.ones(200, 1, dtype=torch.long))
-    found = measure(model, images, given, options=FaithfulnessOptions(weights=False, random_maps=96))
+    found = measure_faithfulness(
+        model, images, given, options=FaithfulnessOptions(weights=False, random_maps=96)
+    )
     assert float(found.percentile.mean()) == pytest.approx(0.5, abs=0.08)
     assert found.faithful.float().mean() <= 0.12
 
@@ -245,7 +253,7 @@ def test_weights_figure_is_the_correlation_with_the_twins_map() -> None:
     model, images = make(), pictures(3)
     found = explain(model, images)
     with undisturbed(model):
-        figures = measure(model, images, found)
+        figures = measure_faithfulness(model, images, found)
     for index in range(3):
         again = explain(
             randomised(model, seed=0), images[index : index + 1], int(found.targets[index, 0]), found.method
@@ -260,7 +268,7 @@ def test_one_patch_cannot_be_measured() -> None:
         "vit_ti16", num_classes=3, image_size=(4, 4), seed=0, width=8, depth=1, heads=1, patch_size=(4, 4)
     ).eval()
     image = torch.zeros(1, 3, 4, 4)
-    figures = measure(model, image, explain(model, image)).figures(0, 0)
+    figures = measure_faithfulness(model, image, explain(model, image)).figures(0, 0)
     assert figures["percentile"] is None
     assert not figures["faithful"]
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tesela.attribution.draw.figure import BAD, GAP, MARGIN, SIDE, Panel, compare
+from tesela.attribution.draw.figure import BAD, GAP, MARGIN, SIDE, Panel, draw_comparison
 from tesela.attribution.draw.heatmap import colour_table, overlay
 
 
 def drawn(image: Any, panels: Any, **words: Any) -> Any:
     """The pixels of a figure."""
-    return np.asarray(Image.open(io.BytesIO(compare(image, panels, **words))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(draw_comparison(image, panels, **words))).convert("RGB")).astype(
+        int
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (30, 60), (400, 300)])

@@ -80,13 +80,13 @@ def test_stretching_uses_what_was_seen_and_shows_no_heat_in_a_flat_map() -> None
 )
 def test_a_mark_comes_back_to_where_it_was(resize: Any, size: tuple[int, int]) -> None:
     """A bright square of the original, seen through fit and brought back, has its centre where it was, within a pixel of the view."""
-    from tesela.imaging.preprocess import fit
+    from tesela.imaging.preprocess import fit_image
 
     spec = ImageSpec(height=20, width=20, resize=resize, interpolation="bilinear", **GREY)
     image = np.zeros((*size, 1), np.uint8)
     top, left = size[0] // 2 - 8, size[1] // 2 + 2
     image[top : top + 8, left : left + 8] = 255
-    heat, seen = to_original(fit(image, spec)[..., 0].astype(np.float32), size, spec)
+    heat, seen = to_original(fit_image(image, spec)[..., 0].astype(np.float32), size, spec)
     assert heat.shape == seen.shape == size
     weights = heat / heat.sum()
     centre = (weights.sum(1) @ np.arange(size[0]), weights.sum(0) @ np.arange(size[1]))

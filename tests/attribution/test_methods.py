@@ -20,7 +20,7 @@ from tesela.attribution.explain import ANSWERS, explain
 from tesela.attribution.methods.integrated_gradients import attributions
 from tesela.attribution.methods.rise import halves
 from tesela.attribution.methods.rollout import RolloutOptions
-from tesela.attribution.methods.table import AUTO, BEST, METHODS
+from tesela.attribution.methods.table import AUTO_METHOD, BEST, METHODS
 from tesela.attribution.question import make_question
 from tesela.attribution.request import Case, Settings
 from tesela.core.errors import ConfigError, UsageError
@@ -31,7 +31,7 @@ def test_every_method_has_an_answer() -> None:
     """METHODS, which torch-free rooms list, and the functions name the same; auto's choice is one of them."""
     assert METHODS.keys() == ANSWERS.keys()
     assert BEST in METHODS
-    assert AUTO not in METHODS
+    assert AUTO_METHOD not in METHODS
 
 
 # ---- relevance ------------------------------------------------------------------------------------------------------

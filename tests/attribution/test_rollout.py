@@ -14,7 +14,7 @@ from tests.attribution import oracle
 from torch import Tensor
 
 from tesela.attribution.capture.capture import attention_rows
-from tesela.attribution.methods.rollout import RolloutOptions, Rows, discard_smallest, roll, step
+from tesela.attribution.methods.rollout import AttentionRows, RolloutOptions, discard_smallest, roll, step
 from tesela.core.errors import ConfigError
 from tesela.layers.trace import AttentionRecord
 
@@ -22,12 +22,12 @@ CASES = int(os.environ.get("TESELA_ROLLOUT_CASES", "2000"))
 PARTS = 8
 
 
-def given(matrices: Tensor) -> Rows:
+def given(matrices: Tensor) -> AttentionRows:
     """A layer whose attention (B, heads, N, N) is known."""
     return lambda begin, end: matrices[:, :, begin:end]
 
 
-def backwards(layers: list[Tensor]) -> list[Rows]:
+def backwards(layers: list[Tensor]) -> list[AttentionRows]:
     """The layers, last first."""
     return [given(matrices) for matrices in reversed(layers)]
 

@@ -43,7 +43,9 @@ def test_defaults_of_the_library() -> None:
         family, fields = read_fields(theirs.to_dict(), kind)
         config: Any = build(DeiTConfig if family == "deit" else ViTConfig, fields)
         assert config.norm_eps == 1e-12
-        assert config.parameter_count(1000) == catalog.find(name).config.parameter_count(1000) == classes
+        assert (
+            config.parameter_count(1000) == catalog.find_model(name).config.parameter_count(1000) == classes
+        )
 
 
 @pytest.mark.parametrize(("width", "ratio"), [(192, 4), (32, 2), (48, 5)])

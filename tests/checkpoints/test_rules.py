@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tesela.checkpoints.rules import Rule, check_finite, compare, layer, to_foreign, to_own
+from tesela.checkpoints.rules import Rule, check_finite, check_tensors, layer, to_foreign, to_own
 from tesela.core.errors import WeightsError
 
 RULES = (Rule(own="token", foreign=("cls",)), *layer("blocks.{i}.qkv", "l.{i}.q", "l.{i}.k", "l.{i}.v"))
@@ -50,12 +50,14 @@ def test_shapes_that_do_not_go_together() -> None:
 
 def test_differences_are_listed_by_name_and_shape() -> None:
     expected = {"a": torch.zeros(2, 3, device="meta"), "b": torch.zeros(4), "c": torch.zeros(())}
-    compare({"a": torch.ones(2, 3), "b": torch.ones(4), "c": torch.ones(())}, expected, source="the file")
+    check_tensors(
+        {"a": torch.ones(2, 3), "b": torch.ones(4), "c": torch.ones(())}, expected, source="the file"
+    )
     with pytest.raises(
         WeightsError,
         match=r"missing: b \(4\), c \(scalar\); not known: d \(1\); of another shape: a \(3x2 instead of 2x3\)",
     ):
-        compare({"a": torch.ones(3, 2), "d": torch.ones(1)}, expected, source="the file")
+        check_tensors({"a": torch.ones(3, 2), "d": torch.ones(1)}, expected, source="the file")
 
 
 def test_values_that_are_not_finite() -> None:

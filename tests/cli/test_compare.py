@@ -13,7 +13,7 @@ import pytest
 
 from tesela.cli.main import run as tesela
 from tesela.models.bundle import load_bundle
-from tesela.reports.comparison import compare, read_run
+from tesela.reports.comparison import compare_runs, read_run
 from tesela.reports.comparison_plot import log_ticks, short_number, time_ticks
 from tesela.training.config import layered
 from tesela.training.run import train
@@ -79,7 +79,9 @@ def test_the_page_needs_nothing_else_and_the_plot_has_a_dot_for_each_row(
     root = ET.fromstring(plot)
     space = "{http://www.w3.org/2000/svg}"
     assert len(root.findall(f".//{space}circle")) == 8
-    deviation = compare(runs)[0].values["score"].deviation or compare(runs)[1].values["score"].deviation
+    deviation = (
+        compare_runs(runs)[0].values["score"].deviation or compare_runs(runs)[1].values["score"].deviation
+    )
     assert len(root.findall(f".//{space}line[@class='bar']")) == (4 if deviation else 0)
     for run in runs:
         assert str(run) in page
@@ -110,7 +112,7 @@ def test_an_unfinished_run_says_how_to_finish_it(
 
 def test_one_run_alone(runs: list[Path]) -> None:
     """Named by its model."""
-    group = compare([runs[3]])[0]
+    group = compare_runs([runs[3]])[0]
     assert group.name == "vit_nano"
     assert group.runs == (read_run(runs[3]),)
 

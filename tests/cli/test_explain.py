@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tesela.attribution.explain import explain
-from tesela.attribution.quality.faithfulness import measure
+from tesela.attribution.quality.faithfulness import measure_faithfulness
 from tesela.cli.main import run
 from tesela.cli.verbs.explain import split
 from tesela.imaging.preprocess import preprocess
@@ -149,7 +149,7 @@ def test_methods_beside_one_another_with_their_figures(
     image = torch.from_numpy(preprocess([folder / "a" / "one.png"], info.image))
     for group in row["methods"]:
         found = explain(model, image, target=[1, 0], method=group["method"])
-        expected = measure(model, image, found)
+        expected = measure_faithfulness(model, image, found)
         assert [one["label"] for one in group["classes"]] == ["dog", "cat"]
         with np.load(group["npz"], allow_pickle=False) as arrays:
             np.testing.assert_allclose(arrays["deletion"], expected.deletion[0].numpy(), atol=1e-6)

@@ -15,7 +15,9 @@ from tesela.models import catalog
 def test_the_list_holds_every_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models"]) == 0
     out = capsys.readouterr().out
-    assert all(f" {name} " in out for name in catalog.names()) and "86,567,656" in out and "613,710" in out
+    assert (
+        all(f" {name} " in out for name in catalog.model_names()) and "86,567,656" in out and "613,710" in out
+    )
 
 
 def test_a_pattern_and_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.runtime.bundles import digits_run
 
 from tesela.cli.main import run
-from tesela.serve.served import unique_names
+from tesela.core.files import unique_names
 
 
 def test_refusals(

@@ -36,21 +36,21 @@ CLASSES = 5
 #: Options of the shared encoder in families that change more than its stem.
 MIXED: dict[str, ModelConfig] = {
     "deit with relative positions": dataclasses.replace(
-        catalog.find("deit_ti16").config.tiny(), position="relative", registers=1
+        catalog.find_model("deit_ti16").config.tiny(), position="relative", registers=1
     ),  # type: ignore[call-arg]
     "hybrid with rotary positions": dataclasses.replace(
-        catalog.find("r50_vit_b16").config.tiny(), position="rotary", pool="mean"
+        catalog.find_model("r50_vit_b16").config.tiny(), position="rotary", pool="mean"
     ),  # type: ignore[call-arg]
     "residual with stochastic depth": dataclasses.replace(
-        catalog.find("resnet18_small").config.tiny(), drop_path=0.2
+        catalog.find_model("resnet18_small").config.tiny(), drop_path=0.2
     ),  # type: ignore[call-arg]
 }
 
 
 def cases() -> dict[str, ModelConfig]:
     found: dict[str, ModelConfig] = {}
-    for name in catalog.names():
-        config = catalog.find(name).config.tiny()
+    for name in catalog.model_names():
+        config = catalog.find_model(name).config.tiny()
         if config not in found.values():
             found[name] = config
     return found | MIXED | VARIANTS
@@ -89,7 +89,7 @@ def larger(config: ModelConfig) -> tuple[int, int]:
 
 
 def test_all_names_are_covered() -> None:
-    assert {catalog.find(name).config.tiny() for name in catalog.names()} <= set(CASES.values())
+    assert {catalog.find_model(name).config.tiny() for name in catalog.model_names()} <= set(CASES.values())
 
 
 @every

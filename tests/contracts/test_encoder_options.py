@@ -88,7 +88,7 @@ def test_closed_forms(config: EncoderConfig) -> None:
 def test_kernels_agree_and_records_hold_what_was_computed(config: EncoderConfig) -> None:
     model, batch = make(config), images(config.image_size)
     logits = model(batch)
-    for kernel in ("matmul", "lean"):
+    for kernel in ("matmul", "cpu_bf16"):
         set_attention_kernel(model, kernel)
         torch.testing.assert_close(model(batch), logits, rtol=1e-4, atol=1e-5)
     trace = Trace()
@@ -103,7 +103,7 @@ def test_training_in_bf16_stays_near(config: EncoderConfig) -> None:
     """Loss and gradients under autocast with every kernel, beside fp32."""
     model, batch, targets = make(config).train(), images(config.image_size, 4), torch.tensor([0, 1, 2, 0])
     gradients: list[Tensor] = []
-    for kernel, low in (("matmul", False), ("fused", True), ("matmul", True), ("lean", True)):
+    for kernel, low in (("matmul", False), ("fused", True), ("matmul", True), ("cpu_bf16", True)):
         set_attention_kernel(model, kernel)
         model.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=low):

@@ -15,7 +15,7 @@ from tesela.core.errors import ConfigError
 from tesela.data.augment import color as tone
 from tesela.data.augment import geometry
 from tesela.data.augment.augment import Augment, normalized
-from tesela.data.augment.mixup import mix
+from tesela.data.augment.mixup import mix_images
 from tesela.data.augment.policy import OPERATIONS, TONES, randaugment, trivialaugment
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation, uniforms
@@ -261,7 +261,7 @@ def test_mixing_agrees_with_its_targets(mixup: float, cutmix: float) -> None:
         results = []
         for _ in range(2):
             images = values.view(-1, 1, 1, 1).expand(6, 3, 16, 16).clone()
-            share = mix(images, config, seed=1, epoch=2, first=first)
+            share = mix_images(images, config, seed=1, epoch=2, first=first)
             results.append((images, LabelTargets(tuple("abcdef")).mix(torch.arange(6), share=share)))
         mixed, soft = results[0]
         assert torch.allclose(soft.sum(1), torch.ones(6))

@@ -13,7 +13,7 @@ from tesela.cli.main import run
 from tesela.data.check import check
 from tesela.data.open import open_source
 from tesela.data.show import chosen, grid
-from tesela.data.statistics import measure
+from tesela.data.statistics import pixel_statistics
 from tesela.imaging.spec import ImageSpec
 
 
@@ -104,7 +104,7 @@ def test_an_unreadable_image_is_a_grey_tile(folder: Path) -> None:
 def test_statistics_equal_numpys() -> None:
     items = open_source("digits").splits["train"]
     everything = np.stack([items.read(i) for i in range(len(items))]) / 255
-    found = measure(items, channels=1)
+    found = pixel_statistics(items, channels=1)
     assert found.size == (8, 8)
     assert abs(found.mean[0] - everything.mean()) < 1e-4
     assert abs(found.std[0] - everything.std()) < 1e-4

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from tesela.hardware.speed import matrix_rate, measure
+from tesela.hardware.speed import matrix_rate, measure_speed
 
 
 def test_median_of_a_call_of_known_length() -> None:
-    timing = measure(lambda: time.sleep(0.005), seconds=0.05, least=5)
+    timing = measure_speed(lambda: time.sleep(0.005), seconds=0.05, least=5)
     assert timing.calls >= 5
     assert 0.005 <= timing.low <= timing.median <= timing.high
     assert timing.median < 0.05
@@ -18,7 +18,7 @@ def test_median_of_a_call_of_known_length() -> None:
 
 def test_warm_up_calls_do_not_count() -> None:
     times = iter([0.2, 0.2] + [0.0] * 100)
-    assert measure(lambda: time.sleep(next(times)), seconds=0.0, least=5).high < 0.1
+    assert measure_speed(lambda: time.sleep(next(times)), seconds=0.0, least=5).high < 0.1
 
 
 @pytest.mark.parametrize("engine", ["torch", "numpy"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, DataError
-from tesela.imaging.preprocess import fit, normalize, placement, preprocess, unfit
+from tesela.imaging.preprocess import fit_image, normalize, placement, preprocess, unfit
 from tesela.imaging.spec import ImageSpec
 
 SPEC = ImageSpec(height=20, width=30, channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -43,7 +43,7 @@ def test_spec_survives_a_mapping_and_refuses_nonsense() -> None:
 def test_squash_equals_pillows_resize() -> None:
     image = picture(77, 45)
     expected = np.asarray(Image.fromarray(image).resize((30, 20), Image.Resampling.BICUBIC))
-    assert np.array_equal(fit(image, SPEC), expected)
+    assert np.array_equal(fit_image(image, SPEC), expected)
 
 
 def test_resize_is_within_a_grey_level_of_torchs_antialiased_one() -> None:
@@ -57,28 +57,28 @@ def test_resize_is_within_a_grey_level_of_torchs_antialiased_one() -> None:
             .clamp(0, 255)
             .numpy()
         )
-        assert np.abs(fit(image, changed(interpolation=name)).astype(float) - expected).max() <= 1.0
+        assert np.abs(fit_image(image, changed(interpolation=name)).astype(float) - expected).max() <= 1.0
 
 
 def test_crop_keeps_the_middle_at_the_right_scale() -> None:
     place = placement((100, 200), changed(height=50, width=50, resize="crop", crop_ratio=0.5))
     assert place.box == (25.0, 75.0, 50.0, 50.0)
     image = picture(100, 200)
-    view = fit(image, changed(height=50, width=50, resize="crop", crop_ratio=0.5))
+    view = fit_image(image, changed(height=50, width=50, resize="crop", crop_ratio=0.5))
     assert np.array_equal(view, image[25:75, 75:125])
 
 
 def test_pad_keeps_the_aspect_between_black_bars() -> None:
-    view = fit(np.full((40, 20, 3), 255, np.uint8), changed(resize="pad"))
+    view = fit_image(np.full((40, 20, 3), 255, np.uint8), changed(resize="pad"))
     assert (view[:, 10:20] == 255).all()
     assert (view[:, :10] == 0).all()
     assert (view[:, 20:] == 0).all()
 
 
 def test_none_refuses_another_size() -> None:
-    assert np.array_equal(fit(picture(20, 30), changed(resize="none")), picture(20, 30))
+    assert np.array_equal(fit_image(picture(20, 30), changed(resize="none")), picture(20, 30))
     with pytest.raises(DataError):
-        fit(picture(21, 30), changed(resize="none"))
+        fit_image(picture(21, 30), changed(resize="none"))
 
 
 def test_normalize_equals_the_formula_in_float64() -> None:

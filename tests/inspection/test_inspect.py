@@ -22,7 +22,7 @@ from tesela.inspection.filters import decompose, principal_filters
 from tesela.inspection.inspect import BUDGET, browsed_queries, inspect
 from tesela.inspection.norms import outliers, token_norms
 from tesela.inspection.page import inspect_page
-from tesela.inspection.positions import position_kernel, similarity, tables
+from tesela.inspection.positions import position_kernel, position_tables, similarity
 from tesela.layers.trace import AttentionRecord
 from tesela.models.factory import create_model
 
@@ -112,7 +112,7 @@ def test_similarity_is_the_cosine(position: str) -> None:
     assert found.positions is not None
     assert found.positions.kernel is None
     assert found.positions.similarity is not None
-    (table,) = tables(model, (4, 6))
+    (table,) = position_tables(model, (4, 6))
     tokens = torch.zeros(1, 25, 24)
     expected = (model.backbone.positions(tokens, (4, 6)) - tokens)[0, 1:].detach()
     torch.testing.assert_close(table, expected)

@@ -1,6 +1,6 @@
-"""The lean path against the plain one: the same mathematics in float64 through autograd, and PyTorch's own autocast.
+"""The bf16 path against the plain one: the same mathematics in float64 through autograd, and PyTorch's own autocast.
 
-bf16 keeps 8 bits, so a result of it lies about 2^-9 from the truth per operation; the lean path may be at most as far off as autocast is,
+bf16 keeps 8 bits, so a result of it lies about 2^-9 from the truth per operation; the bf16 path may be at most as far off as autocast is,
 with a quarter to spare, and both must be near.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tesela.layers.attention.attention import set_attention_kernel
-from tesela.layers.attention.cpu_bf16 import Dense, applies, column_sums, lean_attention, weight_gradient
+from tesela.layers.attention.cpu_bf16 import Dense, applies, bf16_attention, column_sums, weight_gradient
 from tesela.layers.trace import Trace
 from tesela.models.factory import create_model
 
@@ -36,7 +36,7 @@ def test_dense_and_its_gradients(outputs: int, inputs: int) -> None:
     truth, truth_in = copy.deepcopy(layer).double(), values.double().requires_grad_()
     expected = torch.nn.functional.linear(truth_in, truth.weight, truth.bias)
     expected.backward(push.double())
-    layer.kernel = "lean"
+    layer.kernel = "cpu_bf16"
     given = values.clone().requires_grad_()
     with torch.autocast("cpu", BF16):
         result = layer(given)
@@ -58,7 +58,7 @@ def test_dense_and_its_gradients(outputs: int, inputs: int) -> None:
 
 def test_only_what_is_asked_for_gets_a_gradient() -> None:
     layer = Dense(8, 4, bias=False)
-    layer.kernel = "lean"
+    layer.kernel = "cpu_bf16"
     layer.weight.requires_grad_(False)
     values = draw(2, 8).requires_grad_()
     with torch.autocast("cpu", BF16):
@@ -81,7 +81,7 @@ def test_attention_and_its_gradient(heads: int) -> None:
     expected = ((q @ k.transpose(-2, -1) * scale).softmax(-1) @ v).transpose(1, 2).flatten(2)
     expected.backward(push.double())
     given = values.clone().requires_grad_()
-    result = lean_attention(given, heads=heads, scale=scale)
+    result = bf16_attention(given, heads=heads, scale=scale)
     result.backward(push)
     assert given.grad is not None
     assert truth.grad is not None
@@ -105,7 +105,7 @@ def test_column_sums_are_gathered_in_fp32() -> None:
 
 @pytest.mark.parametrize("name", ["vit_nano", "cct_2_3x2_32", "vit_mnist_article"])
 def test_a_whole_step_is_as_near_to_fp64_as_autocast(name: str) -> None:
-    """Loss and every parameter's gradient of a model: lean and matmul, both under autocast, against float64."""
+    """Loss and every parameter's gradient of a model: cpu_bf16 and matmul, both under autocast, against float64."""
     model: Any = create_model(name, seed=0, attention_dropout=0.0, drop_path=0.0)
     torch.nn.init.normal_(model.head.linear.weight, std=0.2, generator=torch.Generator().manual_seed(1))
     images = draw(8, model.config.channels, *model.config.image_size)
@@ -121,22 +121,22 @@ def test_a_whole_step_is_as_near_to_fp64_as_autocast(name: str) -> None:
             name: parameter.grad for name, parameter in one.named_parameters() if parameter.grad is not None
         }
 
-    truth, plain, lean = (
+    truth, plain, low = (
         gradients("matmul", torch.float64),
         gradients("matmul", torch.float32),
-        gradients("lean", torch.float32),
+        gradients("cpu_bf16", torch.float32),
     )
-    assert truth.keys() == plain.keys() == lean.keys()
+    assert truth.keys() == plain.keys() == low.keys()
     flat = {
         kind: torch.cat([of[name].flatten().double() for name in truth])
-        for kind, of in (("t", truth), ("p", plain), ("l", lean))
+        for kind, of in (("t", truth), ("p", plain), ("l", low))
     }
-    off_plain, off_lean = distance(flat["p"], flat["t"]), distance(flat["l"], flat["t"])
-    assert off_lean < 0.04
-    assert off_lean < 2 * off_plain + 0.005
+    off_plain, off_low = distance(flat["p"], flat["t"]), distance(flat["l"], flat["t"])
+    assert off_low < 0.04
+    assert off_low < 2 * off_plain + 0.005
 
 
-def test_elsewhere_lean_is_matmul() -> None:
+def test_elsewhere_it_is_matmul() -> None:
     """Without gradients, without autocast, or with a trace, the ordinary path runs, to the bit."""
     model: Any = create_model("vit_nano", seed=0).eval()
     images = draw(2, 1, 8, 8)
@@ -144,7 +144,7 @@ def test_elsewhere_lean_is_matmul() -> None:
     with torch.no_grad():
         set_attention_kernel(model, "matmul")
         expected = model(images)
-        set_attention_kernel(model, "lean")
+        set_attention_kernel(model, "cpu_bf16")
         assert torch.equal(model(images), expected)
     trace = Trace()
     with torch.autocast("cpu", BF16):

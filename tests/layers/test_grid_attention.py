@@ -11,13 +11,13 @@ from transformers.models.swin.modeling_swin import SwinLayer
 
 from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.attention.cells import Cells
-from tesela.layers.attention.grid_attention import PlacedAttention
+from tesela.layers.attention.grid_attention import GridAttention
 from tesela.layers.attention.kernels import KERNELS
 from tesela.layers.block import Block
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
 from tesela.layers.mlp import Mlp
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import Trace
 
 SHAPES = {
@@ -29,8 +29,8 @@ SHAPES = {
 }
 
 
-def make(cells: Cells, grid: Grid, **options: bool) -> PlacedAttention:
-    attention = PlacedAttention(8, 2, cells=cells, grid=grid, **options)
+def make(cells: Cells, grid: Grid, **options: bool) -> GridAttention:
+    attention = GridAttention(8, 2, cells=cells, grid=grid, **options)
     initialise(attention, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in attention.parameters():
@@ -38,7 +38,7 @@ def make(cells: Cells, grid: Grid, **options: bool) -> PlacedAttention:
     return attention.eval()
 
 
-def masked(attention: PlacedAttention, tokens: Tensor, grid: Grid, prefix: int) -> Tensor:
+def masked(attention: GridAttention, tokens: Tensor, grid: Grid, prefix: int) -> Tensor:
     """Full attention in float64; who sees whom is asked pair by pair."""
     inner = tokens.double() @ attention.qkv.weight.double().T + attention.qkv.bias.double()
     q, k, v = (part.unflatten(2, (2, 4)).transpose(1, 2) for part in inner.chunk(3, dim=2))
@@ -73,10 +73,10 @@ def test_equals_full_attention_with_a_mask(name: str, grid: Grid, prefix: int, r
     for kernel in KERNELS:
         set_attention_kernel(attention, kernel)
         torch.testing.assert_close(
-            attention(tokens, layout=Layout(grid, prefix)).double(), expected, rtol=1e-4, atol=1e-5
+            attention(tokens, layout=TokenLayout(grid, prefix)).double(), expected, rtol=1e-4, atol=1e-5
         )
     trace = Trace()
-    attention(tokens, layout=Layout(grid, prefix), trace=trace.inside("x"))
+    attention(tokens, layout=TokenLayout(grid, prefix), trace=trace.inside("x"))
     dense = trace.attentions["x"].dense()
     torch.testing.assert_close(dense.sum(-1), torch.ones(dense.shape[:3]))
     torch.testing.assert_close(
@@ -91,7 +91,7 @@ def test_equals_full_attention_with_a_mask(name: str, grid: Grid, prefix: int, r
     assert all(dense[:, :, prefix + one, prefix + other].eq(0).all() for one, other in hidden)
     if prefix:
         torch.testing.assert_close(
-            attention(tokens, first=1, layout=Layout(grid, prefix)).double(),
+            attention(tokens, first=1, layout=TokenLayout(grid, prefix)).double(),
             expected[:, :1],
             rtol=1e-4,
             atol=1e-5,
@@ -103,7 +103,7 @@ def test_gradients_equal_those_of_the_mask(name: str) -> None:
     attention, tokens = make(SHAPES[name], (5, 7), relative=True), torch.randn(2, 36, 8)
     push = torch.randn(2, 36, 8)
     parameters = list(attention.parameters())
-    found = torch.autograd.grad((attention(tokens, layout=Layout((5, 7), 1)) * push).sum(), parameters)
+    found = torch.autograd.grad((attention(tokens, layout=TokenLayout((5, 7), 1)) * push).sum(), parameters)
     expected = torch.autograd.grad((masked(attention, tokens, (5, 7), 1) * push).sum(), parameters)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -115,13 +115,16 @@ def test_axial_attention_with_rotary_positions_turns_before_it_cuts() -> None:
     rows.load_state_dict(full.state_dict())
     tokens = torch.randn(2, 7, 8)
     torch.testing.assert_close(
-        rows(tokens, layout=Layout((1, 6), 1)), full(tokens, layout=Layout((1, 6), 1)), rtol=1e-4, atol=1e-5
+        rows(tokens, layout=TokenLayout((1, 6), 1)),
+        full(tokens, layout=TokenLayout((1, 6), 1)),
+        rtol=1e-4,
+        atol=1e-5,
     )
     with torch.no_grad():
-        still = PlacedAttention(8, 2, cells=Cells(), grid=(1, 6)).eval()
+        still = GridAttention(8, 2, cells=Cells(), grid=(1, 6)).eval()
         still.load_state_dict(full.state_dict())
         assert (
-            still(tokens, layout=Layout((1, 6), 1)) - full(tokens, layout=Layout((1, 6), 1))
+            still(tokens, layout=TokenLayout((1, 6), 1)) - full(tokens, layout=TokenLayout((1, 6), 1))
         ).abs().max() > 1e-3
 
 
@@ -152,16 +155,16 @@ def test_a_block_equals_the_layer_of_swin(shift: int) -> None:
     ours.load_state_dict(renamed)
     tokens = torch.randn(2, 96, 8)
     torch.testing.assert_close(
-        ours(tokens, layout=Layout((8, 12), 0)), theirs(tokens, (8, 12))[0], rtol=1e-4, atol=1e-5
+        ours(tokens, layout=TokenLayout((8, 12), 0)), theirs(tokens, (8, 12))[0], rtol=1e-4, atol=1e-5
     )
 
 
 def test_dropout_of_weights_works_within_cells() -> None:
-    attention = PlacedAttention(
+    attention = GridAttention(
         8, 2, cells=Cells("windows", 3, shifted=True), grid=(5, 7), attention_dropout=0.5
     )
     initialise(attention)
     tokens = torch.randn(2, 36, 8)
-    plain = attention.eval()(tokens, layout=Layout((5, 7), 1))
-    assert torch.equal(plain, attention(tokens, layout=Layout((5, 7), 1)))
-    assert (attention.train()(tokens, layout=Layout((5, 7), 1)) - plain).abs().max() > 1e-3
+    plain = attention.eval()(tokens, layout=TokenLayout((5, 7), 1))
+    assert torch.equal(plain, attention(tokens, layout=TokenLayout((5, 7), 1)))
+    assert (attention.train()(tokens, layout=TokenLayout((5, 7), 1)) - plain).abs().max() > 1e-3

@@ -9,11 +9,11 @@ from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
 from tesela.layers.attention.cells import Cells
-from tesela.layers.attention.grid_attention import PlacedAttention
+from tesela.layers.attention.grid_attention import GridAttention
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
 from tesela.layers.position.relative import RelativePositions
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 
 
 def make(cells: Cells, grid: Grid, heads: int = 2, width: int = 4) -> RelativePositions:
@@ -57,7 +57,7 @@ def test_attention_equals_that_of_sam(size: int) -> None:
         hidden_size=8, num_attention_heads=2, image_size=64, patch_size=8, use_rel_pos=True
     )
     theirs = SamVisionAttention(config, window_size=0).eval()
-    ours = PlacedAttention(8, 2, cells=Cells(), grid=(8, 8), relative=True).eval()
+    ours = GridAttention(8, 2, cells=Cells(), grid=(8, 8), relative=True).eval()
     assert ours.relative is not None and ours.relative.rows is not None and ours.relative.columns is not None
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -71,10 +71,14 @@ def test_attention_equals_that_of_sam(size: int) -> None:
             table.copy_((known.flip(0) * 2.0).expand(2, -1, -1))
     tokens = torch.randn(2, size * size, 8)
     expected = theirs(tokens.view(2, size, size, 8))[0].flatten(1, 2)
-    torch.testing.assert_close(ours(tokens, layout=Layout((size, size), 0)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ours(tokens, layout=TokenLayout((size, size), 0)), expected, rtol=1e-4, atol=1e-5
+    )
     ours.relative.move_to((size, size))
     assert ours.relative.rows.shape == (2, 2 * size - 1, 4)
-    torch.testing.assert_close(ours(tokens, layout=Layout((size, size), 0)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ours(tokens, layout=TokenLayout((size, size), 0)), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_windows_count_tokens_on_every_grid() -> None:
@@ -116,5 +120,5 @@ def test_a_choice_of_patches_has_the_logits_of_the_whole(grid: Grid) -> None:
     for image in range(3):
         choice = kept[image]
         one = slice(image, image + 1)
-        found = relative.among(queries[one][:, :, choice], Layout(grid, 0, kept[one]))
+        found = relative.among(queries[one][:, :, choice], TokenLayout(grid, 0, kept[one]))
         torch.testing.assert_close(found, whole[one][:, :, choice][..., choice])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tesela.layers.convolution.residual import ResidualBody, Style
+from tesela.layers.convolution.residual import ResidualBody, ResidualStyle
 from tesela.layers.convolution.residual_plan import ResidualPlan, halved
 
 CHOICES: dict[str, list[Any]] = {
@@ -31,7 +31,7 @@ PLANS = [
 )
 def test_the_plan_counts_the_layers(plan: ResidualPlan, same: bool) -> None:
     """Parameters, grid, width, and products by PyTorch's own counter, for sizes that round."""
-    body = ResidualBody(plan, Style(norm="group", groups=4, same=same))
+    body = ResidualBody(plan, ResidualStyle(norm="group", groups=4, same=same))
     assert plan.parameter_count() == sum(parameter.numel() for parameter in body.parameters())
     for size in ((16, 24), (13, 9)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -46,7 +46,7 @@ def test_the_plan_counts_the_layers(plan: ResidualPlan, same: bool) -> None:
 def test_a_unit_written_out(order: Literal["post", "pre"]) -> None:
     """The first unit of the second stage, whose shortcut has a convolution with stride two."""
     plan = ResidualPlan(channels=3, stages=(1, 1), width_factor=0.125, order=order)
-    unit = ResidualBody(plan, Style()).eval().get_submodule("stages.1.0")
+    unit = ResidualBody(plan, ResidualStyle()).eval().get_submodule("stages.1.0")
     for index, parameter in enumerate(unit.parameters()):
         torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(index))
     images = torch.randn(2, 32, 6, 5, generator=torch.Generator().manual_seed(9))

@@ -9,7 +9,7 @@ import torch
 from transformers.models.swin.modeling_swin import window_partition
 
 from tesela.layers.attention.cells import Cells
-from tesela.layers.attention.windows import gather, mask, numbers, scatter, spread
+from tesela.layers.attention.windows import gather, mask, numbers, scatter, spread_windows
 from tesela.layers.grid import Grid
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def test_who_sees_whom_equals_the_definition(cells: Cells, grid: Grid) -> None:
     bias = torch.zeros(1, 1, *place.shape, place.shape[1])
     bias = bias if allowed is None else bias.masked_fill(~allowed, -torch.inf)
     assert bias.amax(-1).eq(0).all(), "a softmax would be empty"
-    found = spread(bias, cells, grid)[0, 0] == 0
+    found = spread_windows(bias, cells, grid)[0, 0] == 0
     expected = torch.tensor(
         [[sees(cells, grid, one, other) for other in range(count)] for one in range(count)]
     )

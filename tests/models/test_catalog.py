@@ -34,12 +34,12 @@ COMPACT = {
 
 @pytest.mark.parametrize(("name", "count"), IMAGENET.items())
 def test_published_counts_of_vit(name: str, count: int) -> None:
-    assert catalog.find(name).config.parameter_count(1000) == count
+    assert catalog.find_model(name).config.parameter_count(1000) == count
 
 
 @pytest.mark.parametrize(("name", "count"), COMPACT.items())
 def test_counts_of_compact_models(name: str, count: int) -> None:
-    assert catalog.find(name).config.parameter_count(10) == count
+    assert catalog.find_model(name).config.parameter_count(10) == count
 
 
 def test_cct_6_without_learned_positions_has_the_published_3_17_million() -> None:
@@ -50,7 +50,10 @@ def test_cct_6_without_learned_positions_has_the_published_3_17_million() -> Non
 
 def test_the_article_and_its_twin() -> None:
     """Article C: 613,710 parameters of its own network, 371,910 of the library's."""
-    article, twin = catalog.find("vit_mnist_article").config, catalog.find("vit_mnist_article_twin").config
+    article, twin = (
+        catalog.find_model("vit_mnist_article").config,
+        catalog.find_model("vit_mnist_article_twin").config,
+    )
     assert (article.parameter_count(10), twin.parameter_count(10)) == (613_710, 371_910)
     assert isinstance(article, ViTConfig) and isinstance(twin, ViTConfig)
     assert article.attention == "wide" and twin.attention == "full" and article.final_norm
@@ -58,23 +61,23 @@ def test_the_article_and_its_twin() -> None:
 
 def test_operations_of_the_papers_models() -> None:
     """ViT-B/16 and L/16 at 224 px: 17.6 and 61.6 billion multiply-adds, in every table since."""
-    assert catalog.find("vit_b16").config.flops(1000) / 2e9 == pytest.approx(17.56, abs=0.01)
-    assert catalog.find("vit_l16").config.flops(1000) / 2e9 == pytest.approx(61.55, abs=0.01)
+    assert catalog.find_model("vit_b16").config.flops(1000) / 2e9 == pytest.approx(17.56, abs=0.01)
+    assert catalog.find_model("vit_l16").config.flops(1000) / 2e9 == pytest.approx(61.55, abs=0.01)
 
 
 def test_names() -> None:
-    every = catalog.names()
+    every = catalog.model_names()
     assert len(every) == len(set(every)) >= 80
-    assert catalog.names("vit_s*") == [f"vit_s{patch}" for patch in (4, 8, 14, 16, 32)]
-    assert catalog.names("mnist") == ["vit_mnist", "vit_mnist_article", "vit_mnist_article_twin"]
-    assert catalog.names("nothing like it") == []
+    assert catalog.model_names("vit_s*") == [f"vit_s{patch}" for patch in (4, 8, 14, 16, 32)]
+    assert catalog.model_names("mnist") == ["vit_mnist", "vit_mnist_article", "vit_mnist_article_twin"]
+    assert catalog.model_names("nothing like it") == []
     for family in catalog.family_names():
-        assert {catalog.find(name).family for name in catalog.names(family)} == {family}
-    assert {catalog.find(name).family for name in every} == set(catalog.family_names())
+        assert {catalog.find_model(name).family for name in catalog.model_names(family)} == {family}
+    assert {catalog.find_model(name).family for name in every} == set(catalog.family_names())
 
 
 def test_a_half_b_has_half_of_every_width() -> None:
-    half, whole = catalog.find("vit_bhalf16").config, catalog.find("vit_b16").config
+    half, whole = catalog.find_model("vit_bhalf16").config, catalog.find_model("vit_b16").config
     assert isinstance(half, ViTConfig) and isinstance(whole, ViTConfig)
     assert (2 * half.width, 2 * half.mlp_width, half.depth) == (whole.width, whole.mlp_width, whole.depth)
     assert 2 * half.width // half.heads == whole.width // whole.heads
@@ -82,7 +85,7 @@ def test_a_half_b_has_half_of_every_width() -> None:
 
 def test_an_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="vit_s61") as caught:
-        catalog.find("vit_s61")
+        catalog.find_model("vit_s61")
     assert "vit_s16" in caught.value.hint
     with pytest.raises(UnknownNameError):
         catalog.family("resnext")

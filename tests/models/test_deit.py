@@ -13,7 +13,7 @@ from tesela.models import catalog
 from tesela.models.classifier import Classifier
 from tesela.models.deit.network import DeiTHead
 from tesela.models.factory import create_model
-from tesela.models.tensors import fit
+from tesela.models.tensors import load_weights
 
 # The distilled models of arXiv 2012.12877 as published, 1000 classes.
 COUNTS = {"deit_ti16": 5_910_800, "deit_s16": 22_436_432, "deit_b16": 87_338_192, "deit_b16_384": 87_630_032}
@@ -28,7 +28,7 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
 def test_published_counts(name: str, count: int) -> None:
-    assert catalog.find(name).config.parameter_count(1000) == count
+    assert catalog.find_model(name).config.parameter_count(1000) == count
 
 
 def pair(size: tuple[int, int]) -> tuple[Classifier, DeiTForImageClassificationWithTeacher]:
@@ -60,7 +60,7 @@ def pair(size: tuple[int, int]) -> tuple[Classifier, DeiTForImageClassificationW
     model = create_model(
         "deit_ti16", num_classes=7, image_size=size, patch_size=4, width=24, depth=3, heads=3, norm_eps=eps
     )
-    fit(model, own, source="transformers")
+    load_weights(model, own, source="transformers")
     return model.eval(), reference
 
 

@@ -20,7 +20,7 @@ def test_by_name_with_overrides() -> None:
 
 
 def test_by_config() -> None:
-    config = catalog.find("cct_2_3x2_32").config
+    config = catalog.find_model("cct_2_3x2_32").config
     model = create_model(config, image_size=16, depth=1)
     assert (
         type(model.backbone).__name__ == "CCT"
@@ -38,7 +38,7 @@ def test_without_a_seed_the_global_generator_is_used() -> None:
 
 
 def test_an_empty_model_costs_nothing() -> None:
-    model = empty_model(catalog.find("vit_h14").config, num_classes=1000)
+    model = empty_model(catalog.find_model("vit_h14").config, num_classes=1000)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert sum(parameter.numel() for parameter in model.parameters()) == 632_045_800
 

@@ -32,7 +32,7 @@ RENAMED = {
 
 
 def find(name: str) -> HybridConfig:
-    config = catalog.find(name).config
+    config = catalog.find_model(name).config
     assert isinstance(config, HybridConfig)
     return config
 
@@ -43,7 +43,7 @@ def test_published_counts(name: str, count: int) -> None:
 
 
 def test_the_number_in_a_name_is_the_total_down_sampling() -> None:
-    names = [name for name in catalog.names() if catalog.find(name).family == "hybrid"]
+    names = [name for name in catalog.model_names() if catalog.find_model(name).family == "hybrid"]
     assert {"r50_vit_b16", "r50_vit_b32", "r50_vit_l32", "r26_vit_b32", "r_vit_ti16"} <= set(names)
     for name in names:
         pixels = int(re.findall(r"\d+", name)[-1])

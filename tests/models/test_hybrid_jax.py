@@ -14,7 +14,7 @@ from torch import Tensor
 from tesela.layers.trace import Trace
 from tesela.models.factory import empty_model
 from tesela.models.hybrid.config import HybridConfig
-from tesela.models.tensors import fit
+from tesela.models.tensors import load_weights
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -106,7 +106,7 @@ def test_logits(shared: Path) -> None:
         np.load(folder / "hybrid_two_stage.io.npz"),
     )
     model = empty_model(own_config(folder / "hybrid_two_stage.json"), num_classes=golden["logits"].shape[1])
-    fit(model, own_tensors(arrays), source="hybrid_two_stage")
+    load_weights(model, own_tensors(arrays), source="hybrid_two_stage")
     images = torch.from_numpy(golden["images_nhwc"]).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits, traced = model.eval()(images), model(images, trace=Trace())

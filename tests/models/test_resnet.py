@@ -15,7 +15,7 @@ from tesela.models import catalog
 from tesela.models.classifier import Classifier
 from tesela.models.factory import create_model
 from tesela.models.resnet.config import ResNetConfig
-from tesela.models.tensors import fit
+from tesela.models.tensors import load_weights
 
 # 1000 classes. Plain: torchvision's published weights. BiT: the checkpoints published with arXiv 1912.11370; those of
 # R50x2, R152x1 and R200x3, which were not published, as another implementation (timm 1.0) counts them.
@@ -39,13 +39,14 @@ COUNTS = {
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
 def test_published_counts(name: str, count: int) -> None:
-    assert catalog.find(name).config.parameter_count(1000) == count
+    assert catalog.find_model(name).config.parameter_count(1000) == count
 
 
 def test_counts_for_small_images() -> None:
     """arXiv 1512.03385, table 6: 0.27 M and 0.85 M; with convolutions on its two shortcuts, 2,752 more than the paper's option A."""
     counts = {
-        name: catalog.find(name).config.parameter_count(10) for name in ("resnet20_small", "resnet56_small")
+        name: catalog.find_model(name).config.parameter_count(10)
+        for name in ("resnet20_small", "resnet56_small")
     }
     assert counts == {"resnet20_small": 269_722 + 2_752, "resnet56_small": 853_018 + 2_752}
 
@@ -53,7 +54,8 @@ def test_counts_for_small_images() -> None:
 def test_published_operations() -> None:
     """Multiply-adds at 224 px: 1.81, 4.09 and 11.51 billion in torchvision's table of weights."""
     products = {
-        name: catalog.find(name).config.flops(1000) / 2e9 for name in ("resnet18", "resnet50", "resnet152")
+        name: catalog.find_model(name).config.flops(1000) / 2e9
+        for name in ("resnet18", "resnet50", "resnet152")
     }
     assert products == pytest.approx({"resnet18": 1.814, "resnet50": 4.089, "resnet152": 11.514}, abs=1e-3)
 
@@ -120,7 +122,7 @@ def test_plain_logits_are_those_of_transformers(unit: str, size: tuple[int, int]
     )
     reference = ResNetForImageClassification(theirs)
     model = create_model("resnet50", num_classes=5, unit=unit, stages=(2, 3), width_factor=0.125)
-    fit(model, renamed(filled(reference), RESNET), source="transformers")
+    load_weights(model, renamed(filled(reference), RESNET), source="transformers")
     agree(model, reference, size)
 
 
@@ -131,7 +133,7 @@ def test_bit_logits_are_those_of_transformers(size: tuple[int, int]) -> None:
     )
     reference = BitForImageClassification(theirs)
     model = create_model("bit_r50x1", num_classes=5, stages=(2, 1, 2), width_factor=0.125, norm_groups=4)
-    fit(model, renamed(filled(reference), BIT), source="transformers")
+    load_weights(model, renamed(filled(reference), BIT), source="transformers")
     agree(model, reference, size)
 
 
@@ -170,8 +172,8 @@ def test_stochastic_depth_grows_linearly() -> None:
 def test_names() -> None:
     """The paper's baselines; R50x2 has twice the width of R50x1 in every place."""
     asked = ["bit_r50x1", "bit_r50x2", "bit_r101x1", "bit_r152x1", "bit_r152x2", "bit_r200x3", "bit_r152x4"]
-    assert set(asked) <= set(catalog.names("bit_*"))
-    one, two = catalog.find("bit_r50x1").config, catalog.find("bit_r50x2").config
+    assert set(asked) <= set(catalog.model_names("bit_*"))
+    one, two = catalog.find_model("bit_r50x1").config, catalog.find_model("bit_r50x2").config
     assert isinstance(one, ResNetConfig) and isinstance(two, ResNetConfig)
     assert (one.width, two.width, one.grid(), one.grid((225, 33))) == (2048, 4096, (7, 7), (8, 2))
     assert "3-4-6-3 bottleneck units" in one.summary() and "7x7 cells at 224 px" in one.summary()

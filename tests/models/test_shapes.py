@@ -9,7 +9,7 @@ from tesela.models.shapes import step_shapes
 
 
 def test_vit_b16_by_hand() -> None:
-    steps = {step.name: step for step in step_shapes(catalog.find("vit_b16").config, num_classes=1000)}
+    steps = {step.name: step for step in step_shapes(catalog.find_model("vit_b16").config, num_classes=1000)}
     expected = {
         "images": ((1, 3, 224, 224), 0),
         "patches": ((1, 196, 768), 768 * 769),
@@ -49,13 +49,13 @@ def test_vit_b16_by_hand() -> None:
     ],
 )
 def test_parameters_add_up(name: str) -> None:
-    config = catalog.find(name).config
+    config = catalog.find_model(name).config
     assert sum(step.parameters for step in step_shapes(config, num_classes=10)) == config.parameter_count(10)
 
 
 def test_resnet50_by_hand() -> None:
     """Table 1 of arXiv 1512.03385: the sizes of the stages' outputs; root, first unit and head counted out."""
-    steps = {step.name: step for step in step_shapes(catalog.find("resnet50").config, num_classes=1000)}
+    steps = {step.name: step for step in step_shapes(catalog.find_model("resnet50").config, num_classes=1000)}
     expected = {
         "backbone.root": ((1, 64, 56, 56), 3 * 64 * 49 + 2 * 64),
         "backbone.stages.0.0": (

@@ -14,7 +14,7 @@ from tests.parity.timm_reference import logits, random_tensors
 from tesela.checkpoints.convert import convert
 from tesela.checkpoints.open import open_model
 from tesela.checkpoints.timm.config import check_fits, ratio
-from tesela.checkpoints.timm.names import Style, layout, read_fields
+from tesela.checkpoints.timm.names import TimmStyle, layout, read_fields
 from tesela.checkpoints.timm.write import export_timm
 from tesela.cli.main import run
 from tesela.core.config import to_mapping
@@ -156,7 +156,7 @@ def test_ratios_that_timm_rounds_down() -> None:
 
 
 def test_names_of_the_official_dinov2() -> None:
-    names = layout("vit", {"registers": 2, "mlp": "swiglu"}, Style(official=True, head=False))
+    names = layout("vit", {"registers": 2, "mlp": "swiglu"}, TimmStyle(official=True, head=False))
     known = {name for rule in names.rules for name in rule.foreign}
     assert {
         "register_tokens",

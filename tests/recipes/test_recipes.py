@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tesela.recipes import find, known
+from tesela.recipes import find_recipe, known
 from tesela.training.config import layered
 from tesela.training.run import train
 
@@ -15,12 +15,12 @@ from tesela.training.run import train
 @pytest.mark.parametrize("name", known())
 def test_every_recipe_is_a_valid_configuration(name: str) -> None:
     """Unknown fields and values out of range would raise."""
-    layered(find(name), {"recipe": name})
+    layered(find_recipe(name), {"recipe": name})
 
 
 def test_the_papers_values() -> None:
     """Reference: appendix B.1.1 and table 4 of arXiv 2010.11929."""
-    config = layered(find("finetune_paper"))
+    config = layered(find_recipe("finetune_paper"))
     assert (config.optim.name, config.optim.momentum, config.optim.weight_decay) == ("sgd", 0.9, 0.0)
     assert (config.schedule.name, config.clip_norm, config.size) == ("cosine", 1.0, (384, 384))
     assert config.batch_size * config.accumulate == 512
@@ -51,7 +51,7 @@ def test_they_run_on_a_small_source(name: str, tmp_path_factory: pytest.TempPath
         "epochs": 2,
         "image_size": 8,
     }
-    found = train(layered(find(name), quick, changes))
+    found = train(layered(find_recipe(name), quick, changes))
     assert found.accuracy is not None
     assert found.trainable == {"head_only": 170, "lora": 170 + 8 * (64 + 32 + 48 + 48)}.get(
         name, found.parameters

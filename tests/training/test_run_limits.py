@@ -89,7 +89,7 @@ def test_choices_are_measured_recorded_and_kept(tmp_path: Path, monkeypatch: pyt
     chosen = run.choices.read_text()
     measured = {(row[0], row[1]): row[2] for row in json.loads(chosen)["measured"]}
     assert set(measured) == {(p, a) for p in ("fp32", "bf16") for a in ("fused", "matmul")} | {
-        ("bf16", "lean")
+        ("bf16", "cpu_bf16")
     }
     pair = json.loads(chosen)["precision"], json.loads(chosen)["attention"]
     assert measured[pair] <= min(measured.values()) / 0.85

@@ -17,10 +17,10 @@ from tesela.imaging.spec import ImageSpec
 from tesela.tasks.catalog import find_task
 from tesela.training.config import TrainConfig, layered
 from tesela.training.start import (
-    Looks,
+    ImageStats,
     Start,
     choose_model,
-    look,
+    inspect_images,
     normalisation,
     start,
 )
@@ -79,13 +79,14 @@ def test_model_and_size(
 ) -> None:
     """Reference: the rule in the docstring of choose_model, case by case."""
     assert (
-        choose_model(layered({"model": model, "image_size": asked}), Looks(size=size, channels=3)) == expected
+        choose_model(layered({"model": model, "image_size": asked}), ImageStats(size=size, channels=3))
+        == expected
     )
 
 
 def test_grey_images_get_a_model_meant_for_them() -> None:
     """28 x 28 grey, as MNIST's."""
-    assert choose_model(layered({}), Looks(size=(28, 28), channels=1)) == ("vit_mnist", (28, 28))
+    assert choose_model(layered({}), ImageStats(size=(28, 28), channels=1)) == ("vit_mnist", (28, 28))
 
 
 def test_images_of_several_sizes_have_no_common_one(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_images_of_several_sizes_have_no_common_one(tmp_path: Path) -> None:
         for index in range(12):
             Image.new("RGB", (side, side), (index * 20, 0, 0)).save(tmp_path / name / f"{index}.png")
     source = open_source(tmp_path)
-    assert look(source.splits["train"], source.channels).size is None
+    assert inspect_images(source.splits["train"], source.channels).size is None
 
 
 def test_an_image_size_that_patches_do_not_divide_is_refused() -> None:

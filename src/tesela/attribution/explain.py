@@ -26,12 +26,12 @@ from tesela.attribution.methods.relevance import relevance
 from tesela.attribution.methods.rise import rise
 from tesela.attribution.methods.rollout import Fusion, RolloutOptions
 from tesela.attribution.methods.smoothgrad import smoothgrad
-from tesela.attribution.methods.table import AUTO, METHODS, check_method, find_method
+from tesela.attribution.methods.table import AUTO_METHOD, METHODS, check_method, find_method
 from tesela.attribution.question import Class, Target, make_question
-from tesela.attribution.request import Answer, Case, Settings
+from tesela.attribution.request import Case, LogitsAndMaps, Settings
 from tesela.core.errors import UsageError
 
-ANSWERS: dict[str, Callable[[Case], Answer]] = {
+ANSWERS: dict[str, Callable[[Case], LogitsAndMaps]] = {
     "presence": presence,
     "gradient_rollout": gradient_rollout,
     "relevance": relevance,
@@ -74,7 +74,7 @@ def explain(
     model: nn.Module,
     images: Tensor,
     target: Target = None,
-    method: str = AUTO,
+    method: str = AUTO_METHOD,
     head_fusion: Fusion = "mean",
     discard: float = 0.0,
     residual: float = 0.5,
@@ -121,7 +121,7 @@ def explain(
         found = capture(
             model,
             inputs,
-            gradient=method == AUTO or METHODS[method].gradient,
+            gradient=method == AUTO_METHOD or METHODS[method].gradient,
             whole=patch is not None or layer is not None,
         )
         walk = found.logits.ndim == 4 or patch is not None or options != RolloutOptions()
@@ -164,7 +164,7 @@ def _inputs(model: nn.Module, images: Tensor) -> Tensor:
         or images.numel() == 0
     ):
         raise UsageError(
-            f"images must be float32 of shape (B, C, H, W), not {describe(images)}",
+            f"images must be float32 of shape (B, C, H, W), not {describe_argument(images)}",
             hint="preprocess them with tesela.imaging.preprocess.preprocess and the model's image spec",
         )
     batch = images if images.ndim == 4 else images.unsqueeze(0)
@@ -172,6 +172,6 @@ def _inputs(model: nn.Module, images: Tensor) -> Tensor:
     return batch.to(device=device, dtype=computing_type(model) or batch.dtype)
 
 
-def describe(value: object) -> str:
+def describe_argument(value: object) -> str:
     """The type and shape of what was given, for an error."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tesela.core.errors import UnknownNameError, UsageError, suggestion
+from tesela.tasks.score import label_index
 
 Class = SupportsIndex | str
 Target = Class | Sequence[Class] | None
@@ -161,8 +162,9 @@ def class_index(one: Class, classes: int, labels: Sequence[str] | None) -> int:
     """
     if isinstance(one, str):
         known = list(labels or ())
-        if one in known:
-            return known.index(one)
+        index = label_index(one, known, classes)
+        if index is not None:
+            return index
         if not one.isdecimal():
             if not known:
                 raise UsageError(
@@ -170,12 +172,10 @@ def class_index(one: Class, classes: int, labels: Sequence[str] | None) -> int:
                     hint=f"give an index from 0 to {classes - 1}",
                 )
             raise UnknownNameError("class", one, known)
-        if int(one) >= classes:
-            raise UsageError(
-                f"there is no class {one!r}",
-                hint=suggestion(one, known) if known else f"give an index from 0 to {classes - 1}",
-            )
-        return int(one)
+        raise UsageError(
+            f"there is no class {one!r}",
+            hint=suggestion(one, known) if known else f"give an index from 0 to {classes - 1}",
+        )
     index = operator.index(one)
     if isinstance(one, bool) or not 0 <= index < classes:
         raise UsageError(

@@ -14,7 +14,7 @@ from tesela.core.errors import ConfigError, UsageError
 from tesela.layers.trace import AttentionRecord
 
 #: (B, T, Hp, Wp) values of patches, and (B, T) what stays on prefix tokens.
-Answer = tuple[Tensor, Tensor]
+LogitsAndMaps = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ class Case:
         return layers[index]
 
 
-def as_map(case: Case, shares: Tensor) -> Answer:
+def as_map(case: Case, shares: Tensor) -> LogitsAndMaps:
     """Shares (B, 1 or T, N) of all tokens as patches and prefix."""
     prefix, (images, several) = case.found.prefix, case.shape
     shares = shares.expand(-1, several, -1)

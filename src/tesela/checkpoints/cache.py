@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from tesela.checkpoints.convert import convert
-from tesela.checkpoints.hub import PREFIX, download
+from tesela.checkpoints.hub import HUB_PREFIX, download
 from tesela.checkpoints.open import bundle_at
 from tesela.core.files import home, sha256_bytes
 from tesela.core.version import __version__
@@ -27,7 +27,7 @@ def bundle_of(source: str | Path) -> Path:
     found = bundle_at(source)
     if found is not None:
         return found
-    hub = str(source).startswith(PREFIX)
+    hub = str(source).startswith(HUB_PREFIX)
     place = download(str(source)).folder if hub else Path(source)
     if not place.exists() or (place.is_dir() and not hub and not _holds_weights(place)):
         return locate_bundle(place)

@@ -31,7 +31,7 @@ ROOM, GROWTH = 1 << 30, 100
 #: More arrays than any network has, and more bytes than the header of any array.
 MOST_ARRAYS, LONGEST_HEADER = 100_000, 10_000
 
-AGAIN = "copy or download it again"
+DOWNLOAD_AGAIN = "copy or download it again"
 
 # Where training scripts keep the weights inside what they save, best first.
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher")
@@ -70,7 +70,7 @@ def read_sharded(index: Path) -> Tensors:
         listed = {str(name): str(file) for name, file in places.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
-            f"{index} cannot be read: it is damaged or no index of weights", hint=AGAIN
+            f"{index} cannot be read: it is damaged or no index of weights", hint=DOWNLOAD_AGAIN
         ) from error
     tensors: Tensors = {}
     for file in sorted(set(listed.values())):
@@ -84,7 +84,7 @@ def read_sharded(index: Path) -> Tensors:
         if shard.keys() != wanted:
             odd = ", ".join(sorted(shard.keys() ^ wanted)[:4])
             raise WeightsError(
-                f"{index.parent / file} does not hold what {index.name} lists: {odd}", hint=AGAIN
+                f"{index.parent / file} does not hold what {index.name} lists: {odd}", hint=DOWNLOAD_AGAIN
             )
         tensors |= shard
     return tensors
@@ -107,7 +107,7 @@ def read_pickle(path: Path) -> Tensors:
                 hint="ask for a .safetensors file, or save the state dict alone where the file is trusted",
             ) from None
         raise WeightsError(
-            f"{path} cannot be read: it is truncated or damaged ({type(error).__name__})", hint=AGAIN
+            f"{path} cannot be read: it is truncated or damaged ({type(error).__name__})", hint=DOWNLOAD_AGAIN
         ) from error
     return _state_dict(found, path)
 
@@ -149,7 +149,7 @@ def read_npz(path: Path) -> Tensors:
             return {member.filename.removesuffix(".npy"): _array(archive, member, path) for member in members}
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, RuntimeError) as error:
         raise WeightsError(
-            f"{path} cannot be read: it is truncated, damaged or no .npz ({error})", hint=AGAIN
+            f"{path} cannot be read: it is truncated, damaged or no .npz ({error})", hint=DOWNLOAD_AGAIN
         ) from error
 
 
@@ -166,7 +166,8 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Ten
         size = math.prod(shape) * dtype.itemsize
         if size != member.file_size - stream.tell():
             raise WeightsError(
-                f"{path} is damaged: {member.filename} claims {size:,} bytes and has others", hint=AGAIN
+                f"{path} is damaged: {member.filename} claims {size:,} bytes and has others",
+                hint=DOWNLOAD_AGAIN,
             )
         data = np.frombuffer(bytearray(stream.read(size)), dtype=dtype)
     array = data.reshape(shape[::-1]).T if fortran else data.reshape(shape)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tesela.checkpoints.layout import Layout
+from tesela.checkpoints.layout import TensorTable
 from tesela.checkpoints.rules import check_finite
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, WeightsError
@@ -23,7 +23,7 @@ from tesela.models import catalog
 from tesela.models.bundle import BundleInfo, describe
 from tesela.models.factory import empty_model
 from tesela.models.model import file_names
-from tesela.models.tensors import Tensors, fit
+from tesela.models.tensors import Tensors, load_weights
 
 if TYPE_CHECKING:
     from tesela.models.model import Model
@@ -51,7 +51,7 @@ class Found:
     files: list[Path]
     family: str
     fields: dict[str, Any]
-    layout: Layout
+    layout: TensorTable
     tensors: Tensors
     image: ImageSpec
     provenance: dict[str, Any]
@@ -119,7 +119,7 @@ def assemble(
     )
     own, carried = found.layout.read(tensors, source=source)
     own |= {key: torch.zeros(tensor.shape) for key, tensor in fresh.items()}
-    fit(model, own, source=source)
+    load_weights(model, own, source=source)
     labels = _distinct(found.labels or [], model.num_classes)
     remarks = [*found.remarks, *_accounts(carried, headless=headless, classes=model.num_classes)]
     provenance = {
@@ -149,7 +149,7 @@ def assemble(
     return Opened(model=model, info=info, carried=carried, remarks=remarks)
 
 
-def _classes(layout: Layout, tensors: Tensors) -> int | None:
+def _classes(layout: TensorTable, tensors: Tensors) -> int | None:
     """The number of classes of the checkpoint's head; None where it has none (or lacks it)."""
     bias = next((rule.foreign[0] for rule in layout.rules if rule.own == "head.linear.bias"), None)
     return tensors[bias].shape[0] if bias in tensors and tensors[bias].ndim == 1 else None
@@ -208,7 +208,7 @@ def image_spec(image_size: tuple[int, int], channels: int, **more: Any) -> Image
         raise WeightsError(f"the model does not take images: {error}", hint=error.hint) from error
 
 
-def settings(info: BundleInfo) -> dict[str, Any]:
+def origin_settings(info: BundleInfo) -> dict[str, Any]:
     """What the provenance says of a foreign source; empty for a model of our own."""
     source = info.provenance.get("source", {})
     return dict(source) if isinstance(source, Mapping) else {}

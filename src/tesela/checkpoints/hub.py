@@ -13,7 +13,7 @@ from pathlib import Path
 from tesela.core.errors import MissingExtraError, TeselaError, UsageError, WeightsError
 from tesela.core.files import sha256_file
 
-PREFIX = "hub:"
+HUB_PREFIX = "hub:"
 _TEXTS = ["config.json", "preprocessor_config.json", "README.md"]
 _SAFE = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
 _PICKLED = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"]
@@ -42,7 +42,7 @@ def download(source: str) -> Download:
         UsageError: the name is none.
         WeightsError: there is no such repository or revision, it holds no weights, or it is not here and cannot be fetched.
     """
-    name, _, revision = source.removeprefix(PREFIX).partition("@")
+    name, _, revision = source.removeprefix(HUB_PREFIX).partition("@")
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):
         raise UsageError(
             f"{name!r} is no name of a model repository",

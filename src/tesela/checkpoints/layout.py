@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tesela.checkpoints.rules import Rule, Tensors, compare, to_foreign, to_own
+from tesela.checkpoints.rules import Rule, Tensors, check_tensors, to_foreign, to_own
 
 #: The name that folded tokens have among foreign tensors until a rule takes them.
 REGISTERS = "(registers)"
@@ -86,7 +86,7 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class TensorTable:
     """One kind of foreign checkpoint.
 
     Attributes:
@@ -140,4 +140,4 @@ class Layout:
         Raises:
             WeightsError: listing what is missing, not known or of another shape, under their names.
         """
-        compare(self.split(foreign)[0], self.write(own), source=source)
+        check_tensors(self.split(foreign)[0], self.write(own), source=source)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.checkpoints.hub import PREFIX, download
+from tesela.checkpoints.hub import HUB_PREFIX, download
 from tesela.core.errors import UnknownNameError, UsageError, WeightsError
 from tesela.models import catalog
 from tesela.models.bundle import CONFIG, BundleInfo, load_bundle
@@ -52,7 +52,7 @@ def open_model(
         model, info = load_bundle(bundle, image_size=size)
         if num_classes is not None and num_classes != info.num_classes:
             info = _with_new_head(model, info, num_classes)
-    elif fresh and not Path(source).exists() and str(source) in catalog.names():
+    elif fresh and not Path(source).exists() and str(source) in catalog.model_names():
         return _fresh(str(source), size, num_classes)
     else:
         opened = open_foreign(source, image_size=size, num_classes=num_classes)
@@ -62,7 +62,7 @@ def open_model(
 
 def bundle_at(source: str | Path) -> Path | None:
     """The bundle folder of a run or bundle; None where ``source`` is something else."""
-    if str(source).startswith(PREFIX):
+    if str(source).startswith(HUB_PREFIX):
         return None
     for folder in (Path(source), Path(source) / "bundle"):
         if (folder / CONFIG).is_file():
@@ -112,17 +112,17 @@ def open_foreign(
 
     origin: dict[str, Any] = {}
     path = Path(source)
-    if str(source).startswith(PREFIX):
+    if str(source).startswith(HUB_PREFIX):
         fetched = download(str(source))
         path, origin = fetched.folder, {"hub": fetched.name, "revision": fetched.revision}
         name = fetched.name.rpartition("/")[2]
     else:
         name = path.resolve().stem if path.is_file() else path.resolve().name
-    found = find(path, image_size=image_size, heads=heads)
+    found = find_source(path, image_size=image_size, heads=heads)
     return assemble(found, name=name, image_size=image_size, num_classes=num_classes, origin=origin)
 
 
-def find(path: Path, *, image_size: tuple[int, int] | None = None, heads: int | None = None) -> Found:
+def find_source(path: Path, *, image_size: tuple[int, int] | None = None, heads: int | None = None) -> Found:
     """The checkpoint in a folder or file.
 
     Raises:
@@ -141,21 +141,21 @@ def find(path: Path, *, image_size: tuple[int, int] | None = None, heads: int | 
     if weights is None and not (folder / CONFIG).is_file():
         weights = _only_file(folder)
     if weights is not None and weights.suffix == ".npz":
-        return jax.find(weights, image_size=image_size)
+        return jax.find_jax(weights, image_size=image_size)
     if weights is not None and weights.suffix not in _ENDINGS:
         raise WeightsError(
             f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(_ENDINGS)
         )
     config = huggingface.read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
     if config is not None and ("model_type" in config or "architectures" in config):
-        return huggingface.find(folder, config, weights=weights)
+        return huggingface.find_huggingface(folder, config, weights=weights)
     if config is not None and weights is None:
         if "pretrained_cfg" not in config and "architecture" not in config:
             raise WeightsError(
                 f"{folder / CONFIG} names no architecture: neither transformers nor timm nor tesela wrote it",
                 hint="give the whole folder",
             )
-        return timm.find(folder, config, heads=heads, image_size=image_size)
+        return timm.find_timm(folder, config, heads=heads, image_size=image_size)
     assert weights is not None
     tensors = read_file(weights)
     if not timm.is_timm(tensors):
@@ -164,7 +164,7 @@ def find(path: Path, *, image_size: tuple[int, int] | None = None, heads: int | 
             f"{weights} is of an unknown architecture (it holds {shown}, ...)",
             hint="timm names are known alone; a Hugging Face checkpoint needs its config.json beside it",
         )
-    return timm.find(
+    return timm.find_timm(
         folder,
         config if config and "pretrained_cfg" in config else None,
         weights=weights,
@@ -190,13 +190,13 @@ def _only_file(folder: Path) -> Path:
 
 
 def _nothing(source: str) -> UsageError:
-    if source in catalog.names():
+    if source in catalog.model_names():
         return UsageError(
             f"{source} is the name of a model without weights",
             hint="give a run, a bundle or a checkpoint; train one first",
         )
     near = (
-        UnknownNameError("source", source, catalog.names()).hint
+        UnknownNameError("source", source, catalog.model_names()).hint
         if "/" not in source and "." not in source
         else ""
     )

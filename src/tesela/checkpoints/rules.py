@@ -110,7 +110,7 @@ def _expanded(
             yield rule, int(found[1]) if pattern.groups else 0
 
 
-def compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str) -> None:
+def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str) -> None:
     """Compare names and shapes; ``expected`` may lie on the meta device.
 
     Raises:

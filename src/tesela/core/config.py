@@ -20,11 +20,11 @@ from typing import Any, Literal, TypeVar, Union
 
 from tesela.core.errors import ConfigError, suggestion
 
-C = TypeVar("C")
+_C = TypeVar("_C")
 Tree = dict[str, Any]
 
 
-def build(config: type[C], *layers: Mapping[str, Any]) -> C:
+def build(config: type[_C], *layers: Mapping[str, Any]) -> _C:
     """Make a ``config`` from nested or dotted mappings; values of later layers win.
 
     Raises:
@@ -165,7 +165,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _read(config: type[C], tree: Mapping[str, Any], prefix: str) -> C:
+def _read(config: type[_C], tree: Mapping[str, Any], prefix: str) -> _C:
     hints = typing.get_type_hints(config)
     fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     for key in tree:
@@ -173,7 +173,7 @@ def _read(config: type[C], tree: Mapping[str, Any], prefix: str) -> C:
             raise ConfigError(f"unknown key {prefix + key!r}", hint=suggestion(key, fields))
     values: Tree = {}
     for name, value in tree.items():
-        values[name] = convert(hints[name], value, prefix + name)
+        values[name] = convert_value(hints[name], value, prefix + name)
     missing = [name for name, field in fields.items() if name not in values and _required(field)]
     if missing:
         raise ConfigError(f"{prefix + missing[0]!r} has no value", hint=f"give {prefix + missing[0]}")
@@ -184,7 +184,7 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def convert(kind: Any, value: Any, name: str) -> Any:
+def convert_value(kind: Any, value: Any, name: str) -> Any:
     """``value`` (of YAML, JSON or a word of the command line) as ``kind``.
 
     Raises:
@@ -225,7 +225,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, name: str) -> Any:
     last: ConfigError | None = None
     for option in options:
         try:
-            return convert(option, value, name)
+            return convert_value(option, value, name)
         except ConfigError as error:
             last = error
     if len(options) == 1 and last is not None:
@@ -250,9 +250,9 @@ def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, name
             raise ConfigError(
                 f"{name} needs {len(arguments)} values, not {len(value)}", hint=f"write {name} a,b"
             )
-        return tuple(convert(kind, item, name) for kind, item in zip(arguments, value, strict=True))
+        return tuple(convert_value(kind, item, name) for kind, item in zip(arguments, value, strict=True))
     kind = arguments[0] if arguments else Any
-    return origin(convert(kind, item, name) for item in value)
+    return origin(convert_value(kind, item, name) for item in value)
 
 
 def _numeric(arguments: tuple[Any, ...]) -> bool:

@@ -15,14 +15,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tesela.core.errors import StorageError
 from tesela.core.failpoint import failpoint
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def _allow(operation: str) -> None:
@@ -37,7 +37,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def io_call(operation: str, call: Callable[[], T]) -> T:
+def io_call(operation: str, call: Callable[[], _T]) -> _T:
     """Run one operating-system call, after giving tests their chance to make it fail."""
     before_io(operation)
     return call()
@@ -95,6 +95,18 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value in ``path``."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names, with ``-2``, ``-3`` ... behind those that were there before; upper and lower case count as the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        candidate, number = name, 1
+        while candidate.lower() in found:
+            number += 1
+            candidate = f"{name}-{number}"
+        found[candidate.lower()] = candidate
+    return list(found.values())
 
 
 @contextlib.contextmanager

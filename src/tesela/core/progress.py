@@ -78,7 +78,7 @@ class RichBar:
 
     def advance(self, steps: int = 1, **fields: float) -> None:
         """Move on and show the fields behind the bar."""
-        self._progress.update(self._task, advance=steps, text=describe(fields))
+        self._progress.update(self._task, advance=steps, text=describe_fields(fields))
 
     def resize(self, total: int) -> None:
         """Change the bar's length."""
@@ -99,14 +99,16 @@ class PlainBar:
         now = time.monotonic()
         if now - self._last >= self._every or self._done >= self._total:
             self._last = now
-            self._console.print(f"{self._label} {self._done}/{self._total} {describe(fields)}".rstrip())
+            self._console.print(
+                f"{self._label} {self._done}/{self._total} {describe_fields(fields)}".rstrip()
+            )
 
     def resize(self, total: int) -> None:
         """Count to another number."""
         self._total = total
 
 
-def describe(fields: dict[str, float]) -> str:
+def describe_fields(fields: dict[str, float]) -> str:
     """``{"loss": 0.5}`` as ``loss 0.500``, large values without decimals."""
     return "  ".join(
         f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}"

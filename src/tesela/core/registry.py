@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tesela.core.errors import UnknownNameError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +64,10 @@ def register(
 
 def registered_config(
     kind: str, name: str, *, target: str, summary: str = ""
-) -> Callable[[type[T]], type[T]]:
+) -> Callable[[type[_T]], type[_T]]:
     """Class decorator: register the decorated configuration class for ``target``."""
 
-    def add(config: type[T]) -> type[T]:
+    def add(config: type[_T]) -> type[_T]:
         register(kind, name, target=target, config=config, summary=summary)
         return config
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tesela.core.errors import DataError, TeselaError
 from tesela.data.augment.augment import Augment, normalized
-from tesela.data.augment.mixup import mix
+from tesela.data.augment.mixup import mix_images
 from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation
@@ -82,7 +82,7 @@ class BatchMaker:
         inputs = normalized(images, self.spec)
         if self.augment is not None and self.augment.config.mixes:
             config, first = self.augment.config, int(rows[0])
-            share = mix(inputs, config, seed=self.seed, epoch=epoch, first=first)
+            share = mix_images(inputs, config, seed=self.seed, epoch=epoch, first=first)
             targets = self.targets.mix(targets, share=share)
         return Batch(inputs, targets, torch.from_numpy(rows.copy()))
 

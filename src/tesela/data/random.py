@@ -20,7 +20,7 @@ _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
-def stream(name: str) -> int:
+def stream_key(name: str) -> int:
     """A number for a named purpose, so that no two purposes share their draws."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
@@ -39,7 +39,7 @@ def bits(
     """(len(indices), count) words of 64 random bits."""
     key = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
-        for part in (seed, epoch, stream(purpose)):
+        for part in (seed, epoch, stream_key(purpose)):
             key = mix(key * _STEP + np.uint64(part % 2**64) + _STEP)
         rows = mix(key + (indices.astype(np.uint64) + np.uint64(1)) * _STEP)
         columns = np.arange(1, count + 1, dtype=np.uint64) * _STEP

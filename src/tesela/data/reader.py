@@ -22,16 +22,16 @@ from tesela.data.augment.augment import Augment
 from tesela.data.scan import Unreadable, attempt, in_threads
 from tesela.data.source import Items
 from tesela.imaging.decode import decode, upright_size
-from tesela.imaging.preprocess import fit
+from tesela.imaging.preprocess import fit_image
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: A set is kept in memory where its pixels at the model's size take no more than this.
-RAM_BYTES = 2 << 30
+CACHE_BYTES = 2 << 30
 _LOOKED_AT = 16
-T = TypeVar("T")
+_T = TypeVar("_T")
 Box = tuple[float, float, float, float]
 Encoded: TypeAlias = "bytes | NDArray[np.uint8]"
 
@@ -85,7 +85,7 @@ class StreamReader:
             [self._guarded(row, partial(self._crop, *source, box)) for row, source, box in images]
         )
 
-    def _guarded(self, row: int, work: Callable[[int], T]) -> T:
+    def _guarded(self, row: int, work: Callable[[int], _T]) -> _T:
         """The work's result; an image that fails now was readable when the loader was made."""
         try:
             return work(row)
@@ -130,7 +130,7 @@ def resized_part(image: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> T
 
 def fitted(items: Items, row: int, spec: ImageSpec) -> NDArray[np.uint8]:
     """One image as evaluation, server and board see it: (h, w, C)."""
-    return fit(items.read(row, channels=spec.channels), spec)
+    return fit_image(items.read(row, channels=spec.channels), spec)
 
 
 def load_all(items: Items, spec: ImageSpec) -> tuple[Tensor, list[Unreadable]]:
@@ -148,7 +148,7 @@ def load_all(items: Items, spec: ImageSpec) -> tuple[Tensor, list[Unreadable]]:
 
 def fits_in_ram(items: Items, spec: ImageSpec, *, crops: bool) -> bool:
     """Whether cache "auto" keeps decoded images: they fit, and nothing needs more detail than the model's size has."""
-    if len(items) * spec.height * spec.width * spec.channels > RAM_BYTES:
+    if len(items) * spec.height * spec.width * spec.channels > CACHE_BYTES:
         return False
     return not crops or not any(
         _is_larger(items, row, spec) for row in range(0, len(items), max(1, len(items) // _LOOKED_AT))

@@ -15,7 +15,7 @@ from typing import TypeVar
 from tesela.core.errors import DataError, ImageError
 from tesela.data.source import ArrayItems, Items, Selection
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 #: Names in an error message; the whole list belongs to ``tesela data check``.
 _NAMED = 5
 
@@ -51,7 +51,7 @@ def _decodes(items: Items, index: int) -> None:
     items.read(index, size_hint=(1, 1))
 
 
-def attempt(items: Items, index: int, work: Callable[[], T]) -> T | Unreadable:
+def attempt(items: Items, index: int, work: Callable[[], _T]) -> _T | Unreadable:
     """The work's result, or why the image cannot be read."""
     try:
         return work()
@@ -59,7 +59,7 @@ def attempt(items: Items, index: int, work: Callable[[], T]) -> T | Unreadable:
         return Unreadable(index, items.name(index), error.code, error.message)
 
 
-def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
+def in_threads(work: Callable[[int], _T], count: int) -> Iterator[_T]:
     """``work(0)``, ``work(1)``, ... in order, computed by as many threads as there are cores, a few chunks ahead."""
     threads = min(16, os.cpu_count() or 1)
     chunk = 64 * threads

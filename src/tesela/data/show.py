@@ -6,7 +6,6 @@ Odd: small images are enlarged without smoothing, so that their pixels can be co
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, attempt
 from tesela.data.source import Items
-from tesela.imaging.preprocess import fit
+from tesela.imaging.preprocess import fit_image
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def grid(
     """
     rows = chosen(items, count, seed=seed)
     views = [
-        attempt(items, row, lambda row=row: fit(items.read(row, channels=spec.channels), spec))  # type: ignore[misc]
+        attempt(items, row, lambda row=row: fit_image(items.read(row, channels=spec.channels), spec))  # type: ignore[misc]
         for row in rows
     ]
     captions = [
@@ -113,10 +112,3 @@ def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.I
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2] + "…"
     return text
-
-
-def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file's bytes."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

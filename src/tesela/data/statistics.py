@@ -33,7 +33,7 @@ class Statistics:
     std: tuple[float, ...]
 
 
-def measure(items: Items, *, channels: int, sample: int = _SAMPLE) -> Statistics:
+def pixel_statistics(items: Items, *, channels: int, sample: int = _SAMPLE) -> Statistics:
     """Statistics of evenly spaced images; unreadable ones are passed over (the loader lists them).
 
     Raises:

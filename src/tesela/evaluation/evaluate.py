@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from tesela.models.bundle import BundleInfo
     from tesela.tasks.task import Scorer, Task
 
-FORMAT = "tesela-evaluation/1"
+EVALUATION_FORMAT = "tesela-evaluation/1"
 MOST_CLASSES_IN_JSON = 100
 """Above this many classes evaluation.json leaves out the confusion matrix; predictions.npz still has all it is made of."""
 
@@ -282,7 +282,7 @@ def summarise(
     if len(info.labels) > MOST_CLASSES_IN_JSON and "confusion" in scores:
         scores["confusion"] = None
     return {
-        "format": FORMAT,
+        "format": EVALUATION_FORMAT,
         "model": info.name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "labels": list(info.labels),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tesela.imaging.preprocess import fit
+from tesela.imaging.preprocess import fit_image
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def _thumbnail_spec(spec: ImageSpec) -> ImageSpec:
 
 def _read(items: Items, indices: npt.NDArray[np.int64], spec: ImageSpec) -> npt.NDArray[np.uint8]:
     images = [
-        fit(items.read(int(index), channels=spec.channels, size_hint=spec.size), spec) for index in indices
+        fit_image(items.read(int(index), channels=spec.channels, size_hint=spec.size), spec)
+        for index in indices
     ]
     return np.stack(images) if images else np.zeros((0, *spec.size, spec.channels), np.uint8)

@@ -91,7 +91,7 @@ def export_onnx(
     with folder_atomic(target, needed=2 * (bundle / "model.safetensors").stat().st_size) as folder:
         write_graph(reference.backend.model, reference.info, folder / "model.onnx")  # type: ignore[attr-defined]
         info = exported_info(reference.info, folder)
-        differences = compare(reference, folder, info, pixels)
+        differences = largest_difference(reference, folder, info, pixels)
         report = ExportReport(
             bundle=target,
             bytes=sum(path.stat().st_size for path in folder.iterdir()),
@@ -164,7 +164,7 @@ def exported_info(info: BundleInfo, folder: Path) -> BundleInfo:
     )
 
 
-def compare(
+def largest_difference(
     reference: Predictor, folder: Path, info: BundleInfo, images: Sequence[NDArray[np.uint8]]
 ) -> dict[str, float]:
     """The largest differences between torch and the graph over batches of each size in ``BATCHES``."""

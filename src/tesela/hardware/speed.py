@@ -16,7 +16,7 @@ from tesela.core.errors import MissingExtraError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
+class Speed:
     """Seconds per call.
 
     Attributes:
@@ -32,9 +32,9 @@ class Timing:
     calls: int
 
 
-def measure(
+def measure_speed(
     call: Callable[[], Any], *, seconds: float = 2.0, least: int = 5, most: int = 1000, warm_up: int = 2
-) -> Timing:
+) -> Speed:
     """Time ``call`` again and again for about ``seconds``, at least ``least`` times, after ``warm_up`` calls that do not count."""
     for _ in range(warm_up):
         call()
@@ -45,7 +45,7 @@ def measure(
         call()
         times.append(time.perf_counter() - start)
     low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
-    return Timing(median=float(median), low=float(low), high=float(high), calls=len(times))
+    return Speed(median=float(median), low=float(low), high=float(high), calls=len(times))
 
 
 def matrix_rate(
@@ -65,7 +65,7 @@ def matrix_rate(
         engine: ``torch``, or ``numpy`` for machines without it.
         threads: threads for torch; its own number where None.
     """
-    timing = measure(_product(precision, size, engine, threads), seconds=seconds, least=3)
+    timing = measure_speed(_product(precision, size, engine, threads), seconds=seconds, least=3)
     return 2.0 * size**3 / timing.low
 
 

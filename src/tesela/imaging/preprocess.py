@@ -68,7 +68,7 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
     return Placement(whole, (0, 0, h, w))
 
 
-def fit(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
+def fit_image(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     """An image (H, W, C), uint8, as the model's view (h, w, C)."""
     place = placement((image.shape[0], image.shape[1]), spec)
     top, left, height, width = place.view
@@ -125,7 +125,7 @@ def preprocess(
     Raises:
         ImageError: a source cannot be decoded.
     """
-    views = [fit(pixels(source, spec, limits=limits), spec) for source in sources]
+    views = [fit_image(pixels(source, spec, limits=limits), spec) for source in sources]
     return normalize(np.stack(views) if views else np.zeros((0, *spec.size, spec.channels), np.uint8), spec)
 
 

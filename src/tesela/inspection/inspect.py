@@ -20,7 +20,7 @@ from tesela.core.errors import UsageError
 from tesela.inspection.distance import attention_distance, token_rows
 from tesela.inspection.filters import Filters, principal_filters
 from tesela.inspection.norms import Norms, token_norms
-from tesela.inspection.positions import Positions, kind_of, position_kernel, similarity, tables
+from tesela.inspection.positions import Positions, kind_of, position_kernel, position_tables, similarity
 from tesela.layers.grid import Grid
 
 #: Images whose attention can be browsed, and bytes that this may take in all.
@@ -152,7 +152,7 @@ def inspect(model: nn.Module, images: Tensor | None = None) -> Inspection:
 
 
 def _positions(model: nn.Module, seen: Capture) -> Positions:
-    maps = [similarity(table, seen.grid) for table in tables(model, seen.grid)]
+    maps = [similarity(table, seen.grid) for table in position_tables(model, seen.grid)]
     if maps:
         return Positions(kind=kind_of(model), similarity=torch.stack(maps), kernel=None)
     return Positions(

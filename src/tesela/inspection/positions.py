@@ -36,7 +36,7 @@ class Positions:
     kernel: Tensor | None
 
 
-def tables(model: nn.Module, grid: Grid) -> list[Tensor]:
+def position_tables(model: nn.Module, grid: Grid) -> list[Tensor]:
     """The position tables of the patches, (n, D) each, as they are read on ``grid``."""
     found = []
     for module in model.modules():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tesela.layers.attention.attention import Attention
 from tesela.layers.layer_scale import LayerScale
 from tesela.layers.mlp import Mlp, SwiGlu
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
 
 
@@ -67,7 +67,12 @@ class Block(nn.Module):
         self.pre_norm = norm == "pre"
 
     def forward(
-        self, tokens: Tensor, *, first: int | None = None, layout: Layout | None = None, trace: Trace = OFF
+        self,
+        tokens: Tensor,
+        *,
+        first: int | None = None,
+        layout: TokenLayout | None = None,
+        trace: Trace = OFF,
     ) -> Tensor:
         """Both branches in the order of the config.
 
@@ -80,7 +85,7 @@ class Block(nn.Module):
         step = self._pre if self.pre_norm else self._post
         return trace("", step(tokens, first, layout, trace))
 
-    def _pre(self, tokens: Tensor, first: int | None, layout: Layout | None, trace: Trace) -> Tensor:
+    def _pre(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
         normed = trace("norm1", self.norm1(tokens))
         mixed = self.scale1(self._mixed(normed, first, layout, trace))
         tokens = tokens[:, :first] + self.drop_path(mixed)
@@ -88,13 +93,13 @@ class Block(nn.Module):
         branch: Tensor = self.drop_path(self.scale2(trace("mlp", self.mlp(normed))))
         return tokens + branch
 
-    def _post(self, tokens: Tensor, first: int | None, layout: Layout | None, trace: Trace) -> Tensor:
+    def _post(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
         mixed = self.scale1(self._mixed(tokens, first, layout, trace))
         tokens = trace("norm1", self.norm1(tokens[:, :first] + self.drop_path(mixed)))
         branch = self.scale2(trace("mlp", self.mlp(tokens)))
         return trace("norm2", self.norm2(tokens + self.drop_path(branch)))
 
-    def _mixed(self, tokens: Tensor, first: int | None, layout: Layout | None, trace: Trace) -> Tensor:
+    def _mixed(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
         inside = trace.inside("attention")
         if layout is None:
             mixed: Tensor = self.attention(tokens, first=first, trace=inside)

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tesela.layers.attention.attention import attend
-from tesela.layers.attention.kernels import Switchable
+from tesela.layers.attention.kernels import HasKernel
 from tesela.layers.initialise import xavier_uniform_
 from tesela.layers.mlp import Mlp
 from tesela.layers.trace import OFF, Trace
@@ -68,7 +68,7 @@ class SequencePool(nn.Module):
         return trace("", (weights @ patches).squeeze(1))
 
 
-class AttentionPool(Switchable, nn.Module):
+class AttentionPool(HasKernel, nn.Module):
     """A learned query over all tokens, then a residual MLP.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 from tesela.layers.grid import Grid
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """The layout of tokens (B, prefix + n, D).
 
     Attributes:

@@ -18,7 +18,7 @@ import numpy as np
 from tesela.metrics.calibration import Floats, Integers, Reliability, brier_scores, log_losses
 from tesela.metrics.exact import ExactSums
 
-TOP = 5
+DEFAULT_TOP = 5
 """The k of top-k that is always reported; fewer classes than that make it 1."""
 
 
@@ -30,10 +30,10 @@ class ClassificationScores:
         top: another k of top-k to report, as ``top<k>`` beside ``top5``.
     """
 
-    def __init__(self, labels: Sequence[str], *, top: int = TOP) -> None:
+    def __init__(self, labels: Sequence[str], *, top: int = DEFAULT_TOP) -> None:
         self._labels = labels
         self._confusion = np.zeros((len(labels), len(labels)), np.int64)
-        self._hits = dict.fromkeys(sorted({TOP, top}), 0)
+        self._hits = dict.fromkeys(sorted({DEFAULT_TOP, top}), 0)
         self._means = ExactSums(2)  # log loss, Brier score
         self._reliability = Reliability()
 

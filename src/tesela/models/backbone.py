@@ -14,7 +14,7 @@ from tesela.layers.trace import OFF, Trace
 from tesela.models.config import ModelConfig
 from tesela.models.heads import Head
 
-C = TypeVar("C", bound=ModelConfig)
+_C = TypeVar("_C", bound=ModelConfig)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Features:
     stages: tuple[Tensor, ...] = ()
 
 
-class Backbone(ABC, nn.Module, Generic[C]):
+class Backbone(ABC, nn.Module, Generic[_C]):
     """Images (B, C, H, W), float32 and normalised, to ``Features``.
 
     A family of networks is a subclass. It also says which pool and head a classifier of that family has.
@@ -44,7 +44,7 @@ class Backbone(ABC, nn.Module, Generic[C]):
         config: the network's configuration.
     """
 
-    def __init__(self, config: C) -> None:
+    def __init__(self, config: _C) -> None:
         super().__init__()
         self.config = config
 

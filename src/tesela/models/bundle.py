@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tesela.models.config import ModelConfig
     from tesela.models.model import Model
 
-FORMAT = "tesela-bundle/1"
+BUNDLE_FORMAT = "tesela-bundle/1"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
@@ -37,7 +37,7 @@ CARD = "README.md"
 class BundleInfo:
     """What config.json says."""
 
-    format: str = FORMAT
+    format: str = BUNDLE_FORMAT
     """Version of this layout."""
     architecture: str
     """Family of the network, as registered."""
@@ -66,9 +66,10 @@ class BundleInfo:
 
     def __post_init__(self) -> None:
         """Check the format, and that each class has one name."""
-        if self.format != FORMAT:
+        if self.format != BUNDLE_FORMAT:
             raise ConfigError(
-                f"format {self.format!r} is not {FORMAT!r}", hint="use the tesela version that wrote it"
+                f"format {self.format!r} is not {BUNDLE_FORMAT!r}",
+                hint="use the tesela version that wrote it",
             )
         if len(self.labels) != self.num_classes:
             raise ConfigError(
@@ -199,7 +200,7 @@ def load_bundle(
         WeightsError: something is missing, extra, of another shape, or damaged; the message names it.
     """
     from tesela.models.factory import empty_with_head, model_class
-    from tesela.models.tensors import check_digests, fit, read_tensors
+    from tesela.models.tensors import check_digests, load_weights, read_tensors
 
     info = read_info(path)
     file = Path(path) / WEIGHTS
@@ -211,7 +212,7 @@ def load_bundle(
     model = empty_with_head(
         _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes)
     )
-    fit(model, tensors, source=str(file))
+    load_weights(model, tensors, source=str(file))
     if verify:
         check_digests(tensors, info.digests, source=str(file))
     if image_size is not None and image_size != info.image.size:

@@ -80,7 +80,7 @@ def _entries() -> dict[str, ModelEntry]:
     return found
 
 
-def names(pattern: str | None = None) -> list[str]:
+def model_names(pattern: str | None = None) -> list[str]:
     """All model names in the order of their tables; or those of a family, or that hold the text or match the glob ``pattern``."""
     if pattern is None:
         return list(_entries())
@@ -90,7 +90,7 @@ def names(pattern: str | None = None) -> list[str]:
     return [name for name in _entries() if fnmatch.fnmatchcase(name, glob)]
 
 
-def find(name: str) -> ModelEntry:
+def find_model(name: str) -> ModelEntry:
     """The model of that name.
 
     Raises:
@@ -126,7 +126,7 @@ def resolve(
         raise ConfigError(
             f"a classifier needs at least one class, not {num_classes}", hint="check the labels"
         )
-    return changed(find(name).config, image_size=image_size, channels=channels, overrides=overrides)
+    return changed(find_model(name).config, image_size=image_size, channels=channels, overrides=overrides)
 
 
 def changed(

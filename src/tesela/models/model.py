@@ -12,17 +12,17 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Generator, Tensor, nn
 
-from tesela.layers.attention.kernels import Switchable
+from tesela.layers.attention.kernels import HasKernel
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone, Features
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _BACKBONE = "backbone."
 
 
-class Model(Switchable, ABC, nn.Module):
+class Model(HasKernel, ABC, nn.Module):
     """Images (B, C, H, W), float32 and normalised, to what a task is about.
 
     Args:
@@ -97,14 +97,14 @@ class Model(Switchable, ABC, nn.Module):
         return [(name, one) for name, one in self.named_parameters() if not name.startswith(_BACKBONE)]
 
 
-def file_names(model: nn.Module, tensors: Mapping[str, T]) -> dict[str, T]:
+def file_names(model: nn.Module, tensors: Mapping[str, _T]) -> dict[str, _T]:
     """``tensors``, named as in memory, under the names they have in files."""
     if not isinstance(model, Model):
         return dict(tensors)
     return {name.removeprefix(_BACKBONE): tensor for name, tensor in tensors.items()}
 
 
-def load_names(model: nn.Module, tensors: Mapping[str, T]) -> dict[str, T]:
+def load_names(model: nn.Module, tensors: Mapping[str, _T]) -> dict[str, _T]:
     """``tensors``, named as in files, under the names they have in memory."""
     if not isinstance(model, Model):
         return dict(tensors)

@@ -19,7 +19,7 @@ from tesela.models.model import Model, file_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class StepShape:
     """One row.
 
     Attributes:
@@ -35,7 +35,7 @@ class Step:
 
 def step_shapes(
     config: ModelConfig, *, num_classes: int, image_size: tuple[int, int] | None = None
-) -> list[Step]:
+) -> list[StepShape]:
     """All steps of one image through the model, from the image to the logits.
 
     Args:
@@ -54,7 +54,7 @@ def step_shapes(
         model(images, trace=trace)
     shapes = dict(_rows(trace))
     counts = _parameters(model, list(shapes))
-    return [Step(name=name, shape=shape, parameters=counts[name]) for name, shape in shapes.items()]
+    return [StepShape(name=name, shape=shape, parameters=counts[name]) for name, shape in shapes.items()]
 
 
 def _rows(trace: Trace) -> Iterator[tuple[str, tuple[int, ...]]]:

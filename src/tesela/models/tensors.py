@@ -21,7 +21,7 @@ from tesela.models.model import file_names, load_names
 
 Tensors = dict[str, Tensor]
 
-AGAIN = "copy it again from where it was whole, or train again"
+COPY_AGAIN = "copy it again from where it was whole, or train again"
 
 
 def tensors_of(model: nn.Module) -> Tensors:
@@ -61,12 +61,12 @@ def read_tensors(path: Path) -> Tensors:
         }
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{path} cannot be read: it is truncated or damaged ({error})", hint=AGAIN
+            f"{path} cannot be read: it is truncated or damaged ({error})", hint=COPY_AGAIN
         ) from error
     return tensors
 
 
-def fit(model: nn.Module, tensors: Tensors, *, source: str) -> None:
+def load_weights(model: nn.Module, tensors: Tensors, *, source: str) -> None:
     """Make ``tensors``, by their names in files, the weights of ``model``, which may be on the meta device.
 
     Raises:
@@ -98,7 +98,7 @@ def check_digests(tensors: Mapping[str, Tensor], expected: Mapping[str, str], *,
     faults = [_fault("damaged", damaged), _fault("without a digest", unknown)]
     if any(faults):
         raise WeightsError(
-            f"{source} is damaged: " + "; ".join(fault for fault in faults if fault), hint=AGAIN
+            f"{source} is damaged: " + "; ".join(fault for fault in faults if fault), hint=COPY_AGAIN
         )
 
 

@@ -24,7 +24,7 @@ for _module, _name, _summary in (
     register("recipe", _name, target=f"tesela.recipes.{_module}:{_name}", summary=_summary)
 
 
-def find(name: str) -> dict[str, Any]:
+def find_recipe(name: str) -> dict[str, Any]:
     """The configuration of a recipe.
 
     Raises:

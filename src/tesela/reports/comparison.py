@@ -111,7 +111,7 @@ class Group:
         }
 
 
-def compare(paths: Iterable[Path | str]) -> list[Group]:
+def compare_runs(paths: Iterable[Path | str]) -> list[Group]:
     """Groups of the runs in those folders, the best first.
 
     Raises:

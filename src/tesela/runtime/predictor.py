@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tesela.checkpoints.cache import bundle_of
 from tesela.core.errors import DataError, ImageError, UsageError
 from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits
-from tesela.imaging.preprocess import fit, normalize, pixels
+from tesela.imaging.preprocess import fit_image, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
-from tesela.runtime.backends.base import Backend, Precision, choose, open_backend
+from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend
 from tesela.tasks.catalog import find_task
 from tesela.tasks.result import Result
 from tesela.tasks.task import Task
@@ -58,7 +58,7 @@ class Predictor:
         self.bundle: Path = bundle_of(path)
         self.info: BundleInfo = read_info(self.bundle)
         self.task: Task = find_task(self.info.task)
-        name = choose(self.bundle, backend)
+        name = choose_backend(self.bundle, backend)
         self.backend: Backend = open_backend(
             name, self.bundle, self.info, threads=threads, precision=precision
         )
@@ -71,7 +71,7 @@ class Predictor:
         """
         spec = self.info.image
         try:
-            return fit(pixels(source, spec, limits=limits), spec)
+            return fit_image(pixels(source, spec, limits=limits), spec)
         except ImageError:
             raise
         except DataError as error:

@@ -18,14 +18,16 @@ from typing import Generic, TypeVar
 from tesela.serve.errors import RefusedError
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
-class _Job(Generic[Item, Result]):
+class _Job(Generic[Item, _Result]):
     item: Item
     deadline: float
-    answer: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[_Result] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Gate:
@@ -55,7 +57,7 @@ class Gate:
             self.inside -= 1
 
 
-class Batcher(Generic[Item, Result]):
+class Batcher(Generic[Item, _Result]):
     """Runs ``compute`` over batches of what ``submit`` is given.
 
     Args:
@@ -66,7 +68,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Item]], Sequence[Result]],
+        compute: Callable[[Sequence[Item]], Sequence[_Result]],
         *,
         max_batch: int,
         on_batch: Callable[[float], None] = lambda _: None,
@@ -74,7 +76,7 @@ class Batcher(Generic[Item, Result]):
         self._compute = compute
         self._max_batch = max_batch
         self._on_batch = on_batch
-        self._jobs: asyncio.Queue[_Job[Item, Result]] = asyncio.Queue()
+        self._jobs: asyncio.Queue[_Job[Item, _Result]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tesela-batch")
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -88,7 +90,7 @@ class Batcher(Generic[Item, Result]):
         """Begin to work; call it inside the event loop."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def submit(self, item: Item, *, deadline: float) -> Result:
+    async def submit(self, item: Item, *, deadline: float) -> _Result:
         """The result for one item.
 
         Args:
@@ -97,7 +99,7 @@ class Batcher(Generic[Item, Result]):
         """
         if self._stopping or self._task is None:
             raise RefusedError("stopping")
-        job: _Job[Item, Result] = _Job(item, deadline)
+        job: _Job[Item, _Result] = _Job(item, deadline)
         self._jobs.put_nowait(job)
         return await job.answer
 
@@ -120,7 +122,7 @@ class Batcher(Generic[Item, Result]):
             if jobs:
                 await self._answer(jobs)
 
-    def _due(self, jobs: list[_Job[Item, Result]]) -> list[_Job[Item, Result]]:
+    def _due(self, jobs: list[_Job[Item, _Result]]) -> list[_Job[Item, _Result]]:
         """Those that still want an answer; the late ones get their refusal."""
         kept = []
         for job in jobs:
@@ -132,7 +134,7 @@ class Batcher(Generic[Item, Result]):
                 kept.append(job)
         return kept
 
-    async def _answer(self, jobs: list[_Job[Item, Result]]) -> None:
+    async def _answer(self, jobs: list[_Job[Item, _Result]]) -> None:
         self._on_batch(len(jobs))
         work = asyncio.get_running_loop().run_in_executor(
             self._thread, self._compute, [job.item for job in jobs]
@@ -151,7 +153,7 @@ class Batcher(Generic[Item, Result]):
         self._hand_out(jobs, results)
 
     @staticmethod
-    def _hand_out(jobs: list[_Job[Item, Result]], results: Sequence[Result]) -> None:
+    def _hand_out(jobs: list[_Job[Item, _Result]], results: Sequence[_Result]) -> None:
         for job, result in zip(jobs, results, strict=True):
             if not job.answer.done():
                 job.answer.set_result(result)

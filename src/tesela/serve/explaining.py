@@ -16,16 +16,16 @@ from PIL import Image
 from tesela.attribution.draw.heatmap import colour_table, stretched, to_original
 from tesela.core.errors import UsageError
 from tesela.imaging.decode import DecodeLimits, decode
-from tesela.imaging.preprocess import fit, normalize
+from tesela.imaging.preprocess import fit_image, normalize
 from tesela.runtime.predictor import Predictor
 from tesela.tasks.score import Score, ranked
 
 #: The picture's longer side, at most; a browser scales it to the image.
-SIDE = 1024
+SHOWN_SIDE = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Explained:
+class ExplainedImage:
     """A heat map with what belongs to it.
 
     Attributes:
@@ -60,7 +60,7 @@ def explain_image(
     target: int | None,
     method: str,
     top: int,
-) -> Explained:
+) -> ExplainedImage:
     """Decode, classify and explain one encoded image.
 
     Raises:
@@ -72,13 +72,13 @@ def explain_image(
 
     spec, labels = predictor.info.image, predictor.info.labels
     pixels = decode(data, channels=spec.channels, limits=limits)
-    batch = normalize(fit(pixels, spec)[None], spec)
+    batch = normalize(fit_image(pixels, spec)[None], spec)
     probabilities = label_probabilities(predictor, batch)
     index = int(probabilities.argmax()) if target is None else target
     found = explain(network, torch.from_numpy(batch), target=index, method=method)
     height, width = pixels.shape[:2]
     tokens = found.tokens[0, 0].numpy()
-    return Explained(
+    return ExplainedImage(
         method=found.method,
         target=Score(label=labels[index], index=index, probability=float(probabilities[index])),
         scores=ranked(probabilities, labels, top=top),
@@ -106,7 +106,7 @@ def label_probabilities(predictor: Predictor, batch: NDArray[np.float32]) -> NDA
 
 def heat_picture(view: NDArray[np.float32], size: tuple[int, int], predictor: Predictor) -> bytes:
     """The map over the model's view as a PNG with transparency, in the shape of the original image (height, width)."""
-    shrink = max(1.0, max(size) / SIDE)
+    shrink = max(1.0, max(size) / SHOWN_SIDE)
     small = max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
     if predictor.info.image.resize == "none":
         small = size

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-METHODS = frozenset({"GET", "HEAD", "POST"})
+HTTP_METHODS = frozenset({"GET", "HEAD", "POST"})
 
 
 class ServerMetrics:
@@ -79,6 +79,6 @@ class MetricsLayer:
                 await self._app(scope, receive, watch)
             finally:
                 route = getattr(scope.get("route"), "path", "other")
-                method = scope["method"] if scope["method"] in METHODS else "other"
+                method = scope["method"] if scope["method"] in HTTP_METHODS else "other"
                 self._metrics.requests.labels(route, method, status).inc()
                 self._metrics.seconds.labels(route).observe(self._clock() - started)

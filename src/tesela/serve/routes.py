@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from tesela.attribution.methods.table import AUTO, METHODS
+from tesela.attribution.methods.table import AUTO_METHOD, METHODS
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
 from tesela.serve.limits import read_image
@@ -25,13 +25,13 @@ ModelName = Annotated[
     str | None, Query(max_length=200, description="Which model; the first one where none is named.")
 ]
 Top = Annotated[int, Query(ge=1, le=1000, description="How many classes to list.")]
-Target = Annotated[
+TargetQuery = Annotated[
     str | None,
     Query(max_length=200, description="A class by name or number; the predicted one where none is named."),
 ]
 #: Methods that need no further passes; one request of another would hold up all that wait.
-QUICK = [AUTO, *(name for name, method in METHODS.items() if not method.passes)]
-Method = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How the map is computed.")]
+QUICK = [AUTO_METHOD, *(name for name, method in METHODS.items() if not method.passes)]
+MethodQuery = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How the map is computed.")]
 
 
 def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRouter:
@@ -45,8 +45,8 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
     async def explain(
         request: Request,
         model: ModelName = None,
-        target: Target = None,
-        method: Method = "auto",
+        target: TargetQuery = None,
+        method: MethodQuery = "auto",
         top: Top = 5,
     ) -> Any:
         """Where in an image the evidence for a class lies."""

@@ -23,11 +23,12 @@ from tesela.runtime.predictor import Predictor
 from tesela.serve.batching import Batcher, Gate
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError, image_code
-from tesela.serve.explaining import Explained, explain_image
+from tesela.serve.explaining import ExplainedImage, explain_image
 from tesela.serve.metrics import ServerMetrics
 from tesela.tasks.result import Result
+from tesela.tasks.score import label_index
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 
 class ServedModel:
@@ -67,11 +68,11 @@ class ServedModel:
             row = await self.batcher.submit(pixels, deadline=deadline)
         return self.predictor.task.decode(row[None], self.predictor.info, **options)[0]
 
-    async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> Explained:
+    async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> ExplainedImage:
         """The heat map of an encoded image for a class, by name or number; the predicted one where ``target`` is None."""
         if self.network is None:
             raise RefusedError("explain_unavailable")
-        index = class_index(target, self.predictor.info.labels)
+        index = target_index(target, self.predictor.info.labels)
         deadline = time.monotonic() + self._seconds
         with self.explain_gate.enter():
             try:
@@ -121,10 +122,12 @@ class ServedModel:
         failpoint("serve.batch")
         return list(self.predictor.outputs(images))
 
-    async def _in_time(self, pool: ThreadPoolExecutor, deadline: float, call: Callable[[], Answer]) -> Answer:
+    async def _in_time(
+        self, pool: ThreadPoolExecutor, deadline: float, call: Callable[[], _Answer]
+    ) -> _Answer:
         """Run ``call`` in a pool, unless its deadline has passed when its turn comes."""
 
-        def run() -> Answer:
+        def run() -> _Answer:
             if time.monotonic() > deadline:
                 raise RefusedError("deadline")
             return call()
@@ -144,7 +147,7 @@ def network_of(predictor: Predictor) -> Any:
     return Predictor(predictor.bundle, backend="torch").backend.model  # type: ignore[attr-defined]
 
 
-def class_index(target: str | None, labels: Sequence[str]) -> int | None:
+def target_index(target: str | None, labels: Sequence[str]) -> int | None:
     """The number of a class that is given by name or, failing that, by number.
 
     Raises:
@@ -152,22 +155,7 @@ def class_index(target: str | None, labels: Sequence[str]) -> int | None:
     """
     if target is None:
         return None
-    if target in labels:
-        return list(labels).index(target)
-    if target.isdecimal() and len(target) < 9 and int(target) < len(labels):
-        return int(target)
-    raise RefusedError("unknown_class")
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """The names with ``-2``, ``-3`` ... behind those that were there before."""
-    found: list[str] = []
-    for name in names:
-        candidate, number = name, 1
-        while candidate in found:
-            number += 1
-            candidate = f"{name}-{number}"
-        found.append(candidate)
-    if not found:
-        raise UsageError("no model was given", hint="name a run or a bundle")
-    return found
+    index = label_index(target, labels, len(labels))
+    if index is None:
+        raise RefusedError("unknown_class")
+    return index

@@ -15,6 +15,9 @@ from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import read_json, write_json
 
+#: Attention kernels by the names that earlier versions wrote.
+RENAMED_KERNELS = {"lean": "cpu_bf16"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
@@ -65,8 +68,11 @@ class Choices:
         if not path.exists():
             return None
         try:
-            return build(cls, read_json(path))
-        except (ValueError, ConfigError) as error:
+            tree = read_json(path)
+            return build(
+                cls, {**tree, "attention": RENAMED_KERNELS.get(tree["attention"], tree["attention"])}
+            )
+        except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise WeightsError(
                 f"{path} is damaged: {error}", hint="start the training anew with another --out"
             ) from error

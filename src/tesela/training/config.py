@@ -16,6 +16,7 @@ from tesela.data.config import AugmentConfig, DataConfig
 from tesela.layers.lora_config import LoraConfig
 from tesela.runs.settings import FREE_SETTINGS
 from tesela.tasks.catalog import AUTO, objective_config, task_names
+from tesela.training.choices import RENAMED_KERNELS
 from tesela.training.optim.ema import EmaConfig
 from tesela.training.optim.optimizer import OptimConfig
 from tesela.training.optim.schedule import ScheduleConfig
@@ -67,7 +68,7 @@ class TrainConfig:
     """Where to compute."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products; auto measures a few steps."""
-    attention: Literal["auto", "fused", "matmul", "lean"] = "auto"
+    attention: Literal["auto", "fused", "matmul", "cpu_bf16"] = "auto"
     """Attention kernel; auto measures a few steps."""
     clip_norm: float = 1.0
     """Longest gradient; 0 turns clipping off."""
@@ -156,8 +157,13 @@ def untangled(*layers: Mapping[str, Any]) -> list[Tree]:
 
 
 def _renamed(tree: Tree) -> Tree:
-    """``from`` is a word of Python; the field is called ``from_``."""
-    return {("from_" if key == "from" else key): value for key, value in tree.items()}
+    """``from`` is a word of Python; the field is called ``from_``. An earlier name of an attention kernel becomes today's."""
+    tree = {("from_" if key == "from" else key): value for key, value in tree.items()}
+    return (
+        {**tree, "attention": RENAMED_KERNELS.get(tree["attention"], tree["attention"])}
+        if "attention" in tree
+        else tree
+    )
 
 
 def _objective_below(tree: Tree) -> Tree:

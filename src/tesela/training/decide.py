@@ -18,16 +18,16 @@ from tesela.data.batch import Batch
 from tesela.data.loader import Loader
 from tesela.hardware.memory import activation_bytes, automatic_batch, free_memory, weight_bytes
 from tesela.layers.attention.attention import set_attention_kernel
-from tesela.layers.attention.kernels import Switchable
+from tesela.layers.attention.kernels import HasKernel
 from tesela.tasks.objective import Draw, Objective
 from tesela.training.choices import Choices
 from tesela.training.config import DEFAULT_EPOCHS
 from tesela.training.optim.budget import Budget, steps_in
 from tesela.training.optim.optimizer import build_optimizers
 from tesela.training.plan import Plan
-from tesela.training.precision import Timed, candidates, choose, measure
+from tesela.training.precision import Timed, candidates, fastest, time_settings
 from tesela.training.prepare import Prepared
-from tesela.training.timing import Timing
+from tesela.training.timing import TimePlan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,7 @@ class Decisions:
     training: Loader
     validation: Loader | None
     accumulate: int
-    timing: Timing
+    timing: TimePlan
     left_out: int
     plan: Plan
 
@@ -96,7 +96,7 @@ def decide(
     validation = _loader(prepared, "val", batch_size) if prepared.count("val") else None
     accumulate = max(1, min(config.accumulate, len(training)))
     left_out = _list_unreadable(prepared, training, validation, console)
-    timing = Timing(
+    timing = TimePlan(
         prepared=prepared,
         begin=begin,
         spent=spent,
@@ -181,17 +181,19 @@ def _batch_size(prepared: Prepared, per_image: int) -> int:
     return automatic_batch(images, per_image=per_image, free=free_memory(prepared.device))
 
 
-def _choose(prepared: Prepared, training: Loader, timing: Timing, *, threads: int, per_image: int) -> Choices:
+def _choose(
+    prepared: Prepared, training: Loader, timing: TimePlan, *, threads: int, per_image: int
+) -> Choices:
     config, frozen = prepared.config, prepared.frozen
     first = next(iter(training.epoch(0)))
     limit = min(20.0, 1.2 * config.minutes) if config.minutes else 20.0  # 2 % of a time budget
     place = frozen.place()
-    attends = any(isinstance(module, Switchable) for module in prepared.model.modules())
+    attends = any(isinstance(module, HasKernel) for module in prepared.model.modules())
     pairs = candidates(
         config.precision, config.attention, prepared.device, attends=attends, backward=not place
     )
     measured = _measure(prepared, prepared.model, prepared.objective, pairs, first, limit)
-    best = choose(measured)
+    best = fastest(measured)
     per_epoch, seconds = max(1, len(training) // timing.accumulate), best.seconds
     if place:
         features = dataclasses.replace(first, images=torch.zeros(len(first), frozen.width))
@@ -231,7 +233,7 @@ def _measure(
     batch: Batch,
     limit: float,
 ) -> list[Timed]:
-    return measure(
+    return time_settings(
         model,
         objective,
         pairs,
@@ -243,7 +245,7 @@ def _measure(
     )
 
 
-def make_plan(prepared: Prepared, choices: Choices, timing: Timing) -> Plan:
+def make_plan(prepared: Prepared, choices: Choices, timing: TimePlan) -> Plan:
     """The plan that is shown before the first step."""
     config, spec, model, frozen = prepared.config, prepared.start.spec, prepared.model, prepared.frozen
     budget = Budget(tuple((row[0], row[1]) for row in choices.budget))

@@ -16,7 +16,7 @@ from tesela.training.optim.ema import Ema
 from tesela.training.optim.optimizer import build_optimizers
 from tesela.training.prepare import Prepared
 from tesela.training.state.checkpoint import Checkpoints, read_checkpoint
-from tesela.training.step import Step
+from tesela.training.step import TrainingStep
 from tesela.training.stop import Stop
 from tesela.training.tuning.tuning import Tuning, load_changing
 
@@ -40,7 +40,7 @@ class Outcome:
     seconds: float
 
 
-def fit(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: Console | None) -> Outcome:
+def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: Console | None) -> Outcome:
     """Train to the last step.
 
     Raises:
@@ -51,7 +51,7 @@ def fit(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: Consol
     config, choices = prepared.config, decisions.choices
     base = prepared.tuning.digest(prepared.model)
     model, training, validation = _inputs(prepared, decisions, base=base, stop=stop, console=console)
-    step = Step(
+    step = TrainingStep(
         model,
         prepared.objective,
         build_optimizers(model, config.optim, objective=prepared.objective),

@@ -27,9 +27,9 @@ from tesela.training.divergence import diverged, first_culprit, is_finite
 from tesela.training.optim.budget import Budget, refit
 from tesela.training.optim.ema import Ema
 from tesela.training.optim.schedule import ScheduleConfig, lr_factor
-from tesela.training.state.checkpoint import Checkpoints, write_checkpoint
+from tesela.training.state.checkpoint import Checkpoints, save_state
 from tesela.training.state.progress import Progress
-from tesela.training.step import Step, seed_step
+from tesela.training.step import TrainingStep, seed_step
 from tesela.training.stop import Stop, StopRequested
 from tesela.training.tuning.tuning import Tuning, changing_tensors, load_changing
 
@@ -97,7 +97,7 @@ class Loop:
     def __init__(
         self,
         *,
-        step: Step,
+        step: TrainingStep,
         scorer: Callable[[], Scorer],
         score: str,
         tuning: Tuning,
@@ -276,7 +276,7 @@ class Loop:
             return
         if self.at.best is None or score > self.at.best:
             self.at.best, self.at.stale = score, 0
-            write_checkpoint(
+            save_state(
                 self.best_path,
                 {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step},
             )

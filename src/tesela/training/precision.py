@@ -20,7 +20,7 @@ from torch import nn
 from tesela.data.batch import Batch
 from tesela.tasks.objective import Draw, Objective
 from tesela.training.optim.optimizer import Optimizers
-from tesela.training.step import Step, seed_step
+from tesela.training.step import TrainingStep, seed_step
 
 SMALLEST_PROBE = 16
 ADVANTAGE = {"precision": 0.90, "attention": 0.95}
@@ -32,7 +32,7 @@ class Timed:
 
     Attributes:
         precision: fp32, bf16 or fp16.
-        attention: fused, matmul or lean.
+        attention: fused, matmul or cpu_bf16.
         seconds: best time of one step.
     """
 
@@ -51,7 +51,7 @@ def candidates(
         attention: as configured.
         device: where to compute.
         attends: whether the model has anything that a kernel changes.
-        backward: whether gradients are wanted; without them the lean kernel is the plain one.
+        backward: whether gradients are wanted; without them the cpu_bf16 kernel is the plain one.
     """
     if attention == "auto" and not attends:
         attention = "fused"
@@ -62,11 +62,11 @@ def candidates(
         precisions = ["fp32"]
     pairs = list(itertools.product(precisions, ["fused", "matmul"] if attention == "auto" else [attention]))
     if attention == "auto" and backward and device.type == "cpu" and "bf16" in precisions:
-        pairs.append(("bf16", "lean"))
+        pairs.append(("bf16", "cpu_bf16"))
     return pairs
 
 
-def measure(
+def time_settings(
     model: nn.Module,
     objective: Objective,
     pairs: list[tuple[str, str]],
@@ -101,7 +101,7 @@ def measure(
     return found
 
 
-def choose(found: list[Timed]) -> Timed:
+def fastest(found: list[Timed]) -> Timed:
     """The fastest pair, the more careful one where it is close."""
 
     def handicapped(timed: Timed) -> float:
@@ -155,13 +155,15 @@ class _Probe:
             times.append(self._time(step, size))
         return min(times) * scale
 
-    def _step(self, pair: tuple[str, str]) -> Step:
+    def _step(self, pair: tuple[str, str]) -> TrainingStep:
         trial, objective = copy.deepcopy((self._model, self._objective))
         self._set_kernel(trial, pair[1])
         optimizers = self._build(trial, objective)
-        return Step(trial, objective, optimizers, device=self._device, precision=pair[0], clip_norm=1.0)
+        return TrainingStep(
+            trial, objective, optimizers, device=self._device, precision=pair[0], clip_norm=1.0
+        )
 
-    def _time(self, step: Step, size: int) -> float:
+    def _time(self, step: TrainingStep, size: int) -> float:
         seed_step(0, 0)
         begin = time.perf_counter()
         loss = step.loss(step.move(self._batch.first(size)), Draw(0, 0))

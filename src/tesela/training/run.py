@@ -83,7 +83,7 @@ def _complete(
     from tesela.training.choices import Choices
     from tesela.training.decide import decide
     from tesela.training.finish import finish
-    from tesela.training.fit import fit
+    from tesela.training.fit import fit_model
     from tesela.training.prepare import prepare
 
     spent = elapsed_seconds(run)
@@ -102,7 +102,7 @@ def _complete(
                 opening=opening,
                 console=console,
             )
-        outcome = fit(prepared, decisions, stop=stop, console=console)
+        outcome = fit_model(prepared, decisions, stop=stop, console=console)
         decisions.training.close()
         with stop.interruptible():
             return finish(prepared, decisions, outcome, console=console)

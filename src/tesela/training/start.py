@@ -31,7 +31,7 @@ SMALL = 96
 #: Fields of a network's configuration that touch no weight, so that they can be changed when it is loaded.
 DROPOUTS = frozenset({"dropout", "attention_dropout", "drop_path", "patch_dropout"})
 LOOKED_AT, MEASURED = 32, 1024
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: With --model auto: the first whose patches divide images of up to so many pixels.
 AUTOMATIC = (
     (12, ("vit_nano",)),
@@ -41,7 +41,7 @@ AUTOMATIC = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Looks:
+class ImageStats:
     """What a few images look like.
 
     Attributes:
@@ -72,7 +72,7 @@ class Start:
     license: str = "unknown"
 
 
-def look(items: Items, channels: int) -> Looks:
+def inspect_images(items: Items, channels: int) -> ImageStats:
     """Look at a few images, evenly spread.
 
     Raises:
@@ -82,7 +82,7 @@ def look(items: Items, channels: int) -> Looks:
     if not shapes:
         raise DataError("not one training image can be read", hint="see: tesela data check")
     sizes = {shape[:2] for shape in shapes}
-    return Looks(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
+    return ImageStats(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
 
 
 def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]) -> Start:
@@ -99,7 +99,7 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
             f"--tune {config.tune} needs a trained model to start from",
             hint="give --from RUN, or train everything",
         )
-    looks = look(source.splits["train"], source.channels)
+    looks = inspect_images(source.splits["train"], source.channels)
     name, size = choose_model(config, looks)
     network = catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
     model = build_model(network, lambda backbone: task.build(backbone, labels), seed=config.seed)
@@ -118,7 +118,7 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
     return Start(model=model, name=name, spec=dataclasses.replace(plain, mean=mean, std=std))
 
 
-def choose_model(config: TrainConfig, looks: Looks) -> tuple[str, tuple[int, int]]:
+def choose_model(config: TrainConfig, looks: ImageStats) -> tuple[str, tuple[int, int]]:
     """Name and image size: as asked for, else by the images' own size.
 
     Small images keep their size where the model is a compact one and its patches divide them; all others take the model's.
@@ -126,12 +126,12 @@ def choose_model(config: TrainConfig, looks: Looks) -> tuple[str, tuple[int, int
     native = looks.size if looks.size is not None and max(looks.size) <= SMALL else None
     names = [config.model] if config.model != "auto" else _automatic(config.size or native, looks.channels)
     for name in names:
-        own = catalog.find(name).config.image_size
+        own = catalog.find_model(name).config.image_size
         size = config.size or (native if native is not None and max(own) <= SMALL else None)
         if size is None or _fits(name, size, config, looks):
             return name, size or own
     if config.size is None:
-        return names[-1], catalog.find(names[-1]).config.image_size
+        return names[-1], catalog.find_model(names[-1]).config.image_size
     return names[-1], config.size  # creating the model says what does not fit
 
 
@@ -140,11 +140,11 @@ def _automatic(size: tuple[int, int] | None, channels: int) -> list[str]:
         return ["vit_s16"]
     names = next(names for limit, names in AUTOMATIC if max(size) <= limit)
     return sorted(
-        names, key=lambda name: catalog.find(name).config.channels != channels
+        names, key=lambda name: catalog.find_model(name).config.channels != channels
     )  # those meant for such images first
 
 
-def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: Looks) -> bool:
+def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: ImageStats) -> bool:
     try:
         catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
     except ConfigError:
@@ -152,7 +152,9 @@ def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: Looks) -
     return True
 
 
-def _resize(config: TrainConfig, looks: Looks, size: tuple[int, int]) -> Literal["squash", "crop", "pad"]:
+def _resize(
+    config: TrainConfig, looks: ImageStats, size: tuple[int, int]
+) -> Literal["squash", "crop", "pad"]:
     if config.resize != "auto":
         return config.resize
     return (
@@ -174,16 +176,16 @@ def normalisation(kind: str, items: Items, plain: ImageSpec) -> tuple[tuple[floa
     """
     channels = plain.channels
     if kind == "imagenet":
-        return (IMAGENET[0], IMAGENET[1]) if channels == 3 else ((0.449,), (0.226,))
+        return (IMAGENET_STATISTICS[0], IMAGENET_STATISTICS[1]) if channels == 3 else ((0.449,), (0.226,))
     if kind == "half":
         return (0.5,) * channels, (0.5,) * channels
     if kind == "none":
         return (0.0,) * channels, (1.0,) * channels
-    from tesela.imaging.preprocess import fit
+    from tesela.imaging.preprocess import fit_image
 
     count, total, squares = 0, np.zeros(channels), np.zeros(channels)
     for image in _some(items, MEASURED, channels):
-        pixels = fit(image, plain).reshape(-1, channels).astype(np.float64) / 255
+        pixels = fit_image(image, plain).reshape(-1, channels).astype(np.float64) / 255
         count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
     mean = total / max(count, 1)
     std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))

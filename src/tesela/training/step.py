@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from tesela.data.batch import Batch
+from tesela.data.random import mix
 from tesela.hardware.autocast import autocast
 from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.training.optim.optimizer import Optimizers
 
 
-class Step:
+class TrainingStep:
     """Forward, backward and update for one model.
 
     Args:
@@ -92,14 +94,5 @@ class Step:
 
 def seed_step(seed: int, step: int) -> None:
     """Make dropout and stochastic depth functions of (seed, step), so that no generator state has to be saved."""
-    torch.manual_seed(mix(seed, step))
-
-
-def mix(seed: int, counter: int) -> int:
-    """A 63-bit number from two (splitmix64)."""
-    value = (
-        seed * 0x9E3779B97F4A7C15 + counter * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB
-    ) & 0xFFFFFFFFFFFFFFFF
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        value = ((value ^ (value >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF
-    return (value ^ (value >> 31)) >> 1
+    number = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
+    torch.manual_seed(int(mix(np.array([number], np.uint64))[0]) >> 1)

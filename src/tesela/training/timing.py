@@ -15,7 +15,7 @@ REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timing:
+class TimePlan:
     """Time of one run.
 
     Attributes:

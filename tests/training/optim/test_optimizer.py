@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tesela.core.errors import ConfigError
-from tesela.training.optim.optimizer import OptimConfig, build_optimizers, spared_names
+from tesela.training.optim.optimizer import OptimConfig, build_optimizers, no_decay_names
 
 
 class Small(nn.Module):
@@ -38,7 +38,7 @@ SPARED = {"body.bias", "norm.weight", "norm.bias", "head.bias", "positions"}
 
 def test_biases_norms_and_named_tables_are_spared() -> None:
     """Reference: the list by hand."""
-    assert spared_names(Small()) == SPARED
+    assert no_decay_names(Small()) == SPARED
 
 
 def test_adamw_follows_the_papers_rule() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from tesela.core import files
 from tesela.core.errors import StorageError, WeightsError
-from tesela.training.state.checkpoint import Checkpoints, decode, encode, read_checkpoint
+from tesela.training.state.checkpoint import Checkpoints, decode_checkpoint, encode, read_checkpoint
 
 
 def make_state(seed: int) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_every_flipped_bit_is_found() -> None:
         damaged = bytearray(data)
         damaged[place // 8] ^= 1 << (place % 8)
         with pytest.raises(WeightsError, match="x is damaged"):
-            decode(bytes(damaged), name="x")
+            decode_checkpoint(bytes(damaged), name="x")
 
 
 def test_every_truncation_is_found() -> None:
@@ -95,7 +95,7 @@ def test_every_truncation_is_found() -> None:
     data = encode(make_state(3))
     for length in range(0, len(data), 7):
         with pytest.raises(WeightsError, match="x is damaged"):
-            decode(data[:length], name="x")
+            decode_checkpoint(data[:length], name="x")
 
 
 def test_a_damaged_tensor_is_named() -> None:
@@ -106,7 +106,7 @@ def test_a_damaged_tensor_is_named() -> None:
     start, _ = table["model/b.bias"]["data_offsets"]
     data[8 + length + start] ^= 4
     with pytest.raises(WeightsError, match=r"damaged tensors: model/b\.bias$"):
-        decode(bytes(data), name="x")
+        decode_checkpoint(bytes(data), name="x")
 
 
 def test_swapped_tensors_are_named() -> None:
@@ -115,7 +115,7 @@ def test_swapped_tensors_are_named() -> None:
     length = int.from_bytes(data[:8], "little")
     body = data[8 + length :]
     with pytest.raises(WeightsError, match="damaged tensors: p, q"):
-        decode(data[: 8 + length] + body[8:16] + body[:8], name="x")
+        decode_checkpoint(data[: 8 + length] + body[8:16] + body[:8], name="x")
 
 
 def test_loading_falls_back_to_the_newest_that_is_whole(tmp_path: Path) -> None:

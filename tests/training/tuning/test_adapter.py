@@ -87,13 +87,13 @@ def test_an_adapted_network_begins_as_it_was_and_merging_changes_nothing() -> No
     torch.testing.assert_close(model(images), adapted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_lean_kernel_gives_what_the_plain_one_gives() -> None:
+def test_the_bf16_kernel_gives_what_the_plain_one_gives() -> None:
     """Training in bf16 on a CPU: logits and gradients of the adapters, beside fp32."""
     from tesela.layers.attention.attention import set_attention_kernel
 
     images = torch.randn(8, 1, 8, 8)
     found: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {}
-    for kernel in ("fused", "lean"):
+    for kernel in ("fused", "cpu_bf16"):
         model = make_model().train()
         add_adapters(model, LoraConfig(rank=2), generator=torch.Generator().manual_seed(0))
         model.requires_grad_(False)
@@ -105,13 +105,13 @@ def test_the_lean_kernel_gives_what_the_plain_one_gives() -> None:
                 if name.endswith("lora_b") or name == "head.linear.weight":
                     parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
         set_attention_kernel(model, kernel)
-        with torch.autocast("cpu", torch.bfloat16, enabled=kernel == "lean"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=kernel == "cpu_bf16"):
             logits = model(images)
         logits.float().square().sum().backward()
         found[kernel] = logits.detach().float(), {name: layer.lora_b.grad for name, layer in adapters(model)}
-    torch.testing.assert_close(found["lean"][0], found["fused"][0], rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found["cpu_bf16"][0], found["fused"][0], rtol=0.05, atol=0.05)
     for name, gradient in found["fused"][1].items():
-        difference = (found["lean"][1][name] - gradient).norm() / gradient.norm()
+        difference = (found["cpu_bf16"][1][name] - gradient).norm() / gradient.norm()
         assert difference < 0.05, name
 
 

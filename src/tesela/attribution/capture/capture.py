@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call, undisturbed, unwrapped
-from tesela.attribution.capture.foreign import Interception, fused
+from tesela.attribution.capture.foreign import Interception, recording_fused
 from tesela.attribution.capture.geometry import flat_grid, is_pool, pyramid_stages
 from tesela.attribution.capture.reading import pools, reading
 from tesela.attribution.capture.scratch import Scratch
 from tesela.attribution.methods.decoder import decoder_shares
 from tesela.attribution.methods.pooled import Pooled
 from tesela.attribution.methods.pyramid import Stage, upsampled_back
-from tesela.attribution.methods.rollout import Rows, accurate, fuse
+from tesela.attribution.methods.rollout import AttentionRows, accurate, fuse
 from tesela.core.errors import UsageError
 from tesela.layers.trace import AttentionRecord, Trace
 from tesela.models.encoder.config import EncoderConfig
@@ -301,7 +301,7 @@ def _watched(
     model: nn.Module, images: Tensor, gradient: bool, tail: str | None
 ) -> tuple[Tensor, Tensor, Interception]:
     seen = Interception(model, gradient=gradient, tail=tail)
-    with fused(model), torch.set_grad_enabled(gradient), seen:
+    with recording_fused(model), torch.set_grad_enabled(gradient), seen:
         images = images.detach().clone().requires_grad_(gradient)
         logits = call(model, images)
     return images, logits, seen
@@ -346,7 +346,9 @@ def _fits(pooled: Pooled, stages: tuple[Stage, ...], prefix: int) -> bool:
 # ---- both -----------------------------------------------------------------------------------------------------------
 
 
-def attention_rows(record: AttentionRecord, *, precise: bool = False, scratch: Scratch | None = None) -> Rows:
+def attention_rows(
+    record: AttentionRecord, *, precise: bool = False, scratch: Scratch | None = None
+) -> AttentionRows:
     """softmax(q kT * scale + bias) of one layer, rows at a time; in float64 if ``precise``, else at least float32.
 
     With ``scratch`` rows are good until the next ones are asked for, from this layer or from another with the same memory.

@@ -50,7 +50,7 @@ _FUSED = "sdpa"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Convolution:
+class StridedLayer:
     """A convolution over a grid, as it ran.
 
     Attributes:
@@ -102,7 +102,7 @@ class Interception(TorchFunctionMode):
         self.tail = tail
         self.entering: dict[str, Tensor] = {}
         self.pooled: Pooled | None = None
-        self.convolutions: list[Convolution] = []
+        self.convolutions: list[StridedLayer] = []
 
     @property
     def records(self) -> list[AttentionRecord]:
@@ -286,7 +286,7 @@ class Interception(TorchFunctionMode):
             return
         rows, columns = (one if isinstance(one, (tuple, list)) else (one, one) for one in (stride, padding))
         self.convolutions.append(
-            Convolution(
+            StridedLayer(
                 name=self._caller()[1],
                 weight=weight.detach(),
                 stride=(int(rows[0]), int(rows[-1])),
@@ -314,7 +314,7 @@ class Interception(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def fused(model: nn.Module) -> Iterator[None]:
+def recording_fused(model: nn.Module) -> Iterator[None]:
     """Libraries' switches set to the fused kernel, and given back."""
     undo: list[Callable[[], None]] = []
     seen: set[int] = set()

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from tesela.attribution.capture.foreign import Convolution
+from tesela.attribution.capture.foreign import StridedLayer
 from tesela.attribution.methods.pyramid import Reduction, Stage, merging
 from tesela.core.errors import UsageError
 from tesela.layers.trace import AttentionRecord
@@ -32,7 +32,7 @@ def is_pool(record: AttentionRecord, all_records: Sequence[AttentionRecord]) -> 
 
 
 def flat_grid(
-    model: nn.Module, tokens: int, size: Grid, convolutions: Sequence[Convolution]
+    model: nn.Module, tokens: int, size: Grid, convolutions: Sequence[StridedLayer]
 ) -> tuple[Grid, int]:
     """Grid and prefix of N tokens.
 
@@ -75,7 +75,7 @@ def _by_aspect(tokens: int, size: Grid) -> Grid:
 
 
 def pyramid_stages(
-    records: Sequence[AttentionRecord], size: Grid, convolutions: Sequence[Convolution]
+    records: Sequence[AttentionRecord], size: Grid, convolutions: Sequence[StridedLayer]
 ) -> tuple[Stage, ...]:
     """The stages of a pyramid, from the image up.
 
@@ -103,16 +103,16 @@ def pyramid_stages(
     return tuple(stages)
 
 
-def _merges(one: Convolution, entered: Grid, tokens: int) -> bool:
+def _merges(one: StridedLayer, entered: Grid, tokens: int) -> bool:
     return one.groups == 1 and one.entered == entered and one.left[0] * one.left[1] == tokens
 
 
-def _within(one: Convolution, record: AttentionRecord) -> bool:
+def _within(one: StridedLayer, record: AttentionRecord) -> bool:
     """Whether the convolution belongs to the module of that attention."""
     return one.name.startswith(f"{record.name}.")
 
 
-def _reduction(record: AttentionRecord, grid: Grid, convolutions: Sequence[Convolution]) -> Reduction | None:
+def _reduction(record: AttentionRecord, grid: Grid, convolutions: Sequence[StridedLayer]) -> Reduction | None:
     """How keys were made from the grid, by the attention's own convolution; None where each token is a key."""
     keys = record.k.shape[2]
     if keys == record.q.shape[2]:

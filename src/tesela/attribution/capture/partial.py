@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call
-from tesela.attribution.methods.dropping import partial_logits, way
+from tesela.attribution.methods.dropping import masking_mode, partial_logits
 from tesela.attribution.request import Case
 from tesela.layers.grid import Grid
 
 #: Cells per side where a model has no patches of its own, or too many to take each away.
-SIDE = 14
+GRID_SIDE = 14
 #: Patches above which cells are used where pixels are painted over.
 MANY = 1024
 #: Choices of patches in one call.
-CHUNK = 64
+RECORDS = 64
 
 
 class Whole(nn.Module):
@@ -58,20 +58,20 @@ class Partial:
     def of(cls, case: Case) -> Partial:
         """As the case's model allows."""
         images, grid = case.found.images.detach(), case.found.grid
-        if way(case.model) == "dropped":
+        if masking_mode(case.model) == "dropped":
             kind: Any = next(
                 (one.dtype for one in case.model.parameters() if one.is_floating_point()), images.dtype
             )
             return cls(case=case, grid=grid, model=case.model, images=images.to(kind))
         if not case.found.layers or grid[0] * grid[1] > MANY:
-            grid = (min(grid[0], SIDE), min(grid[1], SIDE))
+            grid = (min(grid[0], GRID_SIDE), min(grid[1], GRID_SIDE))
         return cls(case=case, grid=grid, model=Whole(case.model), images=images)
 
     def scores(self, kept: Tensor, *, probability: bool = False) -> Iterator[Tensor]:
         """(B, at most CHUNK, T) for each run of rows of ``kept`` (S, k), numbers of the patches that are seen."""
         batch, question = len(self.images), self.case.question
-        for begin in range(0, len(kept), CHUNK):
-            part = kept[begin : begin + CHUNK]
+        for begin in range(0, len(kept), RECORDS):
+            part = kept[begin : begin + RECORDS]
             logits = partial_logits(self.model, self.images, part.expand(batch, -1, -1), self.grid)
             rows = torch.arange(batch, device=kept.device).repeat_interleave(len(part))
             asked = question.of(rows)

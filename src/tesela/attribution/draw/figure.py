@@ -42,7 +42,7 @@ class Panel:
     warning: bool = False
 
 
-def compare(
+def draw_comparison(
     image: NDArray[np.uint8],
     panels: Sequence[Sequence[Panel]],
     *,

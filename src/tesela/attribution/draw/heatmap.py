@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from tesela.core.errors import UnknownNameError
 from tesela.core.files import write_atomic
 from tesela.imaging.color import with_channels
+from tesela.imaging.png import encode_png
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def overlay(
     """
     blended = blend(image, heat, seen=seen, colours=colours, opacity=opacity)
     factor = max(1, side // max(heat.shape)) if side else 1
-    return png(blended.repeat(factor, 0).repeat(factor, 1))
+    pixels = blended.repeat(factor, 0).repeat(factor, 1)
+    return encode_png(pixels, level=6 if pixels.size < LARGE else 2)
 
 
 def blend(
@@ -123,13 +124,6 @@ def blend(
         blended = np.where(seen[..., None], blended, with_channels(image, 3) * 0.4)
     rounded: NDArray[np.uint8] = blended.round().astype(np.uint8)
     return rounded
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """(H, W, 3) pixels as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6 if pixels.size < LARGE else 2)
-    return buffer.getvalue()
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from tesela.attribution.draw.heatmap import overlay, to_original
 from tesela.attribution.explain import explain
-from tesela.attribution.methods.table import AUTO
+from tesela.attribution.methods.table import AUTO_METHOD
 from tesela.attribution.question import Target
 from tesela.core.errors import UsageError
 from tesela.imaging.preprocess import preprocess
@@ -27,7 +27,7 @@ def explain_for_report(
     *,
     spec: ImageSpec | None = None,
     target: Target = None,
-    method: str = AUTO,
+    method: str = AUTO_METHOD,
     side: int = 256,
 ) -> list[bytes]:
     """One PNG per image: the heat map of its predicted class laid over it.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tesela.attribution.draw.figure import Panel, compare
+from tesela.attribution.draw.figure import Panel, draw_comparison
 from tesela.attribution.draw.heatmap import overlay, to_original, write_arrays
 from tesela.attribution.explain import Explanation
 from tesela.attribution.quality.faithfulness import Faithfulness
@@ -80,7 +80,7 @@ def save(
             ]
         )
     classes = rows[0]["classes"]
-    picture = compare(
+    picture = draw_comparison(
         image,
         list(zip(*columns, strict=True)),
         rows=[f"{one['label']}, {one['probability']:.1%}" for one in classes],
@@ -153,20 +153,6 @@ def _note(row: dict[str, Any]) -> str:
         return "not faithful: too few patches to tell"
     beaten = f"beats {figures['percentile']:.0%} of random maps"
     return beaten if figures["faithful"] else f"not faithful: {beaten}"
-
-
-def unique_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its stem, numbered from the second file of the same stem on."""
-    used: set[str] = set()
-    names = []
-    for file in files:
-        name, number = file.stem, 1
-        while name.lower() in used:
-            number += 1
-            name = f"{file.stem}-{number}"
-        used.add(name.lower())
-        names.append(name)
-    return names
 
 
 def safe(label: str, index: int) -> str:

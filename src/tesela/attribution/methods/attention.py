@@ -13,13 +13,13 @@ from torch import Tensor
 from tesela.attribution.capture.capture import attention_rows
 from tesela.attribution.capture.scratch import Scratch
 from tesela.attribution.methods.pyramid import Reduction, descend
-from tesela.attribution.methods.rollout import Rows, step
-from tesela.attribution.request import Answer, Case, as_map
+from tesela.attribution.methods.rollout import AttentionRows, step
+from tesela.attribution.request import Case, LogitsAndMaps, as_map
 from tesela.core.errors import UsageError
 from tesela.layers.trace import AttentionRecord
 
 
-def rollout(case: Case) -> Answer:
+def rollout(case: Case) -> LogitsAndMaps:
     """Attention rollout from where the head reads."""
     found, options, scratch = case.found, case.options, Scratch()
 
@@ -39,7 +39,7 @@ def rollout(case: Case) -> Answer:
     return as_map(case, descend(found.stages, case.starts(), walk))
 
 
-def attention(case: Case) -> Answer:
+def attention(case: Case) -> LogitsAndMaps:
     """The attention of one layer, all heads fused or one of them.
 
     Raises:
@@ -69,7 +69,7 @@ def attention(case: Case) -> Answer:
     return as_map(case, descend(found.stages, case.starts(), walk))
 
 
-def _one_head(rows: Rows, head: int | None) -> Rows:
+def _one_head(rows: AttentionRows, head: int | None) -> AttentionRows:
     if head is None:
         return rows
     return lambda begin, end: rows(begin, end)[:, [head]]

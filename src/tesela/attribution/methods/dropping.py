@@ -25,7 +25,7 @@ from tesela.layers.patch_dropout import PatchDropout
 #: Images with different patches that go through the model at once.
 CHUNK = 64
 How = Literal["dropped", "filled"]
-Logits = Callable[[Tensor, Tensor], Tensor]
+PartialLogits = Callable[[Tensor, Tensor], Tensor]
 
 
 class Chosen(PatchDropout):
@@ -45,7 +45,7 @@ class Chosen(PatchDropout):
         return self.numbers
 
 
-def way(model: nn.Module) -> How:
+def masking_mode(model: nn.Module) -> How:
     """How patches are taken from this model."""
     stem = getattr(getattr(model, "backbone", None), "patch_dropout", None)
     whole = getattr(getattr(model, "config", None), "attention", None) in ("axial", "local")
@@ -62,7 +62,7 @@ def partial_logits(model: nn.Module, images: Tensor, kept: Tensor, grid: Grid) -
         grid: rows and columns of patches.
     """
     batch, choices, _ = kept.shape
-    one = _dropped if way(model) == "dropped" else _filled
+    one = _dropped if masking_mode(model) == "dropped" else _filled
     flat = kept.sort(dim=-1).values.flatten(0, 1)
     owner = torch.arange(batch, device=images.device).repeat_interleave(choices)
     with torch.no_grad():

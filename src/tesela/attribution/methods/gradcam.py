@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tesela.attribution.methods.gradient_rollout import class_gradients
 from tesela.attribution.methods.pyramid import descend
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 from tesela.core.errors import UsageError
 
 
-def gradcam(case: Case) -> Answer:
+def gradcam(case: Case) -> LogitsAndMaps:
     """What spoke for each class, by the tokens of one layer.
 
     Raises:

@@ -16,12 +16,12 @@ from torch import Tensor
 from tesela.attribution.capture.capture import attention_rows
 from tesela.attribution.capture.scratch import Scratch
 from tesela.attribution.methods.pyramid import Reduction, descend
-from tesela.attribution.methods.rollout import Rows, step
-from tesela.attribution.request import Answer, Case, as_map
+from tesela.attribution.methods.rollout import AttentionRows, step
+from tesela.attribution.request import Case, LogitsAndMaps, as_map
 from tesela.layers.trace import AttentionRecord
 
 
-def gradient_rollout(case: Case) -> Answer:
+def gradient_rollout(case: Case) -> LogitsAndMaps:
     """What spoke for each class, by attention."""
     found, options, scratch = case.found, case.options, Scratch()
     shares = []
@@ -78,7 +78,7 @@ def class_gradients(scores: Tensor, inputs: list[Tensor]) -> Iterator[list[Tenso
 
 def weighted_rows(
     record: AttentionRecord, gradient: Tensor, *, precise: bool = False, scratch: Scratch | None = None
-) -> Rows:
+) -> AttentionRows:
     """relu(A * dy/dA) of one layer up to a factor per row, given G = dy/dout."""
     attention = attention_rows(record, precise=precise, scratch=scratch)
     slopes = attention_gradient(record, gradient / _largest(gradient))

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tesela.attribution.capture.call import call
 from tesela.attribution.methods.gradient_rollout import class_gradients
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 
 
-def gradient_input(case: Case) -> Answer:
+def gradient_input(case: Case) -> LogitsAndMaps:
     """(B, T, Hp, Wp) of the captured pass."""
     images = case.found.images
     maps = [
@@ -32,7 +32,7 @@ def pixel_gradients(case: Case, images: Tensor) -> Tensor:
     return torch.stack([gradient for (gradient,) in class_gradients(scores, [images])], dim=1)
 
 
-def sizes_per_token(case: Case, sizes: Tensor) -> Answer:
+def sizes_per_token(case: Case, sizes: Tensor) -> LogitsAndMaps:
     """Pixels (B, T, H, W), none negative, to the mean of each token's pixels, brought to sum 1."""
     tokens = F.adaptive_avg_pool2d(sizes.float(), case.found.grid)
     total = tokens.sum(dim=(2, 3), keepdim=True)

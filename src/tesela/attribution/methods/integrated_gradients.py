@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tesela.attribution.methods.input_gradient import pixel_gradients
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 
 POINTS = 32
 
 
-def integrated_gradients(case: Case) -> Answer:
+def integrated_gradients(case: Case) -> LogitsAndMaps:
     """Signed shares of the score's difference."""
     pixels = attributions(case)
     grid = case.found.grid

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tesela.attribution.capture.partial import Partial
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 
 
-def occlusion(case: Case) -> Answer:
+def occlusion(case: Case) -> LogitsAndMaps:
     """(B, T, Hp, Wp), the score of the whole image minus that without each patch."""
     partial = Partial.of(case)
     patches = partial.grid[0] * partial.grid[1]

@@ -26,11 +26,11 @@ from tesela.attribution.methods.gradient_rollout import class_gradients
 from tesela.attribution.methods.pooled import Pooled
 from tesela.attribution.methods.pyramid import Reduction, descend
 from tesela.attribution.methods.rollout import accurate, blocks
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 from tesela.layers.trace import AttentionRecord
 
 
-def presence(case: Case) -> Answer:
+def presence(case: Case) -> LogitsAndMaps:
     """What speaks for and against each class, by the attention that each patch gets; nothing is said of prefix tokens."""
     found, scratch = case.found, Scratch()
     records = [*found.layers, *([found.pool] if found.pool is not None else [])]

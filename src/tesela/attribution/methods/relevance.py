@@ -16,12 +16,12 @@ from torch import Tensor
 from tesela.attribution.capture.capture import attention_rows
 from tesela.attribution.methods.gradient_rollout import attention_gradient, layer_gradients
 from tesela.attribution.methods.pyramid import Reduction, descend
-from tesela.attribution.methods.rollout import Rows, accurate, blocks, through
-from tesela.attribution.request import Answer, Case, as_map
+from tesela.attribution.methods.rollout import AttentionRows, accurate, blocks, through
+from tesela.attribution.request import Case, LogitsAndMaps, as_map
 from tesela.layers.trace import AttentionRecord
 
 
-def relevance(case: Case) -> Answer:
+def relevance(case: Case) -> LogitsAndMaps:
     """What spoke for each class, by attention that adds up."""
     found = case.found
     results = []
@@ -48,14 +48,14 @@ def relevance(case: Case) -> Answer:
     return as_map(case, total / size.masked_fill(size <= 0, 1.0))
 
 
-def positive_rows(record: AttentionRecord, gradient: Tensor) -> Rows:
+def positive_rows(record: AttentionRecord, gradient: Tensor) -> AttentionRows:
     """relu(A * dy/dA) of one layer, (B, heads, rows, N), in float64 where the device has it, given G = dy/dout."""
     kind = accurate(gradient.device)
     attention, slopes = attention_rows(record, precise=True), attention_gradient(record, gradient.to(kind))
     return lambda begin, end: attention(begin, end).mul_(slopes(begin, end)).clamp_(min=0.0)
 
 
-def moved(vectors: Tensor, rows: Rows, block: int, reduction: Reduction | None) -> Tensor:
+def moved(vectors: Tensor, rows: AttentionRows, block: int, reduction: Reduction | None) -> Tensor:
     """``v Abar`` (B, S, N) for one layer."""
     total: Tensor | None = None
     for begin, end in blocks(vectors, block):

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from tesela.attribution.capture.partial import Partial
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 
 MASKS = 256
 
 
-def rise(case: Case) -> Answer:
+def rise(case: Case) -> LogitsAndMaps:
     """(B, T, Hp, Wp), how much higher the score is where the patch is seen."""
     partial = Partial.of(case)
     patches = partial.grid[0] * partial.grid[1]

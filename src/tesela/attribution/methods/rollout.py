@@ -22,7 +22,7 @@ from tesela.attribution.methods.pyramid import Reduction
 from tesela.core.errors import ConfigError
 
 #: ``rows(begin, end)``: these rows of a layer's attention, or of anything else that says how its tokens mix, (B, heads, rows, N).
-Rows = Callable[[int, int], Tensor]
+AttentionRows = Callable[[int, int], Tensor]
 Fusion = Literal["mean", "max", "min"]
 FUSIONS: tuple[str, ...] = ("mean", "max", "min")
 
@@ -63,7 +63,7 @@ class RolloutOptions:
 
 
 def roll(
-    layers: Iterable[Rows], start: Tensor, *, prefix: int, options: RolloutOptions, block: int = 256
+    layers: Iterable[AttentionRows], start: Tensor, *, prefix: int, options: RolloutOptions, block: int = 256
 ) -> Tensor:
     """Walk the start vectors from the last layer down to the input.
 
@@ -85,7 +85,7 @@ def roll(
 
 def step(
     vectors: Tensor,
-    rows: Rows,
+    rows: AttentionRows,
     *,
     prefix: int,
     options: RolloutOptions,

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from tesela.attribution.methods.input_gradient import pixel_gradients, sizes_per_token
-from tesela.attribution.request import Answer, Case
+from tesela.attribution.request import Case, LogitsAndMaps
 
 COPIES = 16
 NOISE = 0.15
 
 
-def smoothgrad(case: Case) -> Answer:
+def smoothgrad(case: Case) -> LogitsAndMaps:
     """How strongly each class's score depends on the pixels."""
     images = case.found.images.detach()
     copies = case.settings.samples or COPIES

@@ -115,7 +115,7 @@ METHODS = {
         ),
     )
 }
-AUTO = "auto"
+AUTO_METHOD = "auto"
 #: What auto means: with attention; the same for a segmenter and where options of rollouts are given; and without attention.
 BEST, BEST_WALK, BEST_WITHOUT_ATTENTION = "presence", "gradient_rollout", "gradient_input"
 
@@ -134,7 +134,7 @@ def find_method(name: str, *, attention: bool, walk: bool = False, trouble: str 
         UsageError: it needs attention and the model has none.
     """
     check_method(name)
-    if name == AUTO:
+    if name == AUTO_METHOD:
         name = (BEST_WALK if walk else BEST) if attention else BEST_WITHOUT_ATTENTION
     method = METHODS[name]
     if method.attention and not attention:
@@ -151,5 +151,5 @@ def check_method(name: str) -> None:
     Raises:
         UnknownNameError: with the nearest names.
     """
-    if name != AUTO and name not in METHODS:
-        raise UnknownNameError("explanation method", name, [AUTO, *METHODS])
+    if name != AUTO_METHOD and name not in METHODS:
+        raise UnknownNameError("explanation method", name, [AUTO_METHOD, *METHODS])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call, computing_type, undisturbed, unwrapped
 from tesela.attribution.explain import Explanation, explain
-from tesela.attribution.methods.dropping import How, partial_logits, way
+from tesela.attribution.methods.dropping import How, masking_mode, partial_logits
 from tesela.attribution.quality.randomised import randomised, rank_correlation
 from tesela.core.errors import ConfigError, UsageError
 from tesela.layers.grid import Grid
@@ -93,19 +93,19 @@ class Faithfulness:
         return {**found, "faithful": bool(self.faithful[image, place]), "how": self.how}
 
 
-def softmax(logits: Tensor) -> Tensor:
+def class_probabilities(logits: Tensor) -> Tensor:
     """Probabilities of classes that exclude one another."""
     return logits.softmax(-1)
 
 
-def measure(
+def measure_faithfulness(
     model: nn.Module,
     images: Tensor,
     found: Explanation,
     *,
     options: FaithfulnessOptions | None = None,
     how: Mapping[str, Any] | None = None,
-    probability: Probability = softmax,
+    probability: Probability = class_probabilities,
     twin: nn.Module | None = None,
 ) -> Faithfulness:
     """Measure the maps that ``explain`` gave for these images.
@@ -144,7 +144,7 @@ def measure(
         if chosen.weights
         else blank,
         faithful=below >= chosen.level,
-        how=way(network),
+        how=masking_mode(network),
     )
 
 
@@ -189,7 +189,7 @@ def _curves(
 
 def _of_all(model: nn.Module, images: Tensor, found: Explanation, probability: Probability) -> Tensor:
     """The classes' probabilities when all patches are seen, (B, K); known already where they are softmax's."""
-    if probability is softmax:
+    if probability is class_probabilities:
         return found.probabilities.cpu()
     with torch.no_grad():
         return probability(call(model, images).float()).gather(1, found.targets.to(images.device)).cpu()

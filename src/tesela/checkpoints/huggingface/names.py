@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tesela.checkpoints.layout import REGISTERS, Fold, Layout
+from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
 
 
@@ -46,7 +46,7 @@ ARCHITECTURES = {
 }
 
 
-def layout(name: str, *, swiglu: bool = False) -> Layout:
+def layout(name: str, *, swiglu: bool = False) -> TensorTable:
     """The names of an architecture of ``ARCHITECTURES``.
 
     Args:
@@ -89,7 +89,7 @@ def layout(name: str, *, swiglu: bool = False) -> Layout:
         rules += layer("head.linear", "classifier")
     escaped = body.replace(".", r"\.")
     unused = (rf"{escaped}pooler\.dense\.(weight|bias)", rf"{escaped}embeddings\.mask_token")
-    return Layout(program=name, rules=tuple(rules), unused=unused, fold=fold)
+    return TensorTable(program=name, rules=tuple(rules), unused=unused, fold=fold)
 
 
 def _vit_block(block: str) -> list[Rule]:

@@ -25,7 +25,7 @@ WEIGHTS = (
 )
 
 
-def find(folder: Path, config: Mapping[str, Any], *, weights: Path | None = None) -> Found:
+def find_huggingface(folder: Path, config: Mapping[str, Any], *, weights: Path | None = None) -> Found:
     """The checkpoint of a folder.
 
     Args:

@@ -20,19 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tesela.checkpoints.layout import Layout
+from tesela.checkpoints.layout import TensorTable
 from tesela.checkpoints.rules import Rule
 from tesela.core.errors import WeightsError
 
 Fields = dict[str, Any]
 
 #: What may stand before every name, of an optimiser's state or of a whole training state.
-PREFIXES = ("opt/target/", "params/", "target/")
+JAX_PREFIXES = ("opt/target/", "params/", "target/")
 _BLOCK = "Transformer/encoderblock_{i}/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Style:
+class JaxStyle:
     """What of a file's names our configuration does not say.
 
     Attributes:
@@ -44,20 +44,20 @@ class Style:
     prefix: str = ""
 
 
-def style_of(names: Mapping[str, Any]) -> Style:
+def style_of(names: Mapping[str, Any]) -> JaxStyle:
     """The style of a file's names."""
-    prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
-    return Style(published=any("MultiHeadDotProductAttention_1" in name for name in names), prefix=prefix)
+    prefix = next((prefix for prefix in JAX_PREFIXES if any(name.startswith(prefix) for name in names)), "")
+    return JaxStyle(published=any("MultiHeadDotProductAttention_1" in name for name in names), prefix=prefix)
 
 
 def layout(
     family: str,
     fields: Mapping[str, Any],
     *,
-    style: Style | None = None,
+    style: JaxStyle | None = None,
     units: Sequence[tuple[int, int, bool]] = (),
     head: bool = True,
-) -> Layout:
+) -> TensorTable:
     """The names of a network of ours there.
 
     Args:
@@ -67,7 +67,7 @@ def layout(
         units: of a hybrid's backbone, as (stage, unit, whether it has a projection), counted from 0.
         head: whether there is a classifier.
     """
-    style = style or Style()
+    style = style or JaxStyle()
     heads = fields["heads"]
     mha = _BLOCK + f"MultiHeadDotProductAttention_{int(style.published)}/"
     mlp = _BLOCK + f"MlpBlock_{3 if style.published else 0}/Dense_"
@@ -103,7 +103,7 @@ def layout(
         Rule(own=r.own, foreign=tuple(style.prefix + name for name in r.foreign), join=r.join, split=r.split)
         for r in rules
     ]
-    return Layout(program="the paper's JAX code", rules=tuple(named))
+    return TensorTable(program="the paper's JAX code", rules=tuple(named))
 
 
 def _backbone(units: Sequence[tuple[int, int, bool]]) -> list[Rule]:

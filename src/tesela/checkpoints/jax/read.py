@@ -11,7 +11,7 @@ from tesela.checkpoints.jax.names import layout, read_fields, style_of, units_of
 from tesela.core.errors import WeightsError
 
 
-def find(path: Path, *, image_size: tuple[int, int] | None = None) -> Found:
+def find_jax(path: Path, *, image_size: tuple[int, int] | None = None) -> Found:
     """The checkpoint in a file.
 
     Args:

@@ -22,7 +22,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
         UsageError: ``out`` holds something else.
         WeightsError: the JAX code has no place for the model; the option is named.
     """
-    from tesela.checkpoints.jax.names import Style, check_fits, layout, units_of
+    from tesela.checkpoints.jax.names import JaxStyle, check_fits, layout, units_of
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
@@ -34,7 +34,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
                 f"the paper's JAX code has no {name}={fields[name]}",
                 hint=f"only hybrids with {name}={value} fit",
             )
-    style = Style(**origin["style"]) if origin.get("format") == "jax" else None
+    style = JaxStyle(**origin["style"]) if origin.get("format") == "jax" else None
     own = exported.tensors()
     head = not exported.headless()
     if not head:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tesela.checkpoints.timm.names import Style
+from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
 from tesela.imaging.spec import ImageSpec
 
@@ -73,7 +73,7 @@ def check_fits(family: str, fields: Mapping[str, Any]) -> list[str]:
     return remarks
 
 
-def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> Style:
+def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> TimmStyle:
     """How timm would keep a model of ours.
 
     Args:
@@ -81,18 +81,18 @@ def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None)
         known: the style of the timm checkpoint the model comes from.
     """
     if known and not known.get("official"):
-        style = Style(**known)
+        style = TimmStyle(**known)
         if not style.folded_class or fields["registers"] > 0:
             return style
     special = fields["pool"] == "class"
     rows = special and fields["prefix_positions"] and fields["position"] == "learned"
-    return Style(class_row=rows, register_rows=rows and fields["registers"] > 0)
+    return TimmStyle(class_row=rows, register_rows=rows and fields["registers"] > 0)
 
 
 def write_config(
     family: str,
     fields: Mapping[str, Any],
-    style: Style,
+    style: TimmStyle,
     *,
     image: ImageSpec,
     labels: list[str],
@@ -154,7 +154,7 @@ def write_config(
 _POOLS = {"class": "token", "mean": "avg", "attention": "map"}
 
 
-def _arguments(family: str, fields: Mapping[str, Any], style: Style, *, gated: bool) -> dict[str, Any]:
+def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gated: bool) -> dict[str, Any]:
     """What timm's constructor is told."""
     hidden = round(fields["width"] * fields["mlp_ratio"])
     arguments: dict[str, Any] = {

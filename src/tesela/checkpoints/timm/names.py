@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tesela.checkpoints.jax.names import native_size, square_size
-from tesela.checkpoints.layout import REGISTERS, Fold, Layout
+from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
 from tesela.core.errors import WeightsError
 
@@ -29,7 +29,7 @@ PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Style:
+class TimmStyle:
     """What of a checkpoint's names and table our configuration does not say.
 
     Attributes:
@@ -49,7 +49,7 @@ class Style:
     head: bool = True
 
 
-def layout(family: str, fields: Mapping[str, Any], style: Style) -> Layout:
+def layout(family: str, fields: Mapping[str, Any], style: TimmStyle) -> TensorTable:
     """The names of a model of ours there.
 
     Args:
@@ -86,10 +86,12 @@ def layout(family: str, fields: Mapping[str, Any], style: Style) -> Layout:
         ]
     if style.head:
         rules += layer("head.linear", "head")
-    return Layout(program="timm's VisionTransformer", rules=tuple(rules), unused=("mask_token",), fold=fold)
+    return TensorTable(
+        program="timm's VisionTransformer", rules=tuple(rules), unused=("mask_token",), fold=fold
+    )
 
 
-def _block(style: Style, *, swiglu: bool) -> list[Rule]:
+def _block(style: TimmStyle, *, swiglu: bool) -> list[Rule]:
     expand, contract = ("w12", "w3") if style.official and swiglu else ("fc1", "fc2")
     block = "blocks.{i}."
     qkv = list(layer(f"{block}attention.qkv", f"{block}attn.qkv"))
@@ -139,7 +141,7 @@ def read_fields(
     arguments: Mapping[str, Any],
     heads: int | None = None,
     image_size: tuple[int, int] | None = None,
-) -> tuple[str, Fields, Style]:
+) -> tuple[str, Fields, TimmStyle]:
     """Our family, the fields of its configuration, and the style, read off names and shapes.
 
     Args:
@@ -198,7 +200,7 @@ def _style(
     registers: int,
     patch: tuple[int, int],
     image_size: tuple[int, int] | None,
-) -> tuple[Style, str, tuple[int, int]]:
+) -> tuple[TimmStyle, str, tuple[int, int]]:
     """The style, our pool, and the image size of the position table."""
     official = "register_tokens" in tensors or "mask_token" in tensors or "blocks.0.mlp.w12.weight" in tensors
     token, distilled = "cls_token" in tensors, "dist_token" in tensors
@@ -206,7 +208,9 @@ def _style(
     folded = token and pool in ("mean", "attention")
     wanted = image_size or _stated_size(arguments)
     if "pos_embed" not in tensors:
-        style = Style(class_row=False, folded_class=folded, official=official, head="head.weight" in tensors)
+        style = TimmStyle(
+            class_row=False, folded_class=folded, official=official, head="head.weight" in tensors
+        )
         return style, pool, wanted or (14 * patch[0], 14 * patch[1])
     special, count = token + distilled, _shape(tensors, "pos_embed", 3)[1]
     choices = [0] if arguments.get("no_embed_class") else [special + registers, special, 0]
@@ -218,7 +222,7 @@ def _style(
             (rows for rows in choices if count > rows and square_size(count - rows, patch) is not None),
             choices[0],
         )
-    style = Style(
+    style = TimmStyle(
         class_row=found >= special > 0,
         register_rows=registers > 0 and found == special + registers and not official,
         folded_class=folded,

@@ -22,7 +22,7 @@ def is_timm(tensors: Mapping[str, Any]) -> bool:
     return "patch_embed.proj.weight" in tensors
 
 
-def find(
+def find_timm(
     folder: Path,
     config: Mapping[str, Any] | None,
     *,

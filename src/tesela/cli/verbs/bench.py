@@ -54,10 +54,10 @@ def bench(
 
 def batch_sizes(words: str) -> list[int]:
     """The batch sizes of ``1,8``, checked."""
-    from tesela.core.config import convert
+    from tesela.core.config import convert_value
     from tesela.core.errors import UsageError
 
-    sizes: list[int] = convert(list[int], words, "batch")
+    sizes: list[int] = convert_value(list[int], words, "batch")
     if not sizes or min(sizes) < 1:
         raise UsageError("batch sizes must be 1 or more", hint="write --batch 1,8")
     return list(dict.fromkeys(sizes))
@@ -143,7 +143,7 @@ def measure_variants(
 
     import numpy as np
 
-    from tesela.hardware.speed import measure
+    from tesela.hardware.speed import measure_speed
     from tesela.metrics.probability import softmax
 
     rows = []
@@ -152,7 +152,7 @@ def measure_variants(
         reference = softmax(next(iter(variants.values()))(images))
         for (backend, precision), logits in variants.items():
             difference = float(np.abs(softmax(logits(images)) - reference).max())
-            timing = measure(functools.partial(logits, images), seconds=seconds)
+            timing = measure_speed(functools.partial(logits, images), seconds=seconds)
             rows.append(
                 {
                     "batch": size,

@@ -20,7 +20,7 @@ def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
     from pathlib import Path
 
     from tesela.cli import output
-    from tesela.reports.comparison import compare as compare_runs
+    from tesela.reports.comparison import compare_runs as compare_runs
     from tesela.reports.comparison_page import write_comparison
 
     output.use_json(json)

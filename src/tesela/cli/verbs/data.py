@@ -84,14 +84,17 @@ def show(
         seed: of choice and augmentation.
         json: print what was written as one JSON object.
     """
+    import numpy as np
+
     from tesela.cli import output
     from tesela.core.config import build
     from tesela.core.errors import UnknownNameError
     from tesela.core.files import write_atomic
     from tesela.data.config import AugmentConfig
     from tesela.data.open import open_source
-    from tesela.data.show import grid, png
-    from tesela.data.statistics import measure
+    from tesela.data.show import grid
+    from tesela.data.statistics import pixel_statistics
+    from tesela.imaging.png import encode_png
     from tesela.imaging.spec import ImageSpec
 
     output.use_json(json)
@@ -99,12 +102,12 @@ def show(
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
     items = source.splits[split]
-    found = measure(items, channels=source.channels, sample=200)
+    found = pixel_statistics(items, channels=source.channels, sample=200)
     height, width = (image_size, image_size) if image_size else found.size
     spec = ImageSpec(height=height, width=width, channels=source.channels, mean=found.mean, std=found.std)
     config = build(AugmentConfig, settings(augment)) if augment is not None else None
     picture = grid(items, source.labels, spec, count=count, columns=columns, augment=config, seed=seed)
-    write_atomic(out, png(picture))
+    write_atomic(out, encode_png(np.asarray(picture)))
     output.say(f"{min(count, len(items))} of {len(items)} {split} images of {source.name}: {out}")
     output.result({"out": str(out), "images": min(count, len(items)), "size": [height, width]}, json)
     return 0

@@ -38,7 +38,7 @@ def demo(*, out: str | None = None, epochs: int | None = None, seed: int = 0, js
 
     output.use_json(json)
     settings = {"data": {"source": "digits"}, "recipe": "digits", "seed": seed}
-    config = layered(recipes.find("digits"), settings, {} if epochs is None else {"epochs": epochs})
+    config = layered(recipes.find_recipe("digits"), settings, {} if epochs is None else {"epochs": epochs})
     folder = Path(out) if out else free_folder(config)
     trained = train_config(
         replace(config, out=str(folder)), resume=Run(folder).exists(), console=stderr_console()

@@ -125,13 +125,13 @@ def explain_files(
         UsageError: no such run, image, class or method.
     """
     from tesela.attribution.methods.table import check_method
+    from tesela.core.files import unique_names
     from tesela.runtime.sources import find_images
 
     for method in methods:
         check_method(method)
     import torch
 
-    from tesela.attribution.draw.saving import unique_names
     from tesela.attribution.methods.rollout import RolloutOptions
     from tesela.attribution.quality.faithfulness import FaithfulnessOptions
     from tesela.attribution.quality.randomised import randomised
@@ -152,7 +152,7 @@ def explain_files(
     if options["contrast"] is not None:
         options = {**options, "contrast": class_index(options["contrast"], info.num_classes, info.labels)}
     twin = randomised(model, seed=figures.seed) if figures is not None else None
-    names, begin = unique_names(files), time.perf_counter()
+    names, begin = unique_names(file.stem for file in files), time.perf_counter()
     work = _Work(
         model=model,
         info=info,
@@ -202,7 +202,7 @@ class _Work:
 
         from tesela.attribution.draw.saving import Explained, save
         from tesela.attribution.explain import explain as explain_tensors
-        from tesela.attribution.quality.faithfulness import measure
+        from tesela.attribution.quality.faithfulness import measure_faithfulness
         from tesela.imaging.preprocess import preprocess
 
         given, options = self.given, self.given["options"]
@@ -210,7 +210,7 @@ class _Work:
         explained = []
         for method in given["methods"]:
             found = explain_tensors(self.model, images, target=given["classes"], method=method, **options)
-            figures = given["figures"] and measure(
+            figures = given["figures"] and measure_faithfulness(
                 self.model, images, found, options=given["figures"], how=options, twin=given["twin"]
             )
             explained.append(Explained(found=found, figures=figures))

@@ -55,7 +55,7 @@ def look(run: str, images: str | None, count: int) -> tuple[Inspection, dict[str
     """
     from tesela.checkpoints.open import open_model
     from tesela.core.errors import UsageError
-    from tesela.imaging.preprocess import fit, normalize
+    from tesela.imaging.preprocess import fit_image, normalize
 
     if count < 1:
         raise UsageError(f"count cannot be {count}", hint="give 1 or more images")
@@ -70,7 +70,7 @@ def look(run: str, images: str | None, count: int) -> tuple[Inspection, dict[str
         if images is not None
         else own_images(Path(run), count, info.image.channels)
     )
-    views = {name: fit(image, info.image) for name, image in given.items()}
+    views = {name: fit_image(image, info.image) for name, image in given.items()}
     batch = torch.from_numpy(normalize(np.stack(list(views.values())), info.image)) if views else None
     return look_inside(model, batch), views, info.name
 

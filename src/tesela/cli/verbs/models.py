@@ -11,7 +11,7 @@ from cyclopts import App
 from rich.table import Table
 
 from tesela.cli.output import result, say, use_json
-from tesela.core.config import convert, to_mapping
+from tesela.core.config import convert_value, to_mapping
 from tesela.core.errors import UnknownNameError
 from tesela.models import catalog
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 app = App(name="models", help="List the models, or show one with the shapes of its steps.")
 
 # The classes that published parameter counts are for: ImageNet's at 224 px, ten on small images.
-IMAGENET = 1000
-SMALL = 10
+IMAGENET_CLASSES = 1000
+_SMALL = 10
 
 
 @app.default
@@ -34,9 +34,9 @@ def models(pattern: str | None = None, *, json: bool = False) -> None:
         json: print one JSON object as the last line.
     """
     use_json(json)
-    rows = [_row(name) for name in catalog.names(pattern)]
+    rows = [_row(name) for name in catalog.model_names(pattern)]
     if not rows:
-        raise UnknownNameError("model", str(pattern), catalog.names())
+        raise UnknownNameError("model", str(pattern), catalog.model_names())
     say(_table(rows))
     result({"models": rows}, json)
 
@@ -62,11 +62,11 @@ def show(
         json: print one JSON object as the last line.
     """
     use_json(json)
-    size = None if image_size is None else convert(tuple[int, int], image_size, "image_size")
-    classes = _classes(catalog.find(name).config) if num_classes is None else num_classes
+    size = None if image_size is None else convert_value(tuple[int, int], image_size, "image_size")
+    classes = _classes(catalog.find_model(name).config) if num_classes is None else num_classes
     config = catalog.resolve(name, num_classes=classes, image_size=size, channels=channels)
     facts = _facts(name, config, classes)
-    say(f"{name}: {catalog.find(name).summary}")
+    say(f"{name}: {catalog.find_model(name).summary}")
     say(_pairs({key: value for key, value in facts.items() if key not in ("name", "config")}))
     say("\nconfiguration")
     say(_pairs(facts["config"]))
@@ -76,13 +76,13 @@ def show(
 
 
 def _classes(config: ModelConfig) -> int:
-    return IMAGENET if config.image_size[0] >= 224 else SMALL
+    return IMAGENET_CLASSES if config.image_size[0] >= 224 else _SMALL
 
 
 def _facts(name: str, config: ModelConfig, classes: int) -> dict[str, Any]:
     return {
         "name": name,
-        "family": catalog.find(name).family,
+        "family": catalog.find_model(name).family,
         "num_classes": classes,
         "image_size": list(config.image_size),
         "grid": list(config.grid()),
@@ -93,10 +93,10 @@ def _facts(name: str, config: ModelConfig, classes: int) -> dict[str, Any]:
 
 
 def _row(name: str) -> dict[str, Any]:
-    config = catalog.find(name).config
+    config = catalog.find_model(name).config
     facts = _facts(name, config, _classes(config))
     return {key: value for key, value in facts.items() if key not in ("config", "grid")} | {
-        "summary": catalog.find(name).summary
+        "summary": catalog.find_model(name).summary
     }
 
 

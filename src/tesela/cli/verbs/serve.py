@@ -34,11 +34,12 @@ def serve(
         json: Print one JSON object with the address once requests are taken.
     """
     from tesela.cli import output
+    from tesela.core.errors import UsageError
+    from tesela.core.files import unique_names
     from tesela.runtime.predictor import Predictor
     from tesela.serve.app import create_app
     from tesela.serve.config import ServeConfig
     from tesela.serve.security import check_address
-    from tesela.serve.served import unique_names
     from tesela.serve.server import bind, listen
 
     output.use_json(json)
@@ -47,7 +48,9 @@ def serve(
     config = ServeConfig(
         api_keys=keys, hosts=hosts, max_batch=max_batch, queue=queue, max_bytes=max_megabytes * 1024 * 1024
     )
-    names = unique_names([Path(run).resolve().name for run in runs])
+    if not runs:
+        raise UsageError("no model was given", hint="name a run or a bundle")
+    names = unique_names(Path(run).resolve().name for run in runs)
     predictors = {name: Predictor(run, backend=backend) for name, run in zip(names, runs, strict=True)}
     listening = bind(host, port)
     app = create_app(predictors, config=config)

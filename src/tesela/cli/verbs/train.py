@@ -36,7 +36,7 @@ GROUPS = {
 TITLES = ("Run", "Objective", *GROUPS.values())
 #: Fields that hold any settings of another component, given as --net.NAME VALUE.
 FREE_MAPPINGS = ("net", "objective")
-TOP = {
+_TOP = {
     "resume": "Continue the run in --out where it stands; DATA and all options may be left out.",
     "quiet": "Show neither plan nor progress.",
     "json": "Print the result as one JSON object, the last line of standard output.",
@@ -92,9 +92,9 @@ def layers(given: Mapping[str, Any], file: str | None) -> Iterator[Mapping[str, 
     written = read_yaml(Path(file)) if file is not None else {}
     recipe = given.get("recipe", written.get("recipe"))
     if recipe is not None:
-        from tesela.recipes import find
+        from tesela.recipes import find_recipe
 
-        yield find(str(recipe))
+        yield find_recipe(str(recipe))
     yield written
     yield given
 
@@ -161,7 +161,7 @@ def check_key(key: str, *, shown: str) -> None:
     section, _, field = name.partition(".")
     if name in known or (section in FREE_MAPPINGS and field):
         return
-    switches = {f"--{name}" for name in TOP} if shown.startswith("--") else set()
+    switches = {f"--{name}" for name in _TOP} if shown.startswith("--") else set()
     offered = {f"--{name}" for name in known} | switches if shown.startswith("--") else known
     raise ConfigError(
         f"unknown option {shown.partition('=')[0]}", hint=suggestion(shown.partition("=")[0], offered)
@@ -205,7 +205,7 @@ def signature() -> inspect.Signature:
             "config", str | None, None, Parameter(name="--config", help="YAML file with any of these fields.")
         )
     )
-    for name, text in TOP.items():
+    for name, text in _TOP.items():
         parameters.append(
             _switch(
                 name, bool, False, Parameter(name=f"--{name}", negative="", show_default=False, help=text)

@@ -74,7 +74,7 @@ class Augment:
         draw = _Draw(seed, epoch, indices)
         return self._movement(size, draw, self._plan(size, draw))
 
-    def _movement(self, size: tuple[int, int], draw: _Draw, plan: policy.Plan | None) -> Movement:
+    def _movement(self, size: tuple[int, int], draw: _Draw, plan: policy.DrawnOperations | None) -> Movement:
         config, pad = self.config, self.config.crop_padding
         return Movement(
             hflip=draw("hflip")[:, 0] < config.hflip,
@@ -85,7 +85,7 @@ class Augment:
         )
 
     def _maps(
-        self, size: tuple[int, int], draw: _Draw, plan: policy.Plan | None
+        self, size: tuple[int, int], draw: _Draw, plan: policy.DrawnOperations | None
     ) -> NDArray[np.float64] | None:
         """The maps of all changes but flips and padded crops together; None for no change."""
         config = self.config
@@ -123,7 +123,7 @@ class Augment:
             maps = part if maps is None else maps @ part
         return maps
 
-    def _plan(self, size: tuple[int, int], draw: _Draw) -> policy.Plan | None:
+    def _plan(self, size: tuple[int, int], draw: _Draw) -> policy.DrawnOperations | None:
         if self.config.trivialaugment:
             return policy.trivialaugment(draw("policy", 3), size)
         if self.config.randaugment:

@@ -13,7 +13,7 @@ from tesela.data.config import AugmentConfig
 from tesela.data.random import bits, uniforms
 
 
-def mix(images: Tensor, config: AugmentConfig, *, seed: int, epoch: int, first: int) -> float:
+def mix_images(images: Tensor, config: AugmentConfig, *, seed: int, epoch: int, first: int) -> float:
     """Mix a batch of images with itself in reverse order, in place.
 
     Args:

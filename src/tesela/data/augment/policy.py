@@ -50,7 +50,7 @@ _TRIVIAL_SHIFT = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DrawnOperations:
     """Operations of a batch.
 
     Attributes:
@@ -111,7 +111,7 @@ class Plan:
         return 1 + sign * level * self.ranges["enhance"]
 
 
-def randaugment(draws: Array, size: tuple[int, int], *, magnitude: int) -> Plan:
+def randaugment(draws: Array, size: tuple[int, int], *, magnitude: int) -> DrawnOperations:
     """``draws.shape[1] // 3`` operations per image, all of one magnitude (0..30)."""
     slots = draws.shape[1] // 3
     levels = np.full((len(draws), slots), magnitude / 30)
@@ -119,7 +119,7 @@ def randaugment(draws: Array, size: tuple[int, int], *, magnitude: int) -> Plan:
     return _plan(draws, levels, "randaugment", (share * size[1], share * size[0]))
 
 
-def trivialaugment(draws: Array, size: tuple[int, int]) -> Plan:
+def trivialaugment(draws: Array, size: tuple[int, int]) -> DrawnOperations:
     """One operation per image, its strength one of 31 levels."""
     levels = np.floor(draws[:, 2:3] * 31) / 30
     share = RANGES["trivialaugment"]["translate"]
@@ -127,6 +127,6 @@ def trivialaugment(draws: Array, size: tuple[int, int]) -> Plan:
     return _plan(draws, levels, "trivialaugment", shift)
 
 
-def _plan(draws: Array, levels: Array, name: str, shift: tuple[float, float]) -> Plan:
+def _plan(draws: Array, levels: Array, name: str, shift: tuple[float, float]) -> DrawnOperations:
     operations = np.floor(draws[:, 0::3] * len(OPERATIONS)).astype(np.int64)
-    return Plan(operations, levels, np.where(draws[:, 1::3] < 0.5, -1.0, 1.0), RANGES[name], shift)
+    return DrawnOperations(operations, levels, np.where(draws[:, 1::3] < 0.5, -1.0, 1.0), RANGES[name], shift)

@@ -27,7 +27,7 @@ _LABEL_KEYS = ("label", "class", "target", "category")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ManifestRow:
     """One image of a manifest; ``label`` is None where the row has none."""
 
     path: str
@@ -77,7 +77,7 @@ def _read(path: Path) -> Iterable[Mapping[str, Any]]:
         ) from error
 
 
-def _row(path: Path, number: int, values: Mapping[str, Any]) -> Row:
+def _row(path: Path, number: int, values: Mapping[str, Any]) -> ManifestRow:
     if not isinstance(values, Mapping):
         raise DataError(f"{path}: row {number} is no object", hint='write {"path": ..., "label": ...}')
     name = next((values[key] for key in _PATH_KEYS if values.get(key)), None)
@@ -89,7 +89,7 @@ def _row(path: Path, number: int, values: Mapping[str, Any]) -> Row:
         raise DataError(f"{path}: row {number} has the split {split!r}", hint="use train, val or test")
     known = {*_PATH_KEYS, *_LABEL_KEYS, "split"}
     columns = {key: "" if value is None else str(value) for key, value in values.items() if key not in known}
-    return Row(str(name), None if label is None else str(label), SPLIT_NAMES[split], columns)
+    return ManifestRow(str(name), None if label is None else str(label), SPLIT_NAMES[split], columns)
 
 
 def _label_order(label: str) -> tuple[int, int, str]:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from torch import Generator, Tensor, nn
 
 from tesela.core.errors import UnknownNameError
-from tesela.layers.attention.cpu_bf16 import Dense, applies, dense, lean_attention
-from tesela.layers.attention.kernels import KERNELS, Kernel, Switchable
+from tesela.layers.attention.cpu_bf16 import Dense, applies, bf16_attention, dense
+from tesela.layers.attention.kernels import KERNELS, HasKernel, Kernel
 from tesela.layers.initialise import xavier_uniform_
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
 
 
@@ -52,7 +52,7 @@ def _kernel(name: str) -> Kernel:
     return KERNELS[name]
 
 
-class Attention(Switchable, nn.Module):
+class Attention(HasKernel, nn.Module):
     """Self-attention of (B, N, D) to (B, N, D).
 
     Args:
@@ -95,15 +95,15 @@ class Attention(Switchable, nn.Module):
         tokens: Tensor,
         *,
         first: int | None = None,
-        layout: Layout | None = None,  # noqa: ARG002
+        layout: TokenLayout | None = None,  # noqa: ARG002
         trace: Trace = OFF,
     ) -> Tensor:
         """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader.
 
         Where the tokens stand, ``layout``, does not matter here.
         """
-        if first is None and trace is OFF and self._lean(tokens):
-            joined: Tensor = self.out(lean_attention(self.qkv(tokens), heads=self.heads, scale=self.scale))
+        if first is None and trace is OFF and self._uses_bf16(tokens):
+            joined: Tensor = self.out(bf16_attention(self.qkv(tokens), heads=self.heads, scale=self.scale))
             return trace("", self.dropout(joined))
         q, k, v = self.project(tokens) if first is None else self.project_first(tokens, first)
         dropout = self.attention_dropout if self.training else 0.0
@@ -112,8 +112,8 @@ class Attention(Switchable, nn.Module):
         mixed: Tensor = self.out(result.transpose(1, 2).flatten(2))
         return trace("", self.dropout(mixed))
 
-    def _lean(self, tokens: Tensor) -> bool:
-        return self.kernel == "lean" and self.attention_dropout == 0 and applies(tokens)
+    def _uses_bf16(self, tokens: Tensor) -> bool:
+        return self.kernel == "cpu_bf16" and self.attention_dropout == 0 and applies(tokens)
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of (B, N, D), each (B, H, N, d), views of one tensor."""
@@ -142,12 +142,12 @@ class Attention(Switchable, nn.Module):
 
 
 def set_attention_kernel(model: nn.Module, name: str) -> None:
-    """Let every attention in ``model`` use the kernel of that name; ``lean`` concerns dense layers too.
+    """Let every attention in ``model`` use the kernel of that name; ``cpu_bf16`` concerns dense layers too.
 
     Raises:
         UnknownNameError: there is no such kernel.
     """
     _kernel(name)
     for module in model.modules():
-        if isinstance(module, Switchable):
+        if isinstance(module, HasKernel):
             module.kernel = name

@@ -5,7 +5,7 @@ product, bias gradients are slow column sums, q, k and v are copied one by one, 
 rides on oneDNN's product, its gradient is a product with ones, the weight gradient takes the operand order that is faster for its
 shape, attention makes one copy each way, and the stream between blocks is bf16. Weights, gradients and optimizer stay fp32.
 
-Odd: a layer takes this path only where it ``applies`` (CPU, autocast to bf16, gradients wanted); elsewhere ``lean`` means ``matmul``.
+Odd: a layer takes this path only where it ``applies`` (CPU, autocast to bf16, gradients wanted); elsewhere ``cpu_bf16`` means ``matmul``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tesela.layers.attention.kernels import Switchable
+from tesela.layers.attention.kernels import HasKernel
 
 BF16 = torch.bfloat16
 #: From this side on, the wider operand of a weight gradient is the one to read transposed; below it, the narrower. Measured on AMX.
@@ -27,7 +27,7 @@ TILE = 16
 
 
 def applies(tensor: Tensor) -> bool:
-    """Whether the lean path is meant for computing with ``tensor`` here and now."""
+    """Whether the bf16 path is meant for computing with ``tensor`` here and now."""
     return (
         tensor.device.type == "cpu"
         and torch.is_grad_enabled()
@@ -37,13 +37,13 @@ def applies(tensor: Tensor) -> bool:
     )
 
 
-def stream(tokens: Tensor, *, kernel: str) -> Tensor:
-    """The tokens as the blocks hand them on: bf16 where the lean path applies, unchanged elsewhere."""
-    return tokens.to(BF16) if kernel == "lean" and applies(tokens) else tokens
+def residual_stream(tokens: Tensor, *, kernel: str) -> Tensor:
+    """The tokens as the blocks hand them on: bf16 where the bf16 path applies, unchanged elsewhere."""
+    return tokens.to(BF16) if kernel == "cpu_bf16" and applies(tokens) else tokens
 
 
-class Dense(Switchable, nn.Linear):
-    """``nn.Linear`` that knows the lean path; parameters, names and results are those of ``nn.Linear``."""
+class Dense(HasKernel, nn.Linear):
+    """``nn.Linear`` that knows the bf16 path; parameters, names and results are those of ``nn.Linear``."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
@@ -52,7 +52,7 @@ class Dense(Switchable, nn.Linear):
 
 def dense(values: Tensor, weight: Tensor, bias: Tensor | None, *, kernel: str) -> Tensor:
     """(..., I) times weight (O, I) transposed, plus bias, by the path that ``kernel`` names."""
-    if kernel == "lean" and applies(values):
+    if kernel == "cpu_bf16" and applies(values):
         result: Tensor = _Dense.apply(values, weight, bias)  # type: ignore[no-untyped-call]
         return result
     return F.linear(values, weight, bias)
@@ -101,7 +101,7 @@ def column_sums(rows: Tensor) -> Tensor:
     return (rows.new_ones(TILE, rows.shape[0]) @ rows)[0]
 
 
-def lean_attention(qkv: Tensor, *, heads: int, scale: float) -> Tensor:
+def bf16_attention(qkv: Tensor, *, heads: int, scale: float) -> Tensor:
     """softmax(q kT * scale) v of (B, N, 3 * H * d), the three parts one after the other; (B, N, H * d).
 
     Raises:

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from tesela.layers.attention.attention import Attention, attend
 from tesela.layers.attention.cells import Cells
-from tesela.layers.attention.windows import gather, mask, scatter, spread
+from tesela.layers.attention.windows import gather, mask, scatter, spread_windows
 from tesela.layers.grid import Grid
 from tesela.layers.position.relative import RelativePositions
 from tesela.layers.position.rotary import turn
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
 
 
-class PlacedAttention(Attention):
+class GridAttention(Attention):
     """Self-attention of (B, N, D) to (B, N, D), given the tokens' layout.
 
     Args:
@@ -66,7 +66,12 @@ class PlacedAttention(Attention):
         )
 
     def forward(
-        self, tokens: Tensor, *, first: int | None = None, layout: Layout | None = None, trace: Trace = OFF
+        self,
+        tokens: Tensor,
+        *,
+        first: int | None = None,
+        layout: TokenLayout | None = None,
+        trace: Trace = OFF,
     ) -> Tensor:
         """Attention of the tokens to what they see; of the ``first`` ones only, which must belong to the prefix.
 
@@ -98,7 +103,7 @@ class PlacedAttention(Attention):
         dropout = self.attention_dropout if self.training else 0.0
         return attend(q, k, v, bias=bias, dropout=dropout, scale=self.scale, kernel=self.kernel)
 
-    def _bias(self, q: Tensor, layout: Layout) -> Tensor | None:
+    def _bias(self, q: Tensor, layout: TokenLayout) -> Tensor | None:
         """Relative logits (B, H, N, N) where all see all; zero for pairs with a prefix token."""
         if self.relative is None:
             return None
@@ -110,7 +115,7 @@ class PlacedAttention(Attention):
         return F.pad(bias, (layout.prefix, 0, layout.prefix, 0))
 
     def _within_cells(
-        self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, traced: bool
+        self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, *, traced: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The result (B, H, N, d) of all tokens, and for a trace the bias between all of them."""
         prefix, grid = layout.prefix, layout.grid
@@ -130,7 +135,7 @@ class PlacedAttention(Attention):
         if not traced:
             return result, None
         known = inside.new_zeros(1, 1, *shape[2:4], shape[3]) if bias is None else bias
-        return result, F.pad(spread(known, self.cells, grid), (prefix, 0, prefix, 0))
+        return result, F.pad(spread_windows(known, self.cells, grid), (prefix, 0, prefix, 0))
 
     def _cell_bias(self, queries: Tensor, grid: Grid) -> Tensor | None:
         """Relative logits and mask of patches within cells, (B or 1, H or 1, g, m, m)."""

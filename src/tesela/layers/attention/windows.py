@@ -58,7 +58,7 @@ def mask(cells: Cells, grid: Grid, *, device: torch.device) -> Tensor | None:
     return region[:, :, None] == region[:, None, :]
 
 
-def spread(bias: Tensor, cells: Cells, grid: Grid) -> Tensor:
+def spread_windows(bias: Tensor, cells: Cells, grid: Grid) -> Tensor:
     """Biases within cells (B or 1, H or 1, g, m, m) as those between all patches, (B or 1, H or 1, n, n); -inf between cells."""
     place = numbers(cells, grid, device=bias.device)
     count = grid[0] * grid[1]

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tesela.layers.block import DropPath
-from tesela.layers.convolution.residual_plan import Convolution, ResidualPlan, Unit
+from tesela.layers.convolution.residual_plan import ConvolutionPlan, ResidualPlan, Unit
 from tesela.layers.convolution.standardised import Conv2d, MaxPool2d, Standardise
 from tesela.layers.norm import EPS, make_norm
 from tesela.layers.trace import OFF, Trace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Style:
+class ResidualStyle:
     """What all units of a network share.
 
     Attributes:
@@ -41,7 +41,7 @@ class Style:
     standardise_eps: float = 0.0
     same: bool = False
 
-    def convolution(self, plan: Convolution) -> Conv2d:
+    def convolution(self, plan: ConvolutionPlan) -> Conv2d:
         """A convolution of this style."""
         return Conv2d(
             plan.before,
@@ -68,7 +68,7 @@ class ResidualUnit(nn.Module):
         drop_path: rate of stochastic depth of the branch.
     """
 
-    def __init__(self, plan: Unit, style: Style, *, order: str, drop_path: float = 0.0) -> None:
+    def __init__(self, plan: Unit, style: ResidualStyle, *, order: str, drop_path: float = 0.0) -> None:
         super().__init__()
         self.count = len(plan.branch)
         self.pre = order == "pre"
@@ -118,7 +118,7 @@ class Root(nn.Module):
         style: the network's.
     """
 
-    def __init__(self, plan: ResidualPlan, style: Style) -> None:
+    def __init__(self, plan: ResidualPlan, style: ResidualStyle) -> None:
         super().__init__()
         self.conv = style.convolution(plan.root_convolution())
         self.norm = style.make_norm(plan.base) if plan.order == "post" else None
@@ -141,7 +141,7 @@ class ResidualBody(nn.Module):
         drop_path: rate of stochastic depth of the last unit; earlier units less, linearly from 0.
     """
 
-    def __init__(self, plan: ResidualPlan, style: Style, *, drop_path: float = 0.0) -> None:
+    def __init__(self, plan: ResidualPlan, style: ResidualStyle, *, drop_path: float = 0.0) -> None:
         super().__init__()
         self.root = Root(plan, style)
         last, done = max(1, sum(plan.stages) - 1), 0

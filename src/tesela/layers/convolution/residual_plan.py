@@ -20,7 +20,7 @@ BASE = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Convolution:
+class ConvolutionPlan:
     """One convolution without bias.
 
     Attributes:
@@ -45,8 +45,8 @@ class Convolution:
 class Unit:
     """One residual unit: the convolutions of its branch, and the one on its shortcut, if shapes differ there."""
 
-    branch: tuple[Convolution, ...]
-    projection: Convolution | None
+    branch: tuple[ConvolutionPlan, ...]
+    projection: ConvolutionPlan | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,10 +89,10 @@ class ResidualPlan:
         """How many pixels a side of the last feature map's cell has."""
         return (4 if self.root == "large" else 1) << max(0, len(self.stages) - 1)
 
-    def root_convolution(self) -> Convolution:
+    def root_convolution(self) -> ConvolutionPlan:
         """The first convolution."""
         large = self.root == "large"
-        return Convolution(
+        return ConvolutionPlan(
             before=self.channels, after=self.base, kernel=7 if large else 3, stride=2 if large else 1
         )
 
@@ -110,13 +110,17 @@ class ResidualPlan:
 
     def _unit(self, before: int, inner: int, after: int, stride: int) -> Unit:
         shortcut = (
-            Convolution(before=before, after=after, stride=stride) if before != after or stride > 1 else None
+            ConvolutionPlan(before=before, after=after, stride=stride)
+            if before != after or stride > 1
+            else None
         )
         if self.unit == "basic":
-            first = Convolution(before=before, after=inner, kernel=3, stride=stride)
-            return Unit(branch=(first, Convolution(before=inner, after=after, kernel=3)), projection=shortcut)
-        middle = Convolution(before=inner, after=inner, kernel=3, stride=stride)
-        ends = Convolution(before=before, after=inner), Convolution(before=inner, after=after)
+            first = ConvolutionPlan(before=before, after=inner, kernel=3, stride=stride)
+            return Unit(
+                branch=(first, ConvolutionPlan(before=inner, after=after, kernel=3)), projection=shortcut
+            )
+        middle = ConvolutionPlan(before=inner, after=inner, kernel=3, stride=stride)
+        ends = ConvolutionPlan(before=before, after=inner), ConvolutionPlan(before=inner, after=after)
         return Unit(branch=(ends[0], middle, ends[1]), projection=shortcut)
 
     def grid(self, size: tuple[int, int]) -> Grid:

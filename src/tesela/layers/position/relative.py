@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from tesela.layers.attention.cells import Cells
 from tesela.layers.grid import Grid
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 
 DEVIATION = 0.02
 
@@ -79,7 +79,7 @@ class RelativePositions(nn.Module):
         total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return total.expand(-1, -1, -1, -1, -1, rows, columns).flatten(5, 6).flatten(3, 4)
 
-    def among(self, queries: Tensor, layout: Layout) -> Tensor:
+    def among(self, queries: Tensor, layout: TokenLayout) -> Tensor:
         """Logits between the patches that are left, where each image has its own choice; (B, H, n, d) to (B, H, n, n)."""
         assert layout.kept is not None, "without a choice `within` does less"
         total: Tensor | None = None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tesela.layers.grid import Grid
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 
 TEMPERATURE = 100.0
 
@@ -27,7 +27,7 @@ def angles(grid: Grid, head_width: int, *, device: torch.device) -> Tensor:
     return torch.stack([row * speed, column * speed], dim=2).flatten(0, 1)
 
 
-def turn(tokens: Tensor, layout: Layout) -> Tensor:
+def turn(tokens: Tensor, layout: TokenLayout) -> Tensor:
     """Queries or keys (B, H, prefix + n, d) with their patches turned; d is a multiple of four."""
     width = tokens.shape[-1]
     known = angles(layout.grid, width, device=tokens.device)

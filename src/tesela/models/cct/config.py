@@ -92,7 +92,7 @@ class CCTConfig(EncoderConfig):
 Row = dict[str, Any]
 
 # Table 1 and section 4.1 of the paper; drop_path 0.1 and no other dropout but 0.1 on attention, as in its code.
-SIZES: dict[int, Row] = {
+_SIZES: dict[int, Row] = {
     2: {"width": 128, "depth": 2, "heads": 2, "mlp_ratio": 1.0},
     4: {"width": 128, "depth": 4, "heads": 2, "mlp_ratio": 1.0},
     6: {"width": 256, "depth": 6, "heads": 4, "mlp_ratio": 2.0},
@@ -102,7 +102,7 @@ _TOKENIZERS = ((2, 3, 2), (4, 3, 2), (6, 3, 1), (6, 3, 2), (7, 3, 1), (7, 3, 2))
 
 MODELS: dict[str, Row] = {
     f"cct_{depth}_{kernel}x{layers}_32": {
-        **SIZES[depth],
+        **_SIZES[depth],
         "image_size": (32, 32),
         "tokenizer_kernel": kernel,
         "tokenizer_layers": layers,

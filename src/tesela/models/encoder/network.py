@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from tesela.layers.attention.attention import Attention
-from tesela.layers.attention.cpu_bf16 import stream
-from tesela.layers.attention.grid_attention import PlacedAttention
-from tesela.layers.attention.kernels import Switchable
+from tesela.layers.attention.cpu_bf16 import residual_stream
+from tesela.layers.attention.grid_attention import GridAttention
+from tesela.layers.attention.kernels import HasKernel
 from tesela.layers.block import Block
 from tesela.layers.grid import Grid
 from tesela.layers.mlp import Mlp, SwiGlu
@@ -24,13 +24,13 @@ from tesela.layers.patch_dropout import PatchDropout
 from tesela.layers.pool import AttentionPool, ClassMeanPool, ClassPool, MeanPool, SequencePool
 from tesela.layers.position.embedding import make_positions
 from tesela.layers.prefix import PrefixTokens
-from tesela.layers.token_layout import Layout
+from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone, Features
 from tesela.models.encoder.config import EncoderConfig
 from tesela.models.heads import Head
 
-C = TypeVar("C", bound=EncoderConfig)
+_C = TypeVar("_C", bound=EncoderConfig)
 
 
 @runtime_checkable
@@ -41,14 +41,14 @@ class Movable(Protocol):
         """Make the tables of another grid its own."""
 
 
-class Encoder(Switchable, Backbone[C]):
+class Encoder(HasKernel, Backbone[_C]):
     """Images (B, C, H, W) to tokens (B, prefix + n, D).
 
     Args:
         config: the network's configuration.
     """
 
-    def __init__(self, config: C) -> None:
+    def __init__(self, config: _C) -> None:
         super().__init__(config)
         self.patches = self.make_stem(config)
         self.prefix = PrefixTokens(
@@ -67,7 +67,7 @@ class Encoder(Switchable, Backbone[C]):
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
 
     @abstractmethod
-    def make_stem(self, config: C) -> nn.Module:
+    def make_stem(self, config: _C) -> nn.Module:
         """The module that turns images into tokens."""
 
     def make_pool(self) -> nn.Module:
@@ -89,7 +89,7 @@ class Encoder(Switchable, Backbone[C]):
         """Tokens of images (B, C, H, W); the last block computes only the ``first``, if given."""
         tokens, layout = self._embedded(images, trace)
         if trace is OFF:
-            tokens = stream(tokens, kernel=self.kernel)
+            tokens = residual_stream(tokens, kernel=self.kernel)
         for index, block in enumerate(self.blocks):
             tokens = block(
                 self._with_positions(tokens, index, layout),
@@ -100,7 +100,7 @@ class Encoder(Switchable, Backbone[C]):
         tokens = trace("norm", self.norm(tokens))
         return Features(tokens=tokens, grid=layout.grid, prefix=self.config.prefix)
 
-    def _embedded(self, images: Tensor, trace: Trace) -> tuple[Tensor, Layout]:
+    def _embedded(self, images: Tensor, trace: Trace) -> tuple[Tensor, TokenLayout]:
         """The tokens that enter the first block, with its positions, and where they stand."""
         grid = self.grid((images.shape[2], images.shape[3]))
         tokens = trace("patches", self.patches(images, trace=trace.inside("patches")))
@@ -109,9 +109,9 @@ class Encoder(Switchable, Backbone[C]):
         tokens = first(tokens, grid)
         kept = self.patch_dropout.choose(tokens)
         tokens = trace("positions", self.dropout(self.patch_dropout.take(tokens, kept)))
-        return self.prefix.with_registers(tokens), Layout(grid, self.config.prefix, kept)
+        return self.prefix.with_registers(tokens), TokenLayout(grid, self.config.prefix, kept)
 
-    def _with_positions(self, tokens: Tensor, index: int, layout: Layout) -> Tensor:
+    def _with_positions(self, tokens: Tensor, index: int, layout: TokenLayout) -> Tensor:
         """The tokens as block ``index`` gets them; the first one's positions are there already."""
         if index == 0 or self.config.position_at == "input":
             return tokens
@@ -119,7 +119,7 @@ class Encoder(Switchable, Backbone[C]):
         placed: Tensor = positions(tokens, layout.grid, kept=layout.kept)
         return placed.to(tokens.dtype)
 
-    def _layout_if_needed(self, layout: Layout) -> Layout | None:
+    def _layout_if_needed(self, layout: TokenLayout) -> TokenLayout | None:
         """The layout for attentions that ask for it."""
         return layout if self.config.placed else None
 
@@ -189,7 +189,7 @@ def _attention(config: EncoderConfig, index: int) -> Attention:
     if not config.placed:
         return Attention(config.width, config.heads, **options)
     kind = {"relative": config.relative(index), "rotary": config.position == "rotary"}
-    return PlacedAttention(
+    return GridAttention(
         config.width, config.heads, cells=config.cells(index), grid=config.grid(), **kind, **options
     )
 

@@ -109,7 +109,7 @@ class HybridConfig(EncoderConfig):
 Row = dict[str, Any]
 
 # Units by the number of layers; with 16, those of stage 4 have moved to stage 3 (the paper, section 4.1).
-STAGES: dict[tuple[int, int], tuple[int, ...]] = {
+_STAGES: dict[tuple[int, int], tuple[int, ...]] = {
     (26, 32): (2, 2, 2, 2),
     (26, 16): (2, 2, 4),
     (50, 32): (3, 4, 6, 3),
@@ -117,7 +117,7 @@ STAGES: dict[tuple[int, int], tuple[int, ...]] = {
 }
 
 _RESNETS: dict[str, Row] = {
-    f"r{depth}_vit_{size}{pixels}": {**VIT[size], "stages": STAGES[depth, pixels]}
+    f"r{depth}_vit_{size}{pixels}": {**VIT[size], "stages": _STAGES[depth, pixels]}
     for depth, size in ((26, "s"), (26, "b"), (50, "s"), (50, "b"), (50, "l"))
     for pixels in (16, 32)
 }
@@ -135,10 +135,10 @@ _MINI: Row = {
     "heads": 6,
     "mlp_ratio": 2.0,
 }
-COMPACT: dict[str, Row] = {
+_COMPACT: dict[str, Row] = {
     "r11_vit_mini4": {**_MINI, "stages": (1, 1, 1)},
     "r20_vit_mini4": {**_MINI, "stages": (2, 2, 2)},
     "r14_vit_mini8": {**_MINI, "stages": (1, 1, 1, 1)},
 }
 
-MODELS: dict[str, Row] = _ROOTS | _RESNETS | COMPACT
+MODELS: dict[str, Row] = _ROOTS | _RESNETS | _COMPACT

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tesela.layers.convolution.residual import ResidualBody, Style
+from tesela.layers.convolution.residual import ResidualBody, ResidualStyle
 from tesela.layers.patch import PatchEmbedding
 from tesela.layers.trace import OFF, Trace
 from tesela.models.encoder.network import Encoder
 from tesela.models.hybrid.config import HybridConfig
 
 #: Added to the deviation of a convolution's weights, and to the variance in a GroupNorm, as in that code.
-STANDARDISE_EPS = 1e-5
+HYBRID_EPS = 1e-5
 NORM_EPS = 1e-6
 
 
@@ -31,12 +31,12 @@ class HybridPatches(nn.Module):
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
         plan = config.plan()
-        style = Style(
+        style = ResidualStyle(
             norm="group",
             groups=config.norm_groups,
             norm_eps=NORM_EPS,
             standardise="sum",
-            standardise_eps=STANDARDISE_EPS,
+            standardise_eps=HYBRID_EPS,
             same=True,
         )
         self.backbone = ResidualBody(plan, style)

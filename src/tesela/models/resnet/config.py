@@ -150,7 +150,7 @@ BIT: dict[str, Row] = {
         (200, 3),
     )
 }
-COMPACT: dict[str, Row] = {
+_COMPACT: dict[str, Row] = {
     "resnet20_small": {**_SMALL, **_BASIC, "stages": (3, 3, 3), "width_factor": 0.25},
     "resnet56_small": {**_SMALL, **_BASIC, "stages": (9, 9, 9), "width_factor": 0.25},
     "resnet18_small": {**_SMALL, **_BASIC, "stages": STAGES[18]},
@@ -159,4 +159,4 @@ COMPACT: dict[str, Row] = {
     "bit_r50x1_small": {**_SMALL, **_BIT, "stages": STAGES[50]},
 }
 
-MODELS: dict[str, Row] = PLAIN | BIT | COMPACT
+MODELS: dict[str, Row] = PLAIN | BIT | _COMPACT

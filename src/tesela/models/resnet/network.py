@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tesela.layers.convolution.residual import ResidualBody, Style
+from tesela.layers.convolution.residual import ResidualBody, ResidualStyle
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone, Features
 from tesela.models.resnet.config import ResNetConfig
@@ -25,7 +25,7 @@ class ResNet(Backbone[ResNetConfig]):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
-        style = Style(
+        style = ResidualStyle(
             norm=config.norm,
             groups=config.norm_groups,
             norm_eps=config.norm_eps,

@@ -77,7 +77,7 @@ PATCHES = (4, 8, 14, 16, 32)
 _LITE: Row = {"image_size": (32, 32), "width": 256, "heads": 4, "mlp_ratio": 2.0}
 _ARTICLE: Row = {"image_size": (28, 28), "channels": 1, "patch_size": (4, 4), "width": 100, "depth": 3}
 
-COMPACT: dict[str, Row] = {
+_COMPACT: dict[str, Row] = {
     "vit_lite6_p4": {**_LITE, "depth": 6, "patch_size": (4, 4)},
     "vit_lite7_p4": {**_LITE, "depth": 7, "patch_size": (4, 4)},
     "vit_lite7_p8": {**_LITE, "depth": 7, "patch_size": (8, 8)},
@@ -117,4 +117,4 @@ MODELS: dict[str, Row] = {
     for size, row in SIZES.items()
     for patch in PATCHES
 }
-MODELS |= COMPACT
+MODELS |= _COMPACT

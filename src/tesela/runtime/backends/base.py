@@ -74,7 +74,7 @@ def usable(bundle: Path) -> list[str]:
     ]
 
 
-def choose(bundle: Path, name: str) -> str:
+def choose_backend(bundle: Path, name: str) -> str:
     """The backend to use; ``auto`` takes the first usable one.
 
     Raises:

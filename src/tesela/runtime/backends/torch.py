@@ -18,8 +18,8 @@ from tesela.hardware.device import thread_count
 from tesela.models.bundle import BundleInfo, load_bundle
 from tesela.runtime.backends.base import Precision
 
-Logits: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ArrayFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+RUNTIME_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchBackend:
@@ -52,9 +52,9 @@ class TorchBackend:
 
 def network_logits(
     model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32"
-) -> Logits:
+) -> ArrayFunction:
     """A function from images to logits over ``model``, which is put in evaluation mode and cast to ``precision``."""
-    kind = DTYPES[precision]
+    kind = RUNTIME_DTYPES[precision]
     network = model.to(kind).eval()
 
     def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -104,7 +104,7 @@ def build_optimizers(
     named = [
         (name, parameter) for name, parameter in [*model.named_parameters(), *own] if parameter.requires_grad
     ]
-    spared, factors = spared_names(model), layer_factors(model, config.layer_decay)
+    spared, factors = no_decay_names(model), layer_factors(model, config.layer_decay)
     if config.name != "muon":
         return Optimizers(
             [_elementwise(config.name, _groups(named, spared, factors, config), config)], lr=config.lr
@@ -132,7 +132,7 @@ def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (len(found) - 1 - place) for place, group in enumerate(found) for name in group}
 
 
-def spared_names(model: nn.Module) -> set[str]:
+def no_decay_names(model: nn.Module) -> set[str]:
     """Parameters without weight decay: vectors and scalars, and what the model's ``no_decay`` names."""
     own = getattr(model, "no_decay", None)
     named: set[str] = set(own()) if callable(own) else set()

@@ -22,7 +22,7 @@ from tesela.training.state.tree import flatten, unflatten
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = "tesela-checkpoint/1"
+CHECKPOINT_FORMAT = "tesela-checkpoint/1"
 BOOK = "checkpoint"
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 
@@ -75,7 +75,7 @@ class Checkpoints:
         """
         target = self.path(step)
         failpoint("checkpoint.before_write")
-        write_checkpoint(target, state)
+        save_state(target, state)
         failpoint("checkpoint.after_write")
         self._prune(newest=step)
         failpoint("checkpoint.after_prune")
@@ -108,7 +108,7 @@ class Checkpoints:
                 io_call("unlink", self.path(step).unlink)
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Put ``state`` under ``path``, atomically.
 
     Raises:
@@ -130,7 +130,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path.name} cannot be read: {error.strerror}",
             hint="check the path and its permissions",
         ) from error
-    return decode(data, name=path.name)
+    return decode_checkpoint(data, name=path.name)
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
@@ -141,13 +141,13 @@ def encode(state: Mapping[str, Any]) -> bytes:
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in found.items()}
     labels = {name: _label(tensor) for name, tensor in tensors.items()}
     tree, digests = json.dumps(skeleton), json.dumps(labels)
-    book = {"format": FORMAT, "tree": tree, "digests": digests, "seal": _seal(tree, digests)}
+    book = {"format": CHECKPOINT_FORMAT, "tree": tree, "digests": digests, "seal": _seal(tree, digests)}
     return bytes(
         safetensors.torch.save(tensors, {BOOK: json.dumps(book)})
     )  # one key, for the library shuffles several
 
 
-def decode(data: bytes, *, name: str) -> dict[str, Any]:
+def decode_checkpoint(data: bytes, *, name: str) -> dict[str, Any]:
     """The state in the bytes of a checkpoint.
 
     Raises:
@@ -158,7 +158,7 @@ def decode(data: bytes, *, name: str) -> dict[str, Any]:
 
     metadata = _metadata(data, name)
     tree, digests = metadata.get("tree", ""), metadata.get("digests", "")
-    if metadata.get("format") != FORMAT or metadata.get("seal") != _seal(tree, digests):
+    if metadata.get("format") != CHECKPOINT_FORMAT or metadata.get("seal") != _seal(tree, digests):
         raise _damaged(name, "its header is damaged")
     try:
         tensors = safetensors.torch.load(data)
@@ -207,7 +207,7 @@ def _label(tensor: Tensor) -> str:
 
 
 def _seal(tree: str, digests: str) -> str:
-    return sha256_bytes(f"{FORMAT}\n{tree}\n{digests}".encode())
+    return sha256_bytes(f"{CHECKPOINT_FORMAT}\n{tree}\n{digests}".encode())
 
 
 def _damaged(name: str, what: str) -> WeightsError:

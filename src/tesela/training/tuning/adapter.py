@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from tesela.models.model import Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 HEAD = "head."
 
 
 def adapter_tensors(model: Model) -> dict[str, Tensor]:
     """What a file of adapters holds: both matrices of each adapted layer, and the head."""
-    found = {f"{PREFIX}{HEAD}{name}": tensor for name, tensor in model.head.state_dict().items()}
+    found = {f"{PEFT_PREFIX}{HEAD}{name}": tensor for name, tensor in model.head.state_dict().items()}
     for name, layer in adapters(model):
-        found[f"{PREFIX}{name}.lora_A.weight"], found[f"{PREFIX}{name}.lora_B.weight"] = (
+        found[f"{PEFT_PREFIX}{name}.lora_A.weight"], found[f"{PEFT_PREFIX}{name}.lora_B.weight"] = (
             layer.lora_a,
             layer.lora_b,
         )
@@ -66,7 +66,9 @@ def load_adapter(folder: Path, model: Model) -> None:
     """
     config, wanted = _read_config(folder)
     tensors = read_tensors(folder / WEIGHTS)
-    heads = [name for name in tensors if name.startswith(PREFIX + HEAD) and name.endswith("linear.weight")]
+    heads = [
+        name for name in tensors if name.startswith(PEFT_PREFIX + HEAD) and name.endswith("linear.weight")
+    ]
     if heads and tensors[heads[0]].shape[0] != model.num_classes:
         model.reset_head(tensors[heads[0]].shape[0])
     added = add_adapters(model, config)
@@ -83,12 +85,12 @@ def load_adapter(folder: Path, model: Model) -> None:
         )
     with torch.no_grad():
         for name, layer in adapters(model):
-            layer.lora_a.copy_(tensors[f"{PREFIX}{name}.lora_A.weight"])
-            layer.lora_b.copy_(tensors[f"{PREFIX}{name}.lora_B.weight"])
+            layer.lora_a.copy_(tensors[f"{PEFT_PREFIX}{name}.lora_A.weight"])
+            layer.lora_b.copy_(tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"])
     head = {
-        name.removeprefix(PREFIX + HEAD): tensor
+        name.removeprefix(PEFT_PREFIX + HEAD): tensor
         for name, tensor in tensors.items()
-        if name.startswith(PREFIX + HEAD)
+        if name.startswith(PEFT_PREFIX + HEAD)
     }
     model.head.load_state_dict(head)
 

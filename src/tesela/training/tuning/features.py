@@ -34,7 +34,7 @@ from tesela.data.random import permutation, uniforms
 from tesela.models.model import Model
 
 #: Kept in memory up to so many bytes, on disk above.
-RAM_BYTES = 2 << 30
+FEATURE_BYTES = 2 << 30
 NOTE_SECONDS = 20.0
 #: (left-right, upside-down)
 View = tuple[bool, bool]

@@ -15,7 +15,7 @@ from tesela.models.model import Model
 from tesela.runs.folder import Run
 from tesela.training.choices import Choices
 from tesela.training.config import TrainConfig
-from tesela.training.tuning.features import RAM_BYTES, Body, FeatureLoader, HeadModel, head_input, views
+from tesela.training.tuning.features import FEATURE_BYTES, Body, FeatureLoader, HeadModel, head_input, views
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,7 @@ class FrozenBody:
                 "features can be kept only where images are at most flipped",
                 hint="turn the augmentation off, or --tune-cache none",
             )
-        return wanted if wanted != "auto" else "ram" if self.bytes <= RAM_BYTES else "disk"
+        return wanted if wanted != "auto" else "ram" if self.bytes <= FEATURE_BYTES else "disk"
 
     def seconds(self, choices: Choices) -> float:
         """What computing the features is thought to take."""
