@@ -1,0 +1,57 @@
+"""Scatter chart of numbered dots with error bars over a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from tesela.core.format import compact, percent
+from tesela.page.charts.axis import Axis, log_ticks
+from tesela.page.charts.figure import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Format, x_axis, y_axis
+from tesela.page.element import element
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dot:
+    """One dot: where it lies, half the length of its error bar, the number in it, and what it says when pointed at."""
+
+    x: float
+    y: float
+    error: float
+    number: int
+    tip: str
+
+
+def scatter_chart(
+    dots: Sequence[Dot],
+    *,
+    title: str,
+    x_label: str,
+    x_format: Format = compact,
+    x_ticks: Callable[[float, float], list[float]] = log_ticks,
+) -> Chart:
+    """Shares between 0 and 1 over a logarithmic axis; dots at ``x`` <= 0 are left out, the first dot lies on top."""
+    dots = [dot for dot in dots if dot.x > 0]
+    if not dots:
+        return Chart(title=title, body=())
+    left, right = (pick(dot.x for dot in dots) for pick in (min, max))
+    room = max(10**0.12, (right / left) ** 0.08)
+    x = Axis(low=left / room, high=right * room, start=LEFT, end=WIDTH - RIGHT, log=True)
+    bottom, top = min(dot.y - dot.error for dot in dots), max(dot.y + dot.error for dot in dots)
+    room = (top - bottom) * 0.1 or 0.01
+    y = Axis(low=bottom - room, high=min(top, 1.0) + room, start=HEIGHT - BOTTOM, end=TOP)
+    axis = x_axis(x, x_label, form=x_format, values=x_ticks(x.low, x.high))
+    marks = (part for dot in reversed(dots) for part in _dot(dot, x(dot.x), y))
+    return Chart(title=title, body=[*y_axis(y, percent), *axis, *marks])
+
+
+def _dot(dot: Dot, x: float, axis: Axis) -> list[Markup]:
+    y, ends = axis(dot.y), (axis(dot.y - dot.error), axis(dot.y + dot.error))
+    bar = [element("line", "bar", x1=x, x2=x, y1=ends[0], y2=ends[1])] if dot.error else []
+    return [
+        *bar,
+        element("circle", "dot tone1", element("title", "", dot.tip), cx=x, cy=y, r=9),
+        element("text", "count on", str(dot.number), x=x, y=y + 4, text_anchor="middle"),
+    ]
