@@ -63,12 +63,12 @@ def curves(material: Material, task: Task) -> Section:
         Series(name="learning rate", points=[(place(row), row["lr"]) for row in _with(steps, "lr")], tone=3)
     ]
     charts = [
-        line_chart(loss, title="Loss", x_label="epoch", low=0),
+        line_chart(loss, title="Loss", x_label="epoch", whole=True, low=0),
         *(
-            line_chart(lines, title=title, x_label="epoch", y_format=percent, high=1.0)
+            line_chart(lines, title=title, x_label="epoch", whole=True, y_format=percent, high=1.0)
             for title, lines in scored.items()
         ),
-        line_chart(rate, title="Learning rate", x_label="epoch", low=0),
+        line_chart(rate, title="Learning rate", x_label="epoch", whole=True, low=0),
     ]
     softened = any(material.config.get("objective", {}).values())
     mixed = any(material.config.get("augment", {}).get(name) for name in ("mixup", "cutmix"))
