@@ -150,7 +150,9 @@ def of_gradcam(folder: Path, peers: Path | None) -> dict[str, Maps]:
                 return torch.unflatten(tokens[:, -rows * columns :].transpose(1, 2), 2, (rows, columns))
 
             with kind(
-                model=Traced(model), target_layers=[model.blocks[-1].norm1], reshape_transform=to_image
+                model=Traced(model),
+                target_layers=[model.backbone.blocks[-1].norm1],
+                reshape_transform=to_image,
             ) as cam:
                 found = cam(input_tensor=images, targets=[asked(wanted)] * len(images))
             return pooled(torch.from_numpy(found)[:, None], model)

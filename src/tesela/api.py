@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tesela.checkpoints.write import CheckpointReport
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
     from tesela.runtime.predictor import ImageSource
     from tesela.training.config import TrainConfig
 

@@ -232,7 +232,7 @@ def test_nothing_is_disturbed_even_when_the_model_raises(method: str) -> None:
     """Mixed train flags, dropout, gradients, frozen weights and a user's hook; the n-th inner call fails, for every n."""
     counter = [0]
     model = make(dropout=0.3, drop_path=0.3, attention_dropout=0.3)
-    blocks: Any = model.get_submodule("blocks")
+    blocks: Any = model.get_submodule("backbone.blocks")
     for index in range(3):
         for child in ("attention", "mlp"):
             setattr(blocks[index], child, Failing(getattr(blocks[index], child), counter))

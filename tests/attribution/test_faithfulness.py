@@ -77,17 +77,17 @@ def test_dropping_equals_a_run_over_the_shorter_sequence(fields: dict[str, Any])
             assert (found - model(images)).abs().max() > 1e-3
             return
         network: Any = model
-        whole, layout = network._embedded(images, OFF)
+        whole, layout = network.backbone._embedded(images, OFF)
         prefix = layout.prefix
         for index in range(2):
             tokens = torch.cat([whole[index, :prefix], whole[index, prefix:][kept[index, 0].sort().values]])[
                 None
             ]
-            for block in network.blocks:
+            for block in network.backbone.blocks:
                 tokens = block(tokens)
-            expected = network.head(network.pool(network.norm(tokens), prefix))
+            expected = network.head(network.pool(network.backbone.norm(tokens), prefix))
             torch.testing.assert_close(found[index : index + 1], expected, atol=1e-5, rtol=1e-5)
-    assert "numbers" not in vars(network.patch_dropout)
+    assert "numbers" not in vars(network.backbone.patch_dropout)
 
 
 def test_filling_where_nothing_can_be_dropped() -> None:
@@ -174,7 +174,7 @@ def bright() -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        network.patches.weight[0] = 1 / 48
+        network.backbone.patches.weight[0] = 1 / 48
         network.head.linear.weight[1, 0] = 8.0
     return model
 

@@ -97,7 +97,7 @@ def test_gradcam_equals_its_formula(norm: str, layer: int | None) -> None:
     """Reference: a hook on the tokens that enter the attention, autograd, and the paper's two equations in float64."""
     model, image = make(norm=norm), pictures()
     kept: list[Tensor] = []
-    block: Any = model.get_submodule(f"blocks.{2 if layer is None else layer}")
+    block: Any = model.get_submodule(f"backbone.blocks.{2 if layer is None else layer}")
     handle = block.attention.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
     logits = model.double()(image.double())
     model_score = logits[0, 3]
@@ -180,11 +180,13 @@ def test_captums_saliency_is_smoothgrad_without_noise(monkeypatch: pytest.Monkey
 
 def without(model: Any, image: Tensor, kept: list[int]) -> Tensor:
     """Logits from the tokens of some patches: embedded with their positions, cut out by hand, then the rest of the network."""
-    tokens = model.positions(model.prefix.with_special(model.patches(image)), (4, 6))
+    tokens = model.backbone.positions(
+        model.backbone.prefix.with_special(model.backbone.patches(image)), (4, 6)
+    )
     tokens = torch.cat([tokens[:, :1], tokens[:, [1 + index for index in kept]]], dim=1)
-    for block in model.blocks:
+    for block in model.backbone.blocks:
         tokens = block(tokens)
-    logits: Tensor = model.head(model.norm(tokens)[:, 0]).detach()
+    logits: Tensor = model.head(model.backbone.norm(tokens)[:, 0]).detach()
     return logits
 
 

@@ -18,16 +18,17 @@ from tesela.core.errors import UsageError
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, write_bundle
-from tesela.models.factory import Model, create_model
+from tesela.models.classifier import Classifier
+from tesela.models.factory import create_model
 
 SPEC = ImageSpec(height=8, width=8, channels=1, mean=(0.5,), std=(0.25,))
 
 
-def small() -> Model:
+def small() -> Classifier:
     """A model for digits whose head is not zero."""
     model: Any = create_model("vit_nano", num_classes=3, seed=0).eval()
     torch.nn.init.normal_(model.head.linear.weight, generator=torch.Generator().manual_seed(0))
-    made: Model = model
+    made: Classifier = model
     return made
 
 

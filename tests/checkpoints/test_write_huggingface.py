@@ -97,6 +97,6 @@ def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path: Path) -> Non
     ts.export(digits_run(), to="hf", out=tmp_path / "hf")
     other: Any = load_bundle(digits_run() / "bundle")[0]
     with torch.no_grad():
-        other.norm.bias[0] += 1e-7
+        other.backbone.norm.bias[0] += 1e-7
     with pytest.raises(WeightsError, match=r"reads back differently: norm\.bias"):
         check_whole(tmp_path / "hf", other)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -25,46 +24,25 @@ from tesela.layers.trace import Trace
 from tesela.models import catalog
 from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.cct.config import CCTConfig
+from tesela.models.classifier import Classifier
 from tesela.models.config import ModelConfig
 from tesela.models.encoder.config import EncoderConfig
-from tesela.models.factory import Model, create_model
-from tesela.models.hybrid.config import HybridConfig
-from tesela.models.protocol import Classifier
+from tesela.models.factory import create_model
 from tesela.models.resnet.config import ResNetConfig
 from tesela.models.vit.config import ViTConfig
 
 CLASSES = 5
-NARROW: dict[str, Any] = {"width_factor": 0.125, "norm_groups": 4}
-
-
-def tiny(config: ModelConfig) -> ModelConfig:
-    """The same network with two blocks of width 16, or two stages of 8 channels, and small images that are not square."""
-    if isinstance(config, ResNetConfig):
-        config = dataclasses.replace(config, stages=(2, 1), **NARROW)
-        reduction = config.plan().reduction
-        return dataclasses.replace(config, image_size=(2 * reduction, reduction + reduction // 2))
-    assert isinstance(config, EncoderConfig)
-    changes: dict[str, Any] = {"width": 16, "depth": 2, "heads": 2, "image_size": (20, 12)}
-    if isinstance(config, ViTConfig):
-        changes["image_size"] = (3 * config.patch_size[0], 2 * config.patch_size[1])
-    if isinstance(config, CCTConfig):
-        changes["tokenizer_width"] = 8
-    if isinstance(config, HybridConfig):
-        config = dataclasses.replace(config, stages=(1, 1)[: len(config.stages)], **NARROW)
-        changes["image_size"] = (3 * config.down_sampling[0], 2 * config.down_sampling[1])
-    return dataclasses.replace(config, **changes)
-
 
 #: Options of the shared encoder in families that change more than its stem.
 MIXED: dict[str, ModelConfig] = {
     "deit with relative positions": dataclasses.replace(
-        tiny(catalog.find("deit_ti16").config), position="relative", registers=1
+        catalog.find("deit_ti16").config.tiny(), position="relative", registers=1
     ),  # type: ignore[call-arg]
     "hybrid with rotary positions": dataclasses.replace(
-        tiny(catalog.find("r50_vit_b16").config), position="rotary", pool="mean"
+        catalog.find("r50_vit_b16").config.tiny(), position="rotary", pool="mean"
     ),  # type: ignore[call-arg]
     "residual with stochastic depth": dataclasses.replace(
-        tiny(catalog.find("resnet18_small").config), drop_path=0.2
+        catalog.find("resnet18_small").config.tiny(), drop_path=0.2
     ),  # type: ignore[call-arg]
 }
 
@@ -72,7 +50,7 @@ MIXED: dict[str, ModelConfig] = {
 def cases() -> dict[str, ModelConfig]:
     found: dict[str, ModelConfig] = {}
     for name in catalog.names():
-        config = tiny(catalog.find(name).config)
+        config = catalog.find(name).config.tiny()
         if config not in found.values():
             found[name] = config
     return found | MIXED | VARIANTS
@@ -88,7 +66,7 @@ every = pytest.mark.parametrize("config", CASES.values(), ids=CASES)
 attending = pytest.mark.parametrize("config", ATTENDING.values(), ids=ATTENDING)
 
 
-def make(config: ModelConfig, seed: int = 0) -> Model:
+def make(config: ModelConfig, seed: int = 0) -> Classifier:
     """The model in evaluation mode, all weights random: a fresh head is zero and would hide everything before it."""
     model = create_model(config, num_classes=CLASSES, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -111,7 +89,7 @@ def larger(config: ModelConfig) -> tuple[int, int]:
 
 
 def test_all_names_are_covered() -> None:
-    assert {tiny(catalog.find(name).config) for name in catalog.names()} <= set(CASES.values())
+    assert {catalog.find(name).config.tiny() for name in catalog.names()} <= set(CASES.values())
 
 
 @every
@@ -122,8 +100,9 @@ def test_it_is_a_classifier(config: ModelConfig) -> None:
     rows, columns = features.grid
     assert features.grid == model.grid(config.image_size) == config.grid()
     assert features.tokens.shape == (3, features.prefix + rows * columns, getattr(config, "width", None))
-    assert features.pooled.shape == (3, getattr(config, "pooled_width", None))
-    torch.testing.assert_close(model.head(features.pooled), model(images(config)), rtol=1e-5, atol=1e-6)
+    pooled = model.pooled(images(config))
+    assert pooled.shape == (3, config.pooled_width)
+    torch.testing.assert_close(model.head(pooled), model(images(config)), rtol=1e-5, atol=1e-6)
     assert model(images(config)).shape == (3, CLASSES)
 
 
@@ -304,10 +283,10 @@ def test_parameter_names_are_divided(config: ModelConfig) -> None:
     groups = model.layer_groups()
     assert sorted(name for group in groups for name in group) == sorted(named)
     if isinstance(config, ResNetConfig):
-        stem, layers = "backbone.root", len(config.stages)
+        stem, layers = "backbone.backbone.root", len(config.stages)
     else:
         assert isinstance(config, EncoderConfig)
-        stem, layers = "patches", config.depth
+        stem, layers = "backbone.patches", config.depth
     assert all(groups) and len(groups) == layers + 2
     assert any(name.startswith(stem) for name in groups[0]) and any(
         name.startswith("head") for name in groups[-1]
@@ -321,11 +300,11 @@ def test_parameter_names_are_divided(config: ModelConfig) -> None:
 @every
 def test_a_new_head_starts_at_zero_and_keeps_the_body(config: ModelConfig) -> None:
     model, batch = make(config), images(config)
-    body = model.features(batch).pooled
+    body = model.pooled(batch)
     model.reset_head(7)
     assert model.num_classes == 7 and getattr(model.config, "head", "linear") == "linear"
     assert torch.equal(model(batch), torch.zeros(3, 7))
-    assert torch.equal(model.features(batch).pooled, body)
+    assert torch.equal(model.pooled(batch), body)
     assert sum(parameter.numel() for parameter in model.parameters()) == model.config.parameter_count(7)
 
 

@@ -133,7 +133,7 @@ def test_another_size_at_run_time_and_as_the_own(config: EncoderConfig) -> None:
 def test_positions_matter_unless_there_are_none(config: EncoderConfig) -> None:
     """With the patches of an image in another order, mean-pooled full attention without positions gives the same, all others not."""
     model = make(config)
-    tokens = model.patches(images(config.image_size, 1))
+    tokens = model.backbone.patches(images(config.image_size, 1))
     order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(3))
 
     class Stem(torch.nn.Module):
@@ -146,7 +146,7 @@ def test_positions_matter_unless_there_are_none(config: EncoderConfig) -> None:
 
     answers = []
     for given in (tokens, tokens[:, order]):
-        model.patches = Stem(given)
+        model.backbone.patches = Stem(given)
         answers.append(model(images(config.image_size, 1)))
     blind = config.position == "none" and config.attention in ("full", "wide")
     assert torch.allclose(answers[0], answers[1], rtol=1e-4, atol=1e-5) == blind
@@ -194,7 +194,8 @@ def test_onnx_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     spec = ImageSpec(height=height, width=width, channels=1, mean=(0.5,), std=(0.5,))
     grey: Any = create_model(dataclasses.replace(model.config, channels=1), num_classes=3, seed=0).eval()
     grey.load_state_dict(
-        {key: value for key, value in model.state_dict().items() if key != "patches.weight"}, strict=False
+        {key: value for key, value in model.state_dict().items() if key != "backbone.patches.weight"},
+        strict=False,
     )
     write_bundle(tmp_path / "bundle", grey, describe(grey, name="tiny", labels=["a", "b", "c"], image=spec))
     report = export_onnx(tmp_path / "bundle")
@@ -254,7 +255,7 @@ def test_weights_of_new_tables_are_drawn_as_documented() -> None:
         tables = [
             parameter
             for name, parameter in model.named_parameters()
-            if "relative" in name or name.startswith("positions")
+            if "relative" in name or name.startswith("backbone.positions")
         ]
         drawn = torch.cat([table.flatten() for table in tables])
         assert drawn.std().item() == pytest.approx(0.02, rel=0.05) and abs(drawn.mean().item()) < 0.001
@@ -262,7 +263,7 @@ def test_weights_of_new_tables_are_drawn_as_documented() -> None:
         assert all(
             name in spared
             for name, _ in model.named_parameters()
-            if "relative" in name or name.startswith("positions")
+            if "relative" in name or name.startswith("backbone.positions")
         )
 
 
@@ -270,5 +271,5 @@ def test_a_table_of_its_own_belongs_to_its_block() -> None:
     """For learning rates that fall from block to block."""
     model = create_model(variant(position="learned2d", position_at="block"), num_classes=3, seed=0)
     groups = model.layer_groups()
-    assert not [name for name in groups[0] if name.startswith("positions")]
-    assert all(f"positions.{index}.rows" in groups[index + 1] for index in range(2))
+    assert not [name for name in groups[0] if name.startswith("backbone.positions")]
+    assert all(f"backbone.positions.{index}.rows" in groups[index + 1] for index in range(2))

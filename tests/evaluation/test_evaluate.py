@@ -22,7 +22,8 @@ from tesela.evaluation.rows import RowSpool
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, write_bundle
-from tesela.models.factory import Model, create_model
+from tesela.models.classifier import Classifier
+from tesela.models.factory import create_model
 from tesela.reports.report import write_report
 from tesela.runs.folder import Run
 from tesela.tasks.catalog import find_task
@@ -32,7 +33,7 @@ SPEC = ImageSpec(height=8, width=8, channels=1, mean=(0.3,), std=(0.4,))
 DIGITS = [str(digit) for digit in range(10)]
 
 
-def write_run(folder: Path, *, labels: list[str] = DIGITS, source: str = "digits") -> Model:
+def write_run(folder: Path, *, labels: list[str] = DIGITS, source: str = "digits") -> Classifier:
     """A run folder with an untrained, not quite constant network; returns the network."""
     model = create_model("vit_nano", num_classes=len(labels), image_size=8, channels=1, seed=3)
     generator = torch.Generator().manual_seed(5)

@@ -114,7 +114,7 @@ def test_similarity_is_the_cosine(position: str) -> None:
     assert found.positions.similarity is not None
     (table,) = tables(model, (4, 6))
     tokens = torch.zeros(1, 25, 24)
-    expected = (model.positions(tokens, (4, 6)) - tokens)[0, 1:].detach()
+    expected = (model.backbone.positions(tokens, (4, 6)) - tokens)[0, 1:].detach()
     torch.testing.assert_close(table, expected)
     for (a, b), (c, d) in (((0, 0), (3, 5)), ((1, 2), (2, 2)), ((3, 0), (3, 0))):
         one, other = expected[a * 6 + b].double(), expected[c * 6 + d].double()

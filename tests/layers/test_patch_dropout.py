@@ -69,13 +69,15 @@ def test_training_equals_a_forward_pass_over_the_kept_patches_alone() -> None:
     dropped = model(images)
     torch.manual_seed(3)
     chosen = torch.rand(4, 49).argsort(dim=1)[:, :24].sort(dim=1).values
-    tokens = model.positions(model.prefix.with_special(model.patches(images)), (7, 7))
+    tokens = model.backbone.positions(
+        model.backbone.prefix.with_special(model.backbone.patches(images)), (7, 7)
+    )
     for image in range(4):
         alone = tokens[image : image + 1, torch.cat([torch.zeros(1, dtype=torch.long), chosen[image] + 1])]
-        for block in model.blocks:
+        for block in model.backbone.blocks:
             alone = block(alone)
         torch.testing.assert_close(
-            model.head(model.norm(alone)[:, 0]), dropped[image : image + 1], rtol=1e-4, atol=1e-5
+            model.head(model.backbone.norm(alone)[:, 0]), dropped[image : image + 1], rtol=1e-4, atol=1e-5
         )
 
 

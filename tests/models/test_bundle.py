@@ -19,13 +19,14 @@ from tesela.core.errors import ConfigError, StorageError, TeselaError, UsageErro
 from tesela.core.files import sha256_bytes
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, locate_bundle, read_info, write_bundle, write_info
-from tesela.models.factory import Model, create_model
+from tesela.models.classifier import Classifier
+from tesela.models.factory import create_model
 
 LABELS = ["cat", "dog.big", "t-shirt", "Größe"]
 IMAGE = ImageSpec(height=8, width=8, channels=1, mean=(0.25,), std=(0.5,), resize="pad")
 
 
-def tiny(**changes: Any) -> Model:
+def tiny(**changes: Any) -> Classifier:
     fields: dict[str, Any] = {"width": 8, "depth": 1, "heads": 2, "seed": 0}
     model = create_model("vit_nano", num_classes=len(LABELS), **(fields | changes))
     return model.eval()
@@ -74,7 +75,8 @@ def test_another_size_at_load_time(bundle: Path) -> None:
     same, _ = load_bundle(bundle)
     images = torch.randn(2, 1, 12, 6)
     assert info.image.size == model.config.image_size == (12, 6) and info.model["image_size"] == [12, 6]
-    torch.testing.assert_close(model.features(images).pooled, same.features(images).pooled)
+    assert isinstance(model, Classifier) and isinstance(same, Classifier)
+    torch.testing.assert_close(model.pooled(images), same.pooled(images))
 
 
 def test_locate(bundle: Path, tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ def test_names() -> None:
     assert catalog.names("vit_s*") == [f"vit_s{patch}" for patch in (4, 8, 14, 16, 32)]
     assert catalog.names("mnist") == ["vit_mnist", "vit_mnist_article", "vit_mnist_article_twin"]
     assert catalog.names("nothing like it") == []
-    for family in catalog.FAMILIES:
+    for family in catalog.family_names():
         assert {catalog.find(name).family for name in catalog.names(family)} == {family}
-    assert {catalog.find(name).family for name in every} == set(catalog.FAMILIES)
+    assert {catalog.find(name).family for name in every} == set(catalog.family_names())
 
 
 def test_a_half_b_has_half_of_every_width() -> None:

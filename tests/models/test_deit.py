@@ -10,8 +10,10 @@ from transformers import DeiTForImageClassificationWithTeacher
 from tesela.core.errors import ConfigError
 from tesela.layers.trace import Trace
 from tesela.models import catalog
-from tesela.models.deit.network import DeiT, DeiTHead
+from tesela.models.classifier import Classifier
+from tesela.models.deit.network import DeiTHead
 from tesela.models.factory import create_model
+from tesela.models.tensors import fit
 
 # The distilled models of arXiv 2012.12877 as published, 1000 classes.
 COUNTS = {"deit_ti16": 5_910_800, "deit_s16": 22_436_432, "deit_b16": 87_338_192, "deit_b16_384": 87_630_032}
@@ -29,7 +31,7 @@ def test_published_counts(name: str, count: int) -> None:
     assert catalog.find(name).config.parameter_count(1000) == count
 
 
-def pair(size: tuple[int, int]) -> tuple[DeiT, DeiTForImageClassificationWithTeacher]:
+def pair(size: tuple[int, int]) -> tuple[Classifier, DeiTForImageClassificationWithTeacher]:
     """Our network and theirs with the same random weights."""
     theirs = TheirConfig(
         hidden_size=24,
@@ -58,8 +60,7 @@ def pair(size: tuple[int, int]) -> tuple[DeiT, DeiTForImageClassificationWithTea
     model = create_model(
         "deit_ti16", num_classes=7, image_size=size, patch_size=4, width=24, depth=3, heads=3, norm_eps=eps
     )
-    assert isinstance(model, DeiT)
-    model.load_state_dict(own)
+    fit(model, own, source="transformers")
     return model.eval(), reference
 
 
@@ -85,12 +86,18 @@ def block_tensors(layer: dict[str, torch.Tensor], place: str) -> dict[str, torch
     return found
 
 
+def both(model: Classifier, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the class token and of the distillation token."""
+    assert isinstance(model.head, DeiTHead)
+    return model.head.both(model.pooled(images))
+
+
 @pytest.mark.parametrize("size", [(16, 16), (12, 20)])
 def test_logits_are_those_of_transformers(size: tuple[int, int]) -> None:
     model, reference = pair(size)
     images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found, (by_class, by_teacher), wanted = model(images), model.both(images), reference(images)
+        found, (by_class, by_teacher), wanted = model(images), both(model, images), reference(images)
     for own, theirs in (
         (found, wanted.logits),
         (by_class, wanted.cls_logits),
@@ -104,7 +111,7 @@ def test_the_trace_has_both_heads() -> None:
     model, _ = pair((8, 8))
     images, trace = torch.randn(2, 3, 8, 8), Trace()
     with torch.no_grad():
-        logits, (by_class, by_teacher) = model(images, trace=trace), model.both(images)
+        logits, (by_class, by_teacher) = model(images, trace=trace), both(model, images)
     torch.testing.assert_close(trace.tensors["head.linear"], by_class)
     torch.testing.assert_close(trace.tensors["head.distillation"], by_teacher)
     torch.testing.assert_close(logits, (by_class + by_teacher) / 2)

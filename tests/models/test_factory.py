@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import pytest
 import torch
 
@@ -14,14 +16,14 @@ from tesela.models.factory import create_model, empty_model
 def test_by_name_with_overrides() -> None:
     model = create_model("vit_ti16", num_classes=3, image_size=(32, 48), channels=1, depth=1, width=24)
     assert model(torch.zeros(2, 1, 32, 48)).tolist() == [[0.0] * 3] * 2
-    assert model.training and len(list(model.get_submodule("blocks").children())) == 1
+    assert model.training and len(list(model.get_submodule("backbone.blocks").children())) == 1
 
 
 def test_by_config() -> None:
     config = catalog.find("cct_2_3x2_32").config
     model = create_model(config, image_size=16, depth=1)
     assert (
-        type(model).__name__ == "CCT"
+        type(model.backbone).__name__ == "CCT"
         and model.config.image_size == (16, 16)
         and config.image_size == (32, 32)
     )
@@ -42,8 +44,8 @@ def test_an_empty_model_costs_nothing() -> None:
 
 
 def test_stochastic_depth_grows_linearly() -> None:
-    rates = [block.drop_path.rate for block in create_model("vit_nano", depth=5, drop_path=0.2).blocks]  # type: ignore[union-attr]
-    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+    blocks: Any = create_model("vit_nano", depth=5, drop_path=0.2).get_submodule("backbone.blocks")
+    assert [block.drop_path.rate for block in blocks] == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
 
 
 def test_the_dropout_after_positions() -> None:
@@ -65,6 +67,10 @@ def test_unknown_names_and_strangers() -> None:
         def grid(self, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
             return 1, 1
 
+        @property
+        def pooled_width(self) -> int:
+            return 1
+
         def parameter_count(self, num_classes: int) -> int:
             return 0
 
@@ -73,6 +79,9 @@ def test_unknown_names_and_strangers() -> None:
 
         def summary(self) -> str:
             return "a stranger"
+
+        def tiny(self) -> Self:
+            return self
 
     with pytest.raises(ConfigError, match="Stranger belongs to no family"):
         empty_model(Stranger(), num_classes=2)

@@ -93,7 +93,7 @@ def test_the_feature_map_is_that_of_transformers(stages: tuple[int, ...], size: 
     model = create_model(
         "r50_vit_b16", stages=stages, width_factor=0.125, norm_groups=4, width=12, heads=2, depth=1
     )
-    body = model.get_submodule("patches.backbone").eval()
+    body = model.get_submodule("backbone.patches.backbone").eval()
     body.load_state_dict({name: tensor for name, tensor in own.items() if not name.startswith("norm.")})
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_patches_of_the_feature_map() -> None:
         norm_groups=4,
         seed=0,
     )
-    stem, images = model.get_submodule("patches"), torch.randn(2, 3, 24, 48)
+    stem, images = model.get_submodule("backbone.patches"), torch.randn(2, 3, 24, 48)
     cells = stem.get_submodule("backbone")(images)
     weight, bias = stem.get_parameter("projection.weight"), stem.get_parameter("projection.bias")
     wanted = torch.nn.functional.conv2d(cells, weight, bias, stride=(1, 2)).flatten(2).mT

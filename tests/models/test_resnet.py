@@ -12,8 +12,10 @@ from transformers import ResNetConfig as TheirResNetConfig
 
 from tesela.core.errors import ConfigError
 from tesela.models import catalog
-from tesela.models.factory import Model, create_model
+from tesela.models.classifier import Classifier
+from tesela.models.factory import create_model
 from tesela.models.resnet.config import ResNetConfig
+from tesela.models.tensors import fit
 
 # 1000 classes. Plain: torchvision's published weights. BiT: the checkpoints published with arXiv 1912.11370; those of
 # R50x2, R152x1 and R200x3, which were not published, as another implementation (timm 1.0) counts them.
@@ -98,7 +100,7 @@ def renamed(tensors: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tens
     return found
 
 
-def agree(model: Model, reference: nn.Module, size: tuple[int, int]) -> None:
+def agree(model: Classifier, reference: nn.Module, size: tuple[int, int]) -> None:
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found, wanted = model.eval()(images), reference(images).logits
@@ -118,7 +120,7 @@ def test_plain_logits_are_those_of_transformers(unit: str, size: tuple[int, int]
     )
     reference = ResNetForImageClassification(theirs)
     model = create_model("resnet50", num_classes=5, unit=unit, stages=(2, 3), width_factor=0.125)
-    model.load_state_dict(renamed(filled(reference), RESNET))
+    fit(model, renamed(filled(reference), RESNET), source="transformers")
     agree(model, reference, size)
 
 
@@ -129,13 +131,13 @@ def test_bit_logits_are_those_of_transformers(size: tuple[int, int]) -> None:
     )
     reference = BitForImageClassification(theirs)
     model = create_model("bit_r50x1", num_classes=5, stages=(2, 1, 2), width_factor=0.125, norm_groups=4)
-    model.load_state_dict(renamed(filled(reference), BIT))
+    fit(model, renamed(filled(reference), BIT), source="transformers")
     agree(model, reference, size)
 
 
 def test_a_new_plain_network_adds_nothing_to_its_shortcuts() -> None:
     """The last norm of each unit starts with scale zero: a unit without projection is the identity (of what a ReLU left)."""
-    unit = create_model("resnet18", seed=0).get_submodule("backbone.stages.1.1")
+    unit = create_model("resnet18", seed=0).get_submodule("backbone.backbone.stages.1.1")
     images = torch.rand(2, 128, 5, 4)
     assert torch.equal(unit(images), images)
 
@@ -145,7 +147,10 @@ def test_batch_norm_trains_and_evaluates() -> None:
     model = create_model("resnet20_small", seed=0, stages=(1,), width_factor=0.0625).train()
     images = torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     model(images)
-    norm, conv = model.get_submodule("backbone.root.norm"), model.get_submodule("backbone.root.conv")
+    norm, conv = (
+        model.get_submodule("backbone.backbone.root.norm"),
+        model.get_submodule("backbone.backbone.root.conv"),
+    )
     with torch.no_grad():
         mean = conv(images).mean(dim=(0, 2, 3))
     torch.testing.assert_close(norm.running_mean, 0.1 * mean)
@@ -156,7 +161,7 @@ def test_batch_norm_trains_and_evaluates() -> None:
 
 def test_stochastic_depth_grows_linearly() -> None:
     body = create_model("resnet18_small", drop_path=0.3, stages=(2, 2), width_factor=0.125).get_submodule(
-        "backbone.stages"
+        "backbone.backbone.stages"
     )
     rates = [unit.drop_path.rate for stage in body.children() for unit in stage.children()]  # type: ignore[union-attr]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tesela.models.factory import create_model
+from tesela.models.model import file_names
 
 PARTS = {
     "self_attn.in_proj_weight": "attention.qkv.weight",
@@ -27,7 +28,7 @@ def test_twin_of_the_article(norm: str) -> None:
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    state = ours.state_dict()
+    state = file_names(ours, ours.state_dict())
     layer = nn.TransformerEncoderLayer(
         100, 4, 400, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=norm == "pre"
     )

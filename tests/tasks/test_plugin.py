@@ -38,7 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = folder / "site" / "tags_task-0.1.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tags-task\nVersion: 0.1\n")
-    (metadata / "entry_points.txt").write_text("[tesela.tasks]\ntags = tags_task\n")
+    (metadata / "entry_points.txt").write_text(
+        "[tesela.tasks]\ntags = tags_task\n[tesela.heads]\ntagger = tags_task\n"
+    )
     digits = load_digits()
     with (folder / "digits.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)

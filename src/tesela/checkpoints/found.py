@@ -22,10 +22,11 @@ from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.bundle import BundleInfo, describe
 from tesela.models.factory import empty_model
+from tesela.models.model import file_names
 from tesela.models.tensors import Tensors, fit
 
 if TYPE_CHECKING:
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def assemble(
     classes = _classes(found.layout, tensors)
     headless = not any(rule.own == "head.linear.weight" for rule in found.layout.rules)
     model = empty_model(config, num_classes=classes or num_classes or 1)
-    wanted = model.state_dict()
+    wanted = file_names(model, model.state_dict())
     fresh = {
         key: tensor
         for key, tensor in wanted.items()

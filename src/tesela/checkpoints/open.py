@@ -15,7 +15,7 @@ from tesela.models.bundle import CONFIG, BundleInfo, load_bundle
 
 if TYPE_CHECKING:
     from tesela.checkpoints.found import Found, Opened
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")
 

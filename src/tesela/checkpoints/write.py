@@ -16,9 +16,10 @@ from tesela.checkpoints.convert import read_carried
 from tesela.core.errors import UsageError, WeightsError
 from tesela.core.files import folder_atomic, write_atomic
 from tesela.models.bundle import BundleInfo, load_bundle
+from tesela.models.model import file_names
 
 if TYPE_CHECKING:
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
     from tesela.models.tensors import Tensors
 
 
@@ -79,12 +80,12 @@ class Exported:
 
     def headless(self) -> bool:
         """Whether the classifier is the zero one that stands in for none."""
-        zero = all(
-            not parameter.any()
-            for name, parameter in self.model.named_parameters()
-            if name.startswith("head.linear.")
-        )
+        zero = all(not parameter.any() for parameter in self.model.head.linear.parameters())  # type: ignore[union-attr]
         return self.origin.get("head") is False and zero
+
+    def tensors(self) -> Tensors:
+        """The model's tensors by their names in files."""
+        return file_names(self.model, self.model.state_dict())
 
     def typed(self, tensors: Tensors) -> Tensors:
         """Tensors in the types they had at their source, where that loses nothing."""
@@ -184,10 +185,9 @@ def check_whole(folder: Path, model: Model) -> None:
     from tesela.checkpoints.open import open_foreign
 
     size = model.config.image_size
-    back = open_foreign(
-        folder, image_size=size, heads=getattr(model.config, "heads", None)
-    ).model.state_dict()
-    for name, tensor in model.state_dict().items():
+    found = open_foreign(folder, image_size=size, heads=getattr(model.config, "heads", None)).model
+    back = file_names(found, found.state_dict())
+    for name, tensor in file_names(model, model.state_dict()).items():
         if name not in back or not torch.equal(back[name], tensor):
             raise WeightsError(
                 f"what was exported reads back differently: {name}",

@@ -87,6 +87,12 @@ def lookup(kind: str, name: str) -> Entry:
     return table[name]
 
 
+def entries(kind: str) -> list[Entry]:
+    """All entries of a table in the order of their registration, those of other distributions last."""
+    _load_plugins(kind)
+    return list(_entries.get(kind, {}).values())
+
+
 def names(kind: str) -> list[str]:
     """All names of a table, sorted."""
     _load_plugins(kind)

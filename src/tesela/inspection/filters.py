@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tesela.core.errors import UsageError
+from tesela.models.model import file_names
 
 COUNT = 28
 
@@ -37,7 +38,7 @@ def principal_filters(model: nn.Module, *, count: int = COUNT) -> Filters:
     Raises:
         UsageError: no layer takes patches of an image.
     """
-    for name, weight in model.named_parameters():
+    for name, weight in file_names(model, dict(model.named_parameters())).items():
         if weight.ndim == 4 and weight.shape[1] in (1, 3) and weight[0, 0].numel() > 1:
             images, variance = decompose(weight, count=count)
             return Filters(images=images, variance=variance, name=name)

@@ -26,11 +26,12 @@ class ClassPool(nn.Module):
 
     def __init__(self, tokens: int = 1) -> None:
         super().__init__()
-        self.tokens = tokens
+        #: How many of the first tokens are read.
+        self.reads = tokens
 
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
         """(B, N, D) to (B, D)."""
-        return trace("", tokens[:, 0] if self.tokens == 1 else tokens[:, : self.tokens].mean(dim=1))
+        return trace("", tokens[:, 0] if self.reads == 1 else tokens[:, : self.reads].mean(dim=1))
 
 
 class MeanPool(nn.Module):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tesela.models.config import ModelConfig
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
 
 FORMAT = "tesela-bundle/1"
 CONFIG = "config.json"
@@ -45,6 +45,8 @@ class BundleInfo:
     """The model's name, for people."""
     model: dict[str, Any]
     """The network's configuration, all fields."""
+    head: str = "classifier"
+    """What sits on the network, as registered."""
     task: str = "classify"
     """What it does."""
     num_classes: int
@@ -196,7 +198,7 @@ def load_bundle(
         UsageError: ``path`` is no bundle.
         WeightsError: something is missing, extra, of another shape, or damaged; the message names it.
     """
-    from tesela.models.factory import empty_model
+    from tesela.models.factory import empty_with_head, model_class
     from tesela.models.tensors import check_digests, fit, read_tensors
 
     info = read_info(path)
@@ -205,7 +207,10 @@ def load_bundle(
         kind = " (it holds an exported model only)" if (Path(path) / "model.onnx").is_file() else ""
         raise WeightsError(f"{file} is missing{kind}", hint="give the run or bundle that training wrote")
     tensors = read_tensors(file)
-    model = empty_model(_model_config(info), num_classes=info.num_classes)
+    head = model_class(info.head)
+    model = empty_with_head(
+        _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes)
+    )
     fit(model, tensors, source=str(file))
     if verify:
         check_digests(tensors, info.digests, source=str(file))
@@ -228,6 +233,7 @@ def describe(model: Model, *, name: str, labels: list[str], image: ImageSpec, **
 
     return BundleInfo(
         architecture=family_of(model.config),
+        head=model.kind,
         name=name,
         model=to_mapping(model.config),
         num_classes=model.num_classes,

@@ -1,7 +1,7 @@
 """All models by name, without torch: what ``tesela models`` lists and every ``--model`` looks up.
 
-A row of a family's table becomes an entry; overrides go on top. Families that other distributions register under the
-entry point group ``tesela.models`` can be created by config; named sizes are listed here.
+A row of a family's table becomes an entry; overrides go on top. Other distributions add families, with such a table,
+under the entry point group ``tesela.models``.
 """
 
 from __future__ import annotations
@@ -9,23 +9,19 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, UnknownNameError
-from tesela.core.registry import Entry, lookup
+from tesela.core.registry import Entry, entries, lookup
 from tesela.models.config import ModelConfig
 
-# Each module registers its config and has a table MODELS: name -> fields.
-FAMILIES = {
-    "vit": "tesela.models.vit.config",
-    "deit": "tesela.models.deit.config",
-    "hybrid": "tesela.models.hybrid.config",
-    "cct": "tesela.models.cct.config",
-    "resnet": "tesela.models.resnet.config",
-}
+# Importing a family's configuration registers it. Its module may have a table MODELS: name -> fields.
+for _family in ("vit", "deit", "hybrid", "cct", "resnet"):
+    importlib.import_module(f"tesela.models.{_family}.config")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +47,12 @@ def family(name: str) -> Entry:
     Raises:
         UnknownNameError: there is no such family.
     """
-    for module in FAMILIES.values():
-        importlib.import_module(module)
     return lookup("model", name)
+
+
+def family_names() -> list[str]:
+    """All families in the order of their registration, those of other distributions last."""
+    return [entry.name for entry in entries("model")]
 
 
 def family_of(config: ModelConfig) -> str:
@@ -62,35 +61,30 @@ def family_of(config: ModelConfig) -> str:
     Raises:
         ConfigError: its class is not registered.
     """
-    for name in FAMILIES:
-        if family(name).config is type(config):
-            return name
+    for entry in entries("model"):
+        if entry.config is type(config):
+            return entry.name
     raise ConfigError(
-        f"{type(config).__name__} belongs to no family", hint="use one of " + ", ".join(FAMILIES)
+        f"{type(config).__name__} belongs to no family", hint="use one of " + ", ".join(family_names())
     )
 
 
 @functools.cache
 def _entries() -> dict[str, ModelEntry]:
     found: dict[str, ModelEntry] = {}
-    for name, module in FAMILIES.items():
-        for model, row in importlib.import_module(module).MODELS.items():
-            config = _config_class(name)(**row)
-            found[model] = ModelEntry(name=model, family=name, config=config, summary=config.summary())
+    for entry in entries("model"):
+        assert entry.config is not None
+        for name, row in getattr(sys.modules[entry.config.__module__], "MODELS", {}).items():
+            config: ModelConfig = entry.config(**row)
+            found[name] = ModelEntry(name=name, family=entry.name, config=config, summary=config.summary())
     return found
-
-
-def _config_class(name: str) -> type[ModelConfig]:
-    config = family(name).config
-    assert config is not None
-    return config
 
 
 def names(pattern: str | None = None) -> list[str]:
     """All model names in the order of their tables; or those of a family, or that hold the text or match the glob ``pattern``."""
     if pattern is None:
         return list(_entries())
-    if pattern in FAMILIES:
+    if pattern in family_names():
         return [name for name, entry in _entries().items() if entry.family == pattern]
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     return [name for name in _entries() if fnmatch.fnmatchcase(name, glob)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 from tesela.core.errors import ConfigError
 from tesela.layers.grid import Grid
@@ -40,6 +41,11 @@ class ModelConfig(ABC):
             ConfigError: the image does not fit.
         """
 
+    @property
+    @abstractmethod
+    def pooled_width(self) -> int:
+        """Width of a classification head's input."""
+
     @abstractmethod
     def parameter_count(self, num_classes: int) -> int:
         """Number of trainable values, in closed form."""
@@ -47,6 +53,10 @@ class ModelConfig(ABC):
     @abstractmethod
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
         """Operations of one image's forward pass: two for each multiply-add of a matrix product or convolution."""
+
+    @abstractmethod
+    def tiny(self) -> Self:
+        """The same kind of network as small as it can be, for images that are not square: what tests run."""
 
     @abstractmethod
     def summary(self) -> str:

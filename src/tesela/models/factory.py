@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
+from tesela.core.registry import lookup
 from tesela.models import catalog
+from tesela.models.backbone import Backbone
+from tesela.models.classifier import Classifier
 from tesela.models.config import ModelConfig
-from tesela.models.encoder.network import Encoder
-from tesela.models.resnet.network import ResNet
+from tesela.models.model import Model
 
-Model = Encoder[Any] | ResNet
+M = TypeVar("M", bound=Model)
 
 
 def create_model(
@@ -22,7 +25,7 @@ def create_model(
     channels: int | None = None,
     seed: int | None = None,
     **overrides: Any,
-) -> Model:
+) -> Classifier:
     """A new classifier with initial weights, in training mode, on the CPU.
 
     Args:
@@ -37,26 +40,43 @@ def create_model(
         UnknownNameError: no such model.
         ConfigError: a field is unknown or does not fit.
     """
+    images: dict[str, Any] = {"image_size": image_size, "channels": channels}
     if isinstance(name_or_config, str):
-        config = catalog.resolve(
-            name_or_config,
-            num_classes=num_classes,
-            image_size=image_size,
-            channels=channels,
-            overrides=overrides,
-        )
+        config = catalog.resolve(name_or_config, num_classes=num_classes, overrides=overrides, **images)
     else:
-        config = catalog.changed(
-            name_or_config, image_size=image_size, channels=channels, overrides=overrides
-        )
-    model = empty_model(config, num_classes=num_classes).to_empty(device="cpu")
+        config = catalog.changed(name_or_config, overrides=overrides, **images)
+    return build_model(config, lambda backbone: Classifier(backbone, num_classes=num_classes), seed=seed)
+
+
+def build_model(config: ModelConfig, build: Callable[[Backbone[Any]], M], *, seed: int | None = None) -> M:
+    """A new model with initial weights, in training mode, on the CPU.
+
+    Args:
+        config: of the backbone.
+        build: puts a head on a backbone.
+        seed: of the weights; where None they come from torch's global generator.
+    """
+    model = empty_with_head(config, build).to_empty(device="cpu")
     model.initialise(None if seed is None else torch.Generator().manual_seed(seed))
     return model
 
 
-def empty_model(config: ModelConfig, *, num_classes: int) -> Model:
-    """The network on the meta device: shapes without values."""
-    network = catalog.family(catalog.family_of(config)).load()
+def empty_with_head(config: ModelConfig, build: Callable[[Backbone[Any]], M]) -> M:
+    """A model on the meta device: shapes without values."""
     with torch.device("meta"):
-        model: Model = network(config, num_classes=num_classes)
-    return model
+        return build(catalog.family(catalog.family_of(config)).load()(config))
+
+
+def empty_model(config: ModelConfig, *, num_classes: int) -> Classifier:
+    """A classifier on the meta device."""
+    return empty_with_head(config, lambda backbone: Classifier(backbone, num_classes=num_classes))
+
+
+def model_class(head: str) -> type[Model]:
+    """The class of models with that head: ``classifier``, or what another distribution registered.
+
+    Raises:
+        UnknownNameError: with the nearest names.
+    """
+    found: type[Model] = lookup("head", head).load()
+    return found

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from tesela.layers.trace import Trace
 from tesela.models.config import ModelConfig
 from tesela.models.factory import empty_model
+from tesela.models.model import Model, file_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +70,9 @@ def _rows(trace: Trace) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield name, tuple(tensor.shape)
 
 
-def _parameters(model: nn.Module, steps: list[str]) -> dict[str, int]:
+def _parameters(model: Model, steps: list[str]) -> dict[str, int]:
     counts = dict.fromkeys(steps, 0)
-    for name, parameter in model.named_parameters():
+    for name, parameter in file_names(model, dict(model.named_parameters())).items():
         scoped = re.sub(r"^blocks\.(\d+)", lambda found: f"block{int(found[1]):02d}", name)
         owner = max((step for step in steps if f"{scoped}.".startswith(f"{step}.")), key=len)
         counts[owner] += parameter.numel()

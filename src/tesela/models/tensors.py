@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tesela.core.errors import WeightsError
 from tesela.core.files import io_call, sha256_bytes
+from tesela.models.model import file_names, load_names
 
 Tensors = dict[str, Tensor]
 
@@ -24,8 +25,11 @@ AGAIN = "copy it again from where it was whole, or train again"
 
 
 def tensors_of(model: nn.Module) -> Tensors:
-    """All weights and persistent buffers by name, contiguous, on the CPU."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """All weights and persistent buffers, contiguous, on the CPU, by their names in files."""
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in file_names(model, model.state_dict()).items()
+    }
 
 
 def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -63,12 +67,12 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def fit(model: nn.Module, tensors: Tensors, *, source: str) -> None:
-    """Make ``tensors`` the weights of ``model``, which may be on the meta device.
+    """Make ``tensors``, by their names in files, the weights of ``model``, which may be on the meta device.
 
     Raises:
         WeightsError: naming the tensors that are missing, extra or of another shape or kind.
     """
-    wanted = model.state_dict()
+    wanted = file_names(model, model.state_dict())
     faults = [
         _fault("missing", sorted(wanted.keys() - tensors.keys())),
         _fault("not of this model", sorted(tensors.keys() - wanted.keys())),
@@ -79,7 +83,7 @@ def fit(model: nn.Module, tensors: Tensors, *, source: str) -> None:
             f"{source} does not fit the model: " + "; ".join(fault for fault in faults if fault),
             hint="the weights are of another model or configuration; use the config.json that was written with them",
         )
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict(load_names(model, tensors), assign=True)
 
 
 def check_digests(tensors: Mapping[str, Tensor], expected: Mapping[str, str], *, source: str) -> None:

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tesela.data.batch import Batch
     from tesela.data.source import Source
     from tesela.data.targets import Targets
+    from tesela.models.backbone import Backbone
     from tesela.models.bundle import BundleInfo
+    from tesela.models.model import Model
     from tesela.page.section import Section
     from tesela.tasks.material import Material
     from tesela.tasks.objective import Objective
@@ -109,19 +111,18 @@ class Task(ABC):
     def unreadable(self) -> Result:
         """An empty result, for an image that could not be read."""
 
-    def build(self, name: str, labels: Sequence[str], **options: Any) -> nn.Module:
-        """A new model: a named network with one output for each label.
+    def build(self, backbone: Backbone[Any], labels: Sequence[str]) -> Model:
+        """A new model: by default a classifier with one logit for each label.
 
         Args:
-            name: of ``tesela models``.
+            backbone: of any family; on the meta device, as the model is to be.
             labels: names of what is predicted.
-            **options: as of ``tesela.models.factory.create_model``.
         """
-        from tesela.models.factory import create_model
+        from tesela.models.classifier import Classifier
 
-        return create_model(name, num_classes=len(labels), **options)
+        return Classifier(backbone, num_classes=len(labels))
 
-    def adapt(self, model: Any, labels: Sequence[str], known: Sequence[str]) -> None:
+    def adapt(self, model: Model, labels: Sequence[str], known: Sequence[str]) -> None:
         """Fit a trained model to other labels, in place.
 
         Args:

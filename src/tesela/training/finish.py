@@ -7,13 +7,13 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from tesela.core.errors import UsageError
 from tesela.core.files import write_atomic, write_json
 from tesela.core.version import __version__
 from tesela.layers.lora import merge_adapters
 from tesela.models.bundle import CARD, BundleInfo, describe, write_bundle, write_info
+from tesela.models.model import Model
 from tesela.reports.card import Card
 from tesela.runs.result import RunResult
 from tesela.training.decide import Decisions
@@ -74,12 +74,13 @@ def finish(
     return result
 
 
-def _whole_model(prepared: Prepared, outcome: Outcome) -> nn.Module:
+def _whole_model(prepared: Prepared, outcome: Outcome) -> Model:
     """The whole model, with the weights that are shipped and without adapters, which are kept apart."""
     shipped = outcome.shipped
     if isinstance(shipped, HeadModel):
-        prepared.model.get_submodule("head").load_state_dict(shipped.head.state_dict())
+        prepared.model.head.load_state_dict(shipped.head.state_dict())
         return prepared.model
+    assert isinstance(shipped, Model)
     if prepared.config.tune == "lora":
         write_adapter(prepared.run.adapter, shipped, base=prepared.start.origin)
         merge_adapters(shipped)

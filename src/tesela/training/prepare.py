@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from tesela.core.config import build
 from tesela.data.open import open_source
 from tesela.data.source import Source
 from tesela.data.targets import Targets
+from tesela.models.model import Model
 from tesela.tasks.catalog import objective_config, task_for
 from tesela.tasks.objective import Objective
 from tesela.tasks.task import Scorer, Task
@@ -56,7 +56,7 @@ class Prepared:
     objective: Objective
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Model:
         """The whole model."""
         return self.start.model
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from tesela.core.errors import ConfigError, DataError, ImageError
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
+from tesela.models.factory import build_model, empty_with_head
 from tesela.tasks.task import Task
 from tesela.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from tesela.data.source import Items, Source
     from tesela.models.bundle import BundleInfo
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
 
 SMALL = 96
 #: Fields of a network's configuration that touch no weight, so that they can be changed when it is loaded.
@@ -65,7 +65,7 @@ class Start:
         license: of the weights it started from.
     """
 
-    model: nn.Module
+    model: Model
     name: str
     spec: ImageSpec
     origin: str | None = None
@@ -101,15 +101,9 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
         )
     looks = look(source.splits["train"], source.channels)
     name, size = choose_model(config, looks)
-    model: Any = task.build(
-        name,
-        labels,
-        image_size=size,
-        channels=looks.channels,
-        seed=config.seed,
-        **config.net,
-    )
-    height, width = model.config.image_size
+    network = catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
+    model = build_model(network, lambda backbone: task.build(backbone, labels), seed=config.seed)
+    height, width = network.image_size
     plain = ImageSpec(
         height=height,
         width=width,
@@ -257,8 +251,6 @@ def resize_view(model: Model, size: tuple[int, int], *, interpolate: bool, seed:
 
 def _with_dropouts(model: Model, overrides: Mapping[str, Any]) -> Model:
     """The same weights in a network with other dropouts."""
-    from tesela.models.factory import empty_model
-
     if not overrides:
         return model
     fixed = [name for name in overrides if name not in DROPOUTS]
@@ -267,6 +259,9 @@ def _with_dropouts(model: Model, overrides: Mapping[str, Any]) -> Model:
             f"net.{fixed[0]} cannot be changed in a model that is loaded",
             hint=f"of its configuration only {', '.join(sorted(DROPOUTS))} can; or train without --from",
         )
-    changed = empty_model(catalog.changed(model.config, overrides=overrides), num_classes=model.num_classes)
+    network = catalog.changed(model.config, overrides=overrides)
+    changed: Model = empty_with_head(
+        network, lambda backbone: type(model)(backbone, num_classes=model.num_classes)
+    )
     changed.load_state_dict(model.state_dict(), assign=True)
     return changed

@@ -35,6 +35,7 @@ class TagsConfig:
             raise ConfigError(f"forget must lie in 0..1, not {self.forget}", hint="0.1 is usual")
 
 
+register("head", "tagger", target="tags_model:Tagger")
 register("task", "tags", target="tags_task:Tags", config=TagsConfig, summary="any number of tags per image")
 
 
@@ -135,6 +136,11 @@ class Tags(Task):
     def targets(self, source: Source) -> TagTargets:
         texts = [text for items in source.splits.values() for text in items.columns["tags"]]
         return TagTargets(sorted({tag for text in texts for tag in text.split(";") if tag}))
+
+    def build(self, backbone: Any, labels: Sequence[str]) -> Any:
+        from tags_model import Tagger
+
+        return Tagger(backbone, num_classes=len(labels))
 
     def objective(self, config: TagsConfig, labels: Sequence[str]) -> Any:
         from tags_objective import TagObjective

@@ -28,6 +28,10 @@ class Small(nn.Module):
         """The table."""
         return {"positions"}
 
+    def head_names(self) -> set[str]:
+        """The last layer."""
+        return {"head.weight", "head.bias"}
+
 
 SPARED = {"body.bias", "norm.weight", "norm.bias", "head.bias", "positions"}
 

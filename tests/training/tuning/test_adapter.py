@@ -67,7 +67,9 @@ def test_an_adapted_network_begins_as_it_was_and_merging_changes_nothing() -> No
         model, LoraConfig(rank=2, targets=("qkv", "mlp")), generator=torch.Generator().manual_seed(0)
     )
     assert names == [
-        f"blocks.{i}.{part}" for i in (0, 1) for part in ("attention.qkv", "mlp.expand", "mlp.contract")
+        f"backbone.blocks.{i}.{part}"
+        for i in (0, 1)
+        for part in ("attention.qkv", "mlp.expand", "mlp.contract")
     ]
     assert torch.equal(model(images), before)
     assert plain.keys() < model.state_dict().keys()
@@ -75,7 +77,7 @@ def test_an_adapted_network_begins_as_it_was_and_merging_changes_nothing() -> No
     expected = {
         name: layer.base_weight + 8.0 * layer.lora_b @ layer.lora_a for name, layer in adapters(model)
     }
-    adapted, whole = model(images), model.head(model.features(images).pooled)
+    adapted, whole = model(images), model.head(model.pooled(images))
     torch.testing.assert_close(adapted, whole, rtol=1e-4, atol=1e-4)
     merge_adapters(model)
     assert not list(adapters(model))
@@ -122,7 +124,7 @@ def test_files_have_pefts_layout_and_come_back(tmp_path: Path) -> None:
     stirred(model)
     write_adapter(tmp_path / "adapter", model, base="runs/base")
     tensors = safetensors.torch.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    prefix = "base_model.model.blocks.0.attention.qkv."
+    prefix = "base_model.model.backbone.blocks.0.attention.qkv."
     assert tensors[f"{prefix}lora_A.weight"].shape == (4, 16)
     assert tensors[f"{prefix}lora_B.weight"].shape == (48, 4)
     assert {name.removeprefix("base_model.model.") for name in tensors if "lora" not in name} == {
@@ -136,7 +138,7 @@ def test_files_have_pefts_layout_and_come_back(tmp_path: Path) -> None:
         6.0,
         ["head"],
     )
-    assert tree["target_modules"] == ["blocks.0.attention.qkv", "blocks.1.attention.qkv"]
+    assert tree["target_modules"] == ["backbone.blocks.0.attention.qkv", "backbone.blocks.1.attention.qkv"]
     base = create_model("vit_nano", num_classes=7, seed=0, width=16, depth=2, heads=2).eval()
     load_adapter(tmp_path / "adapter", base)
     images = torch.randn(2, 1, 8, 8)
@@ -185,7 +187,8 @@ load_adapter(__import__("pathlib").Path(folder), mine)
 theirs = PeftModel.from_pretrained(make(), folder).eval()
 images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 inner = theirs.base_model.model
-expected = inner.head(inner.features(images).pooled)
+expected = inner.head(inner.pooled(images))
+torch.testing.assert_close(theirs(images), expected)
 assert float(expected.abs().max()) > 0.1
 torch.testing.assert_close(mine(images), expected, rtol=1e-5, atol=1e-5)
 back = folder + "-peft"

@@ -25,11 +25,10 @@ def test_the_schedule_of_unfreezing() -> None:
     model = make_model()
     tuning = Tuning(model, "all", unfreeze=2.0)
     counts = [
-        len({name.split(".")[0] + name.split(".")[1] for name in tuning.active(epoch) if "blocks" in name})
-        for epoch in range(8)
+        len({name.split(".")[2] for name in tuning.active(epoch) if ".blocks." in name}) for epoch in range(8)
     ]
     assert counts == [0, 0, 1, 1, 2, 2, 2, 2]
-    assert not any(name.startswith("patches") for name in tuning.active(5))
+    assert not any(name.startswith("backbone.patches") for name in tuning.active(5))
     assert tuning.active(6) == tuning.trainable == {name for name, _ in model.named_parameters()}
 
 
@@ -93,10 +92,10 @@ def test_layers_take_their_share_of_the_rate() -> None:
     """Reference: the rule of arXiv 2106.08254: 0.75 once for each group above; two blocks, so stem 0.75^3 and head 1."""
     model = make_model()
     factors = layer_factors(model, 0.75)
-    assert (factors["patches.weight"], factors["blocks.0.norm1.bias"]) == (0.75**3, 0.75**2)
+    assert (factors["backbone.patches.weight"], factors["backbone.blocks.0.norm1.bias"]) == (0.75**3, 0.75**2)
     assert (
-        factors["blocks.1.attention.qkv.weight"],
-        factors["norm.weight"],
+        factors["backbone.blocks.1.attention.qkv.weight"],
+        factors["backbone.norm.weight"],
         factors["head.linear.weight"],
     ) == (0.75, 1.0, 1.0)
     for name in ("adamw", "sgd", "muon"):
@@ -111,5 +110,5 @@ def test_layers_take_their_share_of_the_rate() -> None:
             for g in part.param_groups
             for p in g["params"]
         }
-        assert decays[id(model.blocks[0].norm1.bias)] == 0
-        assert decays[id(model.blocks[0].attention.qkv.weight)] == 0.05
+        assert decays[id(model.backbone.blocks[0].norm1.bias)] == 0
+        assert decays[id(model.backbone.blocks[0].attention.qkv.weight)] == 0.05

@@ -139,7 +139,7 @@ def test_what_is_frozen_keeps_its_bits(source: Path, tmp_path: Path, mode: str, 
         "bias": 80 + sum(p.numel() for n, p in model.named_parameters() if n.endswith("bias")),
     }
     expected["lora"] = 5 * 17 + 8 * sum(
-        m.in_features + m.out_features for m in model.blocks.modules() if isinstance(m, nn.Linear)
+        m.in_features + m.out_features for m in model.backbone.blocks.modules() if isinstance(m, nn.Linear)
     )
     assert answer.trainable == expected[mode]
     assert answer.parameters == sum(p.numel() for p in model.parameters())
@@ -289,6 +289,10 @@ class Statistics(nn.Module):
         self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
         self.head = nn.Linear(8, 3)
 
+    def head_names(self) -> set[str]:
+        """The last layer."""
+        return {"head.weight", "head.bias"}
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The logits."""
         logits: torch.Tensor = self.head(self.body(images))
@@ -323,10 +327,10 @@ def test_another_image_size_interpolates_positions_or_draws_them_anew(source: Pa
     resize_view(drawn, (12, 12), interpolate=False, seed=3)
     again: Any = load_bundle(source / "bundle")[0]
     resize_view(again, (12, 12), interpolate=False, seed=3)
-    assert torch.equal(drawn.positions.table, again.positions.table)
-    assert drawn.positions.table.shape == model.positions.table.shape
-    assert float(drawn.positions.table.detach().std()) == pytest.approx(0.02, rel=0.15)
-    assert torch.equal(drawn.patches.weight, weights(source)["patches.weight"])
+    assert torch.equal(drawn.backbone.positions.table, again.backbone.positions.table)
+    assert drawn.backbone.positions.table.shape == model.backbone.positions.table.shape
+    assert float(drawn.backbone.positions.table.detach().std()) == pytest.approx(0.02, rel=0.15)
+    assert torch.equal(drawn.backbone.patches.weight, weights(source)["patches.weight"])
 
 
 def test_what_is_refused(source: Path, tmp_path: Path) -> None:

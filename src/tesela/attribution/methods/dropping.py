@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class Chosen(PatchDropout):
 
 def way(model: nn.Module) -> How:
     """How patches are taken from this model."""
-    stem = getattr(model, "patch_dropout", None)
+    stem = getattr(getattr(model, "backbone", None), "patch_dropout", None)
     whole = getattr(getattr(model, "config", None), "attention", None) in ("axial", "local")
     return "dropped" if isinstance(stem, PatchDropout) and not whole else "filled"
 
@@ -74,8 +74,11 @@ def partial_logits(model: nn.Module, images: Tensor, kept: Tensor, grid: Grid) -
 
 
 def _dropped(model: nn.Module, images: Tensor, kept: Tensor, grid: Grid) -> Tensor:  # noqa: ARG001
+    backbone: Any = copy.copy(model.backbone)
+    chosen = Chosen(kept, prefix=backbone.patch_dropout.prefix)
+    backbone._modules = {**backbone._modules, "patch_dropout": chosen}
     twin = copy.copy(model)
-    twin._modules = {**model._modules, "patch_dropout": Chosen(kept, prefix=model.patch_dropout.prefix)}  # type: ignore[union-attr, arg-type]
+    twin._modules = {**model._modules, "backbone": backbone}
     return call(twin, images)
 
 

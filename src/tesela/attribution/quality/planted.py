@@ -73,7 +73,7 @@ def planted(*, hops: int, seed: int, images: int = 20, grid: Grid = (6, 8)) -> P
         heads = torch.randint(HEADS, (hops,), generator=draw).tolist()
         if hops == 1:
             _copy(
-                model.blocks[layers[0]].attention,
+                model.backbone.blocks[layers[0]].attention,
                 heads[0],
                 asks=CLASS_MARK,
                 seeks=[0, 1, 2],
@@ -82,7 +82,7 @@ def planted(*, hops: int, seed: int, images: int = 20, grid: Grid = (6, 8)) -> P
             )
         else:
             _copy(
-                model.blocks[layers[0]].attention,
+                model.backbone.blocks[layers[0]].attention,
                 heads[0],
                 asks=RELAY_MARK,
                 seeks=[0, 1, 2],
@@ -90,7 +90,7 @@ def planted(*, hops: int, seed: int, images: int = 20, grid: Grid = (6, 8)) -> P
                 writes=FIRST,
             )
             _copy(
-                model.blocks[layers[1]].attention,
+                model.backbone.blocks[layers[1]].attention,
                 heads[1],
                 asks=CLASS_MARK,
                 seeks=[RELAY_MARK],
@@ -114,12 +114,12 @@ def _empty(model: Any, draw: torch.Generator) -> None:
             queries_and_keys = parameter[: 2 * WIDTH]
             queries_and_keys.copy_(torch.randn(queries_and_keys.shape, generator=draw) * 0.3)
     pattern = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(PATCH // 2, PATCH // 2)
-    model.patches.weight[RELAY_MARK] += pattern / (3 * PATCH**2)
+    model.backbone.patches.weight[RELAY_MARK] += pattern / (3 * PATCH**2)
     for channel in range(CLASSES):
-        model.patches.weight[COLOUR + channel, channel] += 1 / PATCH**2
-    for token in (model.patches.bias, model.prefix.class_token[0, 0]):
+        model.backbone.patches.weight[COLOUR + channel, channel] += 1 / PATCH**2
+    for token in (model.backbone.patches.bias, model.backbone.prefix.class_token[0, 0]):
         token[CONSTANT], token[CONSTANT + 1] = 6.0, -6.0
-    model.prefix.class_token[0, 0, CLASS_MARK] = CONTRAST
+    model.backbone.prefix.class_token[0, 0, CLASS_MARK] = CONTRAST
 
 
 def _copy(attention: Any, head: int, *, asks: int, seeks: list[int], reads: int, writes: int) -> None:

@@ -54,7 +54,7 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     mask = f"{kind.prefix}embeddings.mask_token"
     if kind.model_type.startswith("dinov2") and mask not in carried and base.get("use_mask_token", True):
         carried[mask] = torch.zeros(1, fields["width"])
-    own = exported.model.state_dict()
+    own = exported.tensors()
     if kind.head == "none":
         own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
     return write_checkpoint(

@@ -35,7 +35,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
                 hint=f"only hybrids with {name}={value} fit",
             )
     style = Style(**origin["style"]) if origin.get("format") == "jax" else None
-    own = exported.model.state_dict()
+    own = exported.tensors()
     head = not exported.headless()
     if not head:
         own = {name: tensor for name, tensor in own.items() if not name.startswith("head.linear.")}

@@ -31,7 +31,7 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
     remarks = check_fits(info.architecture, fields)
     known = origin if origin.get("format") == "timm" else {}
     style = replace(style_for(fields, known.get("style")), head=not exported.headless())
-    own = exported.model.state_dict()
+    own = exported.tensors()
     if not style.head:
         own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
     config = write_config(

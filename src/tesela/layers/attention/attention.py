@@ -124,6 +124,11 @@ class Attention(Switchable, nn.Module):
 
     def project_first(self, tokens: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """As ``project``, with queries (B, H, first, d) of the first tokens only."""
+        if not isinstance(
+            self.qkv, Dense
+        ):  # another library's layer, whose ``weight`` may not be all that it does
+            q, k, v = self.project(tokens)
+            return q[:, :, :first], k, v
         inner = self.heads * self.head_width
         weight, bias = self.qkv.weight, self.qkv.bias
         query_bias, rest_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])

@@ -9,8 +9,8 @@ those of every other family. Parameter counts are the same.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
@@ -63,6 +63,10 @@ class CCTConfig(EncoderConfig):
             (self.tokenizer_pool, self.tokenizer_pool_stride),
         ]
         return conv_grid(image_size or self.image_size, steps * self.tokenizer_layers)
+
+    def tiny(self) -> Self:
+        """Two blocks of width 16 behind convolutions of 8 channels."""
+        return replace(self, width=16, depth=2, heads=2, image_size=(20, 12), tokenizer_width=8)
 
     def stem_parameters(self) -> int:
         """Weights of the convolutions, and scale and shift of each BatchNorm."""

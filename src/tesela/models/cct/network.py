@@ -8,7 +8,7 @@ from tesela.models.encoder.network import Encoder
 
 
 class CCT(Encoder[CCTConfig]):
-    """A CCT classifier, (B, C, H, W) to logits (B, K)."""
+    """A CCT backbone, (B, C, H, W) to tokens (B, prefix + n, D)."""
 
     def make_stem(self, config: CCTConfig) -> ConvTokenizer:
         """Convolutions with pooling."""

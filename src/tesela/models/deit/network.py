@@ -1,19 +1,16 @@
 """DeiT (Touvron et al. 2021, arXiv 2012.12877): a ViT whose distillation token has a head of its own, which learns from a teacher.
 
 The class token's head learns the labels, the distillation token's head what the teacher says (section 3 there). At test time
-both are averaged; ``both`` gives them apart.
+both are averaged; the head's ``both`` gives them apart.
 
 Odd: the pooled vector holds both tokens, one after the other, so that the head is a function of it like any other.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Generator, Tensor, nn
 
 from tesela.layers.trace import OFF, Trace
-from tesela.models.deit.config import DeiTConfig
 from tesela.models.vit.network import ViT
 
 
@@ -26,11 +23,11 @@ class TokensPool(nn.Module):
 
     def __init__(self, tokens: int) -> None:
         super().__init__()
-        self.tokens = tokens
+        self.reads = tokens
 
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
         """(B, N, D) to (B, tokens * D)."""
-        return trace("", tokens[:, : self.tokens].flatten(1))
+        return trace("", tokens[:, : self.reads].flatten(1))
 
 
 class DeiTHead(nn.Module):
@@ -67,17 +64,12 @@ class DeiTHead(nn.Module):
 
 
 class DeiT(ViT):
-    """A DeiT classifier, (B, C, H, W) to logits (B, K)."""
+    """A DeiT backbone, (B, C, H, W) to tokens (B, 2 + n, D)."""
 
-    def __init__(self, config: DeiTConfig, *, num_classes: int) -> None:
-        super().__init__(config, num_classes=num_classes)
-        self.pool = TokensPool(config.special_tokens)
+    def make_pool(self) -> TokensPool:
+        """Class and distillation token side by side."""
+        return TokensPool(self.config.special_tokens)
 
-    def make_head(self, config: Any, num_classes: int) -> DeiTHead:
+    def make_head(self, num_classes: int) -> DeiTHead:
         """One linear layer for each of the two tokens."""
-        return DeiTHead(config.width, num_classes)
-
-    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) of the class token and of the distillation token."""
-        assert isinstance(self.head, DeiTHead)
-        return self.head.both(self._pooled(images))
+        return DeiTHead(self.config.width, num_classes)

@@ -8,8 +8,8 @@ Odd: the number of classes is no field. It belongs to the data, and a head can b
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from tesela.core.errors import ConfigError
 from tesela.layers.attention.cells import Cells
@@ -257,6 +257,10 @@ class EncoderConfig(ModelConfig):
             + pool
             + self._head_products(num_classes)
         )
+
+    def tiny(self) -> Self:
+        """Two blocks of width 16, for 20 x 12 pixels."""
+        return replace(self, width=16, depth=2, heads=2, image_size=(20, 12))
 
     def summary(self) -> str:
         """Blocks, width, heads and grid."""

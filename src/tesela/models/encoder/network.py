@@ -1,18 +1,17 @@
-"""The transformer classifier that the families share (paper, figure 1): stem, prefix, positions, blocks, norm, pool, head.
+"""The transformer encoder that the families share (paper, figure 1): stem, prefix, positions, blocks, norm.
 
 A family says only how an image becomes tokens (``make_stem``). Step names in the trace equal the modules' names
 (``blocks.3`` is ``block03``), so that a table can put parameters beside shapes.
 
-Odd: weights are drawn by ``initialise`` and not in constructors of layers; a model built on the meta device costs nothing.
+Odd: weights are initialised by ``initialise`` and not in constructors of layers; on the meta device a model costs nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from tesela.layers.attention.attention import Attention
 from tesela.layers.attention.cpu_bf16 import stream
@@ -20,7 +19,6 @@ from tesela.layers.attention.grid_attention import PlacedAttention
 from tesela.layers.attention.kernels import Switchable
 from tesela.layers.block import Block
 from tesela.layers.grid import Grid
-from tesela.layers.initialise import initialise
 from tesela.layers.mlp import Mlp, SwiGlu
 from tesela.layers.patch_dropout import PatchDropout
 from tesela.layers.pool import AttentionPool, ClassMeanPool, ClassPool, MeanPool, SequencePool
@@ -28,9 +26,9 @@ from tesela.layers.position.embedding import make_positions
 from tesela.layers.prefix import PrefixTokens
 from tesela.layers.token_layout import Layout
 from tesela.layers.trace import OFF, Trace
+from tesela.models.backbone import Backbone, Features
 from tesela.models.encoder.config import EncoderConfig
 from tesela.models.heads import Head
-from tesela.models.protocol import Features
 
 C = TypeVar("C", bound=EncoderConfig)
 
@@ -43,22 +41,15 @@ class Movable(Protocol):
         """Make the tables of another grid its own."""
 
 
-class Encoder(Switchable, nn.Module, Generic[C]):
-    """Images (B, C, H, W) to logits (B, K).
+class Encoder(Switchable, Backbone[C]):
+    """Images (B, C, H, W) to tokens (B, prefix + n, D).
 
     Args:
-        config: what it is.
-        num_classes: K.
-
-    Attributes:
-        info: the bundle it was loaded from, or None.
+        config: the network's configuration.
     """
 
-    def __init__(self, config: C, *, num_classes: int) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = num_classes
-        self.info: Any = None
+    def __init__(self, config: C) -> None:
+        super().__init__(config)
         self.patches = self.make_stem(config)
         self.prefix = PrefixTokens(
             config.width,
@@ -74,61 +65,40 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config, index) for index in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
-        self.pool = _pool(config)
-        self.pooled_norm = (
-            nn.LayerNorm(config.pooled_width, eps=config.norm_eps) if config.pooled_norm else nn.Identity()
-        )
-        self.head = self.make_head(config, num_classes)
 
     @abstractmethod
     def make_stem(self, config: C) -> nn.Module:
         """The module that turns images into tokens."""
 
-    def make_head(self, config: C, num_classes: int) -> nn.Module:
-        """The module that turns the pooled vector into logits; a family may have another."""
+    def make_pool(self) -> nn.Module:
+        """What the configuration's ``pool`` names."""
+        return _pool(self.config)
+
+    def make_pooled_norm(self) -> nn.Module | None:
+        """LayerNorm, if the configuration asks for one."""
+        config = self.config
+        return nn.LayerNorm(config.pooled_width, eps=config.norm_eps) if config.pooled_norm else None
+
+    def make_head(self, num_classes: int) -> nn.Module:
+        """Linear, or an MLP for pre-training; a family may have another."""
+        config = self.config
         hidden = (config.head_width or config.width) if config.head == "mlp" else None
         return Head(config.pooled_width, num_classes, hidden=hidden)
 
-    def initialise(self, generator: Generator | None = None) -> None:
-        """Draw all weights anew."""
-        initialise(self, generator)
-
-    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W).
-
-        Without a trace, the last block computes only the tokens that the pool reads: with a class token one instead of all.
-        """
-        pooled = self.features(images, trace=trace).pooled if trace is not OFF else self._pooled(images)
-        logits: Tensor = self.head(pooled, trace=trace.inside("head"))
-        return logits
-
-    def features(self, images: Tensor, *, trace: Trace = OFF) -> Features:
-        """Tokens and pooled vector of images (B, C, H, W)."""
+    def forward(self, images: Tensor, *, trace: Trace = OFF, first: int | None = None) -> Features:
+        """Tokens of images (B, C, H, W); the last block computes only the ``first``, if given."""
         tokens, layout = self._embedded(images, trace)
+        if trace is OFF:
+            tokens = stream(tokens, kernel=self.kernel)
         for index, block in enumerate(self.blocks):
             tokens = block(
                 self._with_positions(tokens, index, layout),
-                layout=self._told(layout),
+                first=first if index == len(self.blocks) - 1 else None,
+                layout=self._layout_if_needed(layout),
                 trace=trace.inside(f"block{index:02d}"),
             )
         tokens = trace("norm", self.norm(tokens))
-        pooled = self.pool(tokens, self.config.prefix, trace=trace.inside("pool"))
-        if self.config.pooled_norm:
-            pooled = trace("pooled_norm", self.pooled_norm(pooled))
-        return Features(tokens=tokens, pooled=pooled, grid=layout.grid, prefix=self.config.prefix)
-
-    def _pooled(self, images: Tensor) -> Tensor:
-        """What ``features`` gives as pooled, without computing what it does not need."""
-        tokens, layout = self._embedded(images, OFF)
-        tokens = stream(tokens, kernel=self.kernel)
-        last, read = len(self.blocks) - 1, self.config.special_tokens if self.config.pool == "class" else None
-        for index, block in enumerate(self.blocks):
-            first = read if index == last else None
-            tokens = block(
-                self._with_positions(tokens, index, layout), first=first, layout=self._told(layout)
-            )
-        pooled: Tensor = self.pooled_norm(self.pool(self.norm(tokens), self.config.prefix))
-        return pooled
+        return Features(tokens=tokens, grid=layout.grid, prefix=self.config.prefix)
 
     def _embedded(self, images: Tensor, trace: Trace) -> tuple[Tensor, Layout]:
         """The tokens that enter the first block, with its positions, and where they stand."""
@@ -149,36 +119,24 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         placed: Tensor = positions(tokens, layout.grid, kept=layout.kept)
         return placed.to(tokens.dtype)
 
-    def _told(self, layout: Layout) -> Layout | None:
+    def _layout_if_needed(self, layout: Layout) -> Layout | None:
         """The layout for attentions that ask for it."""
         return layout if self.config.placed else None
 
-    def grid(self, image_size: tuple[int, int]) -> Grid:
-        """Rows and columns of tokens of an image of (height, width)."""
-        return self.config.grid(image_size)
-
     def set_image_size(self, image_size: tuple[int, int]) -> None:
-        """Make another size the model's own, as for fine-tuning at a higher resolution (paper, section 3.2).
+        """Make another size the backbone's own; tables of positions move to its grid.
 
         Raises:
             ConfigError: the image does not fit.
         """
-        self.config = dataclasses.replace(self.config, image_size=image_size)
+        super().set_image_size(image_size)
         for module in self.modules():
             if isinstance(module, Movable):
                 module.move_to(self.config.grid())
 
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by one linear layer of ``num_classes``, all zero (paper, section 3.2)."""
-        old = next(self.head.parameters())
-        self.config = dataclasses.replace(self.config, head="linear", head_width=0)
-        self.head = self.make_head(self.config, num_classes).to(device=old.device, dtype=old.dtype)
-        initialise(self.head)
-        self.num_classes = num_classes
-
     def no_decay(self) -> set[str]:
         """Biases, norms, tokens and positions: all but the weights of dense layers and convolutions."""
-        tables = ("prefix.", "positions.", "pool.probe")
+        tables = ("prefix.", "positions.")
         named = self.named_parameters()
         return {
             name
@@ -187,7 +145,7 @@ class Encoder(Switchable, nn.Module, Generic[C]):
         }
 
     def layer_groups(self) -> list[list[str]]:
-        """The stem with prefix and positions, each block with positions of its own, and norm, pool and head together."""
+        """The stem with prefix and positions, each block with positions of its own, and the last norm."""
         groups: list[list[str]] = [[] for _ in range(len(self.blocks) + 2)]
         own = {"blocks", "positions"} if self.config.position_at == "block" else {"blocks"}
         for name, _ in self.named_parameters():

@@ -10,8 +10,8 @@ Odd: the published R+Ti/16 (arXiv 2106.10270) has 8x8 patches on the root and so
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
@@ -77,6 +77,12 @@ class HybridConfig(EncoderConfig):
                 f"an image of {size[0]}x{size[1]} pixels has a feature map that does not fit: {error.message.replace(' pixels', '')}",
                 hint="use an image size of {}x{} or another patch size".format(*near),
             ) from None
+
+    def tiny(self) -> Self:
+        """Two blocks of width 16 on at most two stages of an eighth of the width."""
+        small = replace(self, stages=(1, 1)[: len(self.stages)], width_factor=0.125, norm_groups=4)
+        size = 3 * small.down_sampling[0], 2 * small.down_sampling[1]
+        return replace(small, width=16, depth=2, heads=2, image_size=size)
 
     def stem_parameters(self) -> int:
         """The residual network, and weight and bias of the patch embedding."""

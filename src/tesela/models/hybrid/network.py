@@ -49,7 +49,7 @@ class HybridPatches(nn.Module):
 
 
 class Hybrid(Encoder[HybridConfig]):
-    """A hybrid classifier, (B, C, H, W) to logits (B, K)."""
+    """A hybrid backbone, (B, C, H, W) to tokens (B, prefix + n, D)."""
 
     def make_stem(self, config: HybridConfig) -> HybridPatches:
         """A residual network and the patches of its map."""

@@ -11,8 +11,8 @@ that change shape (its option B), which makes them larger by 1 %.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
@@ -102,6 +102,12 @@ class ResNetConfig(ModelConfig):
         Norms, activations, sums and the standardisation of weights are left out.
         """
         return 2 * (self.plan().products(image_size or self.image_size) + self.width * num_classes)
+
+    def tiny(self) -> Self:
+        """Two stages of an eighth of the width."""
+        small = replace(self, stages=(2, 1), width_factor=0.125, norm_groups=4)
+        reduction = small.plan().reduction
+        return replace(small, image_size=(2 * reduction, reduction + reduction // 2))
 
     def summary(self) -> str:
         """Units, width and grid."""

@@ -11,8 +11,8 @@ what makes 613,710 parameters. Its library twin has ordinary heads; three do not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
@@ -46,6 +46,11 @@ class ViTConfig(EncoderConfig):
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
         """Rows and columns of patches."""
         return patch_grid(image_size or self.image_size, self.patch_size)
+
+    def tiny(self) -> Self:
+        """Two blocks of width 16 on 3 x 2 patches."""
+        size = 3 * self.patch_size[0], 2 * self.patch_size[1]
+        return replace(self, width=16, depth=2, heads=2, image_size=size)
 
     def stem_parameters(self) -> int:
         """Weight and bias of the patch embedding."""

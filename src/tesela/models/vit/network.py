@@ -8,7 +8,7 @@ from tesela.models.vit.config import ViTConfig
 
 
 class ViT(Encoder[ViTConfig]):
-    """A ViT classifier, (B, C, H, W) to logits (B, K)."""
+    """A ViT backbone, (B, C, H, W) to tokens (B, prefix + n, D)."""
 
     def make_stem(self, config: ViTConfig) -> PatchEmbedding:
         """One linear map of each patch."""

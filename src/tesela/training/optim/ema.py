@@ -76,8 +76,9 @@ class Ema:
 
     def state(self) -> dict[str, Any]:
         """Tensors and count, for a checkpoint."""
-        tensors = self.model.state_dict()
-        return {"updates": self._updates, "tensors": {name: tensors[name] for name in self._names}}
+        from tesela.training.tuning.tuning import changing_tensors
+
+        return {"updates": self._updates, "tensors": changing_tensors(self.model, self._names)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` gave."""

@@ -109,7 +109,12 @@ def build_optimizers(
         return Optimizers(
             [_elementwise(config.name, _groups(named, spared, factors, config), config)], lr=config.lr
         )
-    matrices = [(name, parameter) for name, parameter in named if _is_inner_matrix(name, parameter, spared)]
+    head: set[str] = getattr(model, "head_names", set)()
+    matrices = [
+        (name, parameter)
+        for name, parameter in named
+        if parameter.ndim == 2 and name not in spared | head and not name.startswith("objective.")
+    ]
     inner = {name for name, _ in matrices}
     rest = [(name, parameter) for name, parameter in named if name not in inner]
     parts = [_muon(_groups(matrices, spared, factors, config), config)] if matrices else []
@@ -132,10 +137,6 @@ def spared_names(model: nn.Module) -> set[str]:
     own = getattr(model, "no_decay", None)
     named: set[str] = set(own()) if callable(own) else set()
     return named | {name for name, parameter in model.named_parameters() if parameter.ndim <= 1}
-
-
-def _is_inner_matrix(name: str, parameter: torch.Tensor, spared: set[str]) -> bool:
-    return parameter.ndim == 2 and name not in spared and not name.startswith(("head.", "objective."))
 
 
 def _groups(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import folder_atomic, write_json
@@ -21,18 +21,16 @@ from tesela.layers.lora_config import TARGETS, LoraConfig
 from tesela.models.tensors import read_tensors, save_tensors
 
 if TYPE_CHECKING:
-    from tesela.models.factory import Model
+    from tesela.models.model import Model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 HEAD = "head."
 
 
-def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+def adapter_tensors(model: Model) -> dict[str, Tensor]:
     """What a file of adapters holds: both matrices of each adapted layer, and the head."""
-    found = {
-        f"{PREFIX}{HEAD}{name}": tensor for name, tensor in model.get_submodule("head").state_dict().items()
-    }
+    found = {f"{PREFIX}{HEAD}{name}": tensor for name, tensor in model.head.state_dict().items()}
     for name, layer in adapters(model):
         found[f"{PREFIX}{name}.lora_A.weight"], found[f"{PREFIX}{name}.lora_B.weight"] = (
             layer.lora_a,
@@ -41,7 +39,7 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(found.items())}
 
 
-def write_adapter(folder: Path, model: nn.Module, *, base: str | None) -> None:
+def write_adapter(folder: Path, model: Model, *, base: str | None) -> None:
     """Write the adapters and the head of ``model`` as a folder, whole or not at all.
 
     Args:
@@ -92,7 +90,7 @@ def load_adapter(folder: Path, model: Model) -> None:
         for name, tensor in tensors.items()
         if name.startswith(PREFIX + HEAD)
     }
-    model.get_submodule("head").load_state_dict(head)
+    model.head.load_state_dict(head)
 
 
 def _described(config: LoraConfig, layers: list[str], base: str | None) -> dict[str, Any]:

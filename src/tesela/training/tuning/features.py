@@ -31,6 +31,7 @@ from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.loader import Loader
 from tesela.data.random import permutation, uniforms
+from tesela.models.model import Model
 
 #: Kept in memory up to so many bytes, on disk above.
 RAM_BYTES = 2 << 30
@@ -46,16 +47,20 @@ class HeadModel(nn.Module):
         super().__init__()
         self.head = head
 
+    def head_names(self) -> set[str]:
+        """All names."""
+        return {name for name, _ in self.named_parameters()}
+
     def forward(self, features: Tensor) -> Tensor:
         """The logits."""
         logits: Tensor = self.head(features)
         return logits
 
 
-def head_input(model: nn.Module, images: Tensor) -> Tensor:
+def head_input(model: Model, images: Tensor) -> Tensor:
     """What the head of ``model`` reads of images (B, C, H, W): (B, D), float32."""
     found: list[Tensor] = []
-    handle = model.get_submodule("head").register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    handle = model.head.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     try:
         with torch.no_grad():
             model(images)
@@ -88,7 +93,7 @@ class Body:
         key: a text that differs wherever features may differ.
     """
 
-    model: nn.Module
+    model: Model
     device: torch.device
     autocast: Callable[[], AbstractContextManager[Any]]
     key: str

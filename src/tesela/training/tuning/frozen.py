@@ -6,12 +6,12 @@ import functools
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from tesela.core.errors import ConfigError
 from tesela.core.format import byte_size, duration
 from tesela.core.progress import progress_bar
 from tesela.hardware.autocast import autocast
+from tesela.models.model import Model
 from tesela.runs.folder import Run
 from tesela.training.choices import Choices
 from tesela.training.config import TrainConfig
@@ -38,7 +38,7 @@ class FrozenBody:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         spec: ImageSpec,
         config: TrainConfig,
         *,
@@ -48,7 +48,7 @@ class FrozenBody:
     ) -> None:
         self.model, self.spec, self.config, self.device = model, spec, config, device
         #: The head, as a model of features.
-        self.head = HeadModel(model.get_submodule("head"))
+        self.head = HeadModel(model.head)
         #: Images that pass the body, each view of one counted.
         self.passes = training * len(views(config.augment)) + validation
 

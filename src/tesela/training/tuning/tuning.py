@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.layers.lora import add_adapters
 from tesela.layers.lora_config import LoraConfig
+from tesela.models.model import file_names, load_names
 
 MODES = ("all", "head", "lora", "bias")
 
@@ -46,7 +47,8 @@ class Tuning:
     def __init__(self, model: nn.Module, mode: str, *, unfreeze: float = 0.0) -> None:
         self.mode, self._unfreeze = mode, unfreeze
         names = [name for name, _ in model.named_parameters()]
-        self.trainable = frozenset(name for name in names if _is_trained(name, mode))
+        head = model.head_names() if mode != "all" else set()  # type: ignore[operator]
+        self.trainable = frozenset(name for name in names if name in head or _is_trained(name, mode))
         statistics = (
             frozenset[str]() if mode == "head" else frozenset(name for name, _ in model.named_buffers())
         )
@@ -76,7 +78,10 @@ class Tuning:
         """Training mode, but evaluation mode for what lies before the first trained layer and for frozen statistics."""
         model.train()
         seen = self.mode != "head" and self.is_whole
-        for module in list(model.modules())[1:]:
+        whole = (model, getattr(model, "backbone", None))
+        for module in model.modules():
+            if module in whole:
+                continue
             live = [parameter.requires_grad for parameter in module.parameters()]
             seen = seen or any(live)
             if not seen or (isinstance(module, _NormBase) and not all(live)):
@@ -85,7 +90,7 @@ class Tuning:
     def digest(self, model: nn.Module) -> str | None:
         """SHA-256 over names and values of all that training leaves alone; None where it changes everything."""
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in self.changing}
-        return digest_of(frozen) if frozen else None
+        return digest_of(file_names(model, frozen)) if frozen else None
 
     def count(self, model: nn.Module) -> int:
         """Number of values that are trained."""
@@ -101,7 +106,7 @@ class Tuning:
 
 
 def _is_trained(name: str, mode: str) -> bool:
-    if mode == "all" or name.startswith("head."):
+    if mode == "all":
         return True
     last = name.rpartition(".")[2]
     return (mode == "bias" and last == "bias") or (mode == "lora" and last in ("lora_a", "lora_b"))
@@ -131,8 +136,9 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def changing_tensors(model: nn.Module, names: Collection[str] | None) -> dict[str, Tensor]:
-    """The tensors of a model's state that have those names, in the model's order; all where None."""
-    return {name: tensor for name, tensor in model.state_dict().items() if names is None or name in names}
+    """The tensors of a model's state that are among ``names`` (None: all), in its order, by their names in files."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if names is None or name in names}
+    return file_names(model, tensors)
 
 
 def load_changing(model: nn.Module, tensors: Mapping[str, Any], names: Iterable[str] | None) -> None:
@@ -141,6 +147,7 @@ def load_changing(model: nn.Module, tensors: Mapping[str, Any], names: Iterable[
     Raises:
         WeightsError: they are not those of the model.
     """
+    tensors = load_names(model, tensors)
     wanted = set(model.state_dict() if names is None else names)
     if wanted != tensors.keys():
         different = sorted(wanted ^ tensors.keys())

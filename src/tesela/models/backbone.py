@@ -1,0 +1,91 @@
+"""Backbones: what turns images into tokens, whatever reads the tokens afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from tesela.layers.grid import Grid
+from tesela.layers.pool import MeanPool
+from tesela.layers.trace import OFF, Trace
+from tesela.models.config import ModelConfig
+from tesela.models.heads import Head
+
+C = TypeVar("C", bound=ModelConfig)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """Output of a backbone.
+
+    Attributes:
+        tokens: (B, prefix + n, D), after the last norm; positions of the last feature map where the backbone is
+            convolutional.
+        grid: rows and columns of the n patch tokens.
+        prefix: number of tokens before the patches.
+        stages: feature maps (B, D_i, H_i, W_i) from fine to coarse; empty where the backbone has one resolution.
+    """
+
+    tokens: Tensor
+    grid: Grid
+    prefix: int
+    stages: tuple[Tensor, ...] = ()
+
+
+class Backbone(ABC, nn.Module, Generic[C]):
+    """Images (B, C, H, W), float32 and normalised, to ``Features``.
+
+    A family of networks is a subclass. It also says which pool and head a classifier of that family has.
+
+    Args:
+        config: the network's configuration.
+    """
+
+    def __init__(self, config: C) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, images: Tensor, *, trace: Trace = OFF, first: int | None = None) -> Features:
+        """Tokens of images (B, C, H, W).
+
+        Args:
+            images: to look at.
+            trace: records the intermediate tensors.
+            first: how many of the first tokens are read afterwards; the others may be left out. None is all.
+        """
+
+    @abstractmethod
+    def layer_groups(self) -> list[list[str]]:
+        """All parameter names once, in groups from input to output."""
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters without weight decay: biases and norms."""
+        return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
+
+    def make_pool(self) -> nn.Module:
+        """The module that turns tokens (B, N, D) into the head's input (B, D'); called with tokens and prefix."""
+        return MeanPool()
+
+    def make_pooled_norm(self) -> nn.Module | None:
+        """A norm of the head's input."""
+        return None
+
+    def make_head(self, num_classes: int) -> nn.Module:
+        """The module that turns the pooled vector (B, D') into logits (B, K)."""
+        return Head(self.config.pooled_width, num_classes)
+
+    def grid(self, image_size: tuple[int, int]) -> Grid:
+        """Rows and columns of patch tokens of an image of (height, width)."""
+        return self.config.grid(image_size)
+
+    def set_image_size(self, image_size: tuple[int, int]) -> None:
+        """Make (height, width) the size that the backbone is made for.
+
+        Raises:
+            ConfigError: the image does not fit.
+        """
+        self.config = dataclasses.replace(self.config, image_size=image_size)

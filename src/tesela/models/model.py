@@ -1,0 +1,114 @@
+"""Models: a backbone and what reads its tokens.
+
+In memory a backbone's parameters begin with ``backbone.``. Files (bundles, checkpoints, tables of other programs' names)
+hold them without, so that a backbone has the same names whatever sits on it: ``file_names`` and ``load_names``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from torch import Generator, Tensor, nn
+
+from tesela.layers.attention.kernels import Switchable
+from tesela.layers.grid import Grid
+from tesela.layers.initialise import initialise
+from tesela.layers.trace import OFF, Trace
+from tesela.models.backbone import Backbone, Features
+
+T = TypeVar("T")
+_BACKBONE = "backbone."
+
+
+class Model(Switchable, ABC, nn.Module):
+    """Images (B, C, H, W), float32 and normalised, to what a task is about.
+
+    Args:
+        backbone: turns images into tokens.
+        num_classes: K, the number of outputs, in whatever form.
+
+    Attributes:
+        kind: name under which the class is registered as a model head.
+        head: turns what it reads of the tokens into outputs; its parameters are ``head.*``.
+        info: the bundle it was loaded from, or None.
+    """
+
+    kind: ClassVar[str]
+    head: nn.Module
+
+    def __init__(self, backbone: Backbone[Any], *, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.info: Any = None
+        self.backbone = backbone
+
+    @abstractmethod
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """Outputs of images (B, C, H, W)."""
+
+    @abstractmethod
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by one of ``num_classes`` that starts at zero."""
+
+    @property
+    def config(self) -> Any:
+        """The backbone's configuration."""
+        return self.backbone.config
+
+    def initialise(self, generator: Generator | None = None) -> None:
+        """Initialise all weights."""
+        initialise(self, generator)
+
+    def features(self, images: Tensor, *, trace: Trace = OFF) -> Features:
+        """The backbone's tokens of images (B, C, H, W)."""
+        found: Features = self.backbone(images, trace=trace)
+        return found
+
+    def grid(self, image_size: tuple[int, int]) -> Grid:
+        """Rows and columns of patch tokens of an image of (height, width)."""
+        return self.backbone.grid(image_size)
+
+    def set_image_size(self, image_size: tuple[int, int]) -> None:
+        """Make (height, width) the model's own, as for fine-tuning at a higher resolution (paper, section 3.2).
+
+        Raises:
+            ConfigError: the image does not fit.
+        """
+        self.backbone.set_image_size(image_size)
+
+    def head_names(self) -> set[str]:
+        """Names of the head's parameters."""
+        return {f"head.{name}" for name, _ in self.head.named_parameters()}
+
+    def no_decay(self) -> set[str]:
+        """Names of parameters without weight decay: all but matrices and convolutions, and what the backbone names."""
+        own = {name for name, parameter in self._above() if parameter.ndim != 2}
+        return own | {_BACKBONE + name for name in self.backbone.no_decay()}
+
+    def layer_groups(self) -> list[list[str]]:
+        """All parameter names once, in groups from input to output; what reads the tokens is in the last group."""
+        groups = [[_BACKBONE + name for name in group] for group in self.backbone.layer_groups()]
+        groups[-1] += [name for name, _ in self._above()]
+        return groups
+
+    def _above(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, one) for name, one in self.named_parameters() if not name.startswith(_BACKBONE)]
+
+
+def file_names(model: nn.Module, tensors: Mapping[str, T]) -> dict[str, T]:
+    """``tensors``, named as in memory, under the names they have in files."""
+    if not isinstance(model, Model):
+        return dict(tensors)
+    return {name.removeprefix(_BACKBONE): tensor for name, tensor in tensors.items()}
+
+
+def load_names(model: nn.Module, tensors: Mapping[str, T]) -> dict[str, T]:
+    """``tensors``, named as in files, under the names they have in memory."""
+    if not isinstance(model, Model):
+        return dict(tensors)
+    above = {name.split(".")[0] for name in model.state_dict()} - {"backbone"}
+    return {
+        name if name.split(".")[0] in above else _BACKBONE + name: tensor for name, tensor in tensors.items()
+    }
