@@ -32,7 +32,8 @@ def test_counted_things_have_no_halves() -> None:
 
 
 def test_points_with_tips_are_dots() -> None:
-    """Reference: the HTML parser: one circle for each point, with its tip; the line of the other series stays."""
+    """Reference: the HTML parser: one circle for each point, with its tip; the line of the other series
+    stays."""
     dots = Series(name="head", points=[(1, 2.0), (1, 3.0), (2, 4.0)], tips=["a", "b", HOSTILE])
     mean = Series(name="mean", points=[(1, 2.5), (2, 4.0)])
     chart = line_chart([mean, dots], title="t", x_label="layer", margin=0.5)
@@ -43,7 +44,8 @@ def test_points_with_tips_are_dots() -> None:
 
 
 def test_a_page_is_one_file_with_its_script_last() -> None:
-    """Title escaped; style before the body; the script after all that it looks for; empty sections left out."""
+    """Title escaped; style before the body; the script after all that it looks for; empty sections left
+    out."""
     sections = [Section(title="Full", body=element("p", "", id="x")), Section(title="Empty", note="n")]
     page = document(
         "a < b", heading="h", lead="l", sections=sections, style=".own > b {}", script="if (a < b) start();"
@@ -94,7 +96,8 @@ def test_every_value_is_escaped() -> None:
 
 
 def test_a_sheet_stands_alone() -> None:
-    """It has the style of charts for light and dark, a title for each chart, and says where nothing was recorded."""
+    """It has the style of charts for light and dark, a title for each chart, and says where nothing was
+    recorded."""
     dots = [Dot(x=10.0**place, y=0.9, error=0.0, number=place, tip="") for place in range(3)]
     charts = [scatter_chart(some, title=f"chart {len(some)}", x_label="x") for some in (dots, dots[:1], [])]
     page = BeautifulSoup(chart_sheet(charts, title="all"), "html.parser")
@@ -113,7 +116,8 @@ def test_elements_by_hand() -> None:
 
 
 def test_logarithmic_axes() -> None:
-    """Reference: by hand: equal factors are equally far apart; ticks are round numbers, of seconds as clocks have them."""
+    """Reference: by hand: equal factors are equally far apart; ticks are round numbers, of seconds as clocks
+    have them."""
     axis = Axis(low=1, high=100, start=0, end=200, log=True)
     assert [axis(value) for value in (1, 10, 100)] == pytest.approx([0, 100, 200])
     assert log_ticks(9.0, 1100.0) == [10.0, 30.0, 100.0, 300.0, 1000.0]

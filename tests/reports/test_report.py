@@ -160,7 +160,8 @@ def make_run(folder: Path, *, count: int = 90, labels: list[str] = LABELS) -> di
 
 
 def test_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
-    """Reference: the HTML parser of the standard library: balanced tags, no script, nothing loaded from outside."""
+    """Reference: the HTML parser of the standard library: balanced tags, no script, nothing loaded from
+    outside."""
     make_run(tmp_path)
     report = write_report(tmp_path)
     page = Page(report.read_text(encoding="utf-8"))
@@ -173,7 +174,8 @@ def test_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_every_text_is_escaped(tmp_path: Path) -> None:
-    """Reference: hostile labels, names, data set and configuration come back from the parser as text, not as tags."""
+    """Reference: hostile labels, names, data set and configuration come back from the parser as text, not as
+    tags."""
     make_run(tmp_path)
     source = write_report(tmp_path).read_text(encoding="utf-8")
     assert HOSTILE not in source
@@ -193,7 +195,8 @@ def test_headline_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
 
 
 def test_grid_shows_the_sample_with_right_and_wrong_marked(tmp_path: Path) -> None:
-    """Reference: the 64 images decoded from the page against the data, right and wrong counted from the probabilities."""
+    """Reference: the 64 images decoded from the page against the data, right and wrong counted from the
+    probabilities."""
     make_run(tmp_path)
     source = write_report(tmp_path).read_text(encoding="utf-8")
     grid = source.split('<div class="samples">')[1].split("</div>")[0]
@@ -222,7 +225,8 @@ def test_shown_images_go_round_the_classes() -> None:
 
 
 def test_explanations_are_made_once_and_stay(tmp_path: Path) -> None:
-    """Reference: the pictures made by hand from the run's own model; they are on the next page too, made without the model."""
+    """Reference: the pictures made by hand from the run's own model; they are on the next page too, made
+    without the model."""
     write_run(tmp_path)
     evaluate_run(tmp_path, device="cpu")
     first = write_report(tmp_path, explain=True).read_text(encoding="utf-8")
@@ -237,7 +241,8 @@ def test_explanations_are_made_once_and_stay(tmp_path: Path) -> None:
 
 
 def test_reports_of_unfinished_runs_are_shorter(tmp_path: Path) -> None:
-    """Reference: a folder with a configuration only, then with rows too; a folder without a run is refused."""
+    """Reference: a folder with a configuration only, then with rows too; a folder without a run is
+    refused."""
     with pytest.raises(UsageError, match="not a run folder"):
         write_report(tmp_path)
     make_run(tmp_path / "whole")
@@ -282,7 +287,8 @@ def coordinates(svg: str, *, which: int = 0) -> list[tuple[float, float]]:
 
 
 def test_lines_lie_where_their_values_are() -> None:
-    """Reference: places computed here from the values and the grid line of 0.6 that the chart draws itself."""
+    """Reference: places computed here from the values and the grid line of 0.6 that the chart draws
+    itself."""
     series = Series(name="a", points=[(0, 0.0), (1, 1.0), (2, 0.5)])
     svg = escape(line_chart([series], title="t", x_label="x", low=0, high=1))
     points = coordinates(svg)
@@ -319,7 +325,8 @@ def test_long_series_are_thinned_to_means() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.013, 0.97), (-3, 250), (1e-5, 3e-4), (2, 2)])
 def test_ticks_are_round_and_inside(low: float, high: float) -> None:
-    """Reference: the definition: equal steps of 1, 2 or 5 times a power of ten, none outside, a readable number of them."""
+    """Reference: the definition: equal steps of 1, 2 or 5 times a power of ten, none outside, a readable
+    number of them."""
     found = ticks(low, high)
     assert 1 <= len(found) <= 11
     assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)

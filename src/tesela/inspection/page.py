@@ -1,7 +1,8 @@
 """The page of ``tesela inspect``: one HTML file with pictures, charts and a browser of attention.
 
-Pictures are small PNG files, one pixel for each patch or filter weight, enlarged by the browser without blurring. The
-only script draws the attention of the token that is pointed at (``inspect.js``); all else can be read without it.
+Pictures are small PNG files, one pixel for each patch or filter weight, enlarged by the browser without
+blurring. The only script draws the attention of the token that is pointed at (``inspect.js``); all else can
+be read without it.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def _filters(inspection: Inspection) -> Section:
         maps.append(("filter", encode_png(pixels), f"{share * 100:.1f} %"))
     return Section(
         title="Filters",
-        note=f"Principal components of {filters.name}, the strongest first, with their shares of the variance; "
-        f"these {len(maps)} hold {filters.variance.sum() * 100:.1f} %.",
+        note=f"Principal components of {filters.name}, the strongest first, with their shares of the "
+        f"variance; these {len(maps)} hold {filters.variance.sum() * 100:.1f} %.",
         body=_maps("filters", maps),
     )
 
@@ -114,8 +115,8 @@ def _positions(positions: Positions) -> Section:
         ]
         return Section(
             title="Positions",
-            note=f"Position embeddings ({positions.kind}): each small map stands where its patch is and shows the "
-            "cosine similarity of its embedding to those of all patches.",
+            note=f"Position embeddings ({positions.kind}): each small map stands where its patch is and "
+            "shows the cosine similarity of its embedding to those of all patches.",
             body=_maps("plate", maps, ends=(f"{low:.2f}", f"{high:.2f}")),
         )
     assert positions.kernel is not None
@@ -128,8 +129,8 @@ def _positions(positions: Positions) -> Section:
     ]
     return Section(
         title="Positions",
-        note=f"There is no table of positions to compare (position: {positions.kind}). Instead: the mean attention "
-        "logit of a blank image by the key's offset from the query, which is in the middle.",
+        note=f"There is no table of positions to compare (position: {positions.kind}). Instead: the mean "
+        "attention logit of a blank image by the key's offset from the query, which is in the middle.",
         body=_maps("plates", maps, ends=(f"{-size:.2g}", f"{size:.2g}")),
     )
 
@@ -157,7 +158,8 @@ def _distance(inspection: Inspection) -> Section:
     )
     return Section(
         title="Attention distance",
-        note="Distance from a patch to the patches it attends to, weighted by attention, mean over patches and images.",
+        note="Distance from a patch to the patches it attends to, weighted by attention, mean over patches "
+        "and images.",
         body=charts_row(chart),
     )
 
@@ -169,8 +171,8 @@ def _class_token(inspection: Inspection) -> Section:
     pngs = [[encode_png(_coloured(stretched(one), HEAT)) for one in layer] for layer in maps]
     return Section(
         title="Class token",
-        note="Attention of the class token, mean over the images. Rows are layers, columns heads; each map has its "
-        "own scale.",
+        note="Attention of the class token, mean over the images. Rows are layers, columns heads; each map "
+        "has its own scale.",
         body=render("tesela.inspection/class_token.html.j2", maps=pngs),
     )
 
@@ -195,8 +197,8 @@ def _browser(inspection: Inspection, pictures: Sequence[tuple[str, NDArray[np.ui
     views = [{"name": name, "png": encode_png(view)} for name, view in pictures]
     return Section(
         title=title,
-        note="Point at a patch, or tap it, to see what that token attends to in each layer (rows) and head (columns). "
-        "Each map has its own scale, the largest weight is yellow.",
+        note="Point at a patch, or tap it, to see what that token attends to in each layer (rows) and head "
+        "(columns). Each map has its own scale, the largest weight is yellow.",
         body=render("tesela.inspection/browser.html.j2", data=data, views=views, layers=layers),
     )
 
@@ -214,8 +216,9 @@ def _norms(norms: Norms | None, *, prefix: int) -> Section:
     last = outliers[:, -1]
     return Section(
         title="Token norms",
-        note="Patches whose norm is more than 3 times their image's median are where large networks keep notes; maps "
-        f"show them as specks. After the last block, {int(last.sum()):,} of {last.numel():,} patches are outliers.",
+        note="Patches whose norm is more than 3 times their image's median are where large networks keep "
+        "notes: maps show them as specks. "
+        f"After the last block, {int(last.sum()):,} of {last.numel():,} patches are outliers.",
         body=charts_row(
             *(
                 line_chart(series, title=title, x_label="layer", whole=True, low=0.0)
@@ -231,7 +234,7 @@ def _line(name: str, values: Any, tone: int) -> Series:
 
 
 def _maps(kind: str, maps: Sequence[tuple[str, bytes, str]], *, ends: tuple[str, str] | None = None) -> str:
-    """A grid of pictures (title, PNG, caption); with ``ends``, the colour scale between these two values below it."""
+    """A grid of pictures (title, PNG, caption), above a colour scale if its ``ends`` are given."""
     scale = ends and {"low": ends[0], "high": ends[1], "png": encode_png(colour_table(SCALE)[None])}
     return render("tesela.inspection/maps.html.j2", kind=kind, maps=maps, scale=scale)
 

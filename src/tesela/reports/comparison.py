@@ -1,7 +1,7 @@
 """Runs side by side: score and cost of each; runs that differ only in their seed are one group.
 
-Everything is read from run folders, no model is loaded. Odd: the standard deviation over seeds is that of a sample
-(n - 1), and a single run has none.
+Everything is read from run folders, no model is loaded. Odd: the standard deviation over seeds is that of a
+sample (n - 1), and a single run has none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Contender:
         score: the task's model-selection metric on that split.
         parameters: number of weights.
         trainable: number of weights that were trained.
-        flops: operations of one image's forward pass, two per multiply-add; None if the model has no closed form.
+        flops: operations of one image's forward pass, two per multiply-add; None if the model has no closed
+            form.
         seconds: wall time of the whole run.
         images_per_second: of prediction, as measured by the evaluation; None without one.
         training_images_per_second: of training.
@@ -171,7 +172,7 @@ def read_run(path: Path) -> Contender:
 
 
 def group_names(members: Sequence[Contender]) -> list[str]:
-    """For each run its model and the settings in which it differs from the others; its folder if it differs in none."""
+    """Each run's model and the settings in which it differs from the others; its folder if there are none."""
     everywhere = {name for member in members for name in member.settings}
     differing = sorted(
         name

@@ -1,4 +1,4 @@
-"""A comparison as files: ``compare.html``, a page; ``compare.svg``, its charts; ``compare.json``, the numbers."""
+"""A comparison of runs as files: page (HTML), charts (SVG) and numbers (JSON)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def _amount(spread: Spread | None) -> str:
 def cost_charts(groups: Sequence[Group]) -> list[Chart]:
     """Score against parameters, operations, training time and speed.
 
-    Each group is a dot with its number in the table, and bars of one standard deviation if it has several runs.
+    Each group is a dot with its number in the table, and bars of one standard deviation if it has several
+    runs.
     """
     return [
         scatter_chart(

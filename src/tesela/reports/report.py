@@ -1,10 +1,11 @@
 """``report.html``: one file that shows what a run reached, made from the run folder alone.
 
-It needs no network, no script and no data set: charts are inline SVG, images inline PNG, style and colours (light and
-dark) in the page. The images were cut out when the run was evaluated (``tesela.evaluation.pictures``).
+It needs no network, no script and no data set: charts are inline SVG, images inline PNG, style and colours
+(light and dark) in the page. The images were cut out when the run was evaluated
+(``tesela.evaluation.pictures``).
 
-Odd: explanations need the model, so they are made once, when the run is finished, kept in ``explanations/``, and shown
-again whenever the report is rebuilt.
+Odd: explanations need the model, so they are made once, when the run is finished, kept in ``explanations/``,
+and shown again whenever the report is rebuilt.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def write_report(run: Run | Path | str, *, explain: bool = False) -> Path:
 
     Args:
         run: the run folder.
-        explain: make the pictures of the section "Explanations" with the run's model; otherwise those of an earlier
-            call are shown, if any.
+        explain: make the pictures of the section "Explanations" with the run's model; otherwise those of an
+            earlier call are shown, if any.
 
     Returns:
         path of the report.
@@ -130,6 +131,6 @@ def page(material: Material, task: Task) -> str:
             sections.curves(material, task),
             *task.sections(material),
             sections.commands(material),
-            sections.environment(material),
+            sections.environment_table(material),
         ],
     )

@@ -1,7 +1,7 @@
 """The report's sections that every task has: headline, curves, commands to run it again, environment.
 
-A section without its material is empty and left out, so a report of an interrupted run, or of a run without test
-images, is shorter and never broken.
+A section without its material is empty and left out, so a report of an interrupted run, or of a run without
+test images, is shorter and never broken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tesela.tasks.task import Task
 
 
 def headline(material: Material, task: Task) -> dict[str, Any]:
-    """Headline, one sentence and the numbers that matter, as keyword arguments of ``tesela.page.document``."""
+    """Headline, lead and tiles, as keyword arguments of ``document``."""
     scores, tiles = material.scores, []
     name = scores.get("model") or material.config.get("model") or "model"
     source = scores.get("data") or material.config.get("data", {}).get("source") or "data"
@@ -73,7 +73,7 @@ def curves(material: Material, task: Task) -> Section:
     softened = any(material.config.get("objective", {}).values())
     mixed = any(material.config.get("augment", {}).get(name) for name in ("mixup", "cutmix"))
     reason = (
-        " Training loss is taken on augmented images and softened targets, so it can lie above validation loss."
+        " Training loss is taken on augmented images and softened targets, so it can exceed validation loss."
         if softened or mixed
         else ""
     )
@@ -121,7 +121,7 @@ def commands(material: Material) -> Section:
     )
 
 
-def environment(material: Material) -> Section:
+def environment_table(material: Material) -> Section:
     """Versions and machine."""
     values = {**material.scores.get("environment", {})}
     if material.scores:

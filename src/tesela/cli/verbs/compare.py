@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
-    """Compare runs: score against parameters, FLOPs, training time and images/s; mean and standard deviation over seeds.
+    """Compare runs: score against size, FLOPs, time and images/s, mean and standard deviation over seeds.
 
     Args:
         runs: Run folders that training has finished.

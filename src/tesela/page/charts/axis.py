@@ -35,7 +35,7 @@ def ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
-    """At most ``most`` round values for a logarithmic axis: 1, 2 and 5 times powers of ten, or more or fewer of them."""
+    """At most ``most`` round values: powers of ten times 1, 2 and 5, or more or fewer of them."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values: list[float] = []
     for factors in ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):

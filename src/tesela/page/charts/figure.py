@@ -1,7 +1,7 @@
 """The parts all charts share: axes with their numbers, and the figure with title and legend.
 
-SVG is written out rather than drawn by matplotlib: text stays text, a chart takes its colours from the page's CSS
-variables (light and dark from one file), weighs a few kilobytes and takes milliseconds.
+SVG is written out rather than drawn by matplotlib: text stays text, a chart takes its colours from the page's
+CSS variables (light and dark from one file), weighs a few kilobytes and takes milliseconds.
 
 Odd: a chart is 360 units wide and stretched by the page; its text is sized to be legible on a phone.
 """
@@ -60,7 +60,7 @@ def charts_row(*charts: Chart) -> Markup:
 
 
 def chart_sheet(charts: Sequence[Chart], *, title: str) -> Markup:
-    """Charts in two columns as one SVG file that carries its own style, for light and dark, and can stand alone."""
+    """Charts in two columns as one SVG file that carries its own style, for light and dark."""
     step_x, step_y = WIDTH + SHEET_GAP, HEIGHT + SHEET_TITLE + SHEET_GAP
     parts = [element("style", "", Markup(css("chart.css")))]  # noqa: S704 - a file of this package
     for place, chart in enumerate(charts):

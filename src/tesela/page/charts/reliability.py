@@ -15,7 +15,7 @@ FLOOR, TALLEST = 276.0, 40.0
 
 
 def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
-    """Accuracy of each bin against its probability, the diagonal of a perfect model, and the images in each bin.
+    """Accuracy of each bin against its probability, the diagonal of a perfect model, images in each bin.
 
     Args:
         bins: ``low`` and ``high`` edge, ``count``, mean ``confidence`` and ``accuracy`` of each, as of

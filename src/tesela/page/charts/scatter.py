@@ -15,7 +15,7 @@ from tesela.page.element import element
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dot:
-    """One dot: where it lies, half the length of its error bar, the number in it, and what it says when pointed at."""
+    """One dot: its place, half the length of its error bar, the number in it and its tooltip."""
 
     x: float
     y: float
@@ -32,7 +32,7 @@ def scatter_chart(
     x_format: Format = compact,
     x_ticks: Callable[[float, float], list[float]] = log_ticks,
 ) -> Chart:
-    """Shares between 0 and 1 over a logarithmic axis; dots at ``x`` <= 0 are left out, the first dot lies on top."""
+    """Shares over a logarithmic axis; dots at ``x`` <= 0 are left out, the first dot lies on top."""
     dots = [dot for dot in dots if dot.x > 0]
     if not dots:
         return Chart(title=title, body=())

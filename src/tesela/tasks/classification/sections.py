@@ -1,4 +1,4 @@
-"""A classifier's part of the report: scores, classes, sample predictions, mistakes, explanations, calibration.
+"""A classifier's part of the report: classes, predictions, mistakes, explanations, calibration.
 
 A section without its material is empty and left out.
 """
@@ -46,7 +46,7 @@ def sections(material: Material) -> list[Section]:
         Section(title="Most confident mistakes", body=_pictures(material, "mistakes", kind="mistakes")),
         Section(
             title="Explanations",
-            note="Yellow: the parts that the prediction rests on, as far as attention and its gradients tell.",
+            note="Yellow: the parts that the prediction rests on, as far as attention and gradients show.",
             body=_pictures(material, "shown", kind="shown", files=material.explanations),
         ),
         calibration(material),
@@ -55,7 +55,8 @@ def sections(material: Material) -> list[Section]:
 
 def lead(scores: Mapping[str, Any]) -> str:
     """One sentence on what was reached."""
-    return f"{scores['correct']:,} of {scores['images']:,} images of the {scores['split']} split are labelled right."
+    right, images = scores["correct"], scores["images"]
+    return f"{right:,} of {images:,} images of the {scores['split']} split are labelled right."
 
 
 def score_tiles(scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
@@ -117,8 +118,8 @@ def calibration(material: Material) -> Section:
     sure = sum(row["count"] * row["confidence"] for row in filled) / scores["images"]
     return Section(
         title="Calibration",
-        note=f"The model is {sure * 100:.1f} % sure on average and right in {scores['accuracy'] * 100:.1f} %; "
-        f"the mean gap over the bins, the expected calibration error, is {scores['ece'] * 100:.1f} points. "
+        note=f"The model is {percent(sure, 1)} sure on average and right in {percent(scores['accuracy'], 1)};"
+        f" the mean gap over the bins, the expected calibration error, is {scores['ece'] * 100:.1f} points. "
         "A bar that ends at its mark is as often right as the model says.",
         body=reliability_chart(scores["reliability"]),
     )
