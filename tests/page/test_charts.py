@@ -47,9 +47,7 @@ def test_a_page_is_one_file_with_its_script_last() -> None:
     """Title escaped; style before the body; the script after all that it looks for; empty sections left
     out."""
     sections = [Section(title="Full", body=element("p", "", id="x")), Section(title="Empty", note="n")]
-    page = document(
-        "a < b", heading="h", lead="l", sections=sections, style=".own > b {}", script="if (a < b) start();"
-    )
+    page = document("a < b", lead="l", sections=sections, style=".own > b {}", script="if (a < b) start();")
     assert "<title>a &lt; b</title>" in page
     assert (
         page.index(".own > b {}")
@@ -58,7 +56,7 @@ def test_a_page_is_one_file_with_its_script_last() -> None:
         < page.index("a < b) start();")
     )
     assert "Full" in page and "Empty" not in page
-    assert "<script" not in document("a", heading="h", lead="l")
+    assert "<script" not in document("a", lead="l")
 
 
 def test_every_value_is_escaped() -> None:
@@ -72,7 +70,7 @@ def test_every_value_is_escaped() -> None:
         escape(line_chart([], title=HOSTILE, x_label=HOSTILE)),
     )
     sections = [Section(title=HOSTILE, note=HOSTILE, body=body) for body in (*parts, HOSTILE)]
-    text = document(HOSTILE, heading=HOSTILE, lead=HOSTILE, tiles=[(HOSTILE,) * 3], sections=sections)
+    text = document(HOSTILE, lead=HOSTILE, tiles=[(HOSTILE,) * 3], sections=sections)
     page = BeautifulSoup(text, "html.parser")
     assert not page.find_all("script")
     assert not page.find_all(onload=True)

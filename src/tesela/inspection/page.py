@@ -57,7 +57,6 @@ def inspect_page(
     folder = files("tesela.inspection")
     return document(
         f"Inside {name}",
-        heading=f"Inside {name}",
         lead=f"{count:,} images went through it." if count else "Without images, only the weights are shown.",
         tiles=_tiles(inspection),
         sections=sections,

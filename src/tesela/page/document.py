@@ -49,7 +49,6 @@ def render(template: str, **values: Any) -> Markup:
 def document(
     title: str,
     *,
-    heading: str,
     lead: str,
     tiles: Iterable[tuple[str, str, str]] = (),
     sections: Iterable[Section] = (),
@@ -59,8 +58,7 @@ def document(
     """A whole HTML page.
 
     Args:
-        title: of the browser's window.
-        heading: the page's headline.
+        title: headline of the page and title of the window.
         lead: one sentence below it.
         tiles: the numbers that matter: name, value and note of each.
         sections: the parts of the page; those without a body are left out.
@@ -70,7 +68,6 @@ def document(
     return render(
         "tesela.page/document.html.j2",
         title=title,
-        heading=heading,
         lead=lead,
         tiles=list(tiles),
         sections=[section for section in sections if section.body],

@@ -3,14 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class HasHtml(Protocol):
-    """Anything that states itself as HTML: ``markupsafe.Markup``, a chart."""
-
-    def __html__(self) -> str:
-        """The HTML, which is not escaped again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +12,9 @@ class Section:
     Attributes:
         title: plain text.
         note: plain text below the title.
-        body: HTML, or text, which is escaped; a section without a body is left out of the page.
+        body: ``Markup``, or plain text, which is escaped; a section without a body is left out of the page.
     """
 
     title: str
     note: str = ""
-    body: HasHtml | str = ""
+    body: str = ""

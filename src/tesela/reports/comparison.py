@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +67,8 @@ class Spread:
     high: float
 
 
-MEASURES = (
-    "score",
-    "parameters",
-    "trainable",
-    "flops",
-    "seconds",
-    "images_per_second",
-    "training_images_per_second",
-)
+COSTS = ("parameters", "trainable", "flops", "seconds", "images_per_second", "training_images_per_second")
+MEASURES = ("score", *COSTS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,23 +87,10 @@ class Group:
 
     def mapping(self) -> dict[str, Any]:
         """As plain values."""
-        first = self.runs[0]
-        rows = {
-            name: {key: getattr(spread, key) for key in Spread.__slots__}
-            for name, spread in self.values.items()
-        }
-        members = [
-            {"run": run.run, "seed": run.seed, "score": run.score, "seconds": run.seconds}
-            for run in self.runs
-        ]
-        return {
-            "name": self.name,
-            "model": first.model,
-            "data": first.data,
-            "n": len(self.runs),
-            **rows,
-            "runs": members,
-        }
+        first, kept = self.runs[0], ("run", "seed", "score", "seconds")
+        members = [{name: getattr(run, name) for name in kept} for run in self.runs]
+        about = {"name": self.name, "model": first.model, "data": first.data, "n": len(self.runs)}
+        return {**about, **{name: asdict(spread) for name, spread in self.values.items()}, "runs": members}
 
 
 def group_runs(paths: Iterable[Path | str]) -> list[Group]:
@@ -196,14 +176,11 @@ def group_names(members: Sequence[Contender]) -> list[str]:
 def _values(members: Sequence[Contender]) -> dict[str, Spread]:
     values = {}
     for name in MEASURES:
-        numbers = [
-            float(value) for value in (getattr(member, name) for member in members) if value is not None
-        ]
+        numbers = [float(value) for run in members if (value := getattr(run, name)) is not None]
         if numbers:
             deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
-            values[name] = Spread(
-                mean=statistics.fmean(numbers), deviation=deviation, low=min(numbers), high=max(numbers)
-            )
+            mean, low, high = statistics.fmean(numbers), min(numbers), max(numbers)
+            values[name] = Spread(mean=mean, deviation=deviation, low=low, high=high)
     return values
 
 

@@ -28,7 +28,7 @@ COLUMNS = (
     "training images/s",
 )
 RUN_COLUMNS = (("", "n"), ("folder", "text"), ("seed", "n"), ("score", "n"), ("time", "n"))
-COSTS: tuple[tuple[str, str, Callable[[float], str], Callable[[float, float], list[float]]], ...] = (
+PLOTTED: tuple[tuple[str, str, Callable[[float], str], Callable[[float, float], list[float]]], ...] = (
     ("parameters", "parameters", compact, log_ticks),
     ("flops", "operations of one image (FLOPs)", compact, log_ticks),
     ("seconds", "training time", duration, time_ticks),
@@ -71,6 +71,10 @@ def score_text(spread: Spread | None) -> str:
     return f"{spread.mean * 100:.2f}{deviation} %"
 
 
+def _percent(score: float | None) -> str:
+    return "-" if score is None else percent(score, 2)
+
+
 def _amount(spread: Spread | None) -> str:
     return "-" if spread is None else compact(spread.mean)
 
@@ -93,7 +97,7 @@ def cost_charts(groups: Sequence[Group]) -> list[Chart]:
             x_format=form,
             x_ticks=ticks,
         )
-        for name, label, form, ticks in COSTS
+        for name, label, form, ticks in PLOTTED
     ]
 
 
@@ -109,20 +113,13 @@ def comparison_page(groups: Sequence[Group]) -> str:
     count = sum(len(group.runs) for group in groups)
     columns = [(title, "text" if title == "runs" else "n") for title in COLUMNS]
     members = [
-        (
-            str(number),
-            run.run,
-            str(run.seed),
-            "-" if run.score is None else percent(run.score, 2),
-            duration(run.seconds),
-        )
+        (str(number), run.run, str(run.seed), _percent(run.score), duration(run.seconds))
         for number, group in enumerate(groups, 1)
         for run in group.runs
     ]
     table = data_table(columns, [cells(number, group) for number, group in enumerate(groups, 1)])
     return document(
         "Comparison of runs",
-        heading="Comparison of runs",
         lead=f"{count} runs on {'; '.join(data)}. Runs that differ only in their seed are one row.",
         sections=[
             Section(title="Table", note=NOTE, body=table),

@@ -123,9 +123,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def page(material: Material, task: Task) -> str:
     """The whole HTML page."""
-    name = material.scores.get("model") or material.config.get("model") or "tesela"
     return document(
-        f"{name}: report",
         **sections.headline(material, task),
         sections=[
             sections.curves(material, task),

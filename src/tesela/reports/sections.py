@@ -7,7 +7,8 @@ test images, is shorter and never broken.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from tesela.tasks.task import Task
 
 
 def headline(material: Material, task: Task) -> dict[str, Any]:
-    """Headline, lead and tiles, as keyword arguments of ``document``."""
+    """Title, lead and tiles, as keyword arguments of ``document``."""
     scores, tiles = material.scores, []
     name = scores.get("model") or material.config.get("model") or "model"
     source = scores.get("data") or material.config.get("data", {}).get("source") or "data"
@@ -33,7 +34,7 @@ def headline(material: Material, task: Task) -> dict[str, Any]:
             epochs = len(material.of_kind("epoch"))
             tiles.append(("Training time", duration(material.seconds), f"{epochs} epochs"))
     lead = task.lead(scores) if scores else "This run has not been evaluated yet."
-    return {"heading": f"{name} on {source}", "lead": lead, "tiles": tiles}
+    return {"title": f"{name} on {source}", "lead": lead, "tiles": tiles}
 
 
 def curves(material: Material, task: Task) -> Section:
@@ -41,34 +42,27 @@ def curves(material: Material, task: Task) -> Section:
     epochs, steps = material.of_kind("epoch"), material.of_kind("step")
     if not epochs and not steps:
         return Section(title="Curves")
-    place = _epoch_of(epochs)
-    loss = [
-        Series(
-            name="each step",
-            points=[(place(row), row["loss"]) for row in _with(steps, "loss")],
-            tone=1,
-            faint=True,
-        ),
-        Series(name="training", points=_points(epochs, "train_loss"), tone=1),
-        Series(name="validation", points=_points(epochs, "val_loss"), tone=2),
-    ]
-    scored = {
-        title: [
-            Series(name="training", points=_points(epochs, f"train_{name}"), tone=1),
-            Series(name="validation", points=_points(epochs, f"val_{name}"), tone=2),
+    ends = [0, *(int(row["step"]) for row in epochs)]
+
+    def place(row: Mapping[str, Any]) -> float:
+        """Where a row lies on an axis of epochs, by the steps at which the epochs ended."""
+        return float(np.interp(row["step"], ends, range(len(ends)))) if epochs else float(row["step"])
+
+    def series(name: str, rows: Sequence[Mapping[str, Any]], key: str, tone: int) -> Series:
+        points = [(place(row), row[key]) for row in rows if isinstance(row.get(key), (int, float))]
+        return Series(name=name, points=points, tone=tone, faint=name == "each step")
+
+    def both(key: str) -> list[Series]:
+        return [
+            series("training", epochs, f"train_{key}", 1),
+            series("validation", epochs, f"val_{key}", 2),
         ]
-        for name, title in task.curves.items()
-    }
-    rate = [
-        Series(name="learning rate", points=[(place(row), row["lr"]) for row in _with(steps, "lr")], tone=3)
-    ]
+
+    chart = partial(line_chart, x_label="epoch", whole=True)
     charts = [
-        line_chart(loss, title="Loss", x_label="epoch", whole=True, low=0),
-        *(
-            line_chart(lines, title=title, x_label="epoch", whole=True, y_format=percent, high=1.0)
-            for title, lines in scored.items()
-        ),
-        line_chart(rate, title="Learning rate", x_label="epoch", whole=True, low=0),
+        chart([series("each step", steps, "loss", 1), *both("loss")], title="Loss", low=0),
+        *(chart(both(key), title=title, y_format=percent, high=1.0) for key, title in task.curves.items()),
+        chart([series("learning rate", steps, "lr", 3)], title="Learning rate", low=0),
     ]
     softened = any(material.config.get("objective", {}).values())
     mixed = any(material.config.get("augment", {}).get(name) for name in ("mixup", "cutmix"))
@@ -78,24 +72,6 @@ def curves(material: Material, task: Task) -> Section:
         else ""
     )
     return Section(title="Curves", note=f"Over {len(epochs)} epochs.{reason}", body=charts_row(*charts))
-
-
-def _with(rows: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    return [row for row in rows if isinstance(row.get(name), (int, float))]
-
-
-def _points(epochs: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [
-        (index, row[name]) for index, row in enumerate(epochs, 1) if isinstance(row.get(name), (int, float))
-    ]
-
-
-def _epoch_of(epochs: Sequence[dict[str, Any]]) -> Any:
-    """Where a step's row lies on an axis of epochs: by the steps at which the epochs ended."""
-    ends = [0, *(int(row["step"]) for row in epochs)]
-    return lambda row: (
-        float(np.interp(row["step"], ends, range(len(ends)))) if len(ends) > 1 else float(row["step"])
-    )
 
 
 def commands(material: Material) -> Section:

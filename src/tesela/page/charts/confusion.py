@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from tesela.page.charts.figure import svg, text
 from tesela.page.element import element
 
 LABEL_LENGTH = 14
@@ -20,25 +21,14 @@ def confusion_chart(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -
     side, above = 30.0 + 6.6 * longest, 42.0 if flat else 30.0 + 4.8 * longest
     centre = above + count * cell / 2
     body = [
-        element("text", "label", "predicted", x=side + count * cell / 2, y=14, text_anchor="middle"),
-        element(
-            "text",
-            "label",
-            "true",
-            x=12,
-            y=centre,
-            text_anchor="middle",
-            transform=f"rotate(-90 12 {centre:g})",
-        ),
+        text("label", "predicted", side + count * cell / 2, 14),
+        text("label", "true", 12, centre, transform=f"rotate(-90 12 {centre:g})"),
     ]
     for index, name in enumerate(names):
         x, y = side + (index + 0.5) * cell, above - 6
-        turned = {} if flat else {"transform": f"rotate(-45 {x:g} {y:g})"}
-        anchor = "middle" if flat else "start"
-        body.append(
-            element("text", "tick", name, x=side - 6, y=above + (index + 0.5) * cell + 4, text_anchor="end")
-        )
-        body.append(element("text", "tick", name, x=x, y=y, text_anchor=anchor, **turned))
+        slanted = {} if flat else {"anchor": "start", "transform": f"rotate(-45 {x:g} {y:g})"}
+        body.append(text("tick", name, side - 6, above + (index + 0.5) * cell + 4, anchor="end"))
+        body.append(text("tick", name, x, y, **slanted))
     for row, values in enumerate(confusion):
         total = sum(values)
         for column, value in enumerate(values):
@@ -46,10 +36,9 @@ def confusion_chart(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -
             tip = f"true {labels[row]}, predicted {labels[column]}: {value}"
             body += _cell(value, value / total if total else 0.0, x, y, cell, right=row == column, tip=tip)
     width = side + count * cell + max(4.0, 0.0 if flat else 3.4 * longest)
-    box = f"0 0 {width:g} {above + count * cell + 4:g}"
-    svg = element("svg", "", *body, viewBox=box, role="img", aria_label="Confusion matrix")
+    drawing = svg(width, above + count * cell + 4, "Confusion matrix", *body)
     frame = f"max-width:{width * 1.25:.0f}px;min-width:{width * 0.8:.0f}px"
-    return element("div", "scroll", element("div", "", svg, style=frame))
+    return element("div", "scroll", element("div", "", drawing, style=frame))
 
 
 def _cell(
@@ -64,8 +53,7 @@ def _cell(
     parts.append(element("rect", kind, title, fill_opacity=shade, **box))
     if side >= 20:
         ink = ("on" if shade > 0.55 else "off") + " tight" * (len(str(value)) * 8 > side)
-        at = {"x": x + side / 2, "y": y + side / 2 + 4}
-        parts.append(element("text", f"count {ink}", str(value), text_anchor="middle", **at))
+        parts.append(text(f"count {ink}", str(value), x + side / 2, y + side / 2 + 4))
     return parts
 
 

@@ -21,6 +21,7 @@ from tesela.page.element import element
 WIDTH, HEIGHT = 360.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 18.0, 12.0, 40.0
 SHEET_TITLE, SHEET_GAP = 30.0, 20.0
+NOTHING = "Nothing was recorded."
 
 Format = Callable[[float], str]
 
@@ -43,14 +44,13 @@ class Chart:
 
     def svg(self, **attributes: float) -> Markup:
         """The drawing alone."""
-        box = f"0 0 {WIDTH:g} {self.height:g}"
-        return element("svg", "", *self.body, viewBox=box, role="img", aria_label=self.title, **attributes)
+        return svg(WIDTH, self.height, self.title, *self.body, **attributes)
 
     def __html__(self) -> str:
         """The figure for a page."""
         keys = [element("span", f"key tone{tone}", name) for name, tone in self.legend]
         caption = element("figcaption", "", self.title, element("span", "legend", *keys, ""))
-        content = self.svg() if self.body else element("p", "muted", "Nothing was recorded.")
+        content = self.svg() if self.body else element("p", "muted", NOTHING)
         return element("figure", "chart", caption, content)
 
 
@@ -65,29 +65,47 @@ def chart_sheet(charts: Sequence[Chart], *, title: str) -> Markup:
     parts = [element("style", "", Markup(css("chart.css")))]  # noqa: S704 - a file of this package
     for place, chart in enumerate(charts):
         x, y = place % 2 * step_x, place // 2 * step_y
-        parts.append(element("text", "title", chart.title, x=x + LEFT, y=y + 20))
-        content = chart.svg(x=x, y=y + SHEET_TITLE, width=WIDTH, height=chart.height)
-        parts.append(
-            content if chart.body else element("text", "label", "Nothing was recorded.", x=x + LEFT, y=y + 60)
-        )
-    box = f"0 0 {2 * step_x:g} {(len(charts) + 1) // 2 * step_y:g}"
-    return element(
-        "svg",
-        "sheet",
-        *parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=box,
-        role="img",
-        aria_label=title,
-    )
+        parts.append(text("title", chart.title, x + LEFT, y + 20, anchor="start"))
+        if chart.body:
+            parts.append(chart.svg(x=x, y=y + SHEET_TITLE, width=WIDTH, height=chart.height))
+        else:
+            parts.append(text("label", NOTHING, x + LEFT, y + 60, anchor="start"))
+    height = (len(charts) + 1) // 2 * step_y
+    return svg(2 * step_x, height, title, *parts, xmlns="http://www.w3.org/2000/svg")
+
+
+def svg(width: float, height: float, title: str, /, *body: Markup, **attributes: float | str) -> Markup:
+    """A drawing of this size."""
+    box = f"0 0 {width:g} {height:g}"
+    return element("svg", "", *body, viewBox=box, role="img", aria_label=title, **attributes)
+
+
+def text(kind: str, words: str, x: float, y: float, *, anchor: str = "middle", **attributes: str) -> Markup:
+    """Words in a drawing."""
+    return element("text", kind, words, x=x, y=y, text_anchor=anchor, **attributes)
+
+
+def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    """A straight line in a drawing."""
+    return element("line", kind, x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def horizontal(low: float, high: float, *, log: bool = False) -> Axis:
+    """The axis from the left to the right of a chart."""
+    return Axis(low=low, high=high, start=LEFT, end=WIDTH - RIGHT, log=log)
+
+
+def vertical(low: float, high: float) -> Axis:
+    """The axis from the base line to the top of a chart."""
+    return Axis(low=low, high=high, start=HEIGHT - BOTTOM, end=TOP)
 
 
 def y_axis(axis: Axis, form: Format = number) -> Iterable[Markup]:
     """Horizontal grid lines with their numbers."""
     for value in ticks(axis.low, axis.high):
         y = axis(value)
-        yield element("line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
-        yield element("text", "tick", form(value), x=LEFT - 6, y=y + 4, text_anchor="end")
+        yield line("grid", LEFT, y, WIDTH - RIGHT, y)
+        yield text("tick", form(value), LEFT - 6, y + 4, anchor="end")
 
 
 def x_axis(
@@ -100,7 +118,6 @@ def x_axis(
 ) -> Iterable[Markup]:
     """The base line at ``floor`` with numbers, at ``values`` or round ones, and the axis' name."""
     for value in ticks(axis.low, axis.high) if values is None else values:
-        yield element("text", "tick", form(value), x=axis(value), y=floor + 16, text_anchor="middle")
-    yield element("line", "axis", x1=axis.start, x2=axis.end, y1=floor, y2=floor)
-    middle = (axis.start + axis.end) / 2
-    yield element("text", "label", label, x=middle, y=floor + 34, text_anchor="middle")
+        yield text("tick", form(value), axis(value), floor + 16)
+    yield line("axis", axis.start, floor, axis.end, floor)
+    yield text("label", label, (axis.start + axis.end) / 2, floor + 34)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tesela.core.format import number
 from tesela.page.charts.axis import Axis, ticks
-from tesela.page.charts.figure import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Format, x_axis, y_axis
+from tesela.page.charts.figure import Chart, Format, horizontal, vertical, x_axis, y_axis
 from tesela.page.element import element
 
 MOST_POINTS = 240
@@ -68,13 +68,8 @@ def line_chart(
     ys = [y for _, points in drawn for _, y in points]
     room = (max(ys) - min(ys)) * 0.05 or abs(max(ys)) * 0.05 or 0.5
     left, right = min(xs) - margin, max(xs) + margin
-    x = Axis(low=left, high=right if right > left else left + 1, start=LEFT, end=WIDTH - RIGHT)
-    y = Axis(
-        low=min(ys) - room if low is None else low,
-        high=max(ys) + room if high is None else high,
-        start=HEIGHT - BOTTOM,
-        end=TOP,
-    )
+    x = horizontal(left, right if right > left else left + 1)
+    y = vertical(min(ys) - room if low is None else low, max(ys) + room if high is None else high)
     values = [value for value in ticks(x.low, x.high, about=6) if not whole or value == round(value)]
     body = [
         *y_axis(y, y_format),

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tesela.core.format import percent
-from tesela.page.charts.axis import Axis
-from tesela.page.charts.figure import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, x_axis, y_axis
+from tesela.page.charts.figure import LEFT, Chart, horizontal, line, text, vertical, x_axis, y_axis
 from tesela.page.element import element
 
 FLOOR, TALLEST = 276.0, 40.0
@@ -21,8 +20,7 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
         bins: ``low`` and ``high`` edge, ``count``, mean ``confidence`` and ``accuracy`` of each, as of
             ``tesela.metrics.calibration``.
     """
-    x = Axis(low=0, high=1, start=LEFT, end=WIDTH - RIGHT)
-    y = Axis(low=0, high=1, start=HEIGHT - BOTTOM, end=TOP)
+    x, y = horizontal(0, 1), vertical(0, 1)
     most = max((row["count"] for row in bins), default=1) or 1
     body = list(y_axis(y, percent))
     for row in (row for row in bins if row["count"]):
@@ -38,14 +36,12 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
             element("rect", kind, tip, fill_opacity=shade, x=left, y=top, width=wide, height=high)
             for kind, left, top, wide, high, shade in bars
         ]
-    body.append(element("line", "ideal", x1=x(0), y1=y(0), x2=x(1), y2=y(1)))
-    body.append(element("line", "axis", x1=x.start, x2=x.end, y1=y(0), y2=y(0)))
-    body.append(element("text", "tick", str(most), x=LEFT - 6, y=FLOOR - TALLEST + 4, text_anchor="end"))
-    body.append(element("text", "label", "images in each bin", x=LEFT + 4, y=FLOOR - TALLEST - 12))
-    body.extend(x_axis(x, "probability of the predicted class", floor=FLOOR, form=percent))
-    return Chart(
-        title="By probability of the predicted class",
-        body=body,
-        height=FLOOR + 40,
-        legend=[("share right", 1), ("mean probability", 2)],
-    )
+    body += [
+        line("ideal", x(0), y(0), x(1), y(1)),
+        line("axis", x.start, y(0), x.end, y(0)),
+        text("tick", str(most), LEFT - 6, FLOOR - TALLEST + 4, anchor="end"),
+        text("label", "images in each bin", LEFT + 4, FLOOR - TALLEST - 12, anchor="start"),
+        *x_axis(x, "probability of the predicted class", floor=FLOOR, form=percent),
+    ]
+    legend = [("share right", 1), ("mean probability", 2)]
+    return Chart(title="By probability of the predicted class", body=body, height=FLOOR + 40, legend=legend)

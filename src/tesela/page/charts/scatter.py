@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tesela.core.format import compact, percent
 from tesela.page.charts.axis import Axis, log_ticks
-from tesela.page.charts.figure import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Format, x_axis, y_axis
+from tesela.page.charts.figure import Chart, Format, horizontal, line, text, vertical, x_axis, y_axis
 from tesela.page.element import element
 
 
@@ -38,10 +38,10 @@ def scatter_chart(
         return Chart(title=title, body=())
     left, right = (pick(dot.x for dot in dots) for pick in (min, max))
     room = max(10**0.12, (right / left) ** 0.08)
-    x = Axis(low=left / room, high=right * room, start=LEFT, end=WIDTH - RIGHT, log=True)
+    x = horizontal(left / room, right * room, log=True)
     bottom, top = min(dot.y - dot.error for dot in dots), max(dot.y + dot.error for dot in dots)
     room = (top - bottom) * 0.1 or 0.01
-    y = Axis(low=bottom - room, high=min(top, 1.0) + room, start=HEIGHT - BOTTOM, end=TOP)
+    y = vertical(bottom - room, min(top, 1.0) + room)
     axis = x_axis(x, x_label, form=x_format, values=x_ticks(x.low, x.high))
     marks = (part for dot in reversed(dots) for part in _dot(dot, x(dot.x), y))
     return Chart(title=title, body=[*y_axis(y, percent), *axis, *marks])
@@ -49,9 +49,9 @@ def scatter_chart(
 
 def _dot(dot: Dot, x: float, axis: Axis) -> list[Markup]:
     y, ends = axis(dot.y), (axis(dot.y - dot.error), axis(dot.y + dot.error))
-    bar = [element("line", "bar", x1=x, x2=x, y1=ends[0], y2=ends[1])] if dot.error else []
+    bar = [line("bar", x, ends[0], x, ends[1])] if dot.error else []
     return [
         *bar,
         element("circle", "dot tone1", element("title", "", dot.tip), cx=x, cy=y, r=9),
-        element("text", "count on", str(dot.number), x=x, y=y + 4, text_anchor="middle"),
+        text("count on", str(dot.number), x, y + 4),
     ]

@@ -6,7 +6,6 @@ A section without its material is empty and left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from tesela.core.format import percent
 from tesela.imaging.png import encode_png
 from tesela.page.charts.confusion import confusion_chart
+from tesela.page.charts.figure import charts_row
 from tesela.page.charts.reliability import reliability_chart
 from tesela.page.document import data_table, render
 from tesela.page.section import Section
@@ -121,43 +121,8 @@ def calibration(material: Material) -> Section:
         note=f"The model is {percent(sure, 1)} sure on average and right in {percent(scores['accuracy'], 1)};"
         f" the mean gap over the bins, the expected calibration error, is {scores['ece'] * 100:.1f} points. "
         "A bar that ends at its mark is as often right as the model says.",
-        body=reliability_chart(scores["reliability"]),
+        body=charts_row(reliability_chart(scores["reliability"])),
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """An image with its prediction.
-
-    Attributes:
-        png: the file.
-        small: enlarge it without blurring.
-        name: of the image.
-        true: label.
-        predicted: label.
-        sure: probability of the predicted label.
-        doubt: probability of the true label.
-    """
-
-    png: bytes
-    small: bool
-    name: str
-    true: str
-    predicted: str
-    sure: float
-    doubt: float
-
-    @property
-    def right(self) -> bool:
-        """Whether the prediction is the true label."""
-        return self.true == self.predicted
-
-    @property
-    def tip(self) -> str:
-        """What the image says when it is pointed at."""
-        return (
-            f"{self.name}: true {self.true} ({self.doubt:.1%}), predicted {self.predicted} ({self.sure:.1%})"
-        )
 
 
 def _pictures(material: Material, name: str, *, kind: str, files: Sequence[bytes] | None = None) -> str:
@@ -167,22 +132,22 @@ def _pictures(material: Material, name: str, *, kind: str, files: Sequence[bytes
     return render(template, kind=kind, pictures=pictures) if pictures else ""
 
 
-def _picture_set(material: Material, name: str, files: Sequence[bytes] | None) -> Iterator[Picture]:
+def _picture_set(material: Material, name: str, files: Sequence[bytes] | None) -> Iterator[dict[str, Any]]:
     arrays = material.arrays
     if name not in arrays:
         return
     labels, images = material.scores["labels"], arrays[f"{name}_images"]
     pngs: Iterable[bytes] = map(encode_png, images) if files is None else files
-    side = max(images.shape[1:3])
     for png, place, title in zip(pngs, arrays[name], arrays[f"{name}_names"], strict=False):
         shares: npt.NDArray[np.floating[Any]] = arrays["probabilities"][place]
         true, predicted = int(arrays["targets"][place]), int(shares.argmax())
-        yield Picture(
-            png=png,
-            small=files is None and side < SMALL_IMAGE,
-            name=str(title),
-            true=labels[true],
-            predicted=labels[predicted],
-            sure=float(shares[predicted]),
-            doubt=float(shares[true]),
-        )
+        words = (f"{labels[label]} ({shares[label]:.1%})" for label in (true, predicted))
+        yield {
+            "png": png,
+            "small": files is None and max(images.shape[1:3]) < SMALL_IMAGE,
+            "true": labels[true],
+            "predicted": labels[predicted],
+            "right": true == predicted,
+            "sure": float(shares[predicted]),
+            "tip": "{}: true {}, predicted {}".format(title, *words),
+        }
