@@ -1,4 +1,5 @@
-"""Evaluation of bundles and runs: scores against a loop over single images, labels by name, files, other data."""
+"""Evaluation of bundles and runs: scores against a loop over single images, labels by name, files, other
+data."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def one_by_one(model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_scores_equal_a_loop_over_single_images(tmp_path: Path) -> None:
-    """Reference: the model called on one preprocessed image at a time; accuracy, log loss and top-3 counted here."""
+    """Reference: the model called on one preprocessed image at a time; accuracy, log loss and top-3 counted
+    here."""
     model = write_run(tmp_path)
     scores = evaluate_run(tmp_path, top=3, batch_size=50, device="cpu")
     probabilities, targets = one_by_one(model)
@@ -116,7 +118,8 @@ def test_report_of_an_evaluated_run(tmp_path: Path) -> None:
 
 
 def write_folder(path: Path, labels: list[str]) -> Path:
-    """Class folders train/LABEL and test/LABEL with three and two grey images of the digit that the label's last letter is."""
+    """Class folders train/LABEL and test/LABEL with three and two grey images of the digit that the label's
+    last letter is."""
     source = open_source("digits")
     for split, count in (("train", 3), ("test", 2)):
         items = source.splits[split]
@@ -130,7 +133,8 @@ def write_folder(path: Path, labels: list[str]) -> Path:
 
 
 def test_other_data_is_matched_by_name(tmp_path: Path) -> None:
-    """Reference: a folder with three of the ten classes, in whose own numbering "7" is class 2; its images scored one by one."""
+    """Reference: a folder with three of the ten classes, in whose own numbering "7" is class 2; its images
+    scored one by one."""
     model = write_run(tmp_path / "run")
     data = write_folder(tmp_path / "few", ["1", "3", "7"])
     scores = evaluate_run(tmp_path / "run", data=str(data), device="cpu")
@@ -151,7 +155,8 @@ def test_other_data_is_matched_by_name(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_are_listed_or_refused(tmp_path: Path) -> None:
-    """Reference: one file of six cut short by hand: refused by default, listed where the run allows it, and not scored."""
+    """Reference: one file of six cut short by hand: refused by default, listed where the run allows it, and
+    not scored."""
     write_run(tmp_path / "run")
     data = write_folder(tmp_path / "few", ["1", "3", "7"])
     broken = sorted((data / "test").rglob("*.png"))[2]
@@ -215,7 +220,8 @@ def test_precision_as_recorded(tmp_path: Path) -> None:
 
 
 def test_model_is_left_as_it_was(tmp_path: Path) -> None:
-    """Reference: training flags, kernels and gradients noted before; also when the loader fails in the middle."""
+    """Reference: training flags, kernels and gradients noted before; also when the loader fails in the
+    middle."""
     write_run(tmp_path)
     model, info = load_bundle(tmp_path / "bundle")
     model.train()

@@ -1,4 +1,5 @@
-"""What ``inspect`` finds, against NumPy's SVD, plain formulas and models whose answer is known; and the page that shows it."""
+"""What ``inspect`` finds, against NumPy's SVD, plain formulas and models whose answer is known; and the page
+that shows it."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def record(q: Tensor, k: Tensor) -> AttentionRecord:
 
 
 def test_filters_equal_numpys_svd() -> None:
-    """Reference: numpy.linalg.svd of the centred rows; the sign by the entry of largest size; shares of the variance."""
+    """Reference: numpy.linalg.svd of the centred rows; the sign by the entry of largest size; shares of the
+    variance."""
     weight = torch.randn(40, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     rows = weight.numpy().reshape(40, -1).astype(np.float64)
     _, sizes, vectors = np.linalg.svd(rows - rows.mean(0))
@@ -131,7 +133,8 @@ def test_each_block_has_its_table() -> None:
 
 
 def test_kernel_of_models_without_a_table() -> None:
-    """A blank image leaves nothing but position: none is flat at 0, rotary and relative are not; by hand for one layer."""
+    """A blank image leaves nothing but position: none is flat at 0, rotary and relative are not; by hand for
+    one layer."""
     for position, flat in (("none", True), ("rotary", False), ("relative", False)):
         model = make(position=position, depth=3)
         found = inspect(model)
@@ -169,7 +172,8 @@ def test_norms_equal_the_features_and_outliers_stick_out() -> None:
 
 
 def test_browsable_attention_is_the_models_and_stays_small() -> None:
-    """Bytes of the page back to weights: the dense attention within half a step; large models get a coarser lattice."""
+    """Bytes of the page back to weights: the dense attention within half a step; large models get a coarser
+    lattice."""
     model, images = make(), pictures()
     with undisturbed(model):
         seen = capture(model, images, gradient=False)
@@ -205,8 +209,8 @@ def test_a_network_without_attention_shows_its_filters() -> None:
 
 
 def test_the_page_is_whole() -> None:
-    """No address but data:, titles for all sections, one canvas per head and layer, the browser's data equal to the arrays; names
-    are escaped."""
+    """No address but data:, titles for all sections, one canvas per head and layer, the browser's data
+    equal to the arrays; names are escaped."""
     model, images = make(), pictures()
     found = inspect(model, images)
     views = [(f"<b>{place}</b>", np.zeros((16, 24, 3), np.uint8)) for place in range(2)]

@@ -96,7 +96,7 @@ def test_evaluates_and_reports(place: Path, run: Path) -> None:
     assert scores["f1"] == json.loads((run / "result.json").read_text())["f1"]
     assert "has no option 'top'" not in tesela(place, "evaluate", "run", "--split", "val")
     page = (run / "report.html").read_text()
-    assert "<h2>Tags</h2><p>3 tags</p>" in page and "F1" in page and "Confusion" not in page
+    assert "<h2>Tags</h2>3 tags" in page and "F1" in page and "Confusion" not in page
     assert "image tagger" in (run / "bundle" / "README.md").read_text()
     tesela(place, "evaluate", "run", "--top", "3", code=2)
 

@@ -1,8 +1,8 @@
 """Thumbnails of an evaluation, cut out while the data is at hand.
 
-They are kept beside the rows in predictions.npz, so that a report can be written again without the data: a fixed sample
-of 64 images, those that the task picks out, and 8 images at the model's own size for explanations. Everything is chosen
-by position, so the same evaluation shows the same pictures.
+They are kept beside the rows in predictions.npz, so that a report can be written again without the data: a
+fixed sample of 64 images, those the task picks, and 8 images at the model's own size for explanations.
+Everything is chosen by position, so the same evaluation shows the same pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THUMBNAIL = 96
 def choose_pictures(
     task: Task, rows: Rows, indices: npt.NDArray[np.int64], items: Items, spec: ImageSpec
 ) -> dict[str, npt.NDArray[Any]]:
-    """Places among the evaluated images, names and pixels of each set, by the names they have in predictions.npz."""
+    """Places, names and pixels of the images of each set, by their names in predictions.npz."""
     sample = random_places(len(indices))
     sets = {"sample": sample, **task.pictures(rows, sample), "shown": task.shown(rows, sample, most=SHOWN)}
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -50,7 +50,7 @@ def _square_spec(spec: ImageSpec) -> ImageSpec:
 
 
 def _thumbnail_spec(spec: ImageSpec) -> ImageSpec:
-    """The model's view, scaled down to a thumbnail where it is larger."""
+    """The model's view, scaled down to at most the size of a thumbnail."""
     scale = min(1.0, THUMBNAIL / max(spec.size))
     height, width = (max(1, round(side * scale)) for side in spec.size)
     return dataclasses.replace(_square_spec(spec), height=height, width=width)

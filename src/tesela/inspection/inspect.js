@@ -10,7 +10,7 @@
   const stage = document.getElementById("stage");
   const picture = stage.querySelector("img");
   const mark = stage.querySelector("i");
-  const told = document.getElementById("told");
+  const description = document.getElementById("description");
   const whole = document.getElementById("class-token");
   const canvases = [...document.querySelectorAll("#heads canvas")];
   const thumbnails = [...document.querySelectorAll("[data-image]")];
@@ -39,9 +39,9 @@
         left: `${(column / columns) * 100}%`, top: `${(row / rows) * 100}%`,
         width: `${100 / columns}%`, height: `${100 / rows}%`,
       });
-      told.textContent = `${data.images[image].name}: patch in row ${row + 1}, column ${column + 1}.`;
+      description.textContent = `${data.images[image].name}: patch in row ${row + 1}, column ${column + 1}.`;
     } else {
-      told.textContent = `${data.images[image].name}: the class token, which the head reads.`;
+      description.textContent = `${data.images[image].name}: the class token, which the head reads.`;
     }
     whole?.setAttribute("aria-pressed", String(token < 0));
     thumbnails.forEach((button, index) => button.setAttribute("aria-pressed", String(index === image)));
@@ -62,9 +62,9 @@
     const box = stage.getBoundingClientRect();
     const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
     const column = Math.floor(((event.clientX - box.left) / box.width) * columns);
-    const found = nearest(row, column);
-    if (found !== query) {
-      query = found;
+    const next = nearest(row, column);
+    if (next !== query) {
+      query = next;
       draw();
     }
   }

@@ -1,1 +1,1 @@
-"""Pages for people: one self-contained HTML file with its style, charts and pictures; no network, no server."""
+"""Pages for people: one self-contained HTML file with its style, charts and pictures."""

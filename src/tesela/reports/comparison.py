@@ -1,6 +1,7 @@
-"""Runs side by side: what each reached and what it cost; runs that differ in their seed only are one row, as mean and deviation.
+"""Runs side by side: score and cost of each; runs that differ only in their seed are one group.
 
-Everything is read from run folders, no model is loaded. Odd: the deviation is that of a sample (n - 1), and there is none for one run.
+Everything is read from run folders, no model is loaded. Odd: the standard deviation over seeds is that of a
+sample (n - 1), and a single run has none.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,15 @@ class Contender:
         model: name of the model.
         data: name of the data, with the split that was scored.
         seed: of the run.
-        score: the task's selecting score on that split.
+        score: the task's model-selection metric on that split.
         parameters: number of weights.
         trainable: number of weights that were trained.
-        flops: operations of one image's forward pass, two per multiply-add; None where the model has no closed form.
+        flops: operations of one image's forward pass, two per multiply-add; None if the model has no closed
+            form.
         seconds: wall time of the whole run.
-        images_per_second: of classifying, as measured by the evaluation; None where there was none.
+        images_per_second: of prediction, as measured by the evaluation; None without one.
         training_images_per_second: of training.
-        settings: what was configured, but for seed, folder and what cannot change a result, by dotted name.
+        settings: the configuration by dotted name, without seed, folder and all that cannot change a result.
     """
 
     run: str
@@ -57,7 +59,7 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """Mean, deviation and range of one number over runs; the deviation is None for a single one."""
+    """Mean, standard deviation (None for a single run) and range of one number over runs."""
 
     mean: float
     deviation: float | None
@@ -65,25 +67,18 @@ class Spread:
     high: float
 
 
-MEASURES = (
-    "score",
-    "parameters",
-    "trainable",
-    "flops",
-    "seconds",
-    "images_per_second",
-    "training_images_per_second",
-)
+COSTS = ("parameters", "trainable", "flops", "seconds", "images_per_second", "training_images_per_second")
+MEASURES = ("score", *COSTS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Runs that differ in their seed only.
+    """Runs that differ only in their seed.
 
     Attributes:
-        name: what tells it from the other groups.
+        name: the settings that set it apart from the other groups.
         runs: its members.
-        values: by a name of ``MEASURES``; without what no member has.
+        values: by a name of ``MEASURES``; measures that no member has are missing.
     """
 
     name: str
@@ -92,55 +87,41 @@ class Group:
 
     def mapping(self) -> dict[str, Any]:
         """As plain values."""
-        first = self.runs[0]
-        rows = {
-            name: {key: getattr(spread, key) for key in Spread.__slots__}
-            for name, spread in self.values.items()
-        }
-        members = [
-            {"run": run.run, "seed": run.seed, "score": run.score, "seconds": run.seconds}
-            for run in self.runs
-        ]
-        return {
-            "name": self.name,
-            "model": first.model,
-            "data": first.data,
-            "n": len(self.runs),
-            **rows,
-            "runs": members,
-        }
+        first, kept = self.runs[0], ("run", "seed", "score", "seconds")
+        members = [{name: getattr(run, name) for name in kept} for run in self.runs]
+        about = {"name": self.name, "model": first.model, "data": first.data, "n": len(self.runs)}
+        return {**about, **{name: asdict(spread) for name, spread in self.values.items()}, "runs": members}
 
 
-def compare_runs(paths: Iterable[Path | str]) -> list[Group]:
-    """Groups of the runs in those folders, the best first.
+def group_runs(paths: Iterable[Path | str]) -> list[Group]:
+    """The runs in these folders in groups of equal settings, the best group first.
 
     Raises:
         UsageError: a folder holds no finished run, or is named twice.
     """
-    found: dict[Path, Contender] = {}
+    contenders: dict[Path, Contender] = {}
     for path in paths:
         place = Path(path).resolve()
-        if place in found:
+        if place in contenders:
             raise UsageError(f"{path} is named twice", hint="name each run once")
-        found[place] = read_run(Path(path))
-    if not found:
+        contenders[place] = read_run(Path(path))
+    if not contenders:
         raise UsageError("no run was named", hint="tesela compare RUN RUN ...")
     alike: dict[str, list[Contender]] = {}
-    for contender in found.values():
-        alike.setdefault(
-            json.dumps([contender.data, contender.model, contender.settings], sort_keys=True, default=str), []
-        ).append(contender)
-    groups = [sorted(members, key=lambda run: run.seed) for members in alike.values()]
-    names = group_names([members[0] for members in groups])
-    made = [
+    for contender in contenders.values():
+        key = json.dumps([contender.data, contender.model, contender.settings], sort_keys=True, default=str)
+        alike.setdefault(key, []).append(contender)
+    members_of = [sorted(members, key=lambda run: run.seed) for members in alike.values()]
+    names = group_names([members[0] for members in members_of])
+    groups = [
         Group(name=name, runs=tuple(members), values=_values(members))
-        for name, members in zip(names, groups, strict=True)
+        for name, members in zip(names, members_of, strict=True)
     ]
-    return sorted(made, key=lambda group: -group.values["score"].mean if "score" in group.values else 1.0)
+    return sorted(groups, key=lambda group: -group.values["score"].mean if "score" in group.values else 1.0)
 
 
 def read_run(path: Path) -> Contender:
-    """What a finished run reached and cost.
+    """Score and cost of a finished run.
 
     Raises:
         UsageError: there is no run, or it is not finished.
@@ -171,9 +152,9 @@ def read_run(path: Path) -> Contender:
 
 
 def group_names(members: Sequence[Contender]) -> list[str]:
-    """For each run the settings in which it differs from the others, after its model's name; its folder where it differs in none."""
+    """Each run's model and the settings in which it differs from the others; its folder if there are none."""
     everywhere = {name for member in members for name in member.settings}
-    telling = sorted(
+    differing = sorted(
         name
         for name in everywhere
         if len({json.dumps(member.settings.get(name), default=str) for member in members}) > 1
@@ -183,7 +164,7 @@ def group_names(members: Sequence[Contender]) -> list[str]:
     for member in members:
         parts = [member.model] if several or len(members) == 1 else []
         parts += [
-            f"{name.rstrip('_')}={_short(member.settings.get(name))}" for name in telling if name != "model"
+            f"{name.rstrip('_')}={_short(member.settings.get(name))}" for name in differing if name != "model"
         ]
         names.append(" ".join(parts) or Path(member.run).name)
     return [
@@ -195,19 +176,16 @@ def group_names(members: Sequence[Contender]) -> list[str]:
 def _values(members: Sequence[Contender]) -> dict[str, Spread]:
     values = {}
     for name in MEASURES:
-        numbers = [
-            float(value) for value in (getattr(member, name) for member in members) if value is not None
-        ]
+        numbers = [float(value) for run in members if (value := getattr(run, name)) is not None]
         if numbers:
             deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
-            values[name] = Spread(
-                mean=statistics.fmean(numbers), deviation=deviation, low=min(numbers), high=max(numbers)
-            )
+            mean, low, high = statistics.fmean(numbers), min(numbers), max(numbers)
+            values[name] = Spread(mean=mean, deviation=deviation, low=low, high=high)
     return values
 
 
 def _flops(run: Run) -> int | None:
-    """The closed form of the bundle's configuration, computed without torch."""
+    """Operations by the closed form of the bundle's configuration, computed without torch."""
     try:
         info = read_info(run.bundle)
         config: Any = build(family(info.architecture).config or dict, info.model)

@@ -1,17 +1,20 @@
-"""A comparison as files: ``compare.html``, one page without script or network; ``compare.svg``, the plot; ``compare.json``, the numbers."""
+"""A comparison of runs as files: page (HTML), charts (SVG) and numbers (JSON)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tesela.core.files import write_atomic, write_json
-from tesela.page.document import document, section
+from tesela.core.format import compact, duration, percent
+from tesela.page.charts.axis import log_ticks, time_ticks
+from tesela.page.charts.figure import Chart, chart_sheet, charts_row
+from tesela.page.charts.scatter import Dot, scatter_chart
+from tesela.page.document import data_table, document
+from tesela.page.section import Section
 from tesela.reports.comparison import Group, Spread
-from tesela.reports.comparison_plot import comparison_plot, short_number, short_seconds
 
-TABLE = "Score: accuracy, mean and deviation over seeds. FLOPs: of one image, two per multiply-add."
+NOTE = "Score: mean ± standard deviation over seeds. FLOPs: of one image, two per multiply-add."
 COLUMNS = (
     "",
     "runs",
@@ -24,16 +27,24 @@ COLUMNS = (
     "images/s",
     "training images/s",
 )
+RUN_COLUMNS = (("", "n"), ("folder", "text"), ("seed", "n"), ("score", "n"), ("time", "n"))
+PLOTTED: tuple[tuple[str, str, Callable[[float], str], Callable[[float, float], list[float]]], ...] = (
+    ("parameters", "parameters", compact, log_ticks),
+    ("flops", "operations of one image (FLOPs)", compact, log_ticks),
+    ("seconds", "training time", duration, time_ticks),
+    ("images_per_second", "images classified per second", compact, log_ticks),
+)
 
 
 def write_comparison(folder: Path, groups: Sequence[Group]) -> Path:
-    """Write the three files into ``folder``, each atomically, and tell where the page is.
+    """Write the three files into ``folder``, each atomically, and return the path of the page.
 
     Raises:
         StorageError: the file system refused.
     """
     write_json(folder / "compare.json", {"groups": [group.mapping() for group in groups]})
-    write_atomic(folder / "compare.svg", comparison_plot(groups).encode())
+    sheet = chart_sheet(cost_charts(groups), title="Score against cost")
+    write_atomic(folder / "compare.svg", sheet.encode())
     write_atomic(folder / "compare.html", comparison_page(groups).encode())
     return folder / "compare.html"
 
@@ -47,50 +58,72 @@ def cells(number: int, group: Group) -> tuple[str, ...]:
         str(len(group.runs)),
         score_text(values.get("score")),
         *(_amount(values.get(name)) for name in ("parameters", "trainable", "flops")),
-        short_seconds(values["seconds"].mean),
+        duration(values["seconds"].mean),
         *(_amount(values.get(name)) for name in ("images_per_second", "training_images_per_second")),
     )
 
 
 def score_text(spread: Spread | None) -> str:
-    """``98.12 ± 0.30 %``, without a deviation for one run, a dash for none."""
+    """``98.12 ± 0.30 %``, without a standard deviation for one run, a dash for none."""
     if spread is None:
         return "-"
     deviation = f" ± {spread.deviation * 100:.2f}" if spread.deviation is not None else ""
     return f"{spread.mean * 100:.2f}{deviation} %"
 
 
+def _percent(score: float | None) -> str:
+    return "-" if score is None else percent(score, 2)
+
+
 def _amount(spread: Spread | None) -> str:
-    return "-" if spread is None else short_number(spread.mean)
+    return "-" if spread is None else compact(spread.mean)
+
+
+def cost_charts(groups: Sequence[Group]) -> list[Chart]:
+    """Score against parameters, operations, training time and speed.
+
+    Each group is a dot with its number in the table, and bars of one standard deviation if it has several
+    runs.
+    """
+    return [
+        scatter_chart(
+            [
+                _dot(number, group, group.values[name].mean, group.values["score"])
+                for number, group in enumerate(groups, 1)
+                if "score" in group.values and name in group.values
+            ],
+            title=f"Score against {label.partition(' (')[0]}",
+            x_label=label,
+            x_format=form,
+            x_ticks=ticks,
+        )
+        for name, label, form, ticks in PLOTTED
+    ]
+
+
+def _dot(number: int, group: Group, cost: float, score: Spread) -> Dot:
+    members = f" of {len(group.runs)} runs" if len(group.runs) > 1 else ""
+    tip = f"{group.name}: {percent(round(score.mean, 4))}{members}"
+    return Dot(x=cost, y=score.mean, error=score.deviation or 0.0, number=number, tip=tip)
 
 
 def comparison_page(groups: Sequence[Group]) -> str:
     """The whole HTML page."""
     data = sorted({group.runs[0].data for group in groups})
-    lead = f"{sum(len(group.runs) for group in groups)} runs on {'; '.join(data)}. Runs that differ in their seed only are one row."
-    head = "".join(
-        f'<th class="{"name" if place == 1 else "n"}">{escape(name)}</th>'
-        for place, name in enumerate(COLUMNS)
-    )
-    rows = "".join(_row(cells(number, group)) for number, group in enumerate(groups, 1))
-    members = "".join(
-        f'<tr><td class="n">{number}</td><td class="name">{escape(run.run)}</td><td class="n">{run.seed}</td>'
-        f'<td class="n">{"-" if run.score is None else f"{run.score * 100:.2f} %"}</td><td class="n">{short_seconds(run.seconds)}</td></tr>'
+    count = sum(len(group.runs) for group in groups)
+    columns = [(title, "text" if title == "runs" else "n") for title in COLUMNS]
+    members = [
+        (str(number), run.run, str(run.seed), _percent(run.score), duration(run.seconds))
         for number, group in enumerate(groups, 1)
         for run in group.runs
+    ]
+    table = data_table(columns, [cells(number, group) for number, group in enumerate(groups, 1)])
+    return document(
+        "Comparison of runs",
+        lead=f"{count} runs on {'; '.join(data)}. Runs that differ only in their seed are one row.",
+        sections=[
+            Section(title="Table", note=NOTE, body=table),
+            Section(title="Score against cost", body=charts_row(*cost_charts(groups))),
+            Section(title="Single runs", body=data_table(RUN_COLUMNS, members)),
+        ],
     )
-    singles = '<tr><th class="n"></th><th>folder</th><th class="n">seed</th><th class="n">score</th><th class="n">time</th></tr>'
-    body = (
-        f'<h1>Comparison of runs</h1><p class="lead">{escape(lead)}</p>'
-        + section("Table", f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>', text=TABLE)
-        + section("Score against cost", comparison_plot(groups))
-        + section("Single runs", f'<div class="scroll"><table>{singles}{members}</table></div>')
-    )
-    return document("Comparison of runs", body)
-
-
-def _row(row: Sequence[str]) -> str:
-    shown = (
-        f'<td class="{"name" if place == 1 else "n"}">{escape(text)}</td>' for place, text in enumerate(row)
-    )
-    return f"<tr>{''.join(shown)}</tr>"

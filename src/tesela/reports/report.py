@@ -1,10 +1,11 @@
 """``report.html``: one file that shows what a run reached, made from the run folder alone.
 
-It needs no network, no script and no data set: charts are inline SVG, images inline PNG, style and colours (light and dark) in
-the page. The images were cut out when the run was evaluated (``tesela.evaluation.pictures``).
+It needs no network, no script and no data set: charts are inline SVG, images inline PNG, style and colours
+(light and dark) in the page. The images were cut out when the run was evaluated
+(``tesela.evaluation.pictures``).
 
-Odd: explanations need the model, so they are made once, when the run is finished, kept in ``explanations/``, and shown
-again whenever the report is rebuilt.
+Odd: explanations need the model, so they are made once, when the run is finished, kept in ``explanations/``,
+and shown again whenever the report is rebuilt.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from tesela.tasks.task import Task
 
 
 def write_report(run: Run | Path | str, *, explain: bool = False) -> Path:
-    """Write ``report.html`` into the run folder, from what lies there.
+    """Write ``report.html`` into the run folder, from the files there.
 
     Args:
         run: the run folder.
-        explain: make the pictures of the section "Explanations" with the run's model; else those of an earlier call are
-            shown, if any.
+        explain: make the pictures of the section "Explanations" with the run's model; otherwise those of an
+            earlier call are shown, if any.
 
     Returns:
-        where the report is.
+        path of the report.
 
     Raises:
         UsageError: the folder holds no run.
@@ -57,7 +58,7 @@ def write_report(run: Run | Path | str, *, explain: bool = False) -> Path:
 
 
 def task_of(run: Run) -> Task:
-    """The run's task, by its bundle; before there is one, the one that its configuration names."""
+    """The run's task, as its bundle says, or its configuration as long as there is no bundle."""
     if (run.bundle / CONFIG).is_file():
         return find_task(read_info(run.bundle).task)
     named = str(read_yaml(run.config).get("task", AUTO))
@@ -65,7 +66,7 @@ def task_of(run: Run) -> Task:
 
 
 def read_material(run: Run) -> Material:
-    """Everything the report shows; what is missing stays empty."""
+    """Everything the report shows; missing files leave their fields empty."""
     arrays = _read_arrays(run.predictions)
     return Material(
         path=run.path,
@@ -80,7 +81,7 @@ def read_material(run: Run) -> Material:
 
 
 def keep_explanations(run: Run) -> None:
-    """Explain the predicted labels of the images that were kept for it, as PNG files in ``explanations/``.
+    """Explain the predicted labels of the images kept for it, as PNG files in ``explanations/``.
 
     Raises:
         UsageError: the model cannot be explained; earlier files stay.
@@ -122,12 +123,12 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def page(material: Material, task: Task) -> str:
     """The whole HTML page."""
-    parts = [
-        sections.curves(material, task),
-        *task.sections(material),
-        sections.again(material),
-        sections.surroundings(material),
-    ]
-    body = "\n".join([sections.headline(material, task), *(part.html() for part in parts)])
-    name = material.scores.get("model") or material.config.get("model") or "tesela"
-    return document(f"{name}: report", body)
+    return document(
+        **sections.headline(material, task),
+        sections=[
+            sections.curves(material, task),
+            *task.sections(material),
+            sections.commands(material),
+            sections.environment_table(material),
+        ],
+    )

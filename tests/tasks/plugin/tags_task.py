@@ -164,7 +164,7 @@ class Tags(Task):
 
     def sections(self, material: Material) -> list[Section]:
         return (
-            [Section.of("Tags", f"<p>{len(material.scores['labels'])} tags</p>")] if material.scores else []
+            [Section(title="Tags", body=f"{len(material.scores['labels'])} tags")] if material.scores else []
         )
 
     def summary(self, scores: Mapping[str, Any], split: str) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
-    """Compare runs: score against parameters, FLOPs, training time and images/s; seeds are brought to mean and deviation.
+    """Compare runs: score against size, FLOPs, time and images/s, mean and standard deviation over seeds.
 
     Args:
         runs: Run folders that training has finished.
@@ -20,12 +20,12 @@ def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
     from pathlib import Path
 
     from tesela.cli import output
-    from tesela.reports.comparison import compare_runs as compare_runs
+    from tesela.reports.comparison import group_runs
     from tesela.reports.comparison_page import write_comparison
 
     output.use_json(json)
-    groups = compare_runs(runs)
-    output.say(table(groups))
+    groups = group_runs(runs)
+    output.say(comparison_table(groups))
     page = write_comparison(Path(out), groups) if out is not None else None
     if page is not None:
         output.say(f"page    {page}")
@@ -33,23 +33,23 @@ def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
     output.result({"groups": [group.mapping() for group in groups], "out": out}, json)
 
 
-def table(groups: Sequence[Group]) -> Any:
+def comparison_table(groups: Sequence[Group]) -> Any:
     """One row for each group, best first."""
     from rich.table import Table
     from rich.text import Text
 
     from tesela.reports.comparison_page import COLUMNS, cells
 
-    found = Table(
+    table = Table(
         box=None,
         header_style="bold",
-        caption="score: mean ± deviation over seeds; FLOPs of one image",
+        caption="score: mean ± standard deviation over seeds; FLOPs of one image",
         caption_justify="left",
     )
     for place, name in enumerate(COLUMNS):
-        found.add_column(
+        table.add_column(
             name, justify="left" if place == 1 else "right", overflow="fold", no_wrap=place not in (1, 9)
         )
     for number, group in enumerate(groups, 1):
-        found.add_row(*(Text(cell) for cell in cells(number, group)))
-    return found
+        table.add_row(*(Text(cell) for cell in cells(number, group)))
+    return table
