@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file
 from training_step import import_timm
 
-from tesela.checkpoints.convert import convert
-from tesela.checkpoints.found import image_spec
+from tesela.checkpoints.convert import convert_checkpoint
+from tesela.checkpoints.foreign import image_spec
 from tesela.checkpoints.open import open_model
 from tesela.checkpoints.timm.write import export_timm
 from tesela.models.bundle import describe, write_bundle
@@ -100,7 +100,7 @@ def read(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[st
             reference.set_input_size(img_size=other)
             images = torch.randn(1, 3, *other)
             row["relative_resized"] = relative(model(images), reference(images))
-    convert(folder / "timm", folder / "bundle")
+    convert_checkpoint(folder / "timm", folder / "bundle")
     export_timm(folder / "bundle", folder / "back")
     before, after = load_file(folder / "timm/model.safetensors"), load_file(folder / "back/model.safetensors")
     row["round_trip"] = before.keys() == after.keys() and all(

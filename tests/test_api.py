@@ -83,7 +83,7 @@ def test_names_stay_functions_after_their_rooms_were_imported(run: Path) -> None
 
 
 def test_bad_calls_are_named(run: Path) -> None:
-    with pytest.raises(UnknownNameError, match="unknown export format 'onx'"):
+    with pytest.raises(UnknownNameError, match="unknown format 'onx'"):
         ts.export(run, to="onx")
     with pytest.raises(UsageError, match="resume needs the run's folder"):
         ts.train(resume=True)

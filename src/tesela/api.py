@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tesela.attribution.explain import Explanation, explain
 from tesela.evaluation.evaluate import evaluate_run as evaluate
-from tesela.exporters.onnx import ExportReport, export_onnx
+from tesela.exporters.catalog import ExportReport, export_model
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.factory import create_model
 from tesela.runs.result import RunResult
@@ -25,7 +25,6 @@ from tesela.runs.result import RunResult
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tesela.checkpoints.write import CheckpointReport
     from tesela.models.model import Model
     from tesela.runtime.predictor import ImageSource
     from tesela.training.config import TrainConfig
@@ -146,9 +145,7 @@ def predict(
     return Predictor(source, backend=backend).predict(sources, **options)
 
 
-def export(
-    source: str | Path, *, to: str = "onnx", out: str | Path | None = None
-) -> ExportReport | CheckpointReport:
+def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport:
     """Write a model for another runtime (onnx) or library (hf, timm, jax).
 
     Args:
@@ -160,11 +157,4 @@ def export(
         UnknownNameError: no such format.
         WeightsError: the exported model differs from the original, or the library has no place for it.
     """
-    from tesela.checkpoints.export import CHECKPOINTS, export_checkpoint
-    from tesela.core.errors import UnknownNameError
-
-    if to == "onnx":
-        return export_onnx(source, out)
-    if to not in CHECKPOINTS:
-        raise UnknownNameError("export format", to, ["onnx", *CHECKPOINTS])
-    return export_checkpoint(source, to=to, out=out)
+    return export_model(source, to=to, out=out)

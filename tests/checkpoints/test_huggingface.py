@@ -11,9 +11,9 @@ from tesela.checkpoints.huggingface.config import (
     architecture_of,
     choose_architecture,
     gated_width,
-    read_fields,
+    huggingface_config,
+    huggingface_fields,
     read_labels,
-    write_config,
 )
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import WeightsError
@@ -29,9 +29,11 @@ def test_fields_there_and_back() -> None:
         "vit_lite7_p4",
         overrides={"dropout": 0.1, "qkv_bias": False, "activation": "gelu_tanh", "norm_eps": 1e-5},
     )
-    theirs = transformers.ViTConfig.from_dict(write_config(VIT, to_mapping(ours), labels=["cat", "dog"]))
+    theirs = transformers.ViTConfig.from_dict(
+        huggingface_config(VIT, to_mapping(ours), labels=["cat", "dog"])
+    )
     assert theirs.intermediate_size == 512 and theirs.id2label == {0: "cat", 1: "dog"}
-    family, fields = read_fields(theirs.to_dict(), VIT)
+    family, fields = huggingface_fields(theirs.to_dict(), VIT)
     assert family == "vit" and ViTConfig(**fields) == ours
 
 
@@ -40,7 +42,7 @@ def test_defaults_of_the_library() -> None:
         (transformers.ViTConfig(), VIT, "vit_b16", 86_567_656),
         (transformers.DeiTConfig(), "DeiTForImageClassificationWithTeacher", "deit_b16", 87_338_192),
     ):
-        family, fields = read_fields(theirs.to_dict(), kind)
+        family, fields = huggingface_fields(theirs.to_dict(), kind)
         config: Any = build(DeiTConfig if family == "deit" else ViTConfig, fields)
         assert config.norm_eps == 1e-12
         assert (
@@ -66,7 +68,7 @@ def test_width_of_the_gated_mlp(width: int, ratio: int) -> None:
         if "mlp" in name and name.endswith("weight")
     }
     assert (width, gated_width(width, ratio)) in {tuple(size) for size in sizes}
-    _, fields = read_fields(config.to_dict(), "Dinov2Model")
+    _, fields = huggingface_fields(config.to_dict(), "Dinov2Model")
     assert ViTConfig(**fields).mlp_width == gated_width(width, ratio)
     assert gated_width(1536, 4) == 4096  # the published giant
 
@@ -96,7 +98,7 @@ def test_mlp_widths_that_dinov2_has_not() -> None:
         "vit_lite7_p4", overrides={"layer_scale": 0.1, "pool": "class_mean", "mlp_ratio": 2.5}
     )
     with pytest.raises(WeightsError, match="640 units at width 256"):
-        write_config("Dinov2ForImageClassification", to_mapping(config), labels=[])
+        huggingface_config("Dinov2ForImageClassification", to_mapping(config), labels=[])
 
 
 def test_what_we_have_not() -> None:
@@ -108,9 +110,9 @@ def test_what_we_have_not() -> None:
     with pytest.raises(WeightsError, match="model type 'swin'"):
         architecture_of({"model_type": "swin"}, {})
     with pytest.raises(WeightsError, match="'silu'"):
-        read_fields({"model_type": "vit", "hidden_act": "silu"}, VIT)
+        huggingface_fields({"model_type": "vit", "hidden_act": "silu"}, VIT)
     with pytest.raises(WeightsError, match="does not make sense"):
-        read_fields({"model_type": "vit", "hidden_size": "wide"}, VIT)
+        huggingface_fields({"model_type": "vit", "hidden_size": "wide"}, VIT)
 
 
 def test_architectures_that_a_config_leaves_out() -> None:

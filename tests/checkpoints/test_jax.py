@@ -8,7 +8,8 @@ import pytest
 import torch
 from tests.parity.jax_reference import random_arrays
 
-from tesela.checkpoints.jax.names import check_fits, native_size, read_fields, style_of, units_of
+from tesela.checkpoints.image_size import native_size
+from tesela.checkpoints.jax.names import check_jax, jax_fields, style_of, units_of
 from tesela.core.config import to_mapping
 from tesela.core.errors import WeightsError
 from tesela.models import catalog
@@ -19,7 +20,7 @@ def tensors(**made: Any) -> dict[str, torch.Tensor]:
 
 
 def test_fields_of_a_hybrid() -> None:
-    family, fields = read_fields(
+    family, fields = jax_fields(
         tensors(grid=(3, 3), stages=(1, 2), factor=1.0, patch=(1, 1), representation=7)
     )
     assert family == "hybrid" and fields["stages"] == (1, 2) and fields["width_factor"] == 1.0
@@ -35,10 +36,10 @@ def test_no_vit() -> None:
     arrays = tensors(grid=(2, 2))
     for lost in ("embedding/kernel", "query/kernel", "Dense_0/kernel"):
         with pytest.raises(WeightsError, match=lost):
-            read_fields({name: array for name, array in arrays.items() if not name.endswith(lost)})
+            jax_fields({name: array for name, array in arrays.items() if not name.endswith(lost)})
     hybrid = tensors(grid=(2, 2), stages=(2, 1), patch=(1, 1))
     with pytest.raises(WeightsError, match="whole units or stages"):
-        read_fields({name: array for name, array in hybrid.items() if not name.startswith("block1/unit1")})
+        jax_fields({name: array for name, array in hybrid.items() if not name.startswith("block1/unit1")})
 
 
 def test_units_by_both_names() -> None:
@@ -60,9 +61,9 @@ def test_units_by_both_names() -> None:
 )
 def test_what_has_no_place_there(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(WeightsError, match=message):
-        check_fits("vit", to_mapping(catalog.resolve("vit_lite7_p4", overrides=overrides)))
+        check_jax("vit", to_mapping(catalog.resolve("vit_lite7_p4", overrides=overrides)))
     with pytest.raises(WeightsError, match="'cct'"):
-        check_fits("cct", {})
+        check_jax("cct", {})
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,8 @@ def test_every_verb_takes_a_checkpoint(
 
 def test_converting_needs_no_library_but_torch(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tesela.checkpoints.convert import convert; convert(sys.argv[1], Path(sys.argv[2]));"
+        "import sys; from pathlib import Path; from tesela.checkpoints.convert import convert_checkpoint as convert;"
+        "convert(sys.argv[1], Path(sys.argv[2]));"
         "print([name for name in ('transformers', 'timm', 'huggingface_hub', 'jax') if name in sys.modules])"
     )
     words = [sys.executable, "-c", code, str(source), str(tmp_path / "bundle")]

@@ -82,7 +82,7 @@ def test_config_says_what_was_measured() -> None:
     ("logits", "probability"), [(2e-3, 0.0), (0.0, 2e-3), (float("nan"), 0.0), (0.0, float("nan"))]
 )
 def test_a_difference_above_the_limit_is_refused_with_numbers(logits: float, probability: float) -> None:
-    report = exporter.ExportReport(
+    report = exporter.OnnxReport(
         bundle=Path("x"),
         bytes=1,
         images="random",
@@ -118,7 +118,7 @@ def test_a_graph_that_differs_leaves_nothing_behind(tmp_path: Path, monkeypatch:
 def test_folders_of_others_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years", encoding="utf-8")
-    with pytest.raises(UsageError, match="is no exported bundle"):
+    with pytest.raises(UsageError, match="is no earlier export"):
         export_onnx(digits_run(), tmp_path / "mine")
     with pytest.raises(UsageError, match="holds the bundle that is exported"):
         export_onnx(digits_run(), digits_run())

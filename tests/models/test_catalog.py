@@ -158,7 +158,7 @@ def test_no_classes() -> None:
 def test_no_torch_is_needed() -> None:
     code = (
         "import sys; from tesela.models import bundle, catalog; "
-        "[catalog.find(name).config.parameter_count(10) for name in catalog.names()]; "
+        "[catalog.find_model(name).config.parameter_count(10) for name in catalog.model_names()]; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from tests.parity.huggingface_models import MODELS, close, result, saved
 
 import tesela as ts
-from tesela.checkpoints.convert import convert
-from tesela.checkpoints.found import image_spec
+from tesela.checkpoints.convert import convert_checkpoint
+from tesela.checkpoints.foreign import image_spec
 from tesela.checkpoints.huggingface.write import export_huggingface
 from tesela.checkpoints.open import open_model
 from tesela.cli.main import run
@@ -46,7 +46,7 @@ def test_we_compute_what_transformers_computes(name: str, tmp_path: Path) -> Non
 def test_round_trip_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     """From transformers through a bundle back to transformers, which loads it without a word and computes the same."""
     theirs = saved(name, tmp_path / "hf")
-    convert(tmp_path / "hf", tmp_path / "bundle")
+    convert_checkpoint(tmp_path / "hf", tmp_path / "bundle")
     report = export_huggingface(tmp_path / "bundle", tmp_path / "back")
     before, after = (
         load_file(tmp_path / "hf/model.safetensors"),
@@ -141,7 +141,7 @@ def test_sharded_and_pickled_folders(tmp_path: Path) -> None:
 
 def test_half_precision_comes_back_as_it_was(tmp_path: Path) -> None:
     saved("vit", tmp_path / "hf").to(torch.bfloat16).save_pretrained(tmp_path / "half")
-    convert(tmp_path / "half", tmp_path / "bundle")
+    convert_checkpoint(tmp_path / "half", tmp_path / "bundle")
     assert next(ts.load(tmp_path / "bundle").parameters()).dtype == torch.float32
     export_huggingface(tmp_path / "bundle", tmp_path / "back")
     before, after = (

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tests.parity.jax_reference import logits, random_arrays
 
-from tesela.checkpoints.convert import convert
-from tesela.checkpoints.found import image_spec
+from tesela.checkpoints.convert import convert_checkpoint
+from tesela.checkpoints.foreign import image_spec
 from tesela.checkpoints.jax.write import export_jax
 from tesela.checkpoints.open import open_model
 from tesela.cli.main import run
@@ -88,7 +88,7 @@ def arrays_channels(arrays: dict[str, np.ndarray]) -> int:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_round_trip_gives_identical_arrays(name: str, tmp_path: Path) -> None:
     path, arrays, size = saved(name, tmp_path)
-    convert(path, tmp_path / "bundle", image_size=size)
+    convert_checkpoint(path, tmp_path / "bundle", image_size=size)
     export_jax(tmp_path / "bundle", tmp_path / "back")
     back = dict(np.load(tmp_path / "back/model.npz"))
     assert back.keys() == arrays.keys()
@@ -111,7 +111,7 @@ def test_halves_prefixes_and_missing_heads(tmp_path: Path) -> None:
         for name, array in random_arrays(grid=(2, 2), classes=0).items()
     }
     np.savez_compressed(tmp_path / "model.npz", **arrays)  # type: ignore[arg-type]
-    opened = convert(tmp_path / "model.npz", tmp_path / "bundle")
+    opened = convert_checkpoint(tmp_path / "model.npz", tmp_path / "bundle")
     assert any("no classifier" in remark for remark in opened.remarks)
     export_jax(tmp_path / "bundle", tmp_path / "back")
     back = dict(np.load(tmp_path / "back/model.npz"))

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.parity.timm_reference import logits, random_tensors
 
-from tesela.checkpoints.convert import convert
+from tesela.checkpoints.convert import convert_checkpoint
 from tesela.checkpoints.open import open_model
-from tesela.checkpoints.timm.config import check_fits, ratio
-from tesela.checkpoints.timm.names import TimmStyle, layout, read_fields
+from tesela.checkpoints.timm.config import check_timm, ratio
+from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
 from tesela.checkpoints.timm.write import export_timm
 from tesela.cli.main import run
 from tesela.core.config import to_mapping
@@ -72,7 +72,7 @@ def test_pickles_nests_and_missing_heads(tmp_path: Path) -> None:
     tensors = random_tensors(head=False, mask_token=(1, 1, 128), rows=1)
     nested = {"epoch": 3, "model": {f"module.{name}": tensor for name, tensor in tensors.items()}}
     torch.save(nested, tmp_path / "model.pth")
-    opened = convert(tmp_path / "model.pth", tmp_path / "bundle", num_classes=4)
+    opened = convert_checkpoint(tmp_path / "model.pth", tmp_path / "bundle", num_classes=4)
     assert opened.info.num_classes == 4
     assert any("mask_token (1x1x128)" in remark for remark in opened.remarks)
     assert any("no classifier" in remark for remark in opened.remarks)
@@ -108,14 +108,14 @@ def test_config_beside_the_weights(tmp_path: Path) -> None:
 
 def test_what_no_tensor_says(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="heads share a width of 24") as caught:
-        read_fields(random_tensors(width=24), arguments={})
+        timm_fields(random_tensors(width=24), arguments={})
     assert "--heads" in caught.value.hint
-    assert read_fields(random_tensors(width=24), arguments={}, heads=3)[1]["heads"] == 3
-    assert read_fields(random_tensors(width=1280, depth=1, hidden=8), arguments={})[1]["heads"] == 16  # ViT-H
+    assert timm_fields(random_tensors(width=24), arguments={}, heads=3)[1]["heads"] == 3
+    assert timm_fields(random_tensors(width=1280, depth=1, hidden=8), arguments={})[1]["heads"] == 16  # ViT-H
     with pytest.raises(WeightsError, match="pooling 'avgmax'"):
-        read_fields(random_tensors(), arguments={"global_pool": "avgmax"})
+        timm_fields(random_tensors(), arguments={"global_pool": "avgmax"})
     with pytest.raises(WeightsError, match="activation 'quick_gelu'"):
-        read_fields(random_tensors(), arguments={"act_layer": "quick_gelu"})
+        timm_fields(random_tensors(), arguments={"act_layer": "quick_gelu"})
 
 
 def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
 def test_what_has_no_place_there(model: str, overrides: dict[str, Any], message: str) -> None:
     config = catalog.resolve(model, overrides=overrides)
     with pytest.raises(WeightsError, match=message):
-        check_fits(catalog.family_of(config), to_mapping(config))
+        check_timm(catalog.family_of(config), to_mapping(config))
 
 
 def test_ratios_that_timm_rounds_down() -> None:
@@ -156,7 +156,7 @@ def test_ratios_that_timm_rounds_down() -> None:
 
 
 def test_names_of_the_official_dinov2() -> None:
-    names = layout("vit", {"registers": 2, "mlp": "swiglu"}, TimmStyle(official=True, head=False))
+    names = timm_table("vit", {"registers": 2, "mlp": "swiglu"}, TimmStyle(official=True, head=False))
     known = {name for rule in names.rules for name in rule.foreign}
     assert {
         "register_tokens",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tesela.checkpoints.convert import convert
+from tesela.checkpoints.convert import convert_checkpoint
 from tesela.checkpoints.hub import HUB_PREFIX, download
 from tesela.checkpoints.open import bundle_at
 from tesela.core.files import home, sha256_bytes
@@ -40,7 +40,7 @@ def bundle_of(source: str | Path) -> Path:
     key = sha256_bytes(json.dumps([__version__, stamps]).encode())[:16]
     target = home() / "converted" / f"{place.resolve().stem}-{key}"
     if not (target / "config.json").is_file():
-        convert(source, target)
+        convert_checkpoint(source, target)
     return target
 
 

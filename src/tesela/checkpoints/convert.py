@@ -14,14 +14,15 @@ from tesela.checkpoints.open import bundle_at, open_foreign
 from tesela.core.errors import UsageError
 from tesela.core.files import folder_atomic, sha256_file, write_atomic
 from tesela.models.bundle import CARD, WEIGHTS, BundleInfo, read_info, write_info
+from tesela.models.card import named, plain_card
 
 if TYPE_CHECKING:
-    from tesela.checkpoints.found import Opened
+    from tesela.checkpoints.foreign import Opened
 
 CARRIED = "carried.safetensors"
 
 
-def convert(
+def convert_checkpoint(
     source: str | Path,
     out: Path,
     *,
@@ -46,11 +47,11 @@ def convert(
         WeightsError: the checkpoint is damaged or does not fit; tensors are named.
         ConfigError: ``image_size`` does not fit the model.
     """
-    from tesela.checkpoints.found import Opened
+    from tesela.checkpoints.foreign import Opened
 
     bundle = bundle_at(source)
     if bundle is not None:
-        read_info(bundle)  # a damaged config.json is told as what it is
+        read_info(bundle)  # a damaged config.json is refused as such
         raise UsageError(
             f"{source} is a tesela bundle already",
             hint="copy it, or export it to another format with tesela export",
@@ -77,7 +78,7 @@ def write(out: Path, opened: Opened) -> BundleInfo:
             sums |= {CARRIED: sha256_file(folder / CARRIED)}
         info = replace(opened.info, digests=sums)
         write_info(folder, info)
-        write_atomic(folder / CARD, card(info, opened.remarks).encode())
+        write_atomic(folder / CARD, converted_card(info, opened.remarks).encode())
     return info
 
 
@@ -91,16 +92,16 @@ def read_carried(bundle: Path, info: BundleInfo) -> dict[str, Any]:
     return dict(read_tensors(file))
 
 
-def card(info: BundleInfo, remarks: list[str]) -> str:
+def converted_card(info: BundleInfo, remarks: list[str]) -> str:
     """The model card."""
     source = info.provenance.get("source", {})
     origin = (
         f"{source['hub']} at {source['revision']}" if "hub" in source else ", ".join(source.get("files", {}))
     )
-    shown = ", ".join(info.labels[:20]) + (", ..." if len(info.labels) > 20 else "")
     notes = "".join(f"- {remark}\n" for remark in remarks)
-    return (
-        f"---\nlicense: {info.license}\nlibrary_name: tesela\npipeline_tag: image-classification\n---\n# {info.name}\n\n"
-        f"A {info.architecture} classifier, converted by tesela from {source.get('format', 'another format')} ({origin}).\n\n"
-        f"Classes: {shown}\n\nLicence: {info.license}\n" + (f"\nWhat to know:\n\n{notes}" if notes else "")
+    return plain_card(
+        info,
+        f"A {info.architecture} classifier, converted by tesela from {source.get('format', 'another format')} ({origin}).",
+        f"Classes: {named(info.labels)}",
+        *([f"What to know:\n\n{notes}"] if notes else []),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -35,6 +36,15 @@ DOWNLOAD_AGAIN = "copy or download it again"
 
 # Where training scripts keep the weights inside what they save, best first.
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher")
+
+
+#: Files of weights in a folder, the safest first.
+USUAL_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 def read_file(path: Path) -> Tensors:
@@ -172,3 +182,51 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Ten
         data = np.frombuffer(bytearray(stream.read(size)), dtype=dtype)
     array = data.reshape(shape[::-1]).T if fortran else data.reshape(shape)
     return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C", copy=True))
+
+
+def read_weights(folder: Path, weights: Path | None = None) -> tuple[Tensors, list[Path]]:
+    """The tensors of a folder, of the safest form that is there, and the files they were in.
+
+    Raises:
+        WeightsError: there are none, or they are damaged.
+    """
+    if weights is not None:
+        return read_file(weights), [weights]
+    for name in USUAL_NAMES:
+        path = folder / name
+        if path.is_file() and name.endswith(".json"):
+            tensors = read_sharded(path)
+            return tensors, [
+                path,
+                *sorted(folder / file for file in set(read_mapping(path)["weight_map"].values())),
+            ]
+        if path.is_file():
+            return read_file(path), [path]
+    raise WeightsError(f"{folder} holds no weights", hint="it needs one of " + ", ".join(USUAL_NAMES))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        WeightsError: it is damaged, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read: it is damaged or no JSON", hint=DOWNLOAD_AGAIN) from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} holds no mapping", hint=DOWNLOAD_AGAIN)
+    return value
+
+
+def license_of(folder: Path) -> str:
+    """The licence that the front matter of README.md names."""
+    card = folder / "README.md"
+    if card.is_file():
+        front = re.match(
+            r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), flags=re.DOTALL
+        )
+        named = re.search(r"^license:\s*['\"]?([\w.\-]+)", front[1], flags=re.MULTILINE) if front else None
+        return named[1] if named else "unknown"
+    return "unknown"

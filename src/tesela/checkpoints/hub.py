@@ -75,10 +75,10 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
             and (part / _TEXTS[0]).is_file()
         ):
             return part
-        raise _told(error, name, revision) from error
+        raise _as_tesela_error(error, name, revision) from error
 
 
-def _told(error: Exception, name: str, revision: str | None) -> TeselaError:
+def _as_tesela_error(error: Exception, name: str, revision: str | None) -> TeselaError:
     """The library's many errors as ours."""
     from huggingface_hub import errors
 

@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from tesela.checkpoints.hub import HUB_PREFIX, download
 from tesela.core.errors import UnknownNameError, UsageError, WeightsError
+from tesela.core.registry import entries, register
 from tesela.models import catalog
 from tesela.models.bundle import CONFIG, BundleInfo, load_bundle
 
 if TYPE_CHECKING:
-    from tesela.checkpoints.found import Found, Opened
+    from tesela.checkpoints.foreign import Foreign, Opened
     from tesela.models.model import Model
+
+# Formats by the order in which they are tried: each target takes a Place and gives a Foreign, or None if it is not its own.
+register("format", "jax", target="tesela.checkpoints.jax.read:find_jax", summary=".npz of the paper's code")
+register(
+    "format",
+    "huggingface",
+    target="tesela.checkpoints.huggingface.read:find_huggingface",
+    summary="transformers",
+)
+register(
+    "format", "timm", target="tesela.checkpoints.timm.read:find_timm", summary="timm's VisionTransformer"
+)
 
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")
 
@@ -108,7 +121,7 @@ def open_foreign(
         UsageError: there is nothing at ``source``.
         WeightsError: it is damaged, of an unknown architecture, or does not fit.
     """
-    from tesela.checkpoints.found import assemble
+    from tesela.checkpoints.foreign import assemble
 
     origin: dict[str, Any] = {}
     path = Path(source)
@@ -122,55 +135,44 @@ def open_foreign(
     return assemble(found, name=name, image_size=image_size, num_classes=num_classes, origin=origin)
 
 
-def find_source(path: Path, *, image_size: tuple[int, int] | None = None, heads: int | None = None) -> Found:
-    """The checkpoint in a folder or file.
+def find_source(
+    path: Path, *, image_size: tuple[int, int] | None = None, heads: int | None = None
+) -> Foreign:
+    """The checkpoint in a folder or file, by the first format that knows it.
 
     Raises:
         UsageError: there is nothing at ``path``.
-        WeightsError: it is damaged or of nothing that is known.
+        WeightsError: it is damaged, or no format knows it.
     """
-    from tesela.checkpoints.files import read_file
-    from tesela.checkpoints.huggingface import read as huggingface
-    from tesela.checkpoints.jax import read as jax
-    from tesela.checkpoints.timm import read as timm
+    from tesela.checkpoints.files import read_file, read_mapping
+    from tesela.checkpoints.foreign import Place
 
     if not path.exists():
         raise _nothing(str(path))
     folder = path if path.is_dir() else path.parent
+    file = folder / CONFIG
     weights = None if path.is_dir() else path
-    if weights is None and not (folder / CONFIG).is_file():
+    if weights is None and not file.is_file():
         weights = _only_file(folder)
-    if weights is not None and weights.suffix == ".npz":
-        return jax.find_jax(weights, image_size=image_size)
     if weights is not None and weights.suffix not in _ENDINGS:
         raise WeightsError(
             f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(_ENDINGS)
         )
-    config = huggingface.read_json(folder / CONFIG) if (folder / CONFIG).is_file() else None
-    if config is not None and ("model_type" in config or "architectures" in config):
-        return huggingface.find_huggingface(folder, config, weights=weights)
-    if config is not None and weights is None:
-        if "pretrained_cfg" not in config and "architecture" not in config:
-            raise WeightsError(
-                f"{folder / CONFIG} names no architecture: neither transformers nor timm nor tesela wrote it",
-                hint="give the whole folder",
-            )
-        return timm.find_timm(folder, config, heads=heads, image_size=image_size)
-    assert weights is not None
-    tensors = read_file(weights)
-    if not timm.is_timm(tensors):
-        shown = ", ".join(sorted(tensors)[:3])
+    config = read_mapping(file) if file.is_file() and (weights is None or weights.suffix != ".npz") else {}
+    place = Place(folder=folder, config=config, weights=weights, image_size=image_size, heads=heads)
+    for entry in entries("format"):
+        found: Foreign | None = entry.load()(place)
+        if found is not None:
+            return found
+    if weights is None:
         raise WeightsError(
-            f"{weights} is of an unknown architecture (it holds {shown}, ...)",
-            hint="timm names are known alone; a Hugging Face checkpoint needs its config.json beside it",
+            f"{file} names no architecture: neither transformers nor timm nor tesela wrote it",
+            hint="give the whole folder",
         )
-    return timm.find_timm(
-        folder,
-        config if config and "pretrained_cfg" in config else None,
-        weights=weights,
-        tensors=tensors,
-        heads=heads,
-        image_size=image_size,
+    shown = ", ".join(sorted(read_file(weights))[:3])
+    raise WeightsError(
+        f"{weights} is of an unknown architecture (it holds {shown}, ...)",
+        hint="timm names are known alone; a Hugging Face checkpoint needs its config.json beside it",
     )
 
 
@@ -221,7 +223,7 @@ def _with_new_head(model: Any, info: BundleInfo, num_classes: int) -> BundleInfo
 
 def _fresh(name: str, size: tuple[int, int] | None, num_classes: int | None) -> tuple[Model, BundleInfo]:
     """A named model with initial weights."""
-    from tesela.checkpoints.found import image_spec
+    from tesela.checkpoints.foreign import image_spec
     from tesela.models.bundle import describe
     from tesela.models.factory import create_model
 

@@ -5,6 +5,8 @@ An export is kept only if reading it back gives every tensor of the model, bit f
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from tesela.checkpoints.convert import read_carried
 from tesela.core.errors import UsageError, WeightsError
 from tesela.core.files import folder_atomic, write_atomic
 from tesela.models.bundle import BundleInfo, load_bundle
+from tesela.models.card import plain_card
 from tesela.models.model import file_names
 
 if TYPE_CHECKING:
@@ -44,6 +47,18 @@ class CheckpointReport:
     tensors: int
     remarks: list[str]
     seconds: float
+
+    def lines(self) -> list[str]:
+        """What a person is told."""
+        size = sum(self.files.values()) / 1e6
+        said = (
+            f"{self.folder}: {self.architecture}, {self.tensors} tensors, {size:.1f} MB, {self.seconds:.1f} s"
+        )
+        return [said, "read back: every tensor equal"]
+
+    def mapping(self) -> dict[str, Any]:
+        """All values, for JSON."""
+        return {**dataclasses.asdict(self), "bytes": sum(self.files.values())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +221,11 @@ def default_folder(source: Path, bundle: Path, format: str) -> Path:
 
 
 def check_target(target: Path, bundle: Path, names: set[str]) -> None:
-    """Refuse to replace anything but an earlier export of the same form."""
+    """Refuse to replace anything but an earlier export, which consists of files of these names.
+
+    Raises:
+        UsageError: it holds the bundle itself, or something else.
+    """
     if bundle.resolve().is_relative_to(target.resolve()):
         raise UsageError(
             f"{target} holds the bundle that is exported", hint="choose another folder with --out"
@@ -215,7 +234,12 @@ def check_target(target: Path, bundle: Path, names: set[str]) -> None:
         raise UsageError(f"{target} exists and is no earlier export", hint="choose a new folder with --out")
 
 
-def card(info: BundleInfo, *, library: str, loading: str) -> bytes:
+def as_json(value: Any) -> bytes:
+    """Indented JSON."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def export_card(info: BundleInfo, *, library: str, loading: str) -> bytes:
     """README.md of an export.
 
     Args:
@@ -224,13 +248,10 @@ def card(info: BundleInfo, *, library: str, loading: str) -> bytes:
         loading: the lines of Python that do.
     """
     spec = info.image
-    front = [f"license: {info.license}", f"library_name: {library}", "pipeline_tag: image-classification"]
     lines = "".join(f"    {line}\n" for line in loading.splitlines())
-    text = (
-        "---\n"
-        + "\n".join(front)
-        + f"\n---\n# {info.name}\n\nA classifier with {info.num_classes} classes, written by tesela for {library}:\n\n"
-        f"{lines}\nInput: {spec.channels} x {spec.height} x {spec.width}, scaled to 0..1, minus {list(spec.mean)}, over {list(spec.std)}.\n"
-        f"\nLicence: {info.license}\n"
-    )
-    return text.encode()
+    return plain_card(
+        info,
+        f"A classifier with {info.num_classes} classes, written by tesela for {library}:\n\n{lines}",
+        f"Input: {spec.channels} x {spec.height} x {spec.width}, scaled to 0..1, minus {list(spec.mean)}, over {list(spec.std)}.",
+        library=library,
+    ).encode()

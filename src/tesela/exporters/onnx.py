@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesela.checkpoints.cache import bundle_of
-from tesela.checkpoints.write import default_folder
-from tesela.core.errors import MissingExtraError, UsageError, WeightsError
+from tesela.checkpoints.write import check_target, default_folder
+from tesela.core.errors import MissingExtraError, WeightsError
 from tesela.core.files import folder_atomic, sha256_file, write_atomic
 from tesela.imaging.preprocess import normalize
 from tesela.metrics.probability import softmax
 from tesela.models.bundle import BundleInfo, write_info
+from tesela.models.card import plain_card
 from tesela.runtime.backends.base import open_backend
 from tesela.runtime.predictor import ImageSource, Predictor
 
@@ -43,7 +44,7 @@ LARGEST_INSIDE = 1_800_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportReport:
+class OnnxReport:
     """What was written and how far it is from torch.
 
     Attributes:
@@ -66,10 +67,23 @@ class ExportReport:
     same_label: float
     seconds: float
 
+    def lines(self) -> list[str]:
+        """What a person is told."""
+        return [
+            f"{self.bundle}: ONNX, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s",
+            f"difference to torch on {self.images} images, batches of {' and '.join(map(str, self.batches))}: "
+            f"{self.max_abs_logits:.2e} in a logit, {self.max_abs_probability:.2e} in a probability, "
+            f"same label for {self.same_label:.1%}",
+        ]
+
+    def mapping(self) -> dict[str, Any]:
+        """All values, for JSON."""
+        return {"format": "onnx", **dataclasses.asdict(self)}
+
 
 def export_onnx(
     source: Path | str, out: Path | str | None = None, *, images: Sequence[ImageSource] = ()
-) -> ExportReport:
+) -> OnnxReport:
     """Write the bundle of ``source`` as an ONNX bundle, if its results equal torch's.
 
     Args:
@@ -85,14 +99,14 @@ def export_onnx(
     started = time.perf_counter()
     bundle = bundle_of(source)
     target = Path(out) if out is not None else default_folder(Path(source), bundle, "onnx")
-    check_target(target, bundle)
+    check_target(target, bundle, {"README.md", "config.json", "model.onnx", "model.onnx.data"})
     reference = Predictor(bundle, backend="torch")
     pixels = [reference.prepare(image) for image in images] or random_images(reference.info)
     with folder_atomic(target, needed=2 * (bundle / "model.safetensors").stat().st_size) as folder:
         write_graph(reference.backend.model, reference.info, folder / "model.onnx")  # type: ignore[attr-defined]
         info = exported_info(reference.info, folder)
         differences = largest_difference(reference, folder, info, pixels)
-        report = ExportReport(
+        report = OnnxReport(
             bundle=target,
             bytes=sum(path.stat().st_size for path in folder.iterdir()),
             images="real" if images else "random",
@@ -107,21 +121,8 @@ def export_onnx(
                 info, provenance={**info.provenance, "difference": difference_record(report)}
             ),
         )
-        write_atomic(folder / "README.md", card(info, report).encode())
+        write_atomic(folder / "README.md", onnx_card(info, report).encode())
     return report
-
-
-def check_target(target: Path, bundle: Path) -> None:
-    """Refuse to replace anything but an earlier export."""
-    if target.resolve() == bundle.resolve() or bundle.resolve().is_relative_to(target.resolve()):
-        raise UsageError(
-            f"{target} holds the bundle that is exported", hint="choose another folder with --out"
-        )
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    ours = {"README.md", "config.json", "model.onnx", "model.onnx.data"}
-    if not target.is_dir() or not {path.name for path in target.iterdir()} <= ours:
-        raise UsageError(f"{target} exists and is no exported bundle", hint="choose a new folder with --out")
 
 
 def random_images(info: BundleInfo, *, count: int = 3) -> list[NDArray[np.uint8]]:
@@ -183,7 +184,7 @@ def largest_difference(
     return {"max_abs_logits": logits, "max_abs_probability": probability, "same_label": agreeing / count}
 
 
-def refuse_difference(report: ExportReport) -> None:
+def refuse_difference(report: OnnxReport) -> None:
     """Raise where the graph's results are not torch's; a NaN is never accepted."""
     worst = max(report.max_abs_logits, report.max_abs_probability)
     if not worst <= TOLERANCE or not np.isfinite(report.max_abs_logits + report.max_abs_probability):
@@ -194,7 +195,7 @@ def refuse_difference(report: ExportReport) -> None:
         )
 
 
-def difference_record(report: ExportReport) -> dict[str, Any]:
+def difference_record(report: OnnxReport) -> dict[str, Any]:
     """What the new bundle's config.json says about the comparison."""
     return {
         "images": report.images,
@@ -205,21 +206,19 @@ def difference_record(report: ExportReport) -> dict[str, Any]:
     }
 
 
-def card(info: BundleInfo, report: ExportReport) -> str:
+def onnx_card(info: BundleInfo, report: OnnxReport) -> str:
     """The README of the exported bundle."""
     spec = info.image
     difference = f"{report.max_abs_logits:.2e} in a logit, {report.max_abs_probability:.2e} in a probability"
-    return f"""# {info.name} (ONNX)
-
-A classifier with {info.num_classes} classes as an ONNX graph in fp32, written by tesela. It predicts without PyTorch:
-
-    tesela predict FOLDER image.jpg
-
-- input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as config.json says; any batch size
-- output `logits`: float32 (batch, {info.num_classes}); the labels' names are in config.json
-- largest difference to PyTorch on {report.images} images: {difference}
-- licence: {info.license}
-"""
+    return plain_card(
+        info,
+        f"A model with {info.num_classes} outputs as an ONNX graph in fp32, written by tesela. It predicts without PyTorch:",
+        "    tesela predict FOLDER image.jpg",
+        f"- input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as config.json says; "
+        f"any batch size\n- output `logits`: float32 (batch, {info.num_classes}); the labels' names are in config.json\n"
+        f"- largest difference to PyTorch on {report.images} images: {difference}",
+        title=f"{info.name} (ONNX)",
+    )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, TeselaError, UsageError, WeightsError
 from tesela.core.files import folder_atomic, sha256_bytes, write_atomic, write_json
 from tesela.imaging.spec import ImageSpec
+from tesela.models.card import named, plain_card
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,7 +181,7 @@ def write_bundle(path: Path, model: nn.Module, info: BundleInfo, *, card: str | 
     with folder_atomic(Path(path), needed=sum(tensor.nbytes for tensor in tensors.values())) as folder:
         save_tensors(folder / WEIGHTS, tensors)
         write_info(folder, info)
-        write_atomic(folder / CARD, (card or _card(info)).encode())
+        write_atomic(folder / CARD, (card or _short_card(info)).encode())
     return info
 
 
@@ -256,6 +257,7 @@ def _model_config(info: BundleInfo) -> ModelConfig:
     return config
 
 
-def _card(info: BundleInfo) -> str:
-    labels = ", ".join(info.labels[:20]) + (", ..." if len(info.labels) > 20 else "")
-    return f"# {info.name}\n\nA {info.architecture} classifier written by tesela.\n\nClasses: {labels}\n\nLicence: {info.license}\n"
+def _short_card(info: BundleInfo) -> str:
+    return plain_card(
+        info, f"A {info.architecture} model written by tesela.", f"Classes: {named(info.labels)}"
+    )

@@ -13,8 +13,8 @@ from tesela.core.files import write_atomic, write_json
 from tesela.core.version import __version__
 from tesela.layers.lora import merge_adapters
 from tesela.models.bundle import CARD, BundleInfo, describe, write_bundle, write_info
+from tesela.models.card import Card
 from tesela.models.model import Model
-from tesela.reports.card import Card
 from tesela.runs.result import RunResult
 from tesela.training.decide import Decisions
 from tesela.training.fit import Outcome

@@ -55,7 +55,7 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
     return next(name for name in kinds if ARCHITECTURES[name].head == "none")
 
 
-def read_fields(config: Mapping[str, Any], architecture: str) -> tuple[str, Fields]:
+def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[str, Fields]:
     """Our family and the fields of its configuration.
 
     Raises:
@@ -112,7 +112,7 @@ def gated_width(width: int, ratio: float) -> int:
     return (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8
 
 
-def write_config(architecture: str, fields: Mapping[str, Any], *, labels: list[str]) -> dict[str, Any]:
+def huggingface_config(architecture: str, fields: Mapping[str, Any], *, labels: list[str]) -> dict[str, Any]:
     """A config.json for a model of ours.
 
     Args:
@@ -179,11 +179,11 @@ def choose_architecture(family: str, fields: Mapping[str, Any]) -> str:
         name = "DeiTForImageClassification"
     else:
         name = "ViTForImageClassification"
-    check_fits(name, fields)
+    check_huggingface(name, fields)
     return name
 
 
-def check_fits(architecture: str, fields: Mapping[str, Any]) -> None:
+def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
     """Refuse a model whose options an architecture has not.
 
     Raises:

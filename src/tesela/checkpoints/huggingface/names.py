@@ -46,7 +46,7 @@ ARCHITECTURES = {
 }
 
 
-def layout(name: str, *, swiglu: bool = False) -> TensorTable:
+def huggingface_table(name: str, *, swiglu: bool = False) -> TensorTable:
     """The names of an architecture of ``ARCHITECTURES``.
 
     Args:

@@ -6,15 +6,13 @@ beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tesela.checkpoints.huggingface.preprocessor import read_spec, write_spec
-from tesela.checkpoints.write import CheckpointReport, card, open_export, write_checkpoint
+from tesela.checkpoints.write import CheckpointReport, as_json, export_card, open_export, write_checkpoint
 from tesela.imaging.spec import ImageSpec
-
-WEIGHTS = "model.safetensors"
+from tesela.models.bundle import WEIGHTS
 
 
 def export_huggingface(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
@@ -30,8 +28,12 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     """
     import torch
 
-    from tesela.checkpoints.huggingface.config import check_fits, choose_architecture, write_config
-    from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, layout
+    from tesela.checkpoints.huggingface.config import (
+        check_huggingface,
+        choose_architecture,
+        huggingface_config,
+    )
+    from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, huggingface_table
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
@@ -42,12 +44,12 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
         architecture = bare(architecture)
     if known in ARCHITECTURES and ARCHITECTURES[known].model_type == ARCHITECTURES[architecture].model_type:
         architecture = known if ARCHITECTURES[known].head != "none" or exported.headless() else architecture
-    check_fits(architecture, fields)
+    check_huggingface(architecture, fields)
     kind = ARCHITECTURES[architecture]
-    names = layout(architecture, swiglu=fields["mlp"] == "swiglu")
+    names = huggingface_table(architecture, swiglu=fields["mlp"] == "swiglu")
     base = dict(origin.get("config") or {}) if known is not None else {}
     config = {key: value for key, value in base.items() if key not in ("id2label", "label2id", "num_labels")}
-    config |= write_config(architecture, fields, labels=exported.labels())
+    config |= huggingface_config(architecture, fields, labels=exported.labels())
     if kind.head == "none" and "id2label" in base:
         config |= {key: base[key] for key in ("id2label", "label2id") if key in base}
     carried = dict(exported.carried)
@@ -68,7 +70,7 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
         texts={
             "config.json": as_json(config),
             "preprocessor_config.json": as_json(_preprocessor(info.image, fields, kind.model_type, origin)),
-            "README.md": card(
+            "README.md": export_card(
                 info,
                 library="transformers",
                 loading=f"from transformers import {architecture}\nmodel = {architecture}.from_pretrained(FOLDER)",
@@ -88,8 +90,3 @@ def _preprocessor(
         if read_spec(given, model_type=model_type, image_size=size, channels=fields["channels"])[0] == image:
             return given
     return write_spec(image)
-
-
-def as_json(value: Any) -> bytes:
-    """Indented JSON."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -11,7 +11,6 @@ initialisation counts each kind from 0. Both are read; which one it was is kept,
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tesela.checkpoints.image_size import native_size
 from tesela.checkpoints.layout import TensorTable
 from tesela.checkpoints.rules import Rule
 from tesela.core.errors import WeightsError
@@ -50,7 +50,7 @@ def style_of(names: Mapping[str, Any]) -> JaxStyle:
     return JaxStyle(published=any("MultiHeadDotProductAttention_1" in name for name in names), prefix=prefix)
 
 
-def layout(
+def jax_table(
     family: str,
     fields: Mapping[str, Any],
     *,
@@ -142,7 +142,7 @@ def units_of(names: Mapping[str, Any], *, own: bool = False) -> list[tuple[int, 
     )
 
 
-def read_fields(
+def jax_fields(
     arrays: Mapping[str, Tensor], *, image_size: tuple[int, int] | None = None
 ) -> tuple[str, Fields]:
     """Our family and the fields of its configuration, read off names and shapes.
@@ -201,44 +201,7 @@ def read_fields(
     return family, fields | {"image_size": native_size(table.shape[1] - ("cls" in arrays), step, image_size)}
 
 
-def native_size(positions: int, step: tuple[int, int], wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """The image size that a table of so many positions belongs to.
-
-    Args:
-        positions: rows of the table without those of prefix tokens.
-        step: pixels between two tokens.
-        wanted: (height, width) as the user says; another size than the table's is left to interpolation.
-
-    Raises:
-        WeightsError: the table is of no square image or grid, and ``wanted`` does not fit it.
-    """
-    if wanted is not None and (math.ceil(wanted[0] / step[0]) * math.ceil(wanted[1] / step[1])) == positions:
-        return wanted
-    usual = square_size(positions, step)
-    if usual is None:
-        told = f"an image of {wanted[0]}x{wanted[1]} has not" if wanted else "a square image cannot have"
-        raise WeightsError(
-            f"the checkpoint has positions for {positions} tokens of {step[0]}x{step[1]} pixels, which {told}",
-            hint="say what images it was trained on with --image-size HEIGHTxWIDTH",
-        )
-    return usual
-
-
-def square_size(positions: int, step: tuple[int, int]) -> tuple[int, int] | None:
-    """The square image of so many positions; where there is none, the image of a square grid (patches may be oblong)."""
-    side = math.isqrt(positions * step[0] * step[1])
-    if (
-        side
-        and side % step[0] == 0
-        and side % step[1] == 0
-        and (side // step[0]) * (side // step[1]) == positions
-    ):
-        return side, side
-    rows = math.isqrt(positions)
-    return (rows * step[0], rows * step[1]) if rows and rows * rows == positions else None
-
-
-def check_fits(family: str, fields: Mapping[str, Any]) -> None:
+def check_jax(family: str, fields: Mapping[str, Any]) -> None:
     """Refuse a model that the JAX code has no option for.
 
     Raises:

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from tesela.checkpoints.files import read_npz
-from tesela.checkpoints.found import Found, image_spec
-from tesela.checkpoints.jax.names import layout, read_fields, style_of, units_of
+from tesela.checkpoints.foreign import Foreign, Place, image_spec
+from tesela.checkpoints.jax.names import jax_fields, jax_table, style_of, units_of
 from tesela.core.errors import WeightsError
 
 
-def find_jax(path: Path, *, image_size: tuple[int, int] | None = None) -> Found:
-    """The checkpoint in a file.
-
-    Args:
-        path: the .npz.
-        image_size: (height, width) of the positions where their number is no square; another size otherwise.
+def find_jax(place: Place) -> Foreign | None:
+    """The checkpoint in an .npz; None if it is another's.
 
     Raises:
         WeightsError: it is damaged, or no ViT or hybrid.
     """
+    path, image_size = place.weights, place.image_size
+    if path is None or path.suffix != ".npz":
+        return None
     arrays = read_npz(path)
     style = style_of(arrays)
     own = {name.removeprefix(style.prefix): array for name, array in arrays.items()}
     try:
-        family, fields = read_fields(own, image_size=image_size)
+        family, fields = jax_fields(own, image_size=image_size)
     except (IndexError, ZeroDivisionError, ValueError) as error:
         raise WeightsError(
             f"{path} has arrays of shapes that no ViT has ({error})", hint="give a file such as ViT-B_16.npz"
         ) from error
-    names = layout(
+    names = jax_table(
         family, fields, style=style, units=units_of(own), head="head/bias" in own or "head/kernel" in own
     )
-    return Found(
+    return Foreign(
         source=path,
         files=[path],
         family=family,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tesela.checkpoints.write import CheckpointReport, card, open_export, write_checkpoint
+from tesela.checkpoints.write import CheckpointReport, export_card, open_export, write_checkpoint
 from tesela.core.errors import WeightsError
 
 WEIGHTS = "model.npz"
@@ -22,12 +22,12 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
         UsageError: ``out`` holds something else.
         WeightsError: the JAX code has no place for the model; the option is named.
     """
-    from tesela.checkpoints.jax.names import JaxStyle, check_fits, layout, units_of
+    from tesela.checkpoints.jax.names import JaxStyle, check_jax, jax_table, units_of
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
-    check_fits(info.architecture, fields)
+    check_jax(info.architecture, fields)
     for name, value in (("root", "large"), ("norm_groups", 32)):
         if fields.get(name, value) != value:
             raise WeightsError(
@@ -39,7 +39,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
     head = not exported.headless()
     if not head:
         own = {name: tensor for name, tensor in own.items() if not name.startswith("head.linear.")}
-    names = layout(info.architecture, fields, style=style, units=units_of(own, own=True), head=head)
+    names = jax_table(info.architecture, fields, style=style, units=units_of(own, own=True), head=head)
     return write_checkpoint(
         exported,
         format="jax",
@@ -49,7 +49,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
         weights=WEIGHTS,
         tensors=names.write(own),
         texts={
-            "README.md": card(
+            "README.md": export_card(
                 info, library="jax", loading="import numpy\nparameters = dict(numpy.load('model.npz'))"
             )
         },

@@ -27,7 +27,7 @@ _FITTING: dict[str, tuple[Any, ...]] = {
 }
 
 
-def check_fits(family: str, fields: Mapping[str, Any]) -> list[str]:
+def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
     """Refuse a model that timm's VisionTransformer has no option for.
 
     Returns:
@@ -89,7 +89,7 @@ def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None)
     return TimmStyle(class_row=rows, register_rows=rows and fields["registers"] > 0)
 
 
-def write_config(
+def timm_config(
     family: str,
     fields: Mapping[str, Any],
     style: TimmStyle,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tesela.checkpoints.jax.names import native_size, square_size
+from tesela.checkpoints.image_size import native_size, square_size
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
 from tesela.core.errors import WeightsError
@@ -49,7 +49,7 @@ class TimmStyle:
     head: bool = True
 
 
-def layout(family: str, fields: Mapping[str, Any], style: TimmStyle) -> TensorTable:
+def timm_table(family: str, fields: Mapping[str, Any], style: TimmStyle) -> TensorTable:
     """The names of a model of ours there.
 
     Args:
@@ -135,7 +135,7 @@ def _without_keys(tensor: Tensor, count: int) -> Sequence[Tensor]:
     return [query, value]
 
 
-def read_fields(
+def timm_fields(
     tensors: Mapping[str, Tensor],
     *,
     arguments: Mapping[str, Any],

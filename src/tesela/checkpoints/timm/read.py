@@ -4,63 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tesela.checkpoints.found import Found, image_spec
-from tesela.checkpoints.huggingface.read import license_of, read_weights
-from tesela.checkpoints.timm.names import layout, read_fields
+from tesela.checkpoints.files import license_of, read_weights
+from tesela.checkpoints.foreign import Foreign, Place, image_spec
+from tesela.checkpoints.timm.names import timm_fields, timm_table
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.imaging.spec import ImageSpec
-from tesela.models.tensors import Tensors
 
 _FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
 
 
-def is_timm(tensors: Mapping[str, Any]) -> bool:
-    """Whether names look like a VisionTransformer's there."""
-    return "patch_embed.proj.weight" in tensors
-
-
-def find_timm(
-    folder: Path,
-    config: Mapping[str, Any] | None,
-    *,
-    weights: Path | None = None,
-    tensors: Tensors | None = None,
-    heads: int | None = None,
-    image_size: tuple[int, int] | None = None,
-) -> Found:
-    """The checkpoint of a folder, or of one file.
-
-    Args:
-        folder: with the files.
-        config: its config.json, if timm wrote one.
-        weights: the file; the one with the usual name where None.
-        tensors: of ``weights``, where they were read already.
-        heads: of an attention, where the user says so.
-        image_size: (height, width) of the positions, where the user says so.
+def find_timm(place: Place) -> Foreign | None:
+    """The checkpoint of a folder with timm's config.json, or of a file with a VisionTransformer's names; None if it is another's.
 
     Raises:
         WeightsError: it is no VisionTransformer, or a file is damaged.
     """
-    if tensors is None:
-        tensors, files = read_weights(folder, weights)
-    else:
-        files = [weights] if weights is not None else []
-    config = config or {}
+    folder, weights = place.folder, place.weights
+    stated_by_timm = "pretrained_cfg" in place.config
+    config = place.config if stated_by_timm or weights is None else {}
+    if weights is None and not stated_by_timm and "architecture" not in config:
+        return None
+    tensors, files = read_weights(folder, weights)
+    if weights is not None and "patch_embed.proj.weight" not in tensors:
+        return None
     stated, arguments = dict(config.get("pretrained_cfg") or {}), dict(config.get("model_args") or {})
     arguments.setdefault("global_pool", config.get("global_pool") or stated.get("global_pool"))
     size = stated.get("input_size")
     if "img_size" not in arguments and isinstance(size, list) and len(size) == 3:
         arguments["img_size"] = size[1:]
-    family, fields, style = read_fields(tensors, arguments=arguments, heads=heads, image_size=image_size)
-    return Found(
+    family, fields, style = timm_fields(
+        tensors, arguments=arguments, heads=place.heads, image_size=place.image_size
+    )
+    return Foreign(
         source=weights or folder,
         files=files,
         family=family,
         fields=fields,
-        layout=layout(family, fields, style),
+        layout=timm_table(family, fields, style),
         tensors=tensors,
         image=_image(stated, fields),
         labels=_labels(config, stated),

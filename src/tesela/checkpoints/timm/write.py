@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tesela.checkpoints.huggingface.write import WEIGHTS, as_json
-from tesela.checkpoints.write import CheckpointReport, card, open_export, write_checkpoint
+from tesela.checkpoints.write import CheckpointReport, as_json, export_card, open_export, write_checkpoint
+from tesela.models.bundle import WEIGHTS
 
 
 def export_timm(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
@@ -22,19 +22,19 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
     """
     from dataclasses import replace
 
-    from tesela.checkpoints.timm.config import check_fits, style_for, write_config
-    from tesela.checkpoints.timm.names import layout
+    from tesela.checkpoints.timm.config import check_timm, style_for, timm_config
+    from tesela.checkpoints.timm.names import timm_table
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
-    remarks = check_fits(info.architecture, fields)
+    remarks = check_timm(info.architecture, fields)
     known = origin if origin.get("format") == "timm" else {}
     style = replace(style_for(fields, known.get("style")), head=not exported.headless())
     own = exported.tensors()
     if not style.head:
         own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
-    config = write_config(
+    config = timm_config(
         info.architecture,
         fields,
         style,
@@ -50,10 +50,10 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
         out=out,
         source=source,
         weights=WEIGHTS,
-        tensors=layout(info.architecture, fields, style).write(own, exported.carried if known else {}),
+        tensors=timm_table(info.architecture, fields, style).write(own, exported.carried if known else {}),
         texts={
             "config.json": as_json(config),
-            "README.md": card(
+            "README.md": export_card(
                 info,
                 library="timm",
                 loading='import timm\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)',

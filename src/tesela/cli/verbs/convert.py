@@ -26,7 +26,7 @@ def convert(
         heads: Attention heads, for a timm file without config.json whose heads are not 64 wide.
         json: Print one JSON object.
     """
-    from tesela.checkpoints.convert import convert as write
+    from tesela.checkpoints.convert import convert_checkpoint as write
     from tesela.cli import output
 
     output.use_json(json)

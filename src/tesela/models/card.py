@@ -1,10 +1,13 @@
-"""The model card: README.md of a bundle, with the front matter that model hubs read."""
+"""Model cards: README.md of a bundle or an export, with the front matter that model hubs read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tesela.models.bundle import BundleInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,10 +95,7 @@ class Card:
 
     def _data(self) -> str:
         counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
-        shown = ", ".join(self.labels[:50]) + (
-            f", ... ({len(self.labels)} in all)" if len(self.labels) > 50 else ""
-        )
-        return f"## Data\n\n{self.data}: {counts} images. Classes: {shown}."
+        return f"## Data\n\n{self.data}: {counts} images. Classes: {named(self.labels, most=50)}."
 
     def _limits(self) -> str:
         licence = (
@@ -113,3 +113,23 @@ class Card:
 def article(noun: str) -> str:
     """``image classifier`` as ``An image classifier``."""
     return f"An {noun}" if noun[0].lower() in "aeiou" else f"A {noun}"
+
+
+def plain_card(info: BundleInfo, *parts: str, library: str = "tesela", title: str | None = None) -> str:
+    """A card of some paragraphs.
+
+    Args:
+        info: what the bundle says of itself.
+        *parts: the paragraphs.
+        library: the one that loads it.
+        title: the headline; the model's name if None.
+    """
+    front = f"license: {info.license}\nlibrary_name: {library}\npipeline_tag: image-classification"
+    text = "\n\n".join(part.rstrip("\n") for part in (*parts, f"Licence: {info.license}"))
+    return f"---\n{front}\n---\n# {title or info.name}\n\n{text}\n"
+
+
+def named(labels: Sequence[str], *, most: int = 20) -> str:
+    """The first labels, and how many there are if not all are named."""
+    rest = f", ... ({len(labels)} in all)" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + rest

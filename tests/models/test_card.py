@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from tesela.reports.card import Card
+from tesela.models.card import Card
 
 CARD = Card(
     model="vit_nano",

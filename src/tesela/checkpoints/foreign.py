@@ -15,7 +15,7 @@ import torch
 
 from tesela.checkpoints.layout import TensorTable
 from tesela.checkpoints.rules import check_finite
-from tesela.core.config import build, to_mapping
+from tesela.core.config import build
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
 from tesela.imaging.spec import ImageSpec
@@ -30,7 +30,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Place:
+    """Where a foreign checkpoint lies, and what the user says of it.
+
+    Attributes:
+        folder: with its files.
+        config: its config.json; empty without one.
+        weights: the file of weights that was named or is the only one; None: that with the usual name.
+        image_size: (height, width) of the positions, where they leave it open.
+        heads: of an attention, where nothing says it.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Path | None = None
+    image_size: tuple[int, int] | None = None
+    heads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
     """A foreign checkpoint.
 
     Attributes:
@@ -78,7 +97,7 @@ class Opened:
 
 
 def assemble(
-    found: Found,
+    found: Foreign,
     *,
     name: str,
     image_size: tuple[int, int] | None = None,
@@ -212,8 +231,3 @@ def origin_settings(info: BundleInfo) -> dict[str, Any]:
     """What the provenance says of a foreign source; empty for a model of our own."""
     source = info.provenance.get("source", {})
     return dict(source) if isinstance(source, Mapping) else {}
-
-
-def all_fields(model: Model) -> dict[str, Any]:
-    """All fields of a model's configuration."""
-    return to_mapping(model.config)
