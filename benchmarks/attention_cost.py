@@ -70,7 +70,7 @@ def measured(attention: str, side: int, chosen: argparse.Namespace) -> list[str]
     model: Any = create_model(config, num_classes=1, seed=0).to(device)
     set_attention_kernel(model, chosen.kernel)
     blocks: nn.ModuleList = model.blocks
-    layout = TokenLayout(config.grid(), config.prefix) if config.placed else None
+    layout = TokenLayout(config.grid(), config.prefix) if config.needs_grid else None
     tokens = torch.randn(chosen.batch, config.prefix + side * side, chosen.width, device=device)
 
     def run(given: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import undisturbed
 from tesela.attribution.explain import Explanation, explain
-from tesela.attribution.methods.table import AUTO_METHOD, METHODS
+from tesela.attribution.methods.table import AUTO_METHOD, methods
 from tesela.attribution.quality.faithfulness import FaithfulnessOptions, measure_faithfulness
 from tesela.attribution.quality.randomised import randomised, rank_correlation
 from tesela.data.open import open_source
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument(
         "--canvases", type=int, default=250, help="canvases that are explained, four maps each"
     )
-    parser.add_argument("--methods", default=",".join([AUTO_METHOD, *METHODS]))
+    parser.add_argument("--methods", default=",".join([AUTO_METHOD, *methods()]))
     parser.add_argument("--weights", type=Path, default=Path("runs/composites"))
     parser.add_argument("--seed", type=int, default=0)
     for peer in ("captum", "gradcam", "peers"):

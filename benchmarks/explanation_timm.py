@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 from training_step import import_timm
 
-from tesela.attribution.capture.capture import attention_rows, capture, undisturbed
+from tesela.attribution.capture.call import undisturbed
+from tesela.attribution.capture.capture import capture
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.explain import explain
 from tesela.attribution.methods.gradient_rollout import attention_gradient, class_gradients
 

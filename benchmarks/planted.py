@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
-from tesela.attribution.methods.table import AUTO_METHOD, BEST, METHODS
-from tesela.attribution.quality.planted import hits, planted
+from tesela.attribution.methods.table import AUTO_METHOD, BEST, methods
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.attribution.planted import hits, planted
 
 IMAGES = 20
 GOALS = {1: 1.0, 2: 0.99}
@@ -24,7 +27,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(methods()))
     chosen = parser.parse_args()
     models = -(-chosen.cases // (2 * IMAGES))
     table: dict[str, dict[str, str]] = {}

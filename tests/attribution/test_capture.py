@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tesela.attribution.capture.capture import attention_rows, capture, undisturbed
+from tesela.attribution.capture.call import undisturbed
+from tesela.attribution.capture.capture import capture
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.explain import explain
 from tesela.attribution.methods.gradient_rollout import attention_gradient, class_gradients
 from tesela.layers.attention.attention import Attention

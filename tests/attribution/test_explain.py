@@ -16,6 +16,7 @@ from tesela.attribution.explain import explain
 from tesela.core.errors import UsageError
 from tesela.imaging.spec import ImageSpec
 from tesela.layers.attention.attention import attend
+from tesela.layers.pool import Readout
 from tesela.layers.trace import OFF, Trace
 from tesela.models.bundle import describe
 from tesela.models.factory import create_model
@@ -258,10 +259,14 @@ class Planted(nn.Module):
     def __init__(self, *, hops: int) -> None:
         super().__init__()
         self.hops = hops
-        self.config = type("Config", (), {"prefix": 1, "special_tokens": 1, "pool": "class"})()
+        self.prefix_tokens = 1
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         return size
+
+    def readout(self) -> Readout:
+        """The class token."""
+        return Readout("first", 1)
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         patches = images.flatten(2).transpose(1, 2)

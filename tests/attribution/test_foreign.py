@@ -15,10 +15,12 @@ from tests.attribution.foreign_models import FAMILIES, Plain, Written, make, out
 from tests.attribution.test_capture import Failing, relative, same, state
 from torch import Tensor, nn
 
-from tesela.attribution.capture.capture import attention_rows, capture, undisturbed
+from tesela.attribution.capture.call import undisturbed
+from tesela.attribution.capture.capture import capture
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.explain import explain
 from tesela.attribution.methods.gradient_rollout import attention_gradient, class_gradients
-from tesela.attribution.methods.table import METHODS
+from tesela.attribution.methods.table import methods
 from tesela.core.errors import UsageError
 from tesela.models.factory import create_model
 
@@ -249,9 +251,9 @@ def test_attention_that_cannot_be_placed_says_why_and_what_works() -> None:
 
 @pytest.mark.parametrize("name", ["vit", "segformer classifier", "segformer segmenter"])
 def test_every_method_gives_finite_maps(name: str) -> None:
-    """All rows of METHODS on foreign models: shapes, finite values, shares with sum 1 where they are shares."""
+    """All methods on foreign models: shapes, finite values, shares with sum 1 where they are shares."""
     model, images = make(name)
-    for method in METHODS:
+    for method in methods():
         found = explain(model, images, target=[0, 3], method=method, samples=4)
         assert found.map.shape == (2, 2, *images.shape[2:])
         assert torch.isfinite(found.tokens).all()

@@ -16,22 +16,22 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import undisturbed
 from tesela.attribution.capture.capture import capture
-from tesela.attribution.explain import ANSWERS, explain
+from tesela.attribution.explain import explain
 from tesela.attribution.methods.integrated_gradients import attributions
 from tesela.attribution.methods.rise import halves
 from tesela.attribution.methods.rollout import RolloutOptions
-from tesela.attribution.methods.table import AUTO_METHOD, BEST, METHODS
+from tesela.attribution.methods.table import AUTO_METHOD, BEST, methods
 from tesela.attribution.question import make_question
-from tesela.attribution.request import Case, Settings
+from tesela.attribution.request import Request, Settings
 from tesela.core.errors import ConfigError, UsageError
 from tesela.models.factory import create_model
 
 
 def test_every_method_has_an_answer() -> None:
-    """METHODS, which torch-free rooms list, and the functions name the same; auto's choice is one of them."""
-    assert METHODS.keys() == ANSWERS.keys()
-    assert BEST in METHODS
-    assert AUTO_METHOD not in METHODS
+    """Every row's function can be imported; auto's choice is one of them."""
+    assert all(callable(method.load()) for method in methods().values())
+    assert BEST in methods()
+    assert AUTO_METHOD not in methods()
 
 
 # ---- relevance ------------------------------------------------------------------------------------------------------
@@ -112,12 +112,12 @@ def test_gradcam_equals_its_formula(norm: str, layer: int | None) -> None:
 # ---- gradients by the pixels ----------------------------------------------------------------------------------------
 
 
-def case(model: nn.Module, images: Tensor, target: int, **settings: Any) -> Case:
+def case(model: nn.Module, images: Tensor, target: int, **settings: Any) -> Request:
     """As ``explain`` puts it together."""
     found = capture(model, images, gradient=False)
     question = make_question(target, found.logits, None)
-    return Case(
-        model=model, found=found, question=question, options=RolloutOptions(), settings=Settings(**settings)
+    return Request(
+        model=model, capture=found, question=question, options=RolloutOptions(), settings=Settings(**settings)
     )
 
 
@@ -280,10 +280,10 @@ def test_a_class_against_itself_is_refused() -> None:
         explain(model, images, method="rise", samples=0)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(methods()))
 def test_32_images_and_5_classes_equal_160_single_calls(method: str) -> None:
     """<= 1e-6 for shares of a map; scores' differences, which are no shares, relative to their largest."""
-    images = pictures(32) if METHODS[method].passes == 0 else pictures(3)
+    images = pictures(32) if methods()[method].passes == 0 else pictures(3)
     model = make(depth=2)
     together = explain(model, images, target=[0, 1, 2, 3, 4], method=method, samples=4).tokens
     size = max(1.0, float(together.abs().max()))
@@ -314,7 +314,7 @@ def test_variants_of_attention_are_captured_whole(fields: dict[str, Any], gradie
     with undisturbed(model):
         found = capture(model, images, gradient=True)
         light = capture(model, images, gradient=gradient)
-    from tesela.attribution.capture.capture import attention_rows
+    from tesela.attribution.capture.rows import attention_rows
 
     for layer, other in zip(found.layers, light.layers, strict=True):
         whole = attention_rows(other)(0, found.tokens)

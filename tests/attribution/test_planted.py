@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.attribution.planted import hits, planted
 
 from tesela.attribution.capture.call import undisturbed
 from tesela.attribution.methods.dropping import partial_logits
 from tesela.attribution.methods.table import BEST
-from tesela.attribution.quality.planted import hits, planted
 
 
 @pytest.mark.parametrize("hops", [1, 2])

@@ -9,12 +9,19 @@ import pytest
 import torch
 from tests.attribution import oracle
 from tests.attribution.foreign_models import make
+from torch import Tensor, nn
 
-from tesela.attribution.capture.capture import attention_rows, capture, undisturbed
+from tesela.attribution.capture.call import undisturbed
+from tesela.attribution.capture.capture import capture
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.explain import explain
 from tesela.attribution.methods.pyramid import Reduction, merging, upsampled_back
 from tesela.attribution.methods.rollout import RolloutOptions, step
 from tesela.core.errors import UsageError
+from tesela.layers.attention.attention import Attention
+from tesela.layers.block import Block
+from tesela.layers.mlp import Mlp
+from tesela.layers.trace import OFF, Trace
 
 Array = oracle.Array
 
@@ -239,3 +246,51 @@ def test_a_region_needs_a_segmenter() -> None:
     model, images = make("vit")
     with pytest.raises(UsageError, match="segmenter"):
         explain(model, images, region=torch.ones(16, 24))
+
+
+class OwnPyramid(nn.Module):
+    """Two stages of this package's blocks, 6 x 4 and 3 x 2 tokens, as a model that takes a trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, stride=4)
+        self.first = Block(Attention(8, 2), Mlp(8, 16), width=8)
+        self.merge = nn.Conv2d(8, 16, 2, stride=2)
+        self.second = Block(Attention(16, 2), Mlp(16, 32), width=16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """The logits."""
+        tokens = self.stem(images).flatten(2).transpose(1, 2)
+        tokens = self.first(tokens, trace=trace.inside("block00"))
+        maps = self.merge(tokens.transpose(1, 2).unflatten(2, (6, 4)))
+        tokens = self.second(maps.flatten(2).transpose(1, 2), trace=trace.inside("block01"))
+        logits: Tensor = self.head(tokens.mean(1))
+        return logits
+
+
+class WithoutTrace(nn.Module):
+    """The same for capture as somebody else's network."""
+
+    def __init__(self, inner: OwnPyramid) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits."""
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "presence"])
+def test_an_own_pyramid_is_walked_through_its_stages(method: str) -> None:
+    """Reference: the same network as a third-party one, whose stages are compared with SegFormer's elsewhere."""
+    torch.manual_seed(0)
+    model = OwnPyramid().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    images = torch.randn(2, 3, 24, 16)
+    found, other = explain(model, images, method=method), explain(WithoutTrace(model), images, method=method)
+    assert found.tokens.shape == (2, 1, 6, 4)
+    assert found.tokens.abs().max() > 0
+    torch.testing.assert_close(found.tokens, other.tokens, rtol=1e-5, atol=1e-7)

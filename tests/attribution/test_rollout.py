@@ -13,7 +13,7 @@ import torch
 from tests.attribution import oracle
 from torch import Tensor
 
-from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.methods.rollout import AttentionRows, RolloutOptions, discard_smallest, roll, step
 from tesela.core.errors import ConfigError
 from tesela.layers.trace import AttentionRecord

@@ -80,6 +80,10 @@ def test_unknown_names_and_strangers() -> None:
         def summary(self) -> str:
             return "a stranger"
 
+        @property
+        def prefix(self) -> int:
+            return 0
+
         def tiny(self) -> Self:
             return self
 

@@ -7,7 +7,6 @@ is not normalised: for the rollouts the patches and the prefix mass have sum 1 t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -15,36 +14,11 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import computing_type, undisturbed, unwrapped
 from tesela.attribution.capture.capture import capture
-from tesela.attribution.methods.attention import attention, rollout
-from tesela.attribution.methods.gradcam import gradcam
-from tesela.attribution.methods.gradient_rollout import gradient_rollout
-from tesela.attribution.methods.input_gradient import gradient_input
-from tesela.attribution.methods.integrated_gradients import integrated_gradients
-from tesela.attribution.methods.occlusion import occlusion
-from tesela.attribution.methods.presence import presence
-from tesela.attribution.methods.relevance import relevance
-from tesela.attribution.methods.rise import rise
 from tesela.attribution.methods.rollout import Fusion, RolloutOptions
-from tesela.attribution.methods.smoothgrad import smoothgrad
-from tesela.attribution.methods.table import AUTO_METHOD, METHODS, check_method, find_method
+from tesela.attribution.methods.table import AUTO_METHOD, check_method, find_method, methods
 from tesela.attribution.question import Class, Target, make_question
-from tesela.attribution.request import Case, LogitsAndMaps, Settings
+from tesela.attribution.request import Request, Settings
 from tesela.core.errors import UsageError
-
-ANSWERS: dict[str, Callable[[Case], LogitsAndMaps]] = {
-    "presence": presence,
-    "gradient_rollout": gradient_rollout,
-    "relevance": relevance,
-    "rollout": rollout,
-    "rollout_literature": rollout,
-    "attention": attention,
-    "gradcam": gradcam,
-    "gradient_input": gradient_input,
-    "integrated_gradients": integrated_gradients,
-    "smoothgrad": smoothgrad,
-    "occlusion": occlusion,
-    "rise": rise,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +67,7 @@ def explain(
         model: a classifier, (B, K), or a segmenter, (B, K, h, w), of tesela or of anybody, such as timm, transformers and torchvision.
         images: (B, C, H, W) or one (C, H, W), normalised as the model expects.
         target: a class's index or label, or a list of them; None explains each image's predicted class.
-        method: a key of ``tesela.attribution.methods.table.METHODS``. auto is presence; gradient_rollout for a segmenter and where an option of
+        method: one of ``tesela.attribution.methods.table.methods()``. auto is presence; gradient_rollout for a segmenter and where an option of
             rollouts is given; gradient_input for a model without attention.
         head_fusion: mean, max or min; rollouts only, as the next two.
         discard: share of each row's patch columns to clear, the smallest first.
@@ -111,9 +85,7 @@ def explain(
         UsageError: the images, class, method or an option cannot be used with this model.
     """
     check_method(method)
-    options = RolloutOptions(
-        head_fusion=head_fusion, discard=discard, residual=residual, literature=method == "rollout_literature"
-    )
+    options = RolloutOptions(head_fusion=head_fusion, discard=discard, residual=residual)
     settings = Settings(patch=patch, layer=layer, head=head, samples=samples, seed=seed)
     labels, model = labels_of(model), unwrapped(model)
     inputs = _inputs(model, images)
@@ -121,14 +93,14 @@ def explain(
         found = capture(
             model,
             inputs,
-            gradient=method == AUTO_METHOD or METHODS[method].gradient,
+            gradient=method == AUTO_METHOD or methods()[method].gradient,
             whole=patch is not None or layer is not None,
         )
         walk = found.logits.ndim == 4 or patch is not None or options != RolloutOptions()
         chosen = find_method(method, attention=bool(found.layers), walk=walk, trouble=found.trouble)
         question = make_question(target, found.logits, labels, contrast=contrast, region=region)
-        case = Case(model=model, found=found, question=question, options=options, settings=settings)
-        tokens, prefix_mass = ANSWERS[chosen.name](case)
+        request = Request(model=model, capture=found, question=question, options=options, settings=settings)
+        tokens, prefix_mass = chosen.load()(request)
     logits = found.logits.detach().float()
     return Explanation(
         map=F.interpolate(tokens, size=inputs.shape[2:], mode="bilinear", align_corners=False),

@@ -1,4 +1,4 @@
-"""One case to explain, as every method gets it: the model, what one pass of it left, the question, and the options."""
+"""Input to an attribution method: model, captured forward pass, target, options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tesela.attribution.capture.capture import Capture
+from tesela.attribution.capture.record import Capture
 from tesela.attribution.methods.rollout import RolloutOptions
 from tesela.attribution.question import Question
 from tesela.core.errors import ConfigError, UsageError
@@ -38,19 +38,19 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
+class Request:
     """What is explained.
 
     Attributes:
         model: the classifier or segmenter, to be called inside ``undisturbed`` only.
-        found: what one pass of it left behind.
+        capture: what one forward pass left behind.
         question: the scores that are asked for.
         options: of the walk through layers.
         settings: of the other methods.
     """
 
     model: nn.Module
-    found: Capture
+    capture: Capture
     question: Question
     options: RolloutOptions
     settings: Settings
@@ -63,11 +63,11 @@ class Case:
     def scores(self) -> Tensor:
         """(B, T) of the captured pass, in its graph."""
         with torch.enable_grad():
-            return self.question.scores(self.found.logits)
+            return self.question.scores(self.capture.logits)
 
     def starts(self) -> list[Tensor | None]:
         """For each stage, (B, 1 or T, N) shares in what is read of its last layer."""
-        return self.found.starts(
+        return self.capture.starts(
             fusion=self.options.head_fusion, patch=self.settings.patch, pixels=self.question.pixels
         )
 
@@ -77,7 +77,7 @@ class Case:
         Raises:
             UsageError: there is none of that number.
         """
-        layers, index = self.found.layers, -1 if self.settings.layer is None else self.settings.layer
+        layers, index = self.capture.layers, -1 if self.settings.layer is None else self.settings.layer
         if not -len(layers) <= index < len(layers):
             last = len(layers) - 1
             raise UsageError(
@@ -87,9 +87,9 @@ class Case:
         return layers[index]
 
 
-def as_map(case: Case, shares: Tensor) -> LogitsAndMaps:
+def as_map(request: Request, shares: Tensor) -> LogitsAndMaps:
     """Shares (B, 1 or T, N) of all tokens as patches and prefix."""
-    prefix, (images, several) = case.found.prefix, case.shape
+    prefix, (images, several) = request.capture.prefix, request.shape
     shares = shares.expand(-1, several, -1)
-    tokens = shares[..., prefix:].reshape(images, several, *case.found.grid)
+    tokens = shares[..., prefix:].reshape(images, several, *request.capture.grid)
     return tokens.float(), shares[..., :prefix].sum(-1).float()

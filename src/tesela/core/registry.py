@@ -8,8 +8,8 @@ everything without importing torch. Plug-ins register the same way through entry
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ class Entry:
         config: the configuration class, or None where it has none.
         target: ``module:attribute`` of the implementation.
         summary: one line for lists.
+        facts: what else must be known before it is imported.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Entry:
     config: type[Any] | None
     target: str
     summary: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
         """Import and return the implementation."""
@@ -47,7 +49,13 @@ _plugged: set[str] = set()
 
 
 def register(
-    kind: str, name: str, *, target: str, config: type[Any] | None = None, summary: str = ""
+    kind: str,
+    name: str,
+    *,
+    target: str,
+    config: type[Any] | None = None,
+    summary: str = "",
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Add one entry.
 
@@ -59,7 +67,9 @@ def register(
         raise ValueError(f"{kind} {name!r} is registered twice: {table[name].target} and {target}")
     if ":" not in target:
         raise ValueError(f"target of {kind} {name!r} must read 'module:attribute', not {target!r}")
-    table[name] = Entry(kind=kind, name=name, config=config, target=target, summary=summary)
+    table[name] = Entry(
+        kind=kind, name=name, config=config, target=target, summary=summary, facts=facts or {}
+    )
 
 
 def registered_config(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.rows import attention_rows
 from tesela.layers.grid import Grid
 from tesela.layers.trace import AttentionRecord
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import undisturbed, unwrapped
-from tesela.attribution.capture.capture import Capture, capture
+from tesela.attribution.capture.capture import capture
+from tesela.attribution.capture.record import Capture
 from tesela.core.errors import UsageError
 from tesela.inspection.distance import attention_distance, token_rows
 from tesela.inspection.filters import Filters, principal_filters

@@ -11,6 +11,8 @@ Odd: prefix tokens take no part in a mean and in ``sequence``.
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -21,21 +23,42 @@ from tesela.layers.mlp import Mlp
 from tesela.layers.trace import OFF, Trace
 
 
+class Readout(NamedTuple):
+    """How a head reads the tokens of the last layer.
+
+    Attributes:
+        how: ``first``: the mean of some first tokens, or each of them; ``mean`` of the patches; ``class_mean``: the class
+            token and the mean side by side; ``weighted``: a mean with traced weights; ``attention``: a traced attention.
+        tokens: number of first tokens, if it reads these alone; else 0.
+    """
+
+    how: Literal["first", "mean", "class_mean", "weighted", "attention"]
+    tokens: int = 0
+
+    @property
+    def averages(self) -> bool:
+        """Whether a mean over patches is computed."""
+        return self.how in ("mean", "class_mean", "weighted")
+
+
 class ClassPool(nn.Module):
     """The class token, or the mean of the first ``tokens`` tokens."""
 
     def __init__(self, tokens: int = 1) -> None:
         super().__init__()
-        #: How many of the first tokens are read.
-        self.reads = tokens
+        self.readout = Readout("first", tokens)
 
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
         """(B, N, D) to (B, D)."""
-        return trace("", tokens[:, 0] if self.reads == 1 else tokens[:, : self.reads].mean(dim=1))
+        return trace(
+            "", tokens[:, 0] if self.readout.tokens == 1 else tokens[:, : self.readout.tokens].mean(dim=1)
+        )
 
 
 class MeanPool(nn.Module):
     """The mean of the patch tokens."""
+
+    readout = Readout("mean")
 
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
         """(B, N, D) to (B, D)."""
@@ -45,6 +68,8 @@ class MeanPool(nn.Module):
 class ClassMeanPool(nn.Module):
     """The class token, then the mean of the patch tokens."""
 
+    readout = Readout("class_mean")
+
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
         """(B, N, D) to (B, 2 D)."""
         return trace("", torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=1))
@@ -52,6 +77,8 @@ class ClassMeanPool(nn.Module):
 
 class SequencePool(nn.Module):
     """A weighted mean of the patch tokens; the weights (B, 1, n) are traced as ``weights``."""
+
+    readout = Readout("weighted")
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,6 +105,8 @@ class AttentionPool(HasKernel, nn.Module):
         activation: of the MLP.
         norm_eps: of the LayerNorm before the MLP.
     """
+
+    readout = Readout("attention")
 
     def __init__(
         self, width: int, heads: int, *, hidden: int, activation: str = "gelu", norm_eps: float = 1e-6

@@ -44,9 +44,19 @@ class Backbone(ABC, nn.Module, Generic[_C]):
         config: the network's configuration.
     """
 
+    #: Whether the blocks normalise tokens before their branches.
+    pre_norm = True
+    #: Whether the attention must know where its tokens are on the grid.
+    needs_grid = False
+
     def __init__(self, config: _C) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patches."""
+        return self.config.prefix
 
     @abstractmethod
     def forward(self, images: Tensor, *, trace: Trace = OFF, first: int | None = None) -> Features:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tesela.core.registry import register
 from tesela.layers.initialise import initialise
+from tesela.layers.pool import Readout
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone
 from tesela.models.model import Model
@@ -40,10 +41,15 @@ class Classifier(Model):
 
     def pooled(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """The head's input (B, D') of images (B, C, H, W); D' is the configuration's ``pooled_width``."""
-        first = getattr(self.pool, "reads", None) if trace is OFF else None
-        features = self.backbone(images, trace=trace, first=first)
+        first = self.readout().tokens if trace is OFF else 0
+        features = self.backbone(images, trace=trace, first=first or None)
         pooled: Tensor = self.pool(features.tokens, features.prefix, trace=trace.inside("pool"))
         return pooled if self.pooled_norm is None else trace("pooled_norm", self.pooled_norm(pooled))
+
+    def readout(self) -> Readout:
+        """How the head reads the backbone's tokens."""
+        found: Readout = self.pool.readout  # type: ignore[assignment]
+        return found
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by one linear layer of ``num_classes``, all zero (paper, section 3.2)."""

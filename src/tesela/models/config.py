@@ -46,6 +46,11 @@ class ModelConfig(ABC):
     def pooled_width(self) -> int:
         """Width of a classification head's input."""
 
+    @property
+    @abstractmethod
+    def prefix(self) -> int:
+        """Tokens before the patches."""
+
     @abstractmethod
     def parameter_count(self, num_classes: int) -> int:
         """Number of trainable values, in closed form."""

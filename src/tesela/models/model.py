@@ -57,6 +57,16 @@ class Model(HasKernel, ABC, nn.Module):
         """The backbone's configuration."""
         return self.backbone.config
 
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patches."""
+        return self.backbone.prefix_tokens
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether the blocks normalise tokens before their branches."""
+        return self.backbone.pre_norm
+
     def initialise(self, generator: Generator | None = None) -> None:
         """Initialise all weights."""
         initialise(self, generator)

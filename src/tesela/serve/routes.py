@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from tesela.attribution.methods.table import AUTO_METHOD, METHODS
+from tesela.attribution.methods.table import AUTO_METHOD, methods
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
 from tesela.serve.limits import read_image
@@ -30,7 +30,7 @@ TargetQuery = Annotated[
     Query(max_length=200, description="A class by name or number; the predicted one where none is named."),
 ]
 #: Methods that need no further passes; one request of another would hold up all that wait.
-QUICK = [AUTO_METHOD, *(name for name, method in METHODS.items() if not method.passes)]
+QUICK = [AUTO_METHOD, *(name for name, method in methods().items() if not method.passes)]
 MethodQuery = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How the map is computed.")]
 
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tesela.attribution.methods.pooled import Pooled
+from tesela.attribution.capture.pooled import Pooled
 from tesela.layers.trace import AttentionRecord
 
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}

@@ -15,9 +15,9 @@ from torch import nn
 from tesela.attribution.capture.foreign import StridedLayer
 from tesela.attribution.methods.pyramid import Reduction, Stage, merging
 from tesela.core.errors import UsageError
+from tesela.layers.grid import Grid
 from tesela.layers.trace import AttentionRecord
 
-Grid = tuple[int, int]
 #: More tokens before the patches than any model has.
 MOST_PREFIX = 64
 

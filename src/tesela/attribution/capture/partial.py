@@ -1,4 +1,4 @@
-"""Scores of a case's images when only some of their patches are seen, a few choices of patches at a time."""
+"""Scores of a request's images when only some of their patches are seen, a few choices of patches at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call
 from tesela.attribution.methods.dropping import masking_mode, partial_logits
-from tesela.attribution.request import Case
+from tesela.attribution.request import Request
 from tesela.layers.grid import Grid
 
 #: Cells per side where a model has no patches of its own, or too many to take each away.
@@ -40,36 +40,36 @@ class Whole(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Partial:
-    """A case and the grid of what is taken away.
+    """A request and the grid of what is taken away.
 
     Attributes:
-        case: the case.
+        request: the request.
         grid: rows and columns of patches, or of coarser cells where pixels are painted over.
         model: what is called.
         images: (B, C, H, W) in the type that it takes.
     """
 
-    case: Case
+    request: Request
     grid: Grid
     model: nn.Module
     images: Tensor
 
     @classmethod
-    def of(cls, case: Case) -> Partial:
-        """As the case's model allows."""
-        images, grid = case.found.images.detach(), case.found.grid
-        if masking_mode(case.model) == "dropped":
+    def of(cls, request: Request) -> Partial:
+        """As the request's model allows."""
+        images, grid = request.capture.images.detach(), request.capture.grid
+        if masking_mode(request.model) == "dropped":
             kind: Any = next(
-                (one.dtype for one in case.model.parameters() if one.is_floating_point()), images.dtype
+                (one.dtype for one in request.model.parameters() if one.is_floating_point()), images.dtype
             )
-            return cls(case=case, grid=grid, model=case.model, images=images.to(kind))
-        if not case.found.layers or grid[0] * grid[1] > MANY:
+            return cls(request=request, grid=grid, model=request.model, images=images.to(kind))
+        if not request.capture.layers or grid[0] * grid[1] > MANY:
             grid = (min(grid[0], GRID_SIDE), min(grid[1], GRID_SIDE))
-        return cls(case=case, grid=grid, model=Whole(case.model), images=images)
+        return cls(request=request, grid=grid, model=Whole(request.model), images=images)
 
     def scores(self, kept: Tensor, *, probability: bool = False) -> Iterator[Tensor]:
         """(B, at most CHUNK, T) for each run of rows of ``kept`` (S, k), numbers of the patches that are seen."""
-        batch, question = len(self.images), self.case.question
+        batch, question = len(self.images), self.request.question
         for begin in range(0, len(kept), RECORDS):
             part = kept[begin : begin + RECORDS]
             logits = partial_logits(self.model, self.images, part.expand(batch, -1, -1), self.grid)

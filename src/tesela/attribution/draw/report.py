@@ -37,7 +37,7 @@ def explain_for_report(
         images: uint8 (H, W, C) each, at any size.
         spec: how the model sees an image; ``model.info.image`` where None.
         target: explain this class instead.
-        method: a name of ``tesela.attribution.methods.table.METHODS`` or auto.
+        method: one of ``tesela.attribution.methods.table.methods()`` or auto.
         side: smaller images are enlarged to about this.
 
     Raises:

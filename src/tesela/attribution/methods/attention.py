@@ -10,18 +10,18 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.capture.scratch import Scratch
 from tesela.attribution.methods.pyramid import Reduction, descend
 from tesela.attribution.methods.rollout import AttentionRows, step
-from tesela.attribution.request import Case, LogitsAndMaps, as_map
+from tesela.attribution.request import LogitsAndMaps, Request, as_map
 from tesela.core.errors import UsageError
 from tesela.layers.trace import AttentionRecord
 
 
-def rollout(case: Case) -> LogitsAndMaps:
+def rollout(request: Request) -> LogitsAndMaps:
     """Attention rollout from where the head reads."""
-    found, options, scratch = case.found, case.options, Scratch()
+    found, options, scratch = request.capture, request.options, Scratch()
 
     def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None) -> Tensor:
         rows, block = attention_rows(record, precise=options.delicate, scratch=scratch), found.block(record)
@@ -36,22 +36,27 @@ def rollout(case: Case) -> LogitsAndMaps:
             normal=normal,
         )
 
-    return as_map(case, descend(found.stages, case.starts(), walk))
+    return as_map(request, descend(found.stages, request.starts(), walk))
 
 
-def attention(case: Case) -> LogitsAndMaps:
+def rollout_literature(request: Request) -> LogitsAndMaps:
+    """Attention rollout as published: the identity is added before rows are normalised."""
+    return rollout(replace(request, options=replace(request.options, literature=True)))
+
+
+def attention(request: Request) -> LogitsAndMaps:
     """The attention of one layer, all heads fused or one of them.
 
     Raises:
         UsageError: there is no such layer or head.
     """
-    found, chosen, head = case.found, case.layer(), case.settings.head
+    found, chosen, head = request.capture, request.layer(), request.settings.head
     if head is not None and not -chosen.q.shape[1] <= head < chosen.q.shape[1]:
         raise UsageError(
             f"there is no head {head} in layer {chosen.name!r}",
             hint=f"give 0 to {chosen.q.shape[1] - 1}, or leave it away",
         )
-    options = replace(case.options, residual=1.0, literature=False)
+    options = replace(request.options, residual=1.0, literature=False)
 
     def walk(vectors: Tensor, record: AttentionRecord, reduction: Reduction | None) -> Tensor:
         if record is not chosen:
@@ -66,7 +71,7 @@ def attention(case: Case) -> LogitsAndMaps:
             reduction=reduction,
         )
 
-    return as_map(case, descend(found.stages, case.starts(), walk))
+    return as_map(request, descend(found.stages, request.starts(), walk))
 
 
 def _one_head(rows: AttentionRows, head: int | None) -> AttentionRows:

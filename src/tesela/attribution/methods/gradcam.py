@@ -11,33 +11,38 @@ from torch import Tensor
 
 from tesela.attribution.methods.gradient_rollout import class_gradients
 from tesela.attribution.methods.pyramid import descend
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 from tesela.core.errors import UsageError
 
 
-def gradcam(case: Case) -> LogitsAndMaps:
+def gradcam(request: Request) -> LogitsAndMaps:
     """What spoke for each class, by the tokens of one layer.
 
     Raises:
         UsageError: there is no such layer, or its tokens are not known.
     """
-    layer = case.layer()
-    tokens = case.found.entering.get(layer.name)
+    layer = request.layer()
+    tokens = request.capture.entering.get(layer.name)
     if tokens is None:
         raise UsageError(
             f"the tokens that enter {layer.name!r} are not known",
             hint="use another layer, or gradient_rollout",
         )
-    prefix = case.found.prefix
+    prefix = request.capture.prefix
     maps = [
-        weighted(tokens, gradient, prefix=prefix) for (gradient,) in class_gradients(case.scores(), [tokens])
+        weighted(tokens, gradient, prefix=prefix)
+        for (gradient,) in class_gradients(request.scores(), [tokens])
     ]
     shares = torch.stack(maps, dim=1).double()
-    starts = [shares if any(layer is one for one, _ in stage.layers) else None for stage in case.found.stages]
-    patches = descend(case.found.stages, starts, lambda vectors, *_: vectors)
+    starts = [
+        shares if any(layer is one for one, _ in stage.layers) else None for stage in request.capture.stages
+    ]
+    patches = descend(request.capture.stages, starts, lambda vectors, *_: vectors)
     total = patches.sum(-1, keepdim=True)
     patches = patches / total.masked_fill(total == 0, 1.0)
-    return patches.reshape(*case.shape, *case.found.grid).float(), patches.new_zeros(case.shape).float()
+    return patches.reshape(*request.shape, *request.capture.grid).float(), patches.new_zeros(
+        request.shape
+    ).float()
 
 
 def weighted(tokens: Tensor, gradient: Tensor, *, prefix: int) -> Tensor:

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.capture.scratch import Scratch
 from tesela.attribution.methods.pyramid import Reduction, descend
 from tesela.attribution.methods.rollout import AttentionRows, step
-from tesela.attribution.request import Case, LogitsAndMaps, as_map
+from tesela.attribution.request import LogitsAndMaps, Request, as_map
 from tesela.layers.trace import AttentionRecord
 
 
-def gradient_rollout(case: Case) -> LogitsAndMaps:
+def gradient_rollout(request: Request) -> LogitsAndMaps:
     """What spoke for each class, by attention."""
-    found, options, scratch = case.found, case.options, Scratch()
+    found, options, scratch = request.capture, request.options, Scratch()
     shares = []
-    for index, gradients in enumerate(layer_gradients(case)):
+    for index, gradients in enumerate(layer_gradients(request)):
 
         def walk(
             vectors: Tensor,
@@ -45,17 +45,17 @@ def gradient_rollout(case: Case) -> LogitsAndMaps:
 
         starts = [
             start if start is None or start.shape[1] == 1 else start[:, index : index + 1]
-            for start in case.starts()
+            for start in request.starts()
         ]
         shares.append(descend(found.stages, starts, walk))
-    return as_map(case, torch.cat(shares, dim=1))
+    return as_map(request, torch.cat(shares, dim=1))
 
 
-def layer_gradients(case: Case) -> Iterator[dict[str, Tensor]]:
+def layer_gradients(request: Request) -> Iterator[dict[str, Tensor]]:
     """For each class, dy/dout of each layer by its name."""
-    names = [layer.name for layer in case.found.layers]
-    scores = case.scores()
-    for gradients in class_gradients(scores, [layer.out for layer in case.found.layers]):
+    names = [layer.name for layer in request.capture.layers]
+    scores = request.scores()
+    for gradients in class_gradients(scores, [layer.out for layer in request.capture.layers]):
         yield dict(zip(names, gradients, strict=True))
 
 

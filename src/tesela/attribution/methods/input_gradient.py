@@ -12,28 +12,29 @@ from torch import Tensor
 
 from tesela.attribution.capture.call import call
 from tesela.attribution.methods.gradient_rollout import class_gradients
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 
 
-def gradient_input(case: Case) -> LogitsAndMaps:
+def gradient_input(request: Request) -> LogitsAndMaps:
     """(B, T, Hp, Wp) of the captured pass."""
-    images = case.found.images
+    images = request.capture.images
     maps = [
-        (gradient * images.detach()).sum(1).abs() for (gradient,) in class_gradients(case.scores(), [images])
+        (gradient * images.detach()).sum(1).abs()
+        for (gradient,) in class_gradients(request.scores(), [images])
     ]
-    return sizes_per_token(case, torch.stack(maps, dim=1))
+    return sizes_per_token(request, torch.stack(maps, dim=1))
 
 
-def pixel_gradients(case: Case, images: Tensor) -> Tensor:
-    """(B, T, C, H, W): gradients of the scores by other images (B, C, H, W) of the same case."""
+def pixel_gradients(request: Request, images: Tensor) -> Tensor:
+    """(B, T, C, H, W): gradients of the scores by other images (B, C, H, W) of the same request."""
     with torch.enable_grad():
         images = images.detach().clone().requires_grad_()
-        scores = case.question.scores(call(case.model, images))
+        scores = request.question.scores(call(request.model, images))
     return torch.stack([gradient for (gradient,) in class_gradients(scores, [images])], dim=1)
 
 
-def sizes_per_token(case: Case, sizes: Tensor) -> LogitsAndMaps:
+def sizes_per_token(request: Request, sizes: Tensor) -> LogitsAndMaps:
     """Pixels (B, T, H, W), none negative, to the mean of each token's pixels, brought to sum 1."""
-    tokens = F.adaptive_avg_pool2d(sizes.float(), case.found.grid)
+    tokens = F.adaptive_avg_pool2d(sizes.float(), request.capture.grid)
     total = tokens.sum(dim=(2, 3), keepdim=True)
-    return tokens / total.masked_fill(total == 0, 1.0), tokens.new_zeros(case.shape)
+    return tokens / total.masked_fill(total == 0, 1.0), tokens.new_zeros(request.shape)

@@ -13,27 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tesela.attribution.methods.input_gradient import pixel_gradients
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 
 POINTS = 32
 
 
-def integrated_gradients(case: Case) -> LogitsAndMaps:
+def integrated_gradients(request: Request) -> LogitsAndMaps:
     """Signed shares of the score's difference."""
-    pixels = attributions(case)
-    grid = case.found.grid
+    pixels = attributions(request)
+    grid = request.capture.grid
     cell = pixels.shape[2] * pixels.shape[3] / (grid[0] * grid[1])
     tokens = F.adaptive_avg_pool2d(pixels.float(), grid) * cell
-    return tokens, tokens.new_zeros(case.shape)
+    return tokens, tokens.new_zeros(request.shape)
 
 
-def attributions(case: Case) -> Tensor:
+def attributions(request: Request) -> Tensor:
     """(B, T, H, W): each pixel's part, summed over channels."""
-    images = case.found.images.detach()
-    points, weights = np.polynomial.legendre.leggauss(case.settings.samples or POINTS)
+    images = request.capture.images.detach()
+    points, weights = np.polynomial.legendre.leggauss(request.settings.samples or POINTS)
     total: Tensor | None = None
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
-        part = pixel_gradients(case, images * float(point)) * float(weight)
+        part = pixel_gradients(request, images * float(point)) * float(weight)
         total = part if total is None else total + part
     assert total is not None, "there is at least one point"
     return torch.einsum("btchw,bchw->bthw", total, images)

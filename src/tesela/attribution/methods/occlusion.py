@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from tesela.attribution.capture.partial import Partial
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 
 
-def occlusion(case: Case) -> LogitsAndMaps:
+def occlusion(request: Request) -> LogitsAndMaps:
     """(B, T, Hp, Wp), the score of the whole image minus that without each patch."""
-    partial = Partial.of(case)
+    partial = Partial.of(request)
     patches = partial.grid[0] * partial.grid[1]
-    whole = case.scores().detach().float()
+    whole = request.scores().detach().float()
     if patches == 1:
-        return whole[..., None, None], whole.new_zeros(case.shape)
+        return whole[..., None, None], whole.new_zeros(request.shape)
     falls = [whole.unsqueeze(1) - scores for scores in partial.scores(others(patches).to(whole.device))]
     tokens = torch.unflatten(torch.cat(falls, dim=1).movedim(1, 2), 2, partial.grid)
-    return tokens, whole.new_zeros(case.shape)
+    return tokens, whole.new_zeros(request.shape)
 
 
 def others(patches: int) -> Tensor:

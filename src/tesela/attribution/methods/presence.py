@@ -20,23 +20,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.pooled import Pooled
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.capture.scratch import Scratch
 from tesela.attribution.methods.gradient_rollout import class_gradients
-from tesela.attribution.methods.pooled import Pooled
 from tesela.attribution.methods.pyramid import Reduction, descend
 from tesela.attribution.methods.rollout import accurate, blocks
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 from tesela.layers.trace import AttentionRecord
 
 
-def presence(case: Case) -> LogitsAndMaps:
+def presence(request: Request) -> LogitsAndMaps:
     """What speaks for and against each class, by the attention that each patch gets; nothing is said of prefix tokens."""
-    found, scratch = case.found, Scratch()
+    found, scratch = request.capture, Scratch()
     records = [*found.layers, *([found.pool] if found.pool is not None else [])]
     outputs = [record.out for record in records] + ([found.pooled.result] if found.pooled is not None else [])
     results = []
-    for gradients in class_gradients(case.scores(), outputs):
+    for gradients in class_gradients(request.scores(), outputs):
         known = dict(zip((record.name for record in records), gradients, strict=False))
 
         def walk(
@@ -62,8 +62,8 @@ def presence(case: Case) -> LogitsAndMaps:
             falls = of_mean(found.pooled, gradients[-1])
             start[..., found.tokens - falls.shape[-1] :] += falls
         results.append(descend(found.stages, [*[None] * (len(found.stages) - 1), start], walk))
-    tokens = torch.cat(results, dim=1)[..., found.prefix :].reshape(*case.shape, *found.grid).float()
-    return tokens, tokens.new_zeros(case.shape)
+    tokens = torch.cat(results, dim=1)[..., found.prefix :].reshape(*request.shape, *found.grid).float()
+    return tokens, tokens.new_zeros(request.shape)
 
 
 def of_layer(record: AttentionRecord, gradient: Tensor, block: int, scratch: Scratch) -> Tensor:

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tesela.layers.grid import Grid
 from tesela.layers.trace import AttentionRecord
-
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,19 +13,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tesela.attribution.capture.capture import attention_rows
+from tesela.attribution.capture.rows import attention_rows
 from tesela.attribution.methods.gradient_rollout import attention_gradient, layer_gradients
 from tesela.attribution.methods.pyramid import Reduction, descend
 from tesela.attribution.methods.rollout import AttentionRows, accurate, blocks, through
-from tesela.attribution.request import Case, LogitsAndMaps, as_map
+from tesela.attribution.request import LogitsAndMaps, Request, as_map
 from tesela.layers.trace import AttentionRecord
 
 
-def relevance(case: Case) -> LogitsAndMaps:
+def relevance(request: Request) -> LogitsAndMaps:
     """What spoke for each class, by attention that adds up."""
-    found = case.found
+    found = request.capture
     results = []
-    for index, gradients in enumerate(layer_gradients(case)):
+    for index, gradients in enumerate(layer_gradients(request)):
 
         def walk(
             vectors: Tensor,
@@ -39,13 +39,13 @@ def relevance(case: Case) -> LogitsAndMaps:
 
         starts = [
             start if start is None or start.shape[1] == 1 else start[:, index : index + 1]
-            for start in case.starts()
+            for start in request.starts()
         ]
         still = descend(found.stages, starts, lambda vectors, *_: vectors)
         results.append(descend(found.stages, starts, walk) - still)
     total = torch.cat(results, dim=1)
     size = total.sum(-1, keepdim=True)
-    return as_map(case, total / size.masked_fill(size <= 0, 1.0))
+    return as_map(request, total / size.masked_fill(size <= 0, 1.0))
 
 
 def positive_rows(record: AttentionRecord, gradient: Tensor) -> AttentionRows:

@@ -11,23 +11,25 @@ import torch
 from torch import Tensor
 
 from tesela.attribution.capture.partial import Partial
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 
 MASKS = 256
 
 
-def rise(case: Case) -> LogitsAndMaps:
+def rise(request: Request) -> LogitsAndMaps:
     """(B, T, Hp, Wp), how much higher the score is where the patch is seen."""
-    partial = Partial.of(case)
+    partial = Partial.of(request)
     patches = partial.grid[0] * partial.grid[1]
-    masks = halves(case.settings.samples or MASKS, patches, case.settings.seed).to(case.found.images.device)
+    masks = halves(request.settings.samples or MASKS, patches, request.settings.seed).to(
+        request.capture.images.device
+    )
     scores = torch.cat(
-        list(partial.scores(masks, probability=case.question.contrast is None)), dim=1
+        list(partial.scores(masks, probability=request.question.contrast is None)), dim=1
     ).double()
     seen = torch.zeros(len(masks), patches, dtype=torch.float64, device=masks.device).scatter_(1, masks, 1.0)
     means = torch.einsum("bmt,mn->btn", scores, seen) / seen.sum(0).clamp(min=1.0)
     tokens = torch.where(seen.sum(0) > 0, means - scores.mean(1).unsqueeze(-1), 0.0)
-    return torch.unflatten(tokens, 2, partial.grid).float(), tokens.new_zeros(case.shape).float()
+    return torch.unflatten(tokens, 2, partial.grid).float(), tokens.new_zeros(request.shape).float()
 
 
 def halves(count: int, patches: int, seed: int) -> Tensor:

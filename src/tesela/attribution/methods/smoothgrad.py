@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from tesela.attribution.methods.input_gradient import pixel_gradients, sizes_per_token
-from tesela.attribution.request import Case, LogitsAndMaps
+from tesela.attribution.request import LogitsAndMaps, Request
 
 COPIES = 16
 NOISE = 0.15
 
 
-def smoothgrad(case: Case) -> LogitsAndMaps:
+def smoothgrad(request: Request) -> LogitsAndMaps:
     """How strongly each class's score depends on the pixels."""
-    images = case.found.images.detach()
-    copies = case.settings.samples or COPIES
+    images = request.capture.images.detach()
+    copies = request.settings.samples or COPIES
     range_ = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
     total: Tensor | None = None
-    for noise in noises(copies, images, case.settings.seed):
-        part = pixel_gradients(case, images + noise * range_ * NOISE)
+    for noise in noises(copies, images, request.settings.seed):
+        part = pixel_gradients(request, images + noise * range_ * NOISE)
         total = part if total is None else total + part
     assert total is not None, "there is at least one copy"
-    return sizes_per_token(case, (total / copies).abs().sum(2))
+    return sizes_per_token(request, (total / copies).abs().sum(2))
 
 
 def noises(copies: int, images: Tensor, seed: int) -> list[Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
+from tesela.layers.pool import Readout
 from tesela.layers.trace import OFF, Trace
 from tesela.models.vit.network import ViT
 
@@ -23,11 +24,11 @@ class TokensPool(nn.Module):
 
     def __init__(self, tokens: int) -> None:
         super().__init__()
-        self.reads = tokens
+        self.readout = Readout("first", tokens)
 
     def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
         """(B, N, D) to (B, tokens * D)."""
-        return trace("", tokens[:, : self.reads].flatten(1))
+        return trace("", tokens[:, : self.readout.tokens].flatten(1))
 
 
 class DeiTHead(nn.Module):

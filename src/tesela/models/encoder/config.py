@@ -197,7 +197,7 @@ class EncoderConfig(ModelConfig):
         return 2 * self.width if self.pool == "class_mean" else self.width
 
     @property
-    def placed(self) -> bool:
+    def needs_grid(self) -> bool:
         """Whether the attention must know where its tokens stand."""
         return self.attention in ("axial", "local") or self.position in ("relative", "rotary")
 

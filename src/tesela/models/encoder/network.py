@@ -50,6 +50,7 @@ class Encoder(HasKernel, Backbone[_C]):
 
     def __init__(self, config: _C) -> None:
         super().__init__(config)
+        self.pre_norm, self.needs_grid = config.norm == "pre", config.needs_grid
         self.patches = self.make_stem(config)
         self.prefix = PrefixTokens(
             config.width,
@@ -121,7 +122,7 @@ class Encoder(HasKernel, Backbone[_C]):
 
     def _layout_if_needed(self, layout: TokenLayout) -> TokenLayout | None:
         """The layout for attentions that ask for it."""
-        return layout if self.config.placed else None
+        return layout if self.config.needs_grid else None
 
     def set_image_size(self, image_size: tuple[int, int]) -> None:
         """Make another size the backbone's own; tables of positions move to its grid.
@@ -186,7 +187,7 @@ def _attention(config: EncoderConfig, index: int) -> Attention:
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
     }
-    if not config.placed:
+    if not config.needs_grid:
         return Attention(config.width, config.heads, **options)
     kind = {"relative": config.relative(index), "rotary": config.position == "rotary"}
     return GridAttention(
