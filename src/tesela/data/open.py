@@ -1,7 +1,8 @@
 """Open data by what is found at the path, and make sure of train, val and test.
 
-Which kind it is, is decided by content: ``digits``, a manifest's suffix, Parquet files, IDX files, class folders. Splits
-that are missing are cut out of train (see split.py). What no training could use is refused here, before any work.
+The kind is decided by content: ``digits``, a manifest's suffix, Parquet files, IDX files, class folders; other
+distributions add kinds under the entry point group ``tesela.datasets``. Splits that are missing are cut out of train (see
+split.py). Data that no training could use is refused here, before any work.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tesela.core.errors import DataError, UsageError
+from tesela.core.registry import entries, register
 from tesela.data.config import DataConfig
 from tesela.data.source import Source
 from tesela.data.split import complete, few_per_class, only_classes, subset
 from tesela.data.targets import LabelTargets, Targets
+
+# In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its own.
+for _kind in ("digits", "manifest", "idx", "parquet", "folder"):
+    register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
 FORMS = "a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits"
 
@@ -54,29 +60,19 @@ def open_source(
 
 
 def find_source(text: str | Path) -> Source:
-    """The source as it is on disk, with the splits that it has."""
-    from tesela.data.sources.digits import open_digits
-    from tesela.data.sources.folder import open_folder
-    from tesela.data.sources.idx import idx_pairs, open_idx
-    from tesela.data.sources.manifest import open_manifest
-    from tesela.data.sources.parquet import open_parquet, parquet_files
+    """The source as it is on disk, with the splits that it has; the first kind that knows ``text`` opens it.
 
-    if str(text) == "digits":
-        return open_digits()
-    path = Path(text).expanduser()
-    if not path.exists():
+    Raises:
+        UsageError: there is nothing, or no kind knows it.
+        DataError: it is damaged.
+    """
+    for entry in sorted(entries("dataset"), key=lambda entry: entry.name == "folder"):  # takes any folder: last
+        source: Source | None = entry.load()(text)
+        if source is not None:
+            return source
+    if not Path(text).expanduser().exists():
         raise UsageError(f"there is no data at {text}", hint=f"give {FORMS}")
-    if path.is_file():
-        if path.suffix in (".csv", ".jsonl"):
-            return open_manifest(path)
-        if path.suffix == ".parquet":
-            return open_parquet(path)
-        raise UsageError(f"{text} is no data set", hint=f"give {FORMS}")
-    if idx_pairs(path):
-        return open_idx(path)
-    if parquet_files(path):
-        return open_parquet(path)
-    return open_folder(path)
+    raise UsageError(f"{text} is no data set", hint=f"give {FORMS}")
 
 
 def refuse_without_training_images(source: Source) -> None:

@@ -11,25 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tesela.core.errors import DataError, UsageError
-
-SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-)
+from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 
 def find_images(words: Iterable[str]) -> list[Path]:
@@ -70,5 +52,5 @@ def _expand(word: str) -> list[Path]:
 def _below(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
             yield path

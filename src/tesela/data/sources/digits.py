@@ -5,6 +5,7 @@ Their 17 grey levels are spread over 0..255. The size stays 8 x 8. Needs the ext
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,11 @@ class DigitItems(ArrayItems):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DigitItems, ()
+
+
+def find_digits(text: str | Path) -> Source | None:
+    """The digits, if ``text`` is ``digits``."""
+    return open_digits() if str(text) == "digits" else None
 
 
 def open_digits() -> Source:

@@ -17,30 +17,11 @@ import numpy as np
 from tesela.core.errors import DataError
 from tesela.data.source import Columns, Source
 from tesela.imaging.decode import decode
+from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-    )
-)
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -98,6 +79,12 @@ class FileItems:
             return (self.root / self.paths[index]).read_bytes()
         except OSError:
             return None
+
+
+def find_folder(text: str | Path) -> Source | None:
+    """The class folders of a folder; None for a file."""
+    path = Path(text).expanduser()
+    return open_folder(path) if path.is_dir() else None
 
 
 def open_folder(root: Path) -> Source:

@@ -79,6 +79,12 @@ def idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     return pairs
 
 
+def find_idx(text: str | Path) -> Source | None:
+    """The IDX files of a folder; None for anything else."""
+    path = Path(text).expanduser()
+    return open_idx(path) if path.is_dir() and idx_pairs(path) else None
+
+
 def open_idx(folder: Path) -> Source:
     """A source of IDX files under their usual names (train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ...)."""
     splits: dict[str, Items] = {split: IdxItems(*files) for split, files in idx_pairs(folder).items()}

@@ -36,6 +36,12 @@ class ManifestRow:
     columns: dict[str, str]
 
 
+def find_manifest(text: str | Path) -> Source | None:
+    """The manifest in a .csv or .jsonl file; None for anything else."""
+    path = Path(text).expanduser()
+    return open_manifest(path) if path.is_file() and path.suffix in (".csv", ".jsonl") else None
+
+
 def open_manifest(path: Path) -> Source:
     """A source of a CSV or JSONL file; it may have other columns in place of labels, for tasks that read these.
 

@@ -134,6 +134,13 @@ def split_of(path: Path, root: Path) -> str:
     return "train"
 
 
+def find_parquet(text: str | Path) -> Source | None:
+    """The rows of a .parquet file or of a folder of such; None for anything else."""
+    path = Path(text).expanduser()
+    ours = path.suffix == ".parquet" if path.is_file() else path.is_dir() and bool(parquet_files(path))
+    return open_parquet(path) if ours else None
+
+
 def open_parquet(path: Path) -> Source:
     """A source of one Parquet file or a folder of them.
 
