@@ -32,6 +32,7 @@ from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, loa
 from tesela.data.scan import Unreadable, refuse_too_many, scan
 from tesela.data.source import Items
 from tesela.data.targets import LabelTargets, Targets
+from tesela.hardware.torch_private import stop_workers
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -251,10 +252,7 @@ class _Processes:
 
     def close(self) -> None:
         """Stop the processes now: left to the garbage collector each can keep it waiting for five seconds."""
-        running = self._loader._iterator
-        if running is not None:
-            running._shutdown_workers()  # type: ignore[attr-defined]
-            self._loader._iterator = None
+        stop_workers(self._loader)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor, nn
 
+from tesela.hardware.torch_private import own_parameter, share_parameters
 from tesela.layers.attention.cpu_bf16 import Dense, dense
 from tesela.layers.lora_config import TARGETS, LoraConfig
 
@@ -32,7 +33,7 @@ class LoraDense(Dense):
         self.in_features, self.out_features, self.kernel = base.in_features, base.out_features, base.kernel
         self.config = config
         self.dropout = nn.Dropout(config.dropout)
-        self._parameters.update(base.requires_grad_(False)._parameters)
+        share_parameters(self, base.requires_grad_(False))
         self.lora_a = nn.Parameter(base.weight.new_empty(config.rank, base.in_features))
         self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, config.rank))
 
@@ -44,9 +45,7 @@ class LoraDense(Dense):
     @property
     def base_weight(self) -> nn.Parameter:
         """(O, I): the frozen weight."""
-        found = self._parameters["weight"]
-        assert found is not None
-        return found
+        return own_parameter(self, "weight")
 
     def reset(self, generator: Generator | None = None) -> None:
         """A uniform within 1 / sqrt(I) either way, as in the authors' code; B zero."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tesela.attribution.capture.pooled import Pooled
+from tesela.hardware.torch_private import with_globals
 from tesela.layers.trace import AttentionRecord
 
 _SOFTMAX = {F.softmax, torch.softmax, Tensor.softmax}
@@ -175,12 +175,8 @@ class Interception(TorchFunctionMode):
         names = func.__code__.co_varnames[: func.__code__.co_argcount]
         given = dict(zip(names, args, strict=False)) | kwargs
         wanted, average = given.get("need_weights", True), given.get("average_attn_weights", True)
-        known = {
-            **func.__globals__,
-            "scaled_dot_product_attention": self._attend,
-            "has_torch_function": lambda *_: False,
-        }
-        inner = types.FunctionType(func.__code__, known, func.__name__, func.__defaults__, func.__closure__)
+        known = {"scaled_dot_product_attention": self._attend, "has_torch_function": lambda *_: False}
+        inner = with_globals(func, known)
         before = set(self._found)
         out, _ = inner(**{**given, "need_weights": False})
         if not wanted:

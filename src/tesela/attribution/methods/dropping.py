@@ -10,7 +10,6 @@ copy shares its weights and differs in one module.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call
+from tesela.hardware.torch_private import with_child
 from tesela.layers.grid import Grid
 from tesela.layers.patch_dropout import PatchDropout
 
@@ -74,12 +74,9 @@ def partial_logits(model: nn.Module, images: Tensor, kept: Tensor, grid: Grid) -
 
 
 def _dropped(model: nn.Module, images: Tensor, kept: Tensor, grid: Grid) -> Tensor:  # noqa: ARG001
-    backbone: Any = copy.copy(model.backbone)
+    backbone: Any = model.backbone
     chosen = Chosen(kept, prefix=backbone.patch_dropout.prefix)
-    backbone._modules = {**backbone._modules, "patch_dropout": chosen}
-    twin = copy.copy(model)
-    twin._modules = {**model._modules, "backbone": backbone}
-    return call(twin, images)
+    return call(with_child(model, "backbone", with_child(backbone, "patch_dropout", chosen)), images)
 
 
 def _filled(model: nn.Module, images: Tensor, kept: Tensor, grid: Grid) -> Tensor:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tesela.hardware.torch_private import linear_bf16, softmax_backward
 from tesela.layers.attention.kernels import HasKernel
 
 BF16 = torch.bfloat16
@@ -65,7 +66,7 @@ class _Dense(torch.autograd.Function):
         ctx.save_for_backward(low, low_weight)
         ctx.kind, ctx.weight_kind = values.dtype, weight.dtype
         ctx.bias_kind = None if bias is None else bias.dtype
-        return _product(low, low_weight, None if bias is None else bias.to(BF16))
+        return linear_bf16(low, low_weight, None if bias is None else bias.to(BF16))
 
     @staticmethod
     @once_differentiable
@@ -80,12 +81,6 @@ class _Dense(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             by_bias = column_sums(flat).to(ctx.bias_kind)
         return by_values, by_weight, by_bias
-
-
-def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A dense layer through oneDNN, which adds the bias while it writes the result."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
-    return result
 
 
 def weight_gradient(gradient: Tensor, values: Tensor) -> Tensor:
@@ -143,9 +138,7 @@ class _Attention(torch.autograd.Function):
         )
         by_parts = torch.empty_like(parts)
         torch.bmm(weights.transpose(1, 2), by_out, out=by_parts[2])
-        by_logits = torch._softmax_backward_data(
-            torch.bmm(by_out, v.transpose(1, 2)), weights, -1, weights.dtype
-        )
+        by_logits = softmax_backward(torch.bmm(by_out, v.transpose(1, 2)), weights)
         _scaled(by_logits, k, ctx.scale, out=by_parts[0])
         _scaled(by_logits.transpose(1, 2), q, ctx.scale, out=by_parts[1])
         apart = by_parts.view(3, batch, ctx.heads, count, width // ctx.heads)

@@ -60,6 +60,8 @@ class Ema:
         """Take in the weights after ``step`` steps."""
         import torch
 
+        from tesela.hardware.torch_private import lerp_all_
+
         if step % self._config.every:
             return
         averaged, current = self.model.state_dict(), model.state_dict()
@@ -67,7 +69,7 @@ class Ema:
         decay = min(self._config.decay, (1 + self._updates) / (10 + self._updates))
         with torch.no_grad():
             if blended:
-                torch._foreach_lerp_(
+                lerp_all_(
                     [averaged[name] for name in blended], [current[name] for name in blended], 1 - decay
                 )
             for name in set(self._names) - set(blended):

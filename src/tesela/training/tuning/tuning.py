@@ -20,13 +20,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.layers.lora import add_adapters
 from tesela.layers.lora_config import LoraConfig
 from tesela.models.model import file_names, load_names
 
+#: Norms with running statistics.
+RUNNING = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 MODES = ("all", "head", "lora", "bias")
 
 
@@ -84,7 +88,7 @@ class Tuning:
                 continue
             live = [parameter.requires_grad for parameter in module.parameters()]
             seen = seen or any(live)
-            if not seen or (isinstance(module, _NormBase) and not all(live)):
+            if not seen or (isinstance(module, RUNNING) and not all(live)):
                 module.training = False
 
     def digest(self, model: nn.Module) -> str | None:

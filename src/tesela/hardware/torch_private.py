@@ -1,0 +1,93 @@
+"""PyTorch's private parts that this package uses, each with the reason and what is done without it.
+
+Public functions would be slower or do not exist. Every use is tested against its public meaning, so that a PyTorch in which
+one of them changed is noticed by the tests and not by a wrong result.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+def linear_bf16(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., I) times weight (O, I) transposed, plus bias, in bf16 on a CPU.
+
+    oneDNN's fused operator, which adds the bias inside the product; ``nn.functional.linear`` copies it out first.
+    """
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if operator is None:
+        return nn.functional.linear(values, weight, bias)
+    result: Tensor = operator(values, weight, bias, "none", [], "")
+    return result
+
+
+def softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
+    """The gradient of a softmax's input along the last axis, from that of its output; one pass instead of three."""
+    operator = getattr(torch, "_softmax_backward_data", None)
+    if operator is None:
+        return (gradient - (gradient * softmax).sum(-1, keepdim=True)) * softmax
+    result: Tensor = operator(gradient, softmax, -1, gradient.dtype)
+    return result
+
+
+def lerp_all_(targets: Sequence[Tensor], sources: Sequence[Tensor], weight: float) -> None:
+    """Move each target by ``weight`` of the way to its source, in place; one call for hundreds of tensors."""
+    operator = getattr(torch, "_foreach_lerp_", None)
+    if operator is not None:
+        operator(list(targets), list(sources), weight)
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.lerp_(source, weight)
+
+
+def stop_workers(loader: DataLoader[Any]) -> None:
+    """End the worker processes that a loader keeps between epochs; without this they live until it is collected."""
+    running = getattr(loader, "_iterator", None)
+    stop = getattr(running, "_shutdown_workers", None)
+    if stop is not None:
+        stop()
+    if running is not None:
+        loader._iterator = None
+
+
+def with_child(module: _M, name: str, child: nn.Module) -> _M:
+    """A shallow copy of ``module`` with another child of that name; parameters and all other children are shared."""
+    twin = copy.copy(module)
+    twin._modules = {**module._modules, name: child}
+    return twin
+
+
+def share_parameters(module: nn.Module, other: nn.Module) -> None:
+    """Make the parameters of ``other`` those of ``module``, also where a property of the class has a parameter's name."""
+    module._parameters.update(other._parameters)
+
+
+def own_parameter(module: nn.Module, name: str) -> nn.Parameter:
+    """A parameter of ``module`` itself, also where a property of the class has its name."""
+    found = module._parameters[name]
+    assert found is not None
+    return found
+
+
+def with_globals(func: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
+    """The same function, but with other values of global names that it reads.
+
+    ``nn.MultiheadAttention`` calls the fused kernel by a global name inside a function of 300 lines; this watches the call.
+    """
+    code: types.CodeType = func.__code__
+    return types.FunctionType(
+        code,
+        {**func.__globals__, **names},
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
