@@ -1,4 +1,4 @@
-"""What is explained: a class by index or label, several of them, what the model predicts, or one class rather than another.
+"""Targets of an explanation: classes, the prediction, or one class against another.
 
 A ``Question`` turns logits into one score for each image and class. For a segmenter the score is the mean logit over some pixels.
 """

@@ -1,1 +1,1 @@
-"""Other programs' weights, one folder per format, both directions. No torch is imported here."""
+"""Checkpoints of other programs, one folder per format, both directions."""

@@ -1,4 +1,6 @@
-"""Any source as a bundle folder: runs and bundles as they are, foreign checkpoints converted once and kept in the cache.
+"""Cache of converted checkpoints: any source as a bundle folder.
+
+Runs and bundles stay as they are; foreign checkpoints are converted once and kept.
 
 A converted one is found again by the names, sizes and times of the source's files, and by the version
 of tesela that converted it.

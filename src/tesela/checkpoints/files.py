@@ -1,4 +1,4 @@
-"""Tensors in other programs' files: safetensors, sharded or not, torch's .pth and .bin without code, and NumPy's .npz.
+"""Readers of tensors in safetensors, sharded files, .pth and .bin without code, and .npz.
 
 What a file claims is checked before memory is asked for. A pickle may hold tensors and plain containers only: torch's
 ``weights_only`` refuses the rest before anything of it runs.

@@ -1,4 +1,4 @@
-"""What was found at a source: a foreign checkpoint with all that its files say about it, and the classifier made of it.
+"""Foreign checkpoints as read, and the classifiers made of them.
 
 Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is kept in the provenance,
 so that an export gives the same bytes.

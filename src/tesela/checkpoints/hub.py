@@ -1,4 +1,4 @@
-"""``hub:NAME[@REVISION]``: the files of a model repository, through huggingface_hub and its cache.
+"""Downloads of ``hub:NAME[@REVISION]`` through huggingface_hub and its cache.
 
 ``HF_HUB_OFFLINE`` and ``HF_HOME`` do what they do elsewhere. What came is pinned by the commit it belongs to; where the cache names
 a file by its SHA-256, the file's content is compared with it.

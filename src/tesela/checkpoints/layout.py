@@ -1,4 +1,4 @@
-"""How another program keeps one kind of network: names in both directions, tensors we do not use, tokens we keep otherwise.
+"""Tensor table of a foreign network: two-way names, carried tensors, tokens kept otherwise.
 
 A tensor of theirs that has no part in our network (a pooler, a mask token) is *carried*: handed back beside the network's own,
 so that a bundle can keep it and an export can return it.

@@ -1,4 +1,4 @@
-"""A model by what the user calls it: a run, a bundle, a foreign folder or file, ``hub:NAME[@REVISION]``, or a model's name.
+"""Open a model by run, bundle, foreign folder or file, ``hub:NAME[@REVISION]``, or name.
 
 What it is stands in its files, never in its name. Odd: this module imports no torch; the readers that do are imported when needed.
 """

@@ -1,4 +1,4 @@
-"""A two-way dictionary between our tensor names and another program's, with what has to be done to each tensor.
+"""Two-way rules between our tensor names and another program's, with transformations.
 
 A rule speaks of one of our tensors, for every block at once through ``{i}``. Most are renamed; our fused qkv is joined from
 three and split into three again. A foreign name that no rule knows is an error, never dropped in silence.

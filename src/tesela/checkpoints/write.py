@@ -1,4 +1,4 @@
-"""What exports to other libraries' checkpoints share: the bundle that is exported, the folder that is written, the proof that it is whole.
+"""Shared steps of exports to other libraries: open, write, read back, compare.
 
 An export is kept only if reading it back gives every tensor of the model, bit for bit.
 """

@@ -1,1 +1,1 @@
-"""The command line: one file per verb, each importing the heavy rooms only when it is called."""
+"""Command line: one file per verb; heavy rooms are imported when a verb is called."""

@@ -1,4 +1,4 @@
-"""What a verb shows: results for people on standard output, or one JSON object as its last line.
+"""Output of verbs: results for people, or one JSON object as the last line.
 
 With ``--json`` the text for people moves to standard error, so that standard output can be read by a program.
 """

@@ -1,1 +1,4 @@
-"""The ground floor: names, configuration, errors, files and progress. Imports neither torch nor any other room."""
+"""Foundation: names, configuration, errors, files and progress.
+
+Imports neither torch nor any other room.
+"""

@@ -1,4 +1,6 @@
-"""Typed configuration: frozen dataclasses read strictly from mappings, YAML files and ``key=value`` words.
+"""Typed configuration: frozen dataclasses from mappings, YAML and ``key=value`` words.
+
+Unknown keys are refused.
 
 A component owns its dataclass; the docstring under a field is its help text; ``__post_init__`` checks values and says
 the fix. Later layers win: defaults, recipe, file, command line. Unknown keys fail with the nearest name.

@@ -1,4 +1,6 @@
-"""Progress and messages on standard error, as rich bars on a terminal and plain lines elsewhere.
+"""Progress bars and messages on standard error.
+
+rich bars on a terminal, plain lines elsewhere.
 
 Nothing here prints to standard output: that belongs to results. ``NO_COLOR`` is respected by rich.
 """

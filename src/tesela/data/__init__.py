@@ -1,1 +1,1 @@
-"""Images with labels: sources on disk, splits, augmentation, loading, and a look at all of it before training."""
+"""Images with targets: sources, splits, augmentation, loading, checks."""

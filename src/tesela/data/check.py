@@ -1,4 +1,4 @@
-"""What is in a data set, before any training: counts, sizes, layouts, balance, unreadable files, duplicates across splits.
+"""Report on a data set: counts, sizes, balance, unreadable files, duplicates across splits.
 
 Every image is read once. Duplicates are found by the SHA-256 of an image's pixels and its size, so a file that was copied under
 another name or stored again without loss is seen too. Odd: a duplicate inside one split is no fault and not listed; across

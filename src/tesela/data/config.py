@@ -1,4 +1,4 @@
-"""What can be set about data and augmentation. Free of torch, so that the command line can show it at once.
+"""Settings of data and augmentation, without torch.
 
 Odd: ``workers`` and ``cache`` never change a bit of what is delivered, only how fast.
 """

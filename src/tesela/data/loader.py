@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: the same bits for any number of workers, resumable at any batch.
+"""Batch loader: the same bits for any number of workers, resumable at any batch.
 
 The order of an epoch is a function of (seed, epoch), augmentation of (seed, epoch, index), so batch n of epoch e can be made
 alone: ``epoch(e, start=n)`` does no earlier work again. Small sets are decoded once into memory; there ``workers`` above 0

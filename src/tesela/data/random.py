@@ -1,4 +1,6 @@
-"""Random numbers as a function of (seed, epoch, index, stream): no state, so no order, worker or batch can change them.
+"""Stateless random numbers: a function of (seed, epoch, index, stream).
+
+No order, worker or batch can change them.
 
 SplitMix64's finaliser (Steele et al. 2014) over a chain of the four keys, vectorised over indices: the same bits on every
 machine and NumPy version, which NumPy's own generators do not promise.

@@ -1,4 +1,4 @@
-"""Where a loader's pixels come from: images decoded once into memory, or files decoded each time they are needed.
+"""Pixel readers of a loader: decoded once into memory, or decoded at each use.
 
 Both give uint8 batches (B, C, h, w) at the model's size for given rows. Odd: only the streaming one crops before it resizes
 (random_resized_crop on the full-size image); it decodes a large JPEG no larger than the crop needs, and its training resize

@@ -1,4 +1,4 @@
-"""Read every image once to find the unreadable ones: listed by name and cause, refused above a share.
+"""Scan of all images for unreadable ones: listed by cause, refused above a share.
 
 Reading runs in threads (decoders release the interpreter's lock); the result is in the items' order whatever the number of
 threads. Odd: plain arrays have nothing to fail and are not read.

@@ -1,4 +1,4 @@
-"""What every source of images offers: named splits of items, each item readable by its number.
+"""Interface of data sources: named splits of items, each readable by its number.
 
 Items are read lazily and pickle small, for loader workers get a copy: arrays are opened again in the worker. Odd: ``read``
 without arguments gives an image as it is stored (1 channel for grey sets such as MNIST, 3 for encoded files); a loader

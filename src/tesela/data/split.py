@@ -1,4 +1,4 @@
-"""Cut validation and test images out of a training set: reproducible, stratified, independent of the order on disk.
+"""Stratified validation and test splits, reproducible and independent of disk order.
 
 Each item gets a random word from (split_seed, its name); within a class the items are ranked by it, and the first ones
 go to test, the next to val. A class of three or more images gives at least one to each split that is cut; smaller ones

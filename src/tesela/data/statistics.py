@@ -1,4 +1,4 @@
-"""Size, channels, mean and deviation of a data set: what an ImageSpec needs when nobody gave one.
+"""Size, channels, mean and standard deviation of a data set, for an ImageSpec.
 
 Measured on up to 2,000 training images, evenly spaced, so it is the same in every run. Odd: the size is the median of the
 images' sizes, for folders of photographs differ.

@@ -1,4 +1,4 @@
-"""Rows of arrays that grow on disk: what an evaluation keeps of every image without holding it in memory."""
+"""Arrays of rows that grow on disk, for evaluations larger than memory."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Programs to ship: a trained bundle in the form that another engine runs. No torch is imported here."""
+"""Exporters: a trained bundle in the form of another engine.
+
+No torch is imported here.
+"""

@@ -1,4 +1,4 @@
-"""A classifier as an ONNX graph: fp32, any batch size, checked against torch before it is kept.
+"""Export of a model to ONNX: fp32, any batch size, checked against torch.
 
 The graph takes normalised images at the bundle's size and gives logits; labels, preprocessing and digests are in config.json
 beside it, so the folder is a bundle that predicts without torch. Odd: the exporter talks on the console and through warnings;

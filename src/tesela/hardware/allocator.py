@@ -1,4 +1,4 @@
-"""Tell the C library to keep large blocks of memory for reuse instead of giving them back after every tensor.
+"""Settings of the C allocator: large blocks are kept for reuse.
 
 A training step on a CPU allocates and frees the same hundreds of megabytes each time; by default glibc returns them to the kernel,
 which must clear every page again on the next use. Measured in LOG.md. Odd: elsewhere than on glibc nothing happens, and only time is lost.

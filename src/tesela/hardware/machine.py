@@ -1,4 +1,6 @@
-"""What this machine is: processor, memory, disk, accelerator, compiler, installed packages; read from the system, torch untouched.
+"""Facts of the machine: processor, memory, disk, accelerator, compiler, packages.
+
+Read from the system without torch.
 
 Every fact may be unknown (None) where the system does not tell it; nothing here raises for that reason.
 """

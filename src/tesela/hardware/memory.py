@@ -1,4 +1,4 @@
-"""How much memory a training needs, and the batch size that fits.
+"""Memory estimate of a training, and the batch size that fits.
 
 The activations of one image are counted, not guessed: autograd tells each tensor it keeps for the backward pass. The batch is the
 largest power of two that gives about forty steps per epoch, between 32 and 256, and takes at most half of the free memory.

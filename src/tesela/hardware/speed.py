@@ -1,4 +1,4 @@
-"""How fast something runs: repeated timings with their spread, and the rate of a matrix product as the limit beside them.
+"""Speed measurement: repeated timings with spread, and a matrix product as the limit.
 
 Machines are shared and noisy: the median and the quartiles of many short runs are kept, never one time or a mean.
 """

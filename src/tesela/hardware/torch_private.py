@@ -1,4 +1,4 @@
-"""PyTorch's private parts that this package uses, each with the reason and what is done without it.
+"""Private torch functions in use, each with the reason and a fallback.
 
 Public functions would be slower or do not exist. Every use is tested against its public meaning, so that a PyTorch in which
 one of them changed is noticed by the tests and not by a wrong result.

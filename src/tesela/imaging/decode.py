@@ -1,4 +1,4 @@
-"""Open an image: the single call site of ``PIL.Image.open``, with explicit formats and limits checked before decoding.
+"""Image decoder: the single call of ``PIL.Image.open``, with formats and limits checked.
 
 Outcomes: the first frame of an animation; EXIF orientation applied (a damaged EXIF block is ignored); pixel layouts as
 ``color`` says. Whatever a decoder throws at a hostile file becomes an ImageError with a code of the closed list CODES.

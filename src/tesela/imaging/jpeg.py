@@ -1,4 +1,4 @@
-"""JPEG pixels through simplejpeg (libjpeg-turbo's own interface), where the extra ``fast`` is installed.
+"""JPEG decoding through simplejpeg (libjpeg-turbo), with the extra ``fast``.
 
 Twice as fast as Pillow, and the same bits within one grey level, for both are libjpeg-turbo. Training's crops (those with
 scratch memory) take its quick transform and plain chroma upsampling: 10 % less time, about one grey level away on average.

@@ -1,4 +1,6 @@
-"""From images to a model's batch, described by an ImageSpec and done with NumPy and Pillow; and back, for maps.
+"""Preprocessing of images to a model's batch by an ImageSpec, and back for maps.
+
+NumPy and Pillow alone.
 
 Fitting is one Pillow resize of a box of the original (antialiased), so the geometry is exact in fractions of a pixel and
 has an inverse: ``placement`` says which part of the original lies where in the view, ``unfit`` brings a map back. Bars of

@@ -1,4 +1,4 @@
-"""What a model expects of an image, as data: size, channels, normalisation and how a picture is fitted to the size.
+"""ImageSpec: size, channels, normalisation and fit of the images a model expects.
 
 It is stored in every bundle, and training's evaluation, export, server and board all read it: one preprocessing.
 Mean and deviation are in units of the 0..1 scale. Odd: ``crop_ratio`` means something for ``crop`` only, where the

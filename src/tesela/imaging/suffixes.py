@@ -1,4 +1,7 @@
-"""Endings of image files inside folders; formats that are not decoded are among them, so that they are reported."""
+"""Suffixes of image files in folders.
+
+Formats that are not decoded are among them, so that they are reported.
+"""
 
 from __future__ import annotations
 

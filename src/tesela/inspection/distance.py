@@ -1,4 +1,4 @@
-"""How far attention reaches, and where the class token looks (paper, figure 7 right and section 4.5).
+"""Mean attention distance, and attention of the class token (paper, figure 7, section 4.5).
 
 The mean distance of a head is that between each patch and the patches it attends to, weighted by attention, in pixels of the model's
 view. Attention on prefix tokens is left out and the rest of a row brought to sum 1, so that uniform attention gives the mean distance of

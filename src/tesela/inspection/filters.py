@@ -1,4 +1,4 @@
-"""The principal filters of the patch embedding (paper, figure 7 left): what its D filters are mostly made of.
+"""Principal filters of the patch embedding (paper, figure 7 left).
 
 The D x (C ph pw) weight's rows are centred and decomposed by SVD; the right singular vectors are patches. A vector's sign is free: it
 is fixed so that the entry of largest size is positive.

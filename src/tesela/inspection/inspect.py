@@ -1,4 +1,4 @@
-"""Look into a model: filters, positions, attention distance, where the class token looks, token norms, and attention to browse.
+"""Inspection of a model: filters, positions, attention distance, token norms, attention.
 
 All but filters and positions need images. They go through the model one by one, so that memory stays that of one image.
 """

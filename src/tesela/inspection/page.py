@@ -1,4 +1,4 @@
-"""The page of ``tesela inspect``: one HTML file with pictures, charts and a browser of attention.
+"""HTML page of ``tesela inspect``: pictures, charts and an attention browser.
 
 Pictures are small PNG files, one pixel for each patch or filter weight, enlarged by the browser without
 blurring. The only script draws the attention of the token that is pointed at (``inspect.js``); all else can

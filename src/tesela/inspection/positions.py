@@ -1,4 +1,4 @@
-"""What a model knows of positions: how alike its position embeddings are (paper, figure 7 middle), or what its logits do with offsets.
+"""Position similarity (paper, figure 7 middle), or the logits' dependence on offsets.
 
 Similarity is the cosine of every patch's embedding with every other, prefix tokens left out. Rotary and relative positions have no
 table, and some models have none at all. For those there is the position kernel: on a blank image all patches look alike, so that what

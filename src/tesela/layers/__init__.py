@@ -1,1 +1,1 @@
-"""Building blocks of the networks: torch and nothing else. Import the module that holds what you need."""
+"""Building blocks of the networks: torch and nothing else."""

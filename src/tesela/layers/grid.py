@@ -1,4 +1,4 @@
-"""The grid of patches in an image: arithmetic that the configurations share with the layers, without torch."""
+"""Patch-grid arithmetic shared by configurations and layers, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights at the start, as the paper's JAX code draws them, from a generator that can be seeded.
+"""Weight initialisation of the paper's JAX code, from a seedable generator.
 
 Dense layers of the encoder: Xavier uniform, biases zero, in the MLP normal with deviation 1e-6. Patch convolution and
 hidden layer of the head: LeCun normal (truncated at two deviations). Positions: normal with deviation 0.02. Class

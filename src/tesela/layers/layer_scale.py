@@ -1,4 +1,6 @@
-"""Layer scale (Touvron et al. 2021, arXiv 2103.17239, section 2): a learned factor per channel at the end of a residual branch.
+"""Layer scale (Touvron et al. 2021, arXiv 2103.17239, section 2).
+
+A learned factor per channel at the end of a residual branch.
 
 With a small start value a deep network begins near the identity.
 """

@@ -1,4 +1,6 @@
-"""Low-rank adapters on dense layers (LoRA, Hu et al. 2021, arXiv 2106.09685, equation 3): y = W x + b + (alpha / r) B A x.
+"""Low-rank adapters on dense layers (LoRA, Hu et al. 2021, arXiv 2106.09685).
+
+Equation 3 there: y = W x + b + (alpha / r) B A x.
 
 W and b stay as they are; A (r, I) starts at random and B (O, r) at zero, so an adapted network begins as the one it was. The update
 is added to W when training is over, and then costs nothing.

@@ -1,4 +1,4 @@
-"""What can be set about low-rank adapters. Free of torch, so that the command line can show it at once."""
+"""Settings of low-rank adapters, without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The two-layer perceptron of a block (paper, equation 3): dense, activation, dropout, dense, dropout; and its gated form.
+"""The MLP of a block (paper, equation 3), plain or gated.
+
+Dense, activation, dropout, dense, dropout.
 
 SwiGLU (Shazeer 2020, arXiv 2002.05202) multiplies one half of the first layer's result, through SiLU, with the other.
 

@@ -1,4 +1,6 @@
-"""Norms of feature maps (B, C, H, W): over the batch (arXiv 1502.03167) or over groups of channels (arXiv 1803.08494).
+"""Norms of feature maps: batch (arXiv 1502.03167) and group (arXiv 1803.08494).
+
+Maps are (B, C, H, W).
 
 A norm at the end of a residual branch may start with scale zero, so that a new unit is the identity and deep networks start
 as shallow ones (Goyal et al. 2017, arXiv 1706.02677, section 5.1).

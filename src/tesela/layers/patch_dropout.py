@@ -1,4 +1,6 @@
-"""PatchDropout (Liu et al. 2022, arXiv 2208.07220): while training, each image goes on with a random part of its patches.
+"""PatchDropout (Liu et al. 2022, arXiv 2208.07220).
+
+While training, each image goes on with a random part of its patches.
 
 A step's time and memory fall with the number of tokens, and what is left out is a mild regulariser. Evaluation sees all patches.
 What was chosen can be asked for, so that positions inside the blocks know which patches are left.

@@ -1,4 +1,4 @@
-"""Where the tokens of a sequence stand: how many come before the patches, the patches' grid, and which patches are there."""
+"""Layout of a token sequence: prefix length, patch grid, kept patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration: whether a probability means what it says. Log loss, Brier score and expected calibration error.
+"""Calibration: log loss, Brier score, expected calibration error.
 
 The calibration error is the usual one (Guo et al. 2017, arXiv 1706.04599): the probability of the predicted class falls
 into one of 15 bins of equal width, closed above, and the gaps between mean probability and accuracy are averaged by

@@ -1,1 +1,4 @@
-"""Networks and their sizes. What a model is (``config.py``, ``catalog.py``) imports without torch; what it does needs it."""
+"""Networks, their sizes, and bundles.
+
+Descriptions (``config.py``, ``catalog.py``) import without torch; networks need it.
+"""

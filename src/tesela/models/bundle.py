@@ -1,4 +1,6 @@
-"""A bundle: one folder that holds all of a model. Training writes it, every other verb reads it.
+"""Bundle: one folder that holds all of a model.
+
+Training writes it, every other verb reads it.
 
     config.json         what it is, its labels, how it sees an image, a digest of every tensor or file, a checksum of itself
     model.safetensors   the weights (or model.onnx, or both)

@@ -1,4 +1,4 @@
-"""Model cards: README.md of a bundle or an export, with the front matter that model hubs read."""
+"""Model cards: README.md of a bundle or an export, with front matter for model hubs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All models by name, without torch: what ``tesela models`` lists and every ``--model`` looks up.
+"""Catalogue of named models, without torch.
 
 A row of a family's table becomes an entry; overrides go on top. Other distributions add families, with such a table,
 under the entry point group ``tesela.models``.

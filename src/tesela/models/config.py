@@ -1,4 +1,4 @@
-"""What the configuration of every network offers, whatever its family, without torch.
+"""Base of all network configurations, without torch.
 
 Odd: the number of classes is no field. It belongs to the data, and a head can be exchanged.
 """

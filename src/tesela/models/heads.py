@@ -1,4 +1,6 @@
-"""The classification head (paper, section 3.1): one linear layer, or an MLP with one tanh hidden layer for pre-training.
+"""Classification head (paper, section 3.1): linear, or an MLP with one tanh layer.
+
+The MLP is for pre-training.
 
 The last layer starts at zero, so a new network gives every class the same probability.
 """

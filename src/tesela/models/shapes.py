@@ -1,4 +1,4 @@
-"""The shape of the tensor at each step of a model, and the parameters used there: a run on the meta device, without values.
+"""Tensor shapes and parameters at each step of a model, computed on the meta device.
 
 Odd: a parameter belongs to the step with the longest name that begins its own name, ``blocks.3`` read as ``block03``; so
 the parameters in the table add up to all of the model's.

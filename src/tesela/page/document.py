@@ -1,4 +1,4 @@
-"""Pages rendered from Jinja2 templates: one self-contained HTML file with its style, script and pictures.
+"""Pages from Jinja2 templates: one HTML file with its style, script and pictures.
 
 A template is named ``package/file`` and lies in the package's folder ``templates``. Every value is escaped
 unless it is ``Markup`` or states itself as HTML (``__html__``), so that no name, label or setting can become

@@ -1,4 +1,7 @@
-"""Builder of single HTML and SVG elements that escapes its texts; whole pieces of HTML are templates."""
+"""Builder of single HTML and SVG elements that escapes its texts.
+
+Whole pieces of HTML are templates.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Named full runs. A recipe is a function that returns a configuration; its docstring states what it promises and what was measured.
+"""Recipes: named full runs, each a function that returns a configuration.
+
+Its docstring states what it promises and what was measured.
 
 Its values lie below the command line and a ``--config`` file: ``tesela train DATA --recipe NAME --epochs 3`` changes the epochs only.
 """

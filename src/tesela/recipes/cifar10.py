@@ -1,4 +1,7 @@
-"""CIFAR-10 from scratch, without other data: half an hour, or one night. Figures stand in LOG.md."""
+"""Recipes for CIFAR-10 from scratch: half an hour, or one night.
+
+Figures stand in LOG.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""scikit-learn's handwritten digits, 8 x 8 and grey, with a plain ViT of two blocks: what ``tesela demo`` runs.
+"""Recipe of ``tesela demo``: scikit-learn's digits with a plain ViT of two blocks.
+
+Images are 8 x 8 and grey.
 
 Odd: one thread. The steps are a millisecond or two of small operations; sharing them between cores gains little on a quiet
 machine and costs twenty times the time on a busy one.

@@ -1,4 +1,6 @@
-"""Fine-tuning: a trained model for other classes, and perhaps for larger images. All need ``--from SOURCE``. Figures stand in LOG.md.
+"""Recipes for fine-tuning to other classes and larger images, with ``--from SOURCE``.
+
+Figures stand in LOG.md.
 
 Which to take: ``head_only`` first, for it takes seconds once the features are there, and it tells what the model knows already;
 ``finetune`` for the best score; ``lora`` where one base serves many tasks, since an adapter is a hundredth of the model.

@@ -1,4 +1,7 @@
-"""MNIST: the tutorial's small ViT as it should have been, and a better one. Figures stand in LOG.md."""
+"""Recipes for MNIST: the tutorial's small ViT, corrected, and a better one.
+
+Figures stand in LOG.md.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a person reads after a run: the report, the comparison of runs, the model card."""
+"""Reports for people: the report of a run, and the comparison of runs."""

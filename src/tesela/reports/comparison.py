@@ -1,4 +1,4 @@
-"""Runs side by side: score and cost of each; runs that differ only in their seed are one group.
+"""Comparison of runs: score and cost; runs that differ in their seed alone are a group.
 
 Everything is read from run folders, no model is loaded. Odd: the standard deviation over seeds is that of a
 sample (n - 1), and a single run has none.

@@ -1,4 +1,4 @@
-"""The report's sections that every task has: headline, curves, commands to run it again, environment.
+"""Report sections of every task: headline, curves, commands, environment.
 
 A section without its material is empty and left out, so a report of an interrupted run, or of a run without
 test images, is shorter and never broken.

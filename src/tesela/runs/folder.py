@@ -1,6 +1,6 @@
-"""The run folder: which file lies where, and the lock that keeps a second training out of it.
+"""Run folder: paths of its files, and the lock against a second training.
 
-    config.yaml      the whole configuration, replayable          checkpoints/   what --resume reads
+config.yaml      the whole configuration, replayable          checkpoints/   what --resume reads
     choices.json     what was measured and chosen on this machine metrics.jsonl  reproducible rows of every step and epoch
     bundle/          the finished model                           timing.jsonl   seconds and images/s, never compared
     evaluation.json  predictions.npz  report.html  tensorboard/   result.json    written last: the run is complete

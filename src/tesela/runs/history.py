@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: reproducible rows, timings, and TensorBoard's event files.
+"""History of a run: reproducible rows, timings, TensorBoard events.
 
 ``metrics.jsonl`` holds only values that are functions of the configuration, so that an interrupted run ends with the same bytes; a
 checkpoint remembers how long the file was, and resuming cuts it there. Seconds go to ``timing.jsonl``. Odd: TensorBoard is optional and

@@ -1,1 +1,4 @@
-"""From an image to a result, out of a bundle, over a backend. Importing this room imports no backend and no torch."""
+"""Inference: image to result from a bundle over a backend.
+
+Importing this room imports no backend and no torch.
+"""

@@ -1,4 +1,4 @@
-"""A bundle that answers: decode, fit and normalise as the bundle says, compute, and let the task decode the outputs.
+"""Predictor: decode, preprocess, compute, and let the task decode the outputs.
 
 The same steps serve the command line, the server and the board; only the backend differs. An unreadable image gives a
 result with a failure and does not disturb its neighbours in the batch.

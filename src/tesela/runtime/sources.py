@@ -1,4 +1,4 @@
-"""From words on a command line to image files: files, folders (all below them) and glob patterns.
+"""Image files from paths, folders (recursively) and glob patterns.
 
 A file that is named is taken whatever its ending; inside folders the ending decides. Formats that are not decoded by
 default are listed too, so that they are reported as unreadable instead of being dropped in silence.

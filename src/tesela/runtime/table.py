@@ -1,4 +1,4 @@
-"""Results as a file: JSON lines, CSV or Parquet, by the file's ending; written whole or not at all.
+"""Tables of results as JSON lines, CSV or Parquet, written whole or not at all.
 
 JSON lines and Parquet keep everything; CSV has the columns that the task's results say.
 """

@@ -1,1 +1,1 @@
-"""HTTP: an application that classifies and explains images with bundles that were loaded when it started."""
+"""HTTP API over bundles that are loaded at the start."""

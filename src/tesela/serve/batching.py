@@ -1,4 +1,6 @@
-"""Own micro-batcher: images that arrive together are computed together, in one thread, from a bounded queue.
+"""Micro-batcher: images that arrive together are computed together.
+
+In one thread, from a bounded queue.
 
 No image waits for company: while a batch is computed the next ones gather, so batches grow with the load and a lone
 request pays nothing. Admission is a counter of what is unfinished; beyond it a request is refused at once. What has

@@ -1,4 +1,4 @@
-"""What the server allows: sizes, queue, deadline, keys. Every limit has a value that is safe without being set."""
+"""Limits of the server: sizes, queue, deadline, keys; safe by default."""
 
 from __future__ import annotations
 

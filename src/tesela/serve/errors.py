@@ -1,4 +1,4 @@
-"""The closed list of what the server can refuse, and the one form in which it says so: ``{code, message, hint}``.
+"""Error codes of the server, a closed list, as ``{code, message, hint}``.
 
 Texts are written here, or come from tesela's own image errors; nothing of a path, a stack or a version can get in. An
 unforeseen exception becomes ``internal_error`` and is logged on the server's side only.

@@ -1,4 +1,4 @@
-"""One image's heat map for the API: colours with transparency over the original image, made fresh, without anything of its metadata.
+"""Heat map of one image for the API, without the image's metadata.
 
 Torch is imported when the first explanation is asked for; ``served`` offers this only where a torch network was loaded.
 """

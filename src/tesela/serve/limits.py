@@ -1,4 +1,4 @@
-"""Reading a request's body within limits: bytes are counted as they arrive, time runs, compressed bodies are refused.
+"""Request bodies within limits: bytes and time; compressed bodies are refused.
 
 A form is parsed from the bytes in memory, with one file and a few small fields at most; nothing is spooled to disk, and
 the file's name as the client gave it is never used.

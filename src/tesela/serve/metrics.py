@@ -1,4 +1,7 @@
-"""Counters in Prometheus' text form, in a registry per application. Labels come from closed sets, never from clients."""
+"""Prometheus metrics in a registry per application.
+
+Labels come from closed sets, never from clients.
+"""
 
 from __future__ import annotations
 

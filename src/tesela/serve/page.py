@@ -1,4 +1,4 @@
-"""The page's files, read once from ``static/``; the addresses under which they are served are this list and nothing else."""
+"""Static files of the web page: a closed list of addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The endpoints: what they take, what they answer. Models were loaded at the start; no request can load another.
+"""Endpoints of the API.
+
+Models were loaded at the start; no request can load another.
 
 Image endpoints read the body themselves (``limits``), so that it is counted while it arrives.
 """

@@ -1,4 +1,4 @@
-"""A model as the server holds it: loaded once, with its queue, its threads and, where torch is there, its explainer.
+"""A served model: loaded once, with its queue, threads and explainer.
 
 Decoding runs in a small pool, the network in the batcher's own thread, explanations in a third place, so that none of
 them holds up the event loop or another.

@@ -1,4 +1,4 @@
-"""Listen on an address until a signal comes, then finish what was accepted and leave with exit code 0.
+"""Listen until a signal comes, then finish accepted requests and exit with code 0.
 
 Odd: uvicorn raises the signal again after it has drained, so that a process dies of it; handlers of our own are in place
 before, which makes a stop that was asked for a success.

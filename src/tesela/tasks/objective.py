@@ -1,4 +1,4 @@
-"""Objective: what a training minimises. A module with parameters and state of its own, all of which is checkpointed.
+"""Objective: the loss as a module, with parameters and state in the checkpoint.
 
 Odd: random numbers come from ``draw`` only, a function of (seed, step, index), so that a resumed run repeats them.
 """

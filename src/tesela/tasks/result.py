@@ -1,4 +1,4 @@
-"""Result: what a task says about one image, as a row, as JSON and as a line of text; or why it says nothing."""
+"""Result of one image, as a row, as JSON and as a line of text; or a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is: the joint between data, model, training, evaluation, reports and the runtime.
+"""Task: the joint between data, model, training, evaluation, report and runtime.
 
 A task says how targets are read, what is built on a backbone, what the loss is, how outputs are scored, and what a
 person and a program get of them. Everything else (the loop, checkpoints, loaders, the server) is the same for all.

@@ -1,4 +1,4 @@
-"""What a training run can be told. Free of torch, so that the command line can show every field at once.
+"""Configuration of a training run, without torch.
 
 Each part is the configuration of the component that uses it. Odd: ``epochs`` and ``minutes`` exclude one another; where they come from
 different layers (a recipe and the command line), the later layer wins, which ``layered`` sees to.

@@ -1,4 +1,4 @@
-"""Decide: batch size, precision, attention kernel and number of steps, measured on this machine and written down.
+"""Decide phase: batch size, precision, attention kernel and steps, measured here.
 
 A resumed run takes what was written down, since another choice would be another run.
 """

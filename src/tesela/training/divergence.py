@@ -1,4 +1,4 @@
-"""Finding out why a loss is not finite: which tensor was the first, in the order in which they are computed."""
+"""Diagnosis of a loss that is not finite: the first tensor that is not, in order."""
 
 from __future__ import annotations
 

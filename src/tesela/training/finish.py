@@ -1,4 +1,7 @@
-"""Finish: what comes after the last step. Adapters merged, bundle, scores, report and card written, ``result.json`` last."""
+"""Finish phase: merge adapters, write bundle, scores, report, card, ``result.json``.
+
+``result.json`` is last.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop, read from top to bottom. What is learnt is the objective's business; the loop knows steps, epochs and time.
+"""Training loop: steps, epochs and time; the objective owns the loss.
 
 Exactness: images, their order and their augmentation are functions of (seed, epoch, index), dropout of (seed, step), and everything else
 that matters is in the checkpoint. So a run that was killed and resumed ends with the same bits as one that was not. Clocks decide only

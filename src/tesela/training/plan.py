@@ -1,4 +1,4 @@
-"""What a run is about to do, shown before its first step: images, steps, time, memory, disk.
+"""Plan of a run, shown before its first step: images, steps, time, memory, disk.
 
 A run that cannot be saved is refused here rather than after an hour.
 """

@@ -1,4 +1,4 @@
-"""Precision and attention kernel by measurement: a few real steps with each pair, the fastest wins.
+"""Choice of precision and attention kernel by timing a few real steps.
 
 Habit misleads here: bf16 is several times faster than fp32 on a CPU with AMX and slower on one without, and the fused attention's
 backward can cost more than plain matrix products. Odd: fp32 is kept unless bf16 wins by a tenth, and the fused kernel unless the other

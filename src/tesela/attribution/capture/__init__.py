@@ -1,1 +1,1 @@
-"""Attention and its gradients, captured from own and third-party models without side effects."""
+"""Capture of attention and its gradients from own and third-party models."""

@@ -1,4 +1,4 @@
-"""Calling somebody's model so that nothing of it changes, and finding the logits in what it returns.
+"""Run a third-party model without side effects, and find the logits in its output.
 
 ``undisturbed`` puts the model in evaluation mode by its flags alone and gives flags, random state and gradients back as
 they were, also when the model raises. Nothing is hooked. Compiled parts run uncompiled inside. Weights in half precision are

@@ -1,4 +1,4 @@
-"""One forward pass of a model, with what is needed to explain it: queries and keys of each layer, and how its head reads.
+"""Capture: one forward pass with everything that attribution needs of it.
 
 The fused kernel stays on. Attention is recomputed from q and k for a few rows at a time, so no map of a whole layer ever
 exists; without gradients only q and k are kept, copied out of the qkv tensor that would otherwise stay alive with v.

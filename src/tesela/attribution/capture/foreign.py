@@ -1,4 +1,6 @@
-"""Attention of models that know no trace (timm, transformers, torchvision, anybody's): torch's functions are watched while they run.
+"""Interception of torch's functions, to see the attention of models without a trace.
+
+These are timm's, transformers', torchvision's or anybody's.
 
 A mode of this thread alone sees each call of ``scaled_dot_product_attention``, ``nn.MultiheadAttention``, and softmax followed by a matrix
 product, which is attention written out. The fused kernel still does the work. Who called is read off the call stack: the innermost

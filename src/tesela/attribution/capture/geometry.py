@@ -1,4 +1,4 @@
-"""Where the tokens of a foreign model stand: read off the shapes of its attentions and of the convolutions over the grid.
+"""Token grids of third-party models, read off attention and convolution shapes.
 
 No configuration is asked. A plain transformer has one number of tokens N; its grid is what a convolution left with the most cells that
 fit, and the rest is prefix. A pyramid has stages without prefix: a stage is the layers with the same number of queries, on the grid that a

@@ -1,4 +1,4 @@
-"""Scores of a request's images when only some of their patches are seen, a few choices of patches at a time."""
+"""Scores of images of which only some patches are seen."""
 
 from __future__ import annotations
 

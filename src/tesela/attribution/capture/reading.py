@@ -1,4 +1,6 @@
-"""How the head of a foreign model reads the last layer's tokens, found by differentiating the logits by that layer's output.
+"""Readout of a third-party model: shares of the tokens in its head, found by gradients.
+
+The logits are differentiated by the last layer's output.
 
 A token that the head does not read has a gradient of exactly zero. One or two tokens before the patches: class and distillation token,
 equal shares. All patches and nothing else: their mean. Patches and some prefix tokens: either both pooled apart and put side by side, as

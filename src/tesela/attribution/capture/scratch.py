@@ -1,4 +1,7 @@
-"""Memory that is used again for block after block: a fresh tensor of some megabytes costs as much to map as to fill."""
+"""Reusable scratch buffers.
+
+A fresh tensor of some megabytes costs as much to map as to fill.
+"""
 
 from __future__ import annotations
 

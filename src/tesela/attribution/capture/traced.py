@@ -1,4 +1,4 @@
-"""Captures of models of this package, which fill a trace and say themselves how their head reads the tokens."""
+"""Capture of models of this package, which fill a trace and state their readout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One picture of an image beside its maps: a column for each method, a row for each class, a colour bar, a line of figures below.
+"""Figure of an image beside its maps: a column per method, a row per class.
+
+A colour bar and a line of figures stand below.
 
 Drawn with Pillow, so that a machine that explains needs no plotting library. Panels keep the image's aspect and are all of one size.
 

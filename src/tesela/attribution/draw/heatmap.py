@@ -1,4 +1,6 @@
-"""A map as a picture: colours over the original image (PNG), and the numbers as they are (NPZ). No torch, no matplotlib.
+"""Heat maps as PNG over the original image, and their numbers as NPZ.
+
+No torch, no matplotlib.
 
 Colours are perceptually uniform: equal steps of the map look equally large, in grey and to colour-blind eyes too. Each table is
 given by 33 of its 256 colours (public domain, matplotlib's), linear between them.

@@ -1,4 +1,4 @@
-"""One image's explanations as files: overlays, numbers, and a figure that shows methods and classes side by side.
+"""Files of one image's explanations: overlays, numbers, and a figure that compares them.
 
 ``NAME.CLASS.png`` is the map over the image at the original's size, ``NAME.npz`` its numbers, ``NAME.figure.png`` all of them beside
 the image. With several methods the first two are ``NAME.METHOD.CLASS.png`` and ``NAME.METHOD.npz``.

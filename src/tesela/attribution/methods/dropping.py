@@ -1,4 +1,4 @@
-"""What a model says when it sees only some of the patches, whose positions stay what they were.
+"""Predictions from some of the patches, whose positions stay the same.
 
 Our encoders leave the tokens out (``dropped``): the sequence gets shorter, nothing is put in the place of what is missing, and a pass
 over a quarter of the patches costs about a quarter. Where that cannot be done (foreign models, networks without tokens, axial and local

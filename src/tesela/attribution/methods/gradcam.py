@@ -1,4 +1,6 @@
-"""Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2) on tokens: channels weighted by their mean gradient.
+"""Grad-CAM on tokens (Selvaraju et al. 2017, arXiv 1610.02391, equations 1 and 2).
+
+Channels are weighted by their mean gradient.
 
 The mean is over the patches. The tokens are those that enter the attention of the chosen layer, after its norm; by default the last
 layer's, because behind it a class token's patches have no gradient. What is not for the class is zero; a map has sum 1.

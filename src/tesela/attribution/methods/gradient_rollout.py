@@ -1,4 +1,6 @@
-"""Rollout of attention weighted by the gradient of one class: per layer, the mean over heads of relu(A * dy/dA).
+"""Gradient rollout: rollout of attention weighted by the gradient of one class.
+
+A layer's weights are the mean over heads of relu(A * dy/dA).
 
 No eager attention is needed for dy/dA: with out = A v and G = dy/dout, it is exactly G vT. The weights go through the
 same walk as attention does. Rows are normalised there, so the factor of a row does not matter: each row of G is divided

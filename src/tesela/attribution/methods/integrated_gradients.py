@@ -1,4 +1,6 @@
-"""Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1): the mean gradient on the straight way from a grey image.
+"""Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365, equation 1).
+
+The mean gradient on the straight line from a grey image.
 
 The grey image is zero after normalisation, the mean colour of the training data. The integral is taken by Gauss-Legendre at ``samples``
 points. Values keep their sign and are sums over each token's pixels: all tokens together give the score's difference between the

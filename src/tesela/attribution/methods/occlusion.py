@@ -1,4 +1,6 @@
-"""Occlusion (Zeiler and Fergus 2014, arXiv 1311.2901): how much the score falls when one patch is taken away.
+"""Occlusion (Zeiler and Fergus 2014, arXiv 1311.2901).
+
+The fall of the score when one patch is taken away.
 
 One pass for each patch. Patches are left out of the sequence where the model allows it, else painted over with the image's mean colour
 (``tesela.attribution.methods.dropping``). Values keep their sign: negative where the score rises without the patch.

@@ -1,4 +1,6 @@
-"""Presence: how much the score falls, to first order, when the model attends to one patch a little less, in all layers at once.
+"""Presence: gradient of the score with respect to a mask on the keys of all layers.
+
+To first order, the fall of the score when the model attends to one patch a little less, in all layers at once.
 
 Give each patch j a presence m_j that multiplies its weight before attention is normalised: ``A_ij(m) = m_j A_ij / sum_k m_k A_ik``. All are
 1, and m_j = 0 takes the patch out of every attention. With out = A v and G = dy/dout the derivative at m = 1 needs no eager attention:

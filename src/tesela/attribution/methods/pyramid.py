@@ -1,4 +1,6 @@
-"""Walking through a pyramid: stages on ever coarser grids, keys reduced by strided convolutions (SegFormer, PVT).
+"""Attribution through a pyramid of stages on ever coarser grids (SegFormer, PVT).
+
+Keys may be reduced by strided convolutions.
 
 Within a stage attention is N x M. A reduced key stands for its R x R cell, so what reaches a key is spread evenly over the cell; the N x N
 matrix is never formed. Between stages the shares are pulled through the convolution that merged the patches: each token of the coarse grid

@@ -1,4 +1,6 @@
-"""Relevance (generic attention-model explainability, Chefer et al. 2021, arXiv 2103.15679, equations 5 and 6).
+"""Relevance propagation through attention (Chefer et al. 2021, arXiv 2103.15679).
+
+Equations 5 and 6 there.
 
 From the last layer to the first, ``v <- v + v Abar`` with Abar = mean over heads of relu(A * dy/dA), not normalised.
 

@@ -1,4 +1,6 @@
-"""RISE (Petsiuk et al. 2018, arXiv 1806.07421) on tokens: the mean score of random halves of the patches that hold a given patch.
+"""RISE on tokens (Petsiuk et al. 2018, arXiv 1806.07421).
+
+The mean score of random halves of the patches that hold a given patch.
 
 Each mask leaves half of the patches, drawn from a seed, the same for every image. The score is the class's probability, or the difference
 of logits where a class is told from another. A patch's value is the mean over the masks that leave it, minus the mean over all

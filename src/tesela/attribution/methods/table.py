@@ -1,4 +1,4 @@
-"""Attribution methods by name, without torch: what the command line lists and what an error offers.
+"""Table of attribution methods, without torch.
 
 A method is a function of a ``Request`` in a module of its own and one row here. Other distributions register rows of the
 kind ``method``, with these facts, under the entry point group ``tesela.methods``.

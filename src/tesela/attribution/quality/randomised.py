@@ -1,4 +1,6 @@
-"""A copy of a model that has learned nothing: the same network and scale of weights, drawn anew (Adebayo et al. 2018, arXiv 1810.03292).
+"""Randomised copies of a model for sanity checks (Adebayo et al. 2018, arXiv 1810.03292).
+
+The same network and scale of weights, initialised again: it has learned nothing.
 
 A map that looks the same on such a copy tells about the image or the architecture, not about what the model learned.
 

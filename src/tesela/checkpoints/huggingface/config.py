@@ -1,4 +1,4 @@
-"""config.json of Hugging Face's ViT, DeiT and DINOv2, and the fields of our configurations, in both directions.
+"""Two-way mapping of config.json of Hugging Face's ViT, DeiT and DINOv2 to our fields.
 
 Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two thirds of the width that
 its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers interpolates its positions with antialiasing, the

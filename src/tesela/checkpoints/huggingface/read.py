@@ -1,4 +1,4 @@
-"""A Hugging Face folder: config.json, weights in one file or several, preprocessor_config.json."""
+"""Reader of Hugging Face folders: config.json, weights, preprocessor_config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A bundle as a folder that transformers loads with ``from_pretrained``: ViT, DeiT with its teacher's head, DINOv2.
+"""Export to a folder for transformers' ``from_pretrained``: ViT, DeiT, DINOv2.
+
+DeiT goes with its teacher's head.
 
 Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json and preprocessor said
 beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros, where the bundle carries none.

@@ -1,4 +1,4 @@
-"""The original checkpoints of the paper's JAX code (``.npz``), in both directions: plain ViTs and hybrids.
+"""Two-way tensor names of the paper's JAX checkpoints (.npz): ViTs and hybrids.
 
 A dense kernel is (in, out) there and (out, in) here; queries, keys and values have an axis for the head; images are NHWC, so
 a convolution's kernel is (kh, kw, C, D). The code's GELU is the tanh approximation. What a network is stands in names and shapes:

@@ -1,4 +1,7 @@
-"""A bundle as an .npz under the names of the paper's JAX code, which its ``load_pretrained`` reads: plain ViTs and hybrids."""
+"""Export to an .npz that the paper's JAX code reads: plain ViTs and hybrids.
+
+Its function is ``load_pretrained``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""config.json as timm writes it for the hub, for a model of ours; and which models have a place in timm at all.
+"""Writer of timm's config.json for the hub, and the models that timm has a place for.
 
 ``architecture`` names a model that every timm has; ``model_args`` turn it into the one at hand.
 

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer: names of its tensors in both directions, what a checkpoint's names and shapes say, and its config.json.
+"""Two-way tensor names of timm's VisionTransformer, and the fields they imply.
 
 Read are plain, distilled (DeiT), register, layer-scale and SwiGLU models, with class token, mean or attention pooling, with the
 last norm before or after the pool, and the official DINOv2 checkpoints, whose names are nearly the same.

@@ -1,4 +1,4 @@
-"""A timm checkpoint: a safetensors file or a pickle of tensors, and config.json where timm wrote one beside it."""
+"""Reader of timm checkpoints: safetensors or pickled tensors, with or without config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A bundle as a folder that timm loads (``timm.create_model("local-dir:FOLDER", pretrained=True)``), laid out as for the hub."""
+"""Export to a folder that timm loads, laid out as for the hub.
+
+``timm.create_model("local-dir:FOLDER", pretrained=True)``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``tesela bench``: how fast a model classifies here, per backend and precision, beside the rate of a matrix product.
+"""``tesela bench``: inference speed per backend and precision, with the machine's limit.
+
+The limit is the rate of a matrix product.
 
 Every variant is first compared with fp32 in torch (or the only variant there is) on the same images; the rates count
 the network alone, images decoded and prepared.

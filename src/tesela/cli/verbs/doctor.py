@@ -1,4 +1,4 @@
-"""``tesela doctor``: what is installed, what this machine can do, and what to install for what.
+"""``tesela doctor``: installed packages, the machine, and which extras add which feature.
 
 Rates are measured, not looked up. Torch is imported only where it is installed, for its version's build and its rates.
 """

@@ -1,4 +1,4 @@
-"""``tesela explain``: heat maps over each image as PNG, a figure that compares methods and classes, and the numbers as NPZ.
+"""``tesela explain``: heat maps as PNG, a comparing figure, and the numbers as NPZ.
 
 Odd: the model is loaded and the class looked up before any image is opened, so a wrong word costs seconds and leaves no file.
 """

@@ -1,4 +1,4 @@
-"""``tesela export``: a trained model in the form of another runtime or library, kept only if it is whole."""
+"""``tesela export``: a model in the form of another runtime or library, checked."""
 
 from __future__ import annotations
 

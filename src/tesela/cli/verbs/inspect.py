@@ -1,4 +1,4 @@
-"""``tesela inspect``: one HTML page that shows a model from inside, with its numbers as JSON and NPZ beside it."""
+"""``tesela inspect``: an HTML page of a model's internals, with its numbers as JSON and NPZ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tesela predict``: labels for images, folders and patterns, shown as they come and written whole."""
+"""``tesela predict``: labels for images, folders and patterns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tesela serve``: the HTTP API and one page, on this machine unless a key guards another address."""
+"""``tesela serve``: the HTTP API and its page, on localhost unless a key is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tesela train``: every field of TrainConfig is an option, made from the configuration itself.
+"""``tesela train``: every field of TrainConfig as an option.
 
 Order of layers, later ones win: defaults, ``--recipe``, ``--config FILE.yaml``, the command line. ``key=value`` words are accepted beside
 ``--key value``, and ``--net.depth 6`` reaches the model's own configuration. Odd: options are parsed as text and converted by the

@@ -1,4 +1,4 @@
-"""Augmentation of a batch: what happens to an image is a function of (seed, epoch, its index) and of nothing else.
+"""Augmentation of a batch as a function of (seed, epoch, index of the image).
 
 In order: flips and padded crop (exact, one gather), all other geometry (one warp), colour jitter, the policy's colours,
 erasing. Everything stays uint8 until ``normalized``. So the result is the same for any batch size, order and worker, and on

@@ -1,4 +1,6 @@
-"""Changes of colour for a batch, one strength per image; uint8 in, uint8 out, as Pillow's ImageEnhance and ImageOps do them.
+"""Colour operations on batches, one strength per image; uint8 in, uint8 out.
+
+As Pillow's ImageEnhance and ImageOps do them.
 
 All sums over an image are whole numbers and all float steps are single operations per pixel, so the result does not depend
 on the batch around it. Odd: results are rounded, where Pillow and torchvision cut off.

@@ -1,4 +1,4 @@
-"""Random geometry of a batch: every flip, shift, turn and bend of an image becomes one warp, sampled once.
+"""Random geometry of a batch: all flips, shifts and warps as one resampling.
 
 A map is a 3 x 3 matrix from output to input coordinates, both in pixels from the image's centre. Applying one change after
 another multiplies their maps, so an image is interpolated only once however many changes it gets. Matrices are NumPy,

@@ -1,4 +1,6 @@
-"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch with itself in reverse order; targets become soft.
+"""MixUp (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch with its reverse.
+
+Targets become soft.
 
 Which of the two, how much and where is a function of (seed, epoch, the batch's first index): a resumed epoch mixes alike.
 One share for the whole batch, as in the recipes of DeiT.

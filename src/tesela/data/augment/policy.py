@@ -1,4 +1,6 @@
-"""RandAugment (arXiv 1909.13719) and TrivialAugment (arXiv 2103.10158): which operations an image gets, and how strong.
+"""RandAugment (arXiv 1909.13719) and TrivialAugment (arXiv 2103.10158).
+
+Which operations an image gets, and how strong.
 
 Both draw from one table of 14 operations. Odd: the geometric operations of an image are multiplied into the one warp that
 ``augment`` does, before its colour operations; in the papers they alternate, with one interpolation each.

@@ -1,4 +1,6 @@
-"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8, inside the package, so no download (UCI, CC BY 4.0).
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 (UCI, CC BY 4.0).
+
+They are inside the package, so nothing is downloaded.
 
 Their 17 grey levels are spread over 0..255. The size stays 8 x 8. Needs the extra ``demo``.
 """

@@ -1,4 +1,6 @@
-"""IDX files, the form of MNIST and Fashion-MNIST: a header, then plain bytes; with or without ``.gz``.
+"""IDX files, the format of MNIST and Fashion-MNIST, with or without ``.gz``.
+
+A header, then plain bytes.
 
 Odd: the format says nothing of labels, so classes are named by their numbers. Workers read the file again instead of
 receiving a copy.

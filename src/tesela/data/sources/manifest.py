@@ -1,4 +1,6 @@
-"""CSV or JSON-lines manifests: path, label and, if given, split; paths are relative to the manifest.
+"""CSV and JSON-lines manifests: path, label and optional split.
+
+Paths are relative to the manifest.
 
 ``tesela data split`` writes such files. For sources that keep many images in one file it writes ``FILE#ROW``, and such
 paths are read here through the source of that file.

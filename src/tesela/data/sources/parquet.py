@@ -1,4 +1,4 @@
-"""Parquet files in the layout that model hubs publish: an image struct {bytes, path} and a label, one file or several.
+"""Parquet files in the layout of model hubs: image struct {bytes, path} and label.
 
 Class names come from the features in the schema's metadata (ClassLabel), else from the column's values. The split is read
 off the file's name (train-00000-of-00002.parquet) or its folder (train/0000.parquet). Up to 2 GiB of encoded images are

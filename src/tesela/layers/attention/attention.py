@@ -1,4 +1,4 @@
-"""Multi-head self-attention over all tokens (Vaswani et al. 2017), with ordinary or wide heads.
+"""Multi-head self-attention (Vaswani et al. 2017), with ordinary or wide heads.
 
 Ordinary heads share the width: d = D / H. A wide head keeps the full width, d = D, so that q, k and v map D to H * D and
 the output maps back; article C counts its parameters so.

@@ -1,4 +1,4 @@
-"""Which patches see one another: a partition of the grid into cells of equal size, as arithmetic without torch.
+"""Partitions of the patch grid into windows of equal size: arithmetic without torch.
 
 ``all``: one cell, the whole grid. ``rows`` and ``columns``: axial attention (Ho et al. 2019, arXiv 1912.12180), every row or column
 a cell. ``windows``: squares of a side counted in tokens (Liu et al. 2021, arXiv 2103.14030), shifted by half a side or not.

@@ -1,4 +1,6 @@
-"""Dense layers, attention and residual stream for training in bf16 on a CPU, with their backward passes written out.
+"""Layers with hand-written backward passes for training in bf16 on a CPU.
+
+Dense layers, attention and residual stream.
 
 Autocast through autograd leaves a tenth of a step on the table there (LOG.md): the bias is broadcast into the output before each
 product, bias gradients are slow column sums, q, k and v are copied one by one, the stream is cast back and forth. Here the bias

@@ -1,4 +1,4 @@
-"""Attention that knows where its tokens stand: relative and rotary positions, and attention within cells of the grid.
+"""Attention that uses the grid: relative and rotary positions, windows.
 
 Axial attention and local windows restrict what patches see of each other (``tesela.layers.attention.cells``). Prefix tokens are part of every
 cell: a patch sees the prefix and its cell in one softmax, a prefix token sees all tokens. The cost of the map falls from n^2 to n m for

@@ -1,4 +1,4 @@
-"""The ways to compute attention: one table of functions with one signature, equal up to rounding.
+"""Attention kernels with one signature, equal up to rounding.
 
 ``fused`` is PyTorch's scaled_dot_product_attention; ``matmul`` spells the three steps out. Which is faster depends on the machine, the
 precision and whether gradients are wanted, so training measures them. ``cpu_bf16`` is ``matmul``, but for training in bf16 on a CPU it

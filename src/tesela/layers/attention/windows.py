@@ -1,4 +1,4 @@
-"""Patches in raster order to the cells of a partition and back, and what a cell's patches may see of each other.
+"""Window partition of patches and back, with the masks of windows.
 
 Shifted windows are cut out after a cyclic shift (Liu et al. 2021, arXiv 2103.14030, section 3.2): patches of opposite borders share a
 window then, and the mask keeps them apart. The result is what windows with moved borders, cut at the image's edge, would give.

@@ -1,4 +1,6 @@
-"""The body of a residual network (He et al. 2016, arXiv 1512.03385 and 1603.05027): root, stages of units, feature map.
+"""Body of a residual network (He et al. 2016, arXiv 1512.03385 and 1603.05027).
+
+Root, stages of units, feature map.
 
 ``post``: every convolution is followed by norm and ReLU, the last ReLU by the sum; a shortcut that changes shape has a
 convolution and a norm. ``pre``: norm and ReLU come before every convolution, the shortcut's convolution takes what the

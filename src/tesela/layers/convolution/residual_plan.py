@@ -1,4 +1,4 @@
-"""The arithmetic of a residual network's body, without torch: units, widths, grids, parameters and products.
+"""Arithmetic of a residual network: units, widths, grids, parameters; without torch.
 
 The configurations count with it and the layers (``tesela.layers.convolution.residual``) are built from it, so the two cannot differ.
 

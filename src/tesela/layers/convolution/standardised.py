@@ -1,4 +1,6 @@
-"""Convolutions without bias: plain or weight-standardised (Qiao et al. 2019, arXiv 1903.10520), padded in either of two ways.
+"""Plain or weight-standardised convolutions (Qiao et al. 2019, arXiv 1903.10520).
+
+Without bias, padded in either of two ways.
 
 Standardised: each output channel's weights lose their mean and are divided by their deviation before they are used. ``root``
 takes the square root of variance plus epsilon, as the BiT checkpoints do; ``sum`` adds epsilon to the deviation, as the

@@ -1,4 +1,6 @@
-"""Convolutional tokenizer (Hassani et al. 2021, arXiv 2104.05704): convolution, optional norm, ReLU, max-pooling, repeated.
+"""Convolutional tokenizer (Hassani et al. 2021, arXiv 2104.05704).
+
+Convolution, optional norm, ReLU, max-pooling, repeated.
 
 Each layer's channels but the last are ``hidden``; the last gives the tokens' width. Convolutions have no bias, as there.
 The patches overlap, so a small network needs less data to learn what neighbouring pixels mean.

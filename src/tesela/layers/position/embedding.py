@@ -1,4 +1,4 @@
-"""Position embeddings that are added to tokens: learnable in raster order or per axis, fixed 2-D sine and cosine, or none.
+"""Additive position embeddings: learned, per axis, 2-D sine and cosine, or none.
 
 A learned table belongs to one grid; for any other grid its patch part is interpolated in two dimensions at run time
 (paper, section 3.2), bicubic without aligned corners as transformers and timm do it. Prefix positions stay as they are.

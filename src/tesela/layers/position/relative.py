@@ -1,4 +1,4 @@
-"""Relative positions: a second set of attention logits from the offsets between patches (paper, appendix D.4).
+"""Relative positions: attention logits by offset (paper, appendix D.4).
 
 Every query takes an inner product with an embedding of the row offset and one of the column offset to each key, with tables of each
 head's own; their sum, scaled as the first logits are, is added before the softmax. An offset is the key's place minus the

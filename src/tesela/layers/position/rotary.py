@@ -1,4 +1,6 @@
-"""Rotary positions in two dimensions (Su et al. 2021, arXiv 2104.09864; axial as in Heo et al. 2024, arXiv 2403.13298).
+"""Axial rotary positions (arXiv 2104.09864, arXiv 2403.13298).
+
+Su et al. 2021; two axes as in Heo et al. 2024.
 
 Half of each head's width turns with the patch's row, half with its column; in each half, pair ``i`` of the d/4 pairs turns by
 ``place * temperature ** (-i / (d / 4))``. The inner product of a query with a key then depends on their offsets only. Prefix tokens

@@ -1,4 +1,7 @@
-"""Compact Convolutional Transformer (Hassani et al. 2021, arXiv 2104.05704): convolutions to tokens, then the shared encoder."""
+"""Compact Convolutional Transformer (Hassani et al. 2021, arXiv 2104.05704).
+
+Convolutions to tokens, then the shared encoder.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Data-efficient image transformer with a distillation token (Touvron et al. 2021, arXiv 2012.12877)."""
+"""DeiT: data-efficient image transformer (Touvron et al. 2021, arXiv 2012.12877).
+
+It has a distillation token.
+"""

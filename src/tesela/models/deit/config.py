@@ -1,4 +1,6 @@
-"""Sizes of DeiT, without torch (Touvron et al. 2021, arXiv 2012.12877, table 1): Ti, S and B on patches of 16 pixels.
+"""Sizes of DeiT (Touvron et al. 2021, arXiv 2012.12877, table 1), without torch.
+
+Ti, S and B on patches of 16 pixels.
 
 Odd: a DeiT that was trained without a teacher is a ``vit``; the distillation token without its own head is ``vit`` with
 ``distillation``.

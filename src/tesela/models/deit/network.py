@@ -1,4 +1,6 @@
-"""DeiT (Touvron et al. 2021, arXiv 2012.12877): a ViT whose distillation token has a head of its own, which learns from a teacher.
+"""DeiT (arXiv 2012.12877): a ViT with a distillation token and a head for it.
+
+Touvron et al. 2021; that head learns from a teacher.
 
 The class token's head learns the labels, the distillation token's head what the teacher says (section 3 there). At test time
 both are averaged; the head's ``both`` gives them apart.

@@ -1,1 +1,1 @@
-"""What all plain transformer classifiers share: configuration without torch, and the network."""
+"""Shared transformer encoder: configuration without torch, and the network."""

@@ -1,4 +1,6 @@
-"""What every transformer classifier can be told, and its closed-form size: parameters and operations, without torch.
+"""Configuration of transformer encoders, with closed-form size, without torch.
+
+Parameters and operations.
 
 A family's config adds how an image becomes tokens: ``grid``, ``stem_parameters`` and ``stem_products``.
 

@@ -1,4 +1,6 @@
-"""The transformer encoder that the families share (paper, figure 1): stem, prefix, positions, blocks, norm.
+"""Transformer encoder shared by the families (paper, figure 1).
+
+Stem, prefix, positions, blocks, norm.
 
 A family says only how an image becomes tokens (``make_stem``). Step names in the trace equal the modules' names
 (``blocks.3`` is ``block03``), so that a table can put parameters beside shapes.

@@ -1,4 +1,6 @@
-"""Sizes of hybrids, without torch: a residual network's feature map is cut into patches instead of the image.
+"""Sizes of hybrids, without torch.
+
+A residual network's feature map is cut into patches instead of the image.
 
 ``r50_vit_b16`` reads: the units of ResNet-50, then ViT-B, with one token for each 16x16 pixels. The number is always the
 total down-sampling. By the paper (section 4.1) 32 is (i) the output of stage 4 of a regular network, and 16 is (ii) stage 4

@@ -1,4 +1,6 @@
-"""Hybrid (Dosovitskiy et al. 2021, arXiv 2010.11929, section 3.1): patches of a residual network's feature map, then the shared encoder.
+"""Hybrid (arXiv 2010.11929, section 3.1): patches of a ResNet's feature map.
+
+Dosovitskiy et al. 2021; the shared encoder follows.
 
 The residual network is that of the paper's JAX code: bottlenecks with the norm after the convolution, weight-standardised
 convolutions, GroupNorm, padding as XLA does it. Its checkpoints give the same logits.

@@ -1,1 +1,4 @@
-"""Residual networks: plain (He et al. 2016, arXiv 1512.03385) and BiT (Kolesnikov et al. 2020, arXiv 1912.11370)."""
+"""Residual networks: plain (arXiv 1512.03385) and BiT (arXiv 1912.11370).
+
+He et al. 2016; Kolesnikov et al. 2020.
+"""

@@ -1,4 +1,7 @@
-"""Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929): non-overlapping patches, then the shared encoder."""
+"""Vision Transformer (Dosovitskiy et al. 2021, arXiv 2010.11929).
+
+Non-overlapping patches, then the shared encoder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes of charts: where a value lies in the drawing, and the round values that are written beside it."""
+"""Chart axes: positions of values in the drawing, and round ticks."""
 
 from __future__ import annotations
 

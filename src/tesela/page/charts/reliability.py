@@ -1,4 +1,4 @@
-"""Reliability diagram: how often a model is right at each probability, and how many images lie there."""
+"""Reliability diagram: accuracy and number of images at each probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What computes a bundle's logits: one module per engine, imported when it is chosen.
+"""Inference backends: one module per engine, imported when it is chosen.
 
 Odd: the modules carry the names of the libraries they drive; absolute imports keep the two apart.
 """

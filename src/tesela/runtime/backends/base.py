@@ -1,4 +1,4 @@
-"""What a backend is, which there are, and which one suits a bundle.
+"""Interface and choice of inference backends.
 
 A backend is opened on a bundle's folder and turns normalised images into logits. The table names modules by text, so
 that a machine without torch can list the torch backend and say what would bring it.

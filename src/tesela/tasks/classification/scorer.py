@@ -1,4 +1,7 @@
-"""Scorer of a classifier: log loss in the model's precision, all other scores from float64 probabilities."""
+"""Scorer of a classifier: accuracy, log loss, calibration, confusion.
+
+The log loss is in the model's precision; all other scores come from float64 probabilities.
+"""
 
 from __future__ import annotations
 

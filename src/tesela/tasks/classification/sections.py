@@ -1,4 +1,4 @@
-"""A classifier's part of the report: classes, predictions, mistakes, explanations, calibration.
+"""A classifier's part of the report: classes, predictions, mistakes, calibration.
 
 A section without its material is empty and left out.
 """

@@ -1,4 +1,4 @@
-"""How many steps a run has, and how far along a step is.
+"""Step budget of a run, and the progress of a step in it.
 
 With ``--epochs`` the number is known. With ``--minutes`` it is estimated from measured times and refitted on the way where the
 machine turns out faster or slower. Each refit is a row (step, total) that is written down before it takes effect, so that a

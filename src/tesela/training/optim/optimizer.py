@@ -1,4 +1,4 @@
-"""Optimizers by name, with weight decay kept off biases, norms and what the model names itself.
+"""Optimizers by name, without weight decay on biases, norms and named tables.
 
 Fused kernels are used on CPU and GPU: they are elementwise, so their result does not depend on the number of threads. Odd: Muon
 (orthogonalised momentum, arXiv 2502.16982) serves only the matrices inside the body; AdamW takes the rest, so there may be two

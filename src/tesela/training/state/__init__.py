@@ -1,1 +1,1 @@
-"""Checkpoints: the state of a training as JSON and tensors, in files that are whole or not there."""
+"""Training state on disk as JSON and tensors, whole or not at all."""

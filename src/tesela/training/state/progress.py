@@ -1,4 +1,4 @@
-"""The small numbers a run carries from step to step: position, running sums, the best score. All are plain Python values.
+"""Position, running sums and best score of a run, as plain Python values.
 
 Odd: sums are kept as Python floats and added in the order of the steps, so that they come out equal however a run was cut up.
 """

@@ -1,4 +1,4 @@
-"""The features of a frozen body, computed once: what the head reads of every image, for every view that training may take of it.
+"""Cached features of a frozen backbone for every view of an image.
 
 An image that is at most flipped has one, two or four views, so its features can be kept instead of its pixels. Which view an epoch takes
 is the same function of (seed, epoch, index) as without the cache, and so are order and batches: training on kept features is training

@@ -1,4 +1,4 @@
-"""The frozen body of a run that trains the head alone: whether its features are kept, where, what that costs, and the batches of them."""
+"""Frozen backbone of a run that trains the head alone: placement, cost, batches."""
 
 from __future__ import annotations
 
