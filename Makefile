@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench web clean
+.PHONY: demo test test-fast check bench web clean
 
 demo: $(STAMP)  ## train, evaluate, predict, explain and report on handwritten digits
 	$(BIN)/tesela demo --out runs/demo
 
 test: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+test-fast: $(STAMP)  ## the tests that take less than a second each, for every change
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 check: $(STAMP)  ## style, types and the directions of imports
 	$(BIN)/ruff check src tests benchmarks scripts examples

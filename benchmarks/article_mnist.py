@@ -1,11 +1,14 @@
-"""P7: the tutorial's ViT on MNIST as its own plain loop trains it, beside the recipe mnist_article; time per epoch and score.
+"""P7: the tutorial's ViT on MNIST as its own plain loop trains it, beside the recipe mnist_article.
+
+Time per epoch and score.
 
     python benchmarks/article_mnist.py MNIST [--epochs 5] [--plain-epochs 1]
 
-The plain side is written from the tutorial's description: 613,710 parameters, batches of 64 from a DataLoader, Adam at 1e-3 in fp32, an
-attention that mixes channels instead of tokens (its view and transpose give F x F matrices), and a last LayerNorm that is never applied.
-It runs --plain-epochs epochs before and after tesela; its time for five is scaled from them. tesela's side is the whole command
-`tesela train MNIST --recipe mnist_article`, start, final evaluation and report included. Last result: see LOG.md.
+The plain side is written from the tutorial's description: 613,710 parameters, batches of 64 from a
+DataLoader, Adam at 1e-3 in fp32, an attention that mixes channels instead of tokens (its view and transpose
+give F x F matrices), and a last LayerNorm that is never applied. It runs --plain-epochs epochs before and
+after tesela; its time for five is scaled from them. tesela's side is the whole command `tesela train MNIST
+--recipe mnist_article`, start, final evaluation and report included. Last result: see LOG.md.
 """
 
 from __future__ import annotations

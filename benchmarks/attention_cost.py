@@ -1,11 +1,15 @@
-"""What full, wide, axial and local attention cost beside the length of the sequence: operations, memory, time. Prints a markdown table.
+"""What full, wide, axial and local attention cost beside the length of the sequence.
 
-    python benchmarks/attention_cost.py [--attentions full,axial] [--sides 14,28,42,56] [--window 7] [--position none] [--kernel fused]
+Operations, memory, time. Prints a markdown table.
 
-Two blocks of a ViT-S by default (axial attention takes rows in one and columns in the other, local windows are shifted in the second)
-on one class token and side x side patches; figures are per block. Operations are counted in closed form, two per multiply-add, MLP and
-projections included; "map" is the part that the attention map itself takes. Memory is what autograd keeps for the backward pass,
-per image. Times are medians per image: forward alone, and forward with backward. On CUDA the peak of allocated memory is shown too.
+    python benchmarks/attention_cost.py [--attentions full,axial] [--sides 14,28,42,56] [--window 7]
+    [--position none] [--kernel fused]
+
+Two blocks of a ViT-S by default (axial attention takes rows in one and columns in the other, local windows
+are shifted in the second) on one class token and side x side patches; figures are per block. Operations are
+counted in closed form, two per multiply-add, MLP and projections included; "map" is the part that the
+attention map itself takes. Memory is what autograd keeps for the backward pass, per image. Times are medians
+per image: forward alone, and forward with backward. On CUDA the peak of allocated memory is shown too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The other maps of ``composites.py``: chance, picture, other libraries, and the reference rollout as it is published and repaired.
+"""The other maps of ``composites.py``.
+
+Chance, picture, other libraries, and the reference rollout as it is published and repaired.
 
 Each is a function of (model, images (B, C, H, W), class) and gives one value per patch, (B, Hp, Wp).
 """
@@ -74,8 +76,9 @@ def attentions(model: nn.Module, images: Tensor, wanted: int) -> tuple[list[Tens
 def reference_rollout(*, by_class: bool, repaired: bool, discard: float = 0.9) -> Maps:
     """The widely copied script's rollout, and its gradient form, with its defects or without them.
 
-    As published: the gradients, collected during the backward pass, meet the layers in reversed order; the smallest entries of the whole
-    matrix are cleared, of the first image in the batch only, and never the entry 0; columns are scaled where rows are meant.
+    As published: the gradients, collected during the backward pass, meet the layers in reversed order; the
+    smallest entries of the whole matrix are cleared, of the first image in the batch only, and never the
+    entry 0; columns are scaled where rows are meant.
     """
 
     def maps(model: nn.Module, images: Tensor, wanted: int) -> Tensor:

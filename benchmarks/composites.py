@@ -1,15 +1,19 @@
-"""Which map points at the object of the class that was asked for? Canvases of four images, whose places are known (E7, E8, E9).
+"""Which map points at the object of the class that was asked for? Canvases of four images, whose places
+are known (E7, E8, E9).
 
-    python benchmarks/composites.py --shared FOLDER [--data cifar10|mnist] [--captum FOLDER] [--gradcam FOLDER --peers FOLDER]
+    python benchmarks/composites.py --shared FOLDER [--data cifar10|mnist] [--captum FOLDER] [--gradcam FOLDER
+        --peers FOLDER]
 
-FOLDER of --shared holds mnist/ and cifar10/. Each canvas shows four images of four different classes in a 2 x 2 grid; a small ViT learns
-which classes are there (ten yes-or-no questions), so that "where is class c" has one right box. It is trained once, from a seed, and
-kept in --weights; the same command gives the same weights. Peers are installed apart: pip install --target FOLDER --no-deps captum;
-grad-cam opencv-python-headless ttach; torchvision. Prints a table and one JSON object.
+FOLDER of --shared holds mnist/ and cifar10/. Each canvas shows four images of four different classes in a
+2 x 2 grid; a small ViT learns which classes are there (ten yes-or-no questions), so that "where is class
+c" has one right box. It is trained once, from a seed, and kept in --weights; the same command gives the
+same weights. Peers are installed apart: pip install --target FOLDER --no-deps captum; grad-cam
+opencv-python-headless ttach; torchvision. Prints a table and one JSON object.
 
-pointing: share of maps whose highest patch lies in the box of the asked class. deletion, insertion: area under the class's probability
-while patches are taken away or come back, positions kept (low, high is good). random weights: mean rank correlation with the map of
-the same network whose weights were drawn anew. cosine: of the maps of two classes in one canvas. Last result: see LOG.md.
+pointing: share of maps whose highest patch lies in the box of the asked class. deletion, insertion: area
+under the class's probability while patches are taken away or come back, positions kept (low, high is
+good). random weights: mean rank correlation with the map of the same network whose weights were drawn
+anew. cosine: of the maps of two classes in one canvas. Last result: see LOG.md.
 """
 
 from __future__ import annotations
@@ -44,7 +48,8 @@ KINDS = {"mnist": (28, 7, 1), "cifar10": (32, 8, 3)}
 
 @dataclass(frozen=True, kw_only=True)
 class Canvases:
-    """Images (N, C, H, W), normalised, and the box (0 to 3, raster order) of each class, -1 where it is absent (N, 10)."""
+    """Images (N, C, H, W), normalised, and the box (0 to 3, raster order) of each class, -1 where it is
+    absent (N, 10)."""
 
     images: Tensor
     boxes: Tensor
@@ -64,7 +69,10 @@ class Pool:
         self.by_class = [torch.from_numpy(np.flatnonzero(targets == label)) for label in range(CLASSES)]
 
     def canvases(self, count: int, *, seed: int, holes: bool = False) -> Canvases:
-        """Four different classes each, drawn from the seed; with ``holes`` every second canvas lacks some of them."""
+        """Four different classes each, drawn from the seed.
+
+        With ``holes`` every second canvas lacks some of them.
+        """
         draw = torch.Generator().manual_seed(seed)
         order = torch.rand(count, CLASSES, generator=draw).argsort(1)[:, :4]
         chosen = torch.zeros(count, 4, dtype=torch.long)
@@ -105,8 +113,9 @@ def make(kind: str, seed: int) -> nn.Module:
 def train(model: nn.Module, pool: Pool, *, steps: int, seed: int) -> None:
     """Muon, warm-up and a linear fall; a fresh batch of canvases for each step.
 
-    Half of them lack one to three of their images, and a quarter of the patches is left out: single objects are learned sooner, and the
-    network has seen canvases with parts missing before deletion and insertion show it some.
+    Half of them lack one to three of their images, and a quarter of the patches is left out: single objects
+    are learned sooner, and the network has seen canvases with parts missing before deletion and insertion
+    show it some.
     """
     optimizers = build_optimizers(model, OptimConfig(name="muon", lr=4e-3, weight_decay=0.05, beta2=0.99))
     begin = time.perf_counter()

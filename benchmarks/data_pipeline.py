@@ -1,16 +1,20 @@
-"""How fast are JPEGs decoded, randomly cropped, resized, flipped and normalised, per core, against the PIL way?
+"""How fast are JPEGs decoded, randomly cropped, resized, flipped and normalised, per core, against the PIL
+way?
 
-The peer is torchvision's ImageFolder recipe, step for step (torchvision itself does not import beside every CPU build of torch):
-open the file with Pillow, convert to RGB, RandomResizedCrop(224) bilinear by crop and resize, flip, ToTensor (byte -> float / 255 through a
-transposed copy), Normalize. Ours is the product's Loader without workers and without a memory cache: one process, one thread,
-alternating runs, medians of CPU time (the machine is shared). Both read the same files; decoding alone is the limit of each.
+The peer is torchvision's ImageFolder recipe, step for step (torchvision itself does not import beside
+every CPU build of torch): open the file with Pillow, convert to RGB, RandomResizedCrop(224) bilinear by
+crop and resize, flip, ToTensor (byte -> float / 255 through a transposed copy), Normalize. Ours is the
+product's Loader without workers and without a memory cache: one process, one thread, alternating runs,
+medians of CPU time (the machine is shared). Both read the same files; decoding alone is the limit of each.
 
-Run: ``python benchmarks/data_pipeline.py --images DIR`` (any folder with JPEGs; they are enlarged to the two sizes).
+Run: ``python benchmarks/data_pipeline.py --images DIR`` (any folder with JPEGs; they are enlarged to the
+two sizes).
 
-Last measured (Xeon server shared with other work, Pillow 13.0, simplejpeg 1.9, torch 2.13; images per CPU second). Rows "kept":
-150 files, median of 7, run twice; rows "system" (--system-allocator): 96 files, median of 5, once. Spread within a run 5 to 20 %;
-the first size gave 1.85 both times (an earlier short run 1.91), the second 2.67 and 2.44. The goal is a ratio of 2: reached for
-large photographs, missed by 7 % for small ones, where decoding is half of our time. Training keeps freed memory, as "kept" does.
+Last measured (Xeon server shared with other work, Pillow 13.0, simplejpeg 1.9, torch 2.13; images per CPU
+second). Rows "kept": 150 files, median of 7, run twice; rows "system" (--system-allocator): 96 files,
+median of 5, once. Spread within a run 5 to 20 %; the first size gave 1.85 both times (an earlier short run
+1.91), the second 2.67 and 2.44. The goal is a ratio of 2: reached for large photographs, missed by 7 % for
+small ones, where decoding is half of our time. Training keeps freed memory, as "kept" does.
 
     size        allocator   ours   peer   ratio   ours decode only   peer decode only
     500 x 375   kept         946    511    1.85              1,673                874
@@ -157,7 +161,8 @@ def main() -> None:
             spread = {run: (max(values) - min(values)) / middle[run] for run, values in found.items()}
             cells = "  ".join(f"{run} {rate:,.0f} (spread {spread[run]:.0%})" for run, rate in middle.items())
             print(
-                f"{size[0]}x{size[1]}: {cells}  ratio {middle['ours'] / middle['peer']:.2f}  difference {evaluation_difference(files)}"
+                f"{size[0]}x{size[1]}: {cells}  ratio {middle['ours'] / middle['peer']:.2f}  difference "
+                f"{evaluation_difference(files)}"
             )
 
 

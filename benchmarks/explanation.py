@@ -1,9 +1,11 @@
-"""What explaining costs beside one forward pass (time at 197 and 577 tokens, memory at 4,097 tokens). Prints one JSON object.
+"""What explaining costs beside one forward pass (time at 197 and 577 tokens, memory at 4,097 tokens).
 
-Time: forward and forward + rollout alternate on the same images; medians, of the clock and of processor time, which other programs on
-the machine disturb less. The goals: rollout adds at most 0.10, memory at most 0.04, and one image of a ViT-S at 224 takes at most 0.5 s.
-Memory: peak resident set of a fresh process
-that only runs the forward pass against one that also explains, as a share of what all maps would take in float32.
+Prints one JSON object.
+
+Time: forward and forward + rollout alternate on the same images; medians, of the clock and of processor time,
+which other programs on the machine disturb less. The goals: rollout adds at most 0.10, memory at most 0.04,
+and one image of a ViT-S at 224 takes at most 0.5 s. Memory: peak resident set of a fresh process that only
+runs the forward pass against one that also explains, as a share of what all maps would take in float32.
 
     python benchmarks/explanation.py [--rounds 7] [--model vit_b16] [--threads 2] [--skip-memory]
 """

@@ -1,10 +1,11 @@
-"""Is captured attention timm's own, and dy/dA its gradient? And how do its heads read? One JSON line per model.
+"""Is captured attention timm's own, and dy/dA its gradient? And how do its heads read? One JSON line per
+model.
 
     python benchmarks/explanation_timm.py --timm FOLDER
 
-FOLDER holds timm and torchvision as in training_step.py. The reference is the same model in float64 with the unfused attention; its maps
-are seen by hooks on the attention dropout and differentiated by autograd. From them also the derivative by each patch's presence. The
-limit is 1e-5 relative to the largest value.
+FOLDER holds timm and torchvision as in training_step.py. The reference is the same model in float64 with
+the unfused attention; its maps are seen by hooks on the attention dropout and differentiated by autograd.
+From them also the derivative by each patch's presence. The limit is 1e-5 relative to the largest value.
 Last result: see LOG.md.
 """
 

@@ -1,14 +1,17 @@
-"""Head-only tuning of a ViT-S/16 at 224 px on the CPU: time of an epoch after the first, tesela beside transformers' Trainer.
+"""Head-only tuning of a ViT-S/16 at 224 px on the CPU.
+
+Time of an epoch after the first, tesela beside transformers' Trainer.
 
     python benchmarks/head_only.py CIFAR10 --accelerate FOLDER [--images 320] [--epochs 6] [--weights FOLDER]
 
-The data are CIFAR-10's cats, dogs, ships and lorries, enlarged to 256 px and written as JPEG files, so many for training and as
-many for testing. Both sides begin with the same weights: those of a Hugging Face folder with --weights, else random ones, whose
-features tell the classes apart well above chance. Both train a new head with the body frozen: batches of 32, AdamW at 3e-3 falling in
-a straight line, no augmentation. The Trainer decodes and resizes each image anew in every epoch, as its users do; tesela is
-`tesela train --from WEIGHTS --recipe head_only` without the flips. accelerate, which the Trainer needs, lies in FOLDER:
-pip install --target FOLDER --no-deps accelerate. Each side is a process of its own. Goal: at least 10 times faster, with the same
-accuracy. Last result: see LOG.md.
+The data are CIFAR-10's cats, dogs, ships and lorries, enlarged to 256 px and written as JPEG files, so many
+for training and as many for testing. Both sides begin with the same weights: those of a Hugging Face folder
+with --weights, else random ones, whose features tell the classes apart well above chance. Both train a new
+head with the body frozen: batches of 32, AdamW at 3e-3 falling in a straight line, no augmentation. The
+Trainer decodes and resizes each image anew in every epoch, as its users do; tesela is `tesela train --from
+WEIGHTS --recipe head_only` without the flips. accelerate, which the Trainer needs, lies in FOLDER: pip
+install --target FOLDER --no-deps accelerate. Each side is a process of its own. Goal: at least 10 times
+faster, with the same accuracy. Last result: see LOG.md.
 """
 
 from __future__ import annotations
@@ -53,7 +56,8 @@ def write_images(data: Path, out: Path, count: int) -> None:
 
 
 def write_weights(out: Path) -> None:
-    """A ViT-S/16 of transformers with random weights, large enough for the features to differ between images."""
+    """A ViT-S/16 of transformers with random weights, large enough for the features to differ between
+    images."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -84,7 +88,10 @@ def write_weights(out: Path) -> None:
 
 
 class Folder:
-    """A folder of class folders as a Trainer's data set: an image is decoded, resized and normalised when it is asked for."""
+    """A folder of class folders as a Trainer's data set.
+
+    An image is decoded, resized and normalised when it is asked for.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.files = [
@@ -257,7 +264,8 @@ def main() -> None:
                 raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
             found[name] = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{name:<13} {found[name]['epoch_seconds']:8.3f} s an epoch after the first, accuracy {found[name]['accuracy']:.4f}",
+                f"{name:<13} {found[name]['epoch_seconds']:8.3f} s an epoch after the first, accuracy "
+                f"{found[name]['accuracy']:.4f}",
                 flush=True,
             )
     ratio = found["transformers"]["epoch_seconds"] / found["tesela"]["epoch_seconds"]

@@ -1,10 +1,13 @@
-"""Are our logits timm's? timm's weights here, our weights there, through files; and do they come back unchanged?
+"""Are our logits timm's? timm's weights here, our weights there, through files.
+
+And do they come back unchanged?
 
     python benchmarks/parity_timm.py --timm FOLDER
 
-FOLDER holds timm and torchvision as in training_step.py. Weights are random but nowhere zero, so that every tensor matters. Each case
-is saved as timm saves it for the hub, opened here, compared, exported, and loaded again by timm; where timm can, at another image
-size too, for which both interpolate their positions. The limit is 1e-5 relative to the largest logit, in fp32. Last result: see LOG.md.
+FOLDER holds timm and torchvision as in training_step.py. Weights are random but nowhere zero, so that every
+tensor matters. Each case is saved as timm saves it for the hub, opened here, compared, exported, and loaded
+again by timm; where timm can, at another image size too, for which both interpolate their positions. The
+limit is 1e-5 relative to the largest logit, in fp32. Last result: see LOG.md.
 """
 
 from __future__ import annotations

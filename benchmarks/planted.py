@@ -1,7 +1,8 @@
-"""Does a map name the right patch where the right patch is known? Models with planted answers, every method. Prints one JSON object.
+"""Does a map name the right patch where the right patch is known? Models with planted answers, every
+method. Prints one JSON object.
 
-One hop: the class token reads the coloured patch itself. Two hops: through four others. Each image holds evidence of two classes
-and is asked for both.
+One hop: the class token reads the coloured patch itself. Two hops: through four others. Each image holds
+evidence of two classes and is asked for both.
 
     python benchmarks/planted.py [--cases 1000] [--methods gradient_rollout,rollout]
 """

@@ -1,13 +1,17 @@
-"""The positions study of the paper's appendix on CIFAR-10: which positions, and where they are added, at a fixed budget of steps.
+"""The positions study of the paper's appendix on CIFAR-10.
 
-    python benchmarks/positions.py CIFAR10 --out runs/positions [--seeds 3] [--epochs 5 | --minutes 2] [--jobs 2]
+Which positions, and where they are added, at a fixed budget of steps.
 
-CIFAR10 is the folder of Parquet files. A small ViT (width 96, 4 blocks, 3 heads, 64 patches of 4 x 4) is trained for each variant and
-seed through ``tesela train`` with the same settings but for ``net.position`` and ``net.position_at``; the seed draws weights, order and
-augmentation, and all variants share it. Every run is a folder in --out: finished ones are read and not repeated, interrupted ones are
-resumed to the same bits, so the command can be given again. Prints one markdown table of test accuracies, mean +- deviation over seeds.
-With --epochs (the default) all runs make the same number of steps; --minutes gives each run the same time instead. Last result (one epoch
-over 30,000 images, 3 seeds): the table in docs/positions.md.
+    python benchmarks/positions.py CIFAR10 --out runs/positions [--seeds 3] [--epochs 5 | --minutes 2] [--jobs
+    2]
+
+CIFAR10 is the folder of Parquet files. A small ViT (width 96, 4 blocks, 3 heads, 64 patches of 4 x 4) is
+trained for each variant and seed through ``tesela train`` with the same settings but for ``net.position`` and
+``net.position_at``; the seed draws weights, order and augmentation, and all variants share it. Every run is a
+folder in --out: finished ones are read and not repeated, interrupted ones are resumed to the same bits, so
+the command can be given again. Prints one markdown table of test accuracies, mean +- deviation over seeds.
+With --epochs (the default) all runs make the same number of steps; --minutes gives each run the same time
+instead. Last result (one epoch over 30,000 images, 3 seeds): the table in docs/positions.md.
 """
 
 from __future__ import annotations

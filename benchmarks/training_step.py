@@ -2,13 +2,15 @@
 
     python benchmarks/training_step.py --timm FOLDER --accelerate FOLDER [--rounds 5]
 
-The folders hold the peers, installed apart from tesela and from one another: pip install --target FOLDER --no-deps timm torchvision, and
-the same for accelerate. torchvision's own operators are missing beside a CPU build of torch: transformers does not start beside it, and
-for timm they are registered as no-ops; none is used.
+The folders hold the peers, installed apart from tesela and from one another: pip install --target FOLDER
+--no-deps timm torchvision, and the same for accelerate. torchvision's own operators are missing beside a CPU
+build of torch: transformers does not start beside it, and for timm they are registered as no-ops; none is
+used.
 
-Each side is a process of its own with its own defaults (allocator, threads), started in turn; within a process three steps warm up
-and the median of the rest counts. transformers runs its Trainer with default arguments (fp32, AdamW). timm runs bf16 autocast with
-unfused attention, the best of its settings on such a machine. tesela runs what `tesela train` runs. Last result: see LOG.md.
+Each side is a process of its own with its own defaults (allocator, threads), started in turn; within a
+process three steps warm up and the median of the rest counts. transformers runs its Trainer with default
+arguments (fp32, AdamW). timm runs bf16 autocast with unfused attention, the best of its settings on such a
+machine. tesela runs what `tesela train` runs. Last result: see LOG.md.
 """
 
 from __future__ import annotations
@@ -216,7 +218,8 @@ def main() -> None:
         print(f"{name:<13} {middle[name]:6.1f} images/s   {min(values):.1f} .. {max(values):.1f}")
     limit = product_rate()
     print(
-        f"limit: bf16 matrix product {limit:.2f} TFLOP/s, tesela uses {middle['tesela'] * 27.6e9 / 1e12 / limit:.0%} of it"
+        f"limit: bf16 matrix product {limit:.2f} TFLOP/s, tesela uses "
+        f"{middle['tesela'] * 27.6e9 / 1e12 / limit:.0%} of it"
     )
     ratios = {f"over_{name}": round(middle["tesela"] / middle[name], 2) for name in ("transformers", "timm")}
     print(

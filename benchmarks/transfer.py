@@ -1,14 +1,18 @@
-"""Transfer on CIFAR-10: a ViT of five classes, taken to the other five with 20 images each; three seeds, one table.
+"""Transfer on CIFAR-10: a ViT of five classes, taken to the other five with 20 images each.
 
-    python benchmarks/transfer.py CIFAR10 [--out runs/transfer] [--pretrain-minutes 28] [--seeds 3] [--per-class 20]
+Three seeds, one table.
 
-Trains a compact ViT on the first five classes, then for every seed (which draws other images too): fine-tunes all of it, trains its head
-alone, and trains the same network from scratch, on --per-class images of each of the other five classes; and fine-tunes it at 48 px with
-positions interpolated and with positions drawn anew. Scores are on all 5,000 test images of these classes. Runs that are finished in --out
-are not made again, an interrupted one is taken up. Goals: fine-tuned > head only > from scratch; interpolated > drawn anew.
+    python benchmarks/transfer.py CIFAR10 [--out runs/transfer] [--pretrain-minutes 28] [--seeds 3]
+    [--per-class 20]
 
-Last result (one core without AMX, source 0.829 on its own five classes; accuracy in %, mean and deviation of 3 seeds):
-fine-tuned 70.81 +- 0.41, head only 64.13 +- 0.78, from scratch 46.39 +- 1.61; at 48 px interpolated
+Trains a compact ViT on the first five classes, then for every seed (which draws other images too): fine-tunes
+all of it, trains its head alone, and trains the same network from scratch, on --per-class images of each of
+the other five classes; and fine-tunes it at 48 px with positions interpolated and with positions drawn anew.
+Scores are on all 5,000 test images of these classes. Runs that are finished in --out are not made again, an
+interrupted one is taken up. Goals: fine-tuned > head only > from scratch; interpolated > drawn anew.
+
+Last result (one core without AMX, source 0.829 on its own five classes; accuracy in %, mean and deviation of
+3 seeds): fine-tuned 70.81 +- 0.41, head only 64.13 +- 0.78, from scratch 46.39 +- 1.61; at 48 px interpolated
 69.47 +- 0.48, drawn anew 60.93 +- 1.50.
 """
 
@@ -129,7 +133,8 @@ def main() -> None:
             seconds.setdefault(name, []).append(result.seconds)
             print(f"seed {seed}, {name}: {result.accuracy:.4f}, {result.seconds:.0f} s", flush=True)
     print(
-        f"\n| way ({options.per_class} images a class, {options.seeds} seeds) | accuracy, % | seconds a run |\n|---|---|---|"
+        f"\n| way ({options.per_class} images a class, {options.seeds} seeds) | accuracy, % | seconds a run "
+        "|\n|---|---|---|"
     )
     for name, values in scores.items():
         print(f"| {name} | {mean_and_deviation(values)} | {statistics.fmean(seconds[name]):.0f} |")

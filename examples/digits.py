@@ -1,4 +1,5 @@
-"""From images to an explained prediction, step by step, in the manner of a notebook (cells start with `# %%`).
+"""From images to an explained prediction, step by step, in the manner of a notebook (cells start with `#
+%%`).
 
     python examples/digits.py [OUT]
 

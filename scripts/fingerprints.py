@@ -1,14 +1,16 @@
 """Golden fingerprints of small trainings, so that a change of structure can show that it changes no result.
 
     python scripts/fingerprints.py --write before.json     # before the change
-    python scripts/fingerprints.py --check before.json     # after it: exit code 1 and a list where anything differs
+    python scripts/fingerprints.py --check before.json     # after it: exit code 1 and a list where anything
+    differs
 
-Each case is one training on real digits (full, head, LoRA, biases, MixUp, moving average, accumulation, early stopping, a time budget,
-bf16, two recipes). What is compared: every row of metrics.jsonl, the bytes of every weight that is shipped, the probabilities and true
-classes of the evaluation, and its scores. Sums of products depend on processor and library, so a file holds for one machine.
+Each case is one training on real digits (full, head, LoRA, biases, MixUp, moving average, accumulation, early
+stopping, a time budget, bf16, two recipes). What is compared: every row of metrics.jsonl, the bytes of every
+weight that is shipped, the probabilities and true classes of the evaluation, and its scores. Sums of products
+depend on processor and library, so a file holds for one machine.
 
-Odd: clocks decide how many steps a time budget has. Here they tell a tenth of a second for every update of the weights, and nothing
-else moves them, so the same number of steps is planned, and refitted, each time.
+Odd: clocks decide how many steps a time budget has. Here they tell a tenth of a second for every update of
+the weights, and nothing else moves them, so the same number of steps is planned, and refitted, each time.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ BASE: dict[str, Any] = {
     "log_steps": 1,
     "tensorboard": False,
 }
-#: Name to settings; ``from`` names the case whose model is the start, which is then trained on five of the ten classes.
+#: Name to settings; ``from`` names the case whose model is the start, which is then trained on five of the
+#: ten classes.
 CASES: dict[str, dict[str, Any]] = {
     "full": {},
     "bf16": {"precision": "bf16"},

@@ -1,15 +1,17 @@
-"""Kill trainings with SIGKILL at random instants, resume them, and compare what they end with (reliability R1 and R2).
+"""Kill trainings with SIGKILL at random instants, resume, compare (reliability R1 and R2).
 
     python scripts/kill_training.py --kills 1000        # by hand
     python scripts/kill_training.py --kills 30          # what the tests run
-    python scripts/kill_training.py --kills 100 --tune lora --workers ""    # fine-tuning: all, head, lora or bias
+    python scripts/kill_training.py --kills 100 --tune lora --workers ""    # fine-tuning: all, head, lora or
+    bias
 
-Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing, through a named failpoint),
-resumes it, perhaps kills it again, and lets it end. Its final checkpoint (weights, optimizer, moving average, position), metrics.jsonl
-and bundle must have the SHA-256 of a run that nobody disturbed. Then the same training runs with 0, 1, 2 and 4 loader workers.
+Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing,
+through a named failpoint), resumes it, perhaps kills it again, and lets it end. Its final checkpoint
+(weights, optimizer, moving average, position), metrics.jsonl and bundle must have the SHA-256 of a run that
+nobody disturbed. Then the same training runs with 0, 1, 2 and 4 loader workers.
 
-Odd: torch is imported once and every sitting is a fork, which makes a round take about a second. A fork must not inherit threads, so one
-thread computes and the parent never does.
+Odd: torch is imported once and every process is a fork, which makes a round take about a second. A fork must
+not inherit threads, so one thread computes and the parent never does.
 """
 
 from __future__ import annotations
@@ -263,7 +265,7 @@ def spread(
 
 
 def workers_equal(folder: Path, counts: list[int], settings: Mapping[str, Any], *, expected: str) -> bool:
-    """Whether the same training ends with the same bits for every number of loader workers, cached or not (R2)."""
+    """Whether training ends with the same bits for every number of workers, cached or not (R2)."""
     found = {expected}
     for count in counts:
         data = {**settings["data"], "workers": count, "cache": "none"}

@@ -1,4 +1,7 @@
-"""What all tests share: where the real data is, and one thread for torch so that parallel workers do not fight."""
+"""What all tests share.
+
+Where the real data is, and one thread for torch so that parallel workers do not fight.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def shared_folder() -> Path | None:
-    """The folder with real data and golden values: ``TESELA_SHARED`` or ``../shared`` beside the repository."""
+    """The folder with real data and golden values.
+
+    ``TESELA_SHARED`` or ``../shared`` beside the repository.
+    """
     named = os.environ.get("TESELA_SHARED")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
     return folder if folder.is_dir() else None
@@ -25,3 +31,13 @@ def shared() -> Path:
     if folder is None:
         pytest.skip("no shared data: set TESELA_SHARED to the folder with data/ and golden/")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ``slow.txt`` lists."""
+    lines = Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines()
+    slow = {line for line in lines if line and not line.startswith("#")}
+    for item in items:
+        test = item.nodeid.split("[")[0]
+        if test in slow or test.split("::")[0] in slow:
+            item.add_marker(pytest.mark.slow)

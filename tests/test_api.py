@@ -1,4 +1,5 @@
-"""The Python face: the same result as the command line, and names that stay functions whatever was imported before."""
+"""The Python face: the same result as the command line, and names that stay functions whatever was
+imported before."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def test_load_predict_and_export_agree(run: Path, tmp_path: Path) -> None:
 def test_names_stay_functions_after_their_rooms_were_imported(run: Path) -> None:
     """Importing ``tesela.attribution`` binds a module to the name; it can be called all the same."""
     code = (
-        "import tesela.attribution.methods.rollout, tesela.training.loop, tesela.exporters.onnx, tesela as ts, torch\n"
+        "import tesela.attribution.methods.rollout, tesela.training.loop, tesela.exporters.onnx, tesela as "
+        "ts, torch\n"
         f"model = ts.load({str(run)!r})\n"
         "print(tuple(ts.explain(model, torch.zeros(2, 1, 8, 8), target=[0, 1]).map.shape))\n"
         "print(callable(ts.train), callable(ts.export))\n"

@@ -49,13 +49,15 @@ def load(
     """The classifier of a run, a bundle or another program's checkpoint, in evaluation mode.
 
     Args:
-        source: a run or bundle, a Hugging Face folder, a timm .safetensors or .pth, a JAX .npz, or ``hub:NAME[@REVISION]``.
+        source: a run or bundle, a Hugging Face folder, a timm .safetensors or .pth, a JAX .npz, or
+            ``hub:NAME[@REVISION]``.
         device: where the weights go.
-        image_size: another side or (height, width); learned positions are interpolated. Where a checkpoint leaves open which
-            images its positions are of, those.
+        image_size: another side or (height, width); learned positions are interpolated. Where a checkpoint
+            leaves open which images its positions are of, those.
 
     Returns:
-        an ``nn.Module``: normalised images (B, C, H, W), float32, to logits (B, K). Its ``info`` holds labels and preprocessing.
+        an ``nn.Module``: normalised images (B, C, H, W), float32, to logits (B, K). Its ``info`` holds labels
+        and preprocessing.
 
     Raises:
         UsageError: there is nothing at ``source``.
@@ -136,8 +138,8 @@ def predict(
         **options: of the task's results, such as ``top=5`` for a classifier's labels.
 
     Returns:
-        one ``tesela.tasks.result.Result`` of the task's own kind for each image (a classifier's has ``best`` and ``scores``);
-        one that cannot be read has a ``failure`` and is otherwise empty.
+        one ``tesela.tasks.result.Result`` of the task's own kind for each image (a classifier's has ``best``
+        and ``scores``); one that cannot be read has a ``failure`` and is otherwise empty.
     """
     from tesela.runtime.predictor import Predictor
 

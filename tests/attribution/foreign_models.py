@@ -93,7 +93,10 @@ def outputs(found: Any) -> Tensor:
 
 
 class Written(nn.Module):
-    """Self-attention of (B, N, 12) written out: ``matmul``, ``einsum``, ``bmm`` (heads beside images), or torch's module."""
+    """Self-attention of (B, N, 12) written out.
+
+    ``matmul``, ``einsum``, ``bmm`` (heads beside images), or torch's module.
+    """
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -121,7 +124,10 @@ class Written(nn.Module):
 
 
 class Plain(nn.Module):
-    """Two layers of ``Written`` over 2 x 3 patches and a class token, no configuration at all; ``last`` runs after ``first``."""
+    """Two layers of ``Written`` over 2 x 3 patches and a class token, no configuration at all.
+
+    ``last`` runs after ``first``.
+    """
 
     def __init__(self, how: str) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Attention rollout written once more, as directly as the definition: NumPy, float64, whole matrices, loops over rows.
+"""Attention rollout written once more, as directly as the definition.
+
+NumPy, float64, whole matrices, loops over rows.
 
 Slow and plain on purpose, and without a line of tesela: the tests compare ``tesela.attribution`` with it.
 """
@@ -77,7 +79,10 @@ def product(matrices: list[Array]) -> Array:
 
 
 def rollout(layers: list[Array], start: Array, **options: Any) -> Array:
-    """``start`` (N,) times the product of all layers' W; ``layers`` from first to last, each (heads, N, N)."""
+    """``start`` (N,) times the product of all layers' W.
+
+    ``layers`` from first to last, each (heads, N, N).
+    """
     result: Array = start @ product([mixing(heads, **options) for heads in layers])
     return result
 

@@ -1,9 +1,12 @@
-"""Models with a known answer: a ViT whose weights are set by hand so that each class's logit comes from one patch.
+"""Models with a known answer.
 
-A patch of pure red, green or blue is evidence of class 0, 1 or 2; all others are grey noise. One hop: somewhere in the network one head
-lets the class token look for coloured patches and copy their colour to where the head reads. Two hops: four patches with a chequered
-pattern look for colour in one layer, and the class token looks for the chequered ones in a later layer; it never sees the coloured
-patch itself. Every image has evidence of two classes, so a map that knows no class is right half of the time at best.
+A ViT whose weights are set by hand so that each class's logit comes from one patch.
+
+A patch of pure red, green or blue is evidence of class 0, 1 or 2; all others are grey noise. One hop:
+somewhere in the network one head lets the class token look for coloured patches and copy their colour to
+where the head reads. Two hops: four patches with a chequered pattern look for colour in one layer, and the
+class token looks for the chequered ones in a later layer; it never sees the coloured patch itself. Every
+image has evidence of two classes, so a map that knows no class is right half of the time at best.
 
 All other heads look at random places and copy nothing, so that the logit depends on nothing else.
 Odd: two entries of every token hold a large constant, so that LayerNorm scales all tokens about alike.
@@ -22,7 +25,8 @@ from tesela.models.factory import create_model
 
 CLASSES, PATCH, RELAYS = 3, 4, 4
 WIDTH, HEADS, DEPTH = 24, 2, 4
-#: Entries of a token: colours, marks of the class token and of relays, the constants, and where results are put.
+#: Entries of a token: colours, marks of the class token and of relays, the constants, and where results are
+#: put.
 COLOUR, CLASS_MARK, RELAY_MARK, CONSTANT, FIRST, SECOND = 0, 3, 6, 4, 8, 11
 SHARPNESS, CONTRAST = 3.5, 2.5
 
@@ -123,7 +127,8 @@ def _empty(model: Any, draw: torch.Generator) -> None:
 
 
 def _copy(attention: Any, head: int, *, asks: int, seeks: list[int], reads: int, writes: int) -> None:
-    """Let tokens with entry ``asks`` look for tokens with one of ``seeks`` and add three entries of theirs to their own."""
+    """Let tokens with entry ``asks`` look for tokens with one of ``seeks`` and add three entries of theirs
+    to their own."""
     inner, first = HEADS * attention.head_width, head * attention.head_width
     weight = attention.qkv.weight
     for part in (0, inner):
@@ -156,7 +161,8 @@ def _with_images(model: nn.Module, draw: torch.Generator, *, count: int, grid: G
 
 
 def hits(case: Planted, method: str, **options: Any) -> tuple[int, int]:
-    """How many maps of ``method`` have their highest patch where the asked class's evidence is, and how many maps there are."""
+    """How many maps of ``method`` have their highest patch where the asked class's evidence is, and how
+    many maps there are."""
     from tesela.attribution.explain import explain
 
     found = explain(case.model, case.images, list(range(CLASSES)), method, **options)

@@ -1,6 +1,9 @@
-"""Captured attention and dy/dA against eager attention with autograd, on our own models; and what capture leaves behind.
+"""Captured attention and dy/dA against eager attention with autograd, on our own models.
 
-Eager: the same weights in float64, attention written out with a leaf of ones multiplied in, differentiated by autograd.
+And what capture leaves behind.
+
+Eager: the same weights in float64, attention written out with a leaf of ones multiplied in, differentiated by
+autograd.
 """
 
 from __future__ import annotations
@@ -50,7 +53,10 @@ def pictures(count: int = 2) -> Tensor:
 
 
 class Eager:
-    """Attention as three visible steps on copies of a model; keeps every map and lets autograd differentiate it."""
+    """Attention as three visible steps on copies of a model.
+
+    Keeps every map and lets autograd differentiate it.
+    """
 
     def __init__(self) -> None:
         self.maps: list[Tensor] = []
@@ -82,7 +88,10 @@ def relative(ours: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_attention_and_its_gradient_equal_eager_autograd(name: str) -> None:
-    """Reference: eager float64 attention with autograd. <= 1e-5 relative for A and dy/dA, every layer, two classes."""
+    """Reference: eager float64 attention with autograd.
+
+    <= 1e-5 relative for A and dy/dA, every layer, two classes.
+    """
     model, images = make(name).eval(), pictures()
     eager, twin = Eager(), copy.deepcopy(model).double()
     eager.install(twin)
@@ -137,7 +146,10 @@ def test_a_row_that_may_see_nothing_is_all_zero() -> None:
 
 
 def test_defect_fused_attention_is_captured_and_stays_fused() -> None:
-    """Forward hooks on an attention-dropout layer never fire with the fused kernel; the trace records every layer."""
+    """Forward hooks on an attention-dropout layer never fire with the fused kernel.
+
+    The trace records every layer.
+    """
     model, images = make(), pictures()
     calls = 0
     original = F.scaled_dot_product_attention
@@ -231,7 +243,10 @@ def same(before: Any, after: Any) -> bool:
 
 @pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input", "presence"])
 def test_nothing_is_disturbed_even_when_the_model_raises(method: str) -> None:
-    """Mixed train flags, dropout, gradients, frozen weights and a user's hook; the n-th inner call fails, for every n."""
+    """Mixed train flags, dropout, gradients, frozen weights and a user's hook.
+
+    The n-th inner call fails, for every n.
+    """
     counter = [0]
     model = make(dropout=0.3, drop_path=0.3, attention_dropout=0.3)
     blocks: Any = model.get_submodule("backbone.blocks")

@@ -1,4 +1,7 @@
-"""``explain`` as a whole: against the oracle on real models, planted models whose answer is known, batches, start vectors, errors."""
+"""``explain`` as a whole.
+
+Against the oracle on real models, planted models whose answer is known, batches, start vectors, errors.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ def pictures(count: int = 1, seed: int = 6) -> Tensor:
 def eager(
     model: nn.Module, image: Tensor, target: int
 ) -> tuple[list[oracle.Array], list[oracle.Array], Tensor]:
-    """A and dy/dA of each layer of one image, and its logits, in float64; dy/dA by autograd through A v, written out here."""
+    """A and dy/dA of each layer of one image, and its logits, in float64.
+
+    Dy/dA by autograd through A v, written out here.
+    """
     trace = Trace()
     logits = model.double()(image.double(), trace=trace)
     maps, slopes = [], []
@@ -79,7 +85,10 @@ STARTS: list[tuple[dict[str, Any], int, Any]] = [
 def test_equals_the_oracle_on_models(
     fields: dict[str, Any], prefix: int, start: oracle.Array, method: str, share: float
 ) -> None:
-    """Reference: oracle.py on A and dy/dA in float64; <= 1e-6 for rollout. Fails for sqrt(N - 1) as grid, or gradients of other layers."""
+    """Reference: oracle.py on A and dy/dA in float64; <= 1e-6 for rollout.
+
+    Fails for sqrt(N - 1) as grid, or gradients of other layers.
+    """
     model, image = make(**fields), pictures()
     found = explain(model, image, target=3, method=method, discard=share)
     maps, slopes, logits = eager(model, image, 3)
@@ -108,7 +117,10 @@ def test_equals_the_oracle_on_models(
 
 
 def test_defect_each_gradient_belongs_to_its_layer() -> None:
-    """Reference: the oracle. Backward hooks fire from last layer to first; paired with forward hooks in that order, the map is another."""
+    """Reference: the oracle.
+
+    Backward hooks fire from last layer to first; paired with forward hooks in that order, the map is another.
+    """
     model, image = make(), pictures()
     maps, slopes, _ = eager(model, image, 3)
     results = []
@@ -131,7 +143,10 @@ def test_defect_the_grid_is_the_models_not_a_square_root(prefix: dict[str, Any])
 
 
 def test_defect_no_hook_stays_behind() -> None:
-    """After an explanation an ordinary call runs no code of ours: nothing is kept, no mode is on, no hook is there."""
+    """After an explanation an ordinary call runs no code of ours.
+
+    Nothing is kept, no mode is on, no hook is there.
+    """
     model = make()
     explain(model, pictures(), target=1, method="gradient_rollout")
     assert not any(
@@ -199,7 +214,10 @@ def test_a_batch_of_images_and_classes_equals_single_calls(method: str, discard:
 
 
 def test_the_predicted_class_is_explained_by_default() -> None:
-    """Per image: the same as asking for the argmax of its logits; scores and probabilities are that class's."""
+    """Per image: the same as asking for the argmax of its logits.
+
+    Scores and probabilities are that class's.
+    """
     model, images = make(), pictures(6)
     found, logits = explain(model, images), model(images).detach()
     assert found.method == "presence"
@@ -212,7 +230,10 @@ def test_the_predicted_class_is_explained_by_default() -> None:
 
 
 def test_the_map_does_not_depend_on_the_logits_scale() -> None:
-    """The head's weights times 1e-12 and 1e6: gradient rollout stays, though products would vanish in float32; presence grows with it."""
+    """The head's weights times 1e-12 and 1e6.
+
+    Gradient rollout stays, though products would vanish in float32; presence grows with it.
+    """
     model, images = make(), pictures(2)
     expected, presence = (
         explain(model, images, target=1, method=method).tokens for method in ("gradient_rollout", "presence")
@@ -250,10 +271,12 @@ def test_the_map_is_the_tokens_drawn_between_patch_centres() -> None:
 
 
 class Planted(nn.Module):
-    """Class token reads the patches with a "loud" mark; only the patch with a "voice" speaks for class 1, another against it.
+    """Class token reads the patches with a "loud" mark.
 
-    Pixels are 1 x 1 patches of four channels: loud, for class 1, against class 1, passed on. With two hops, the voice is first read by
-    a relay patch and the class token reads the relay alone.
+    Only the patch with a "voice" speaks for class 1, another against it.
+
+    Pixels are 1 x 1 patches of four channels: loud, for class 1, against class 1, passed on. With two hops,
+    the voice is first read by a relay patch and the class token reads the relay alone.
     """
 
     def __init__(self, *, hops: int) -> None:
@@ -290,7 +313,10 @@ class Planted(nn.Module):
 
 
 def planted_image(draw: np.random.Generator, *, hops: int) -> tuple[Tensor, tuple[int, int]]:
-    """Noise, two loud patches or a relay, a voice for class 1 and one against it; and where the voice for class 1 is."""
+    """Noise, two loud patches or a relay, a voice for class 1 and one against it.
+
+    And where the voice for class 1 is.
+    """
     rows, columns = int(draw.integers(3, 9)), int(draw.integers(3, 9))
     image = torch.from_numpy(draw.normal(0, 0.02, (1, 4, rows, columns))).float()
     image[0, 0], image[0, 3] = 0.0, 0.0
@@ -307,7 +333,10 @@ def planted_image(draw: np.random.Generator, *, hops: int) -> tuple[Tensor, tupl
 
 @pytest.mark.parametrize(("hops", "least"), [(1, 1.0), (2, 0.99)])
 def test_planted_models_are_explained_by_the_token_that_matters(hops: int, least: float) -> None:
-    """Known truth: the voice for class 1. Plain rollout, blind to the class, prefers the louder voice against it."""
+    """Known truth: the voice for class 1.
+
+    Plain rollout, blind to the class, prefers the louder voice against it.
+    """
     draw = np.random.default_rng(hops)
     right = blind = 0
     for _ in range(PLANTED):

@@ -20,7 +20,10 @@ from tesela.core.errors import TeselaError, UnknownNameError, UsageError
 
 
 def test_a_model_without_attention_says_what_works() -> None:
-    """Attention methods are refused with the ones that work; auto takes one of those; it equals autograd's gradient x input."""
+    """Attention methods are refused with the ones that work; auto takes one of those.
+
+    It equals autograd's gradient x input.
+    """
     model, images = Convolutional(), pictures(2)
     with pytest.raises(UsageError, match="needs attention") as refused:
         explain(model, images, method="rollout")

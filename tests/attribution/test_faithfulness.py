@@ -1,4 +1,5 @@
-"""Faithfulness against a plain loop over single images, SciPy's rank correlation, and models whose answer is known."""
+"""Faithfulness against a plain loop over single images, SciPy's rank correlation, and models whose answer
+is known."""
 
 from __future__ import annotations
 
@@ -69,8 +70,9 @@ def explanation(model: nn.Module, images: Tensor, tokens: Tensor, targets: Tenso
     ],
 )
 def test_dropping_equals_a_run_over_the_shorter_sequence(fields: dict[str, Any]) -> None:
-    """Reference: the blocks called by hand on the embedded tokens without the missing ones (where no position acts inside); all patches
-    give the model's own logits in every variant."""
+    """Reference: the blocks called by hand on the embedded tokens without the missing ones (where no
+    position acts inside); all patches give the model's own logits in every variant.
+    """
     model, images = make(**fields), pictures()
     kept = torch.tensor([[[3, 1, 8, 20]], [[0, 23, 5, 6]]])
     every = torch.arange(24).expand(2, 1, -1)
@@ -169,7 +171,10 @@ def test_figures_equal_a_plain_loop() -> None:
 
 
 def test_area_by_hand() -> None:
-    """Trapezoids over uneven steps: (1 * 3 + 2 * 4) / 2 ... = 0.5 * (0 + 1) * 2 + 0.5 * (1 + 3) * 4, over 6."""
+    """Trapezoids over uneven steps: (1 * 3 + 2 * 4) / 2 ...
+
+    = 0.5 * (0 + 1) * 2 + 0.5 * (1 + 3) * 4, over 6.
+    """
     assert float(area([1, 3, 7], torch.tensor([0.0, 1.0, 3.0]))) == pytest.approx((1 + 8) / 6)
 
 
@@ -186,7 +191,10 @@ def bright() -> nn.Module:
 
 
 def test_the_true_map_is_faithful_and_its_opposite_is_not() -> None:
-    """Brightness is what this model uses: its map leads every random one; turned round, none; a flat map says nothing."""
+    """Brightness is what this model uses: its map leads every random one; turned round, none.
+
+    A flat map says nothing.
+    """
     model, images = bright(), pictures(1)
     truth = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((1, 4, 5))[:, None]
     targets = torch.tensor([[1]])

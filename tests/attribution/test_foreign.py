@@ -1,6 +1,9 @@
-"""Attention of other libraries' models: A and dy/dA against their own eager attention with autograd, how heads read, and no side effects.
+"""Attention of other libraries' models.
 
-The reference is the same model in float64 with ``attn_implementation="eager"``, whose maps are differentiated by autograd.
+A and dy/dA against their own eager attention with autograd, how heads read, and no side effects.
+
+The reference is the same model in float64 with ``attn_implementation="eager"``, whose maps are differentiated
+by autograd.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ def score(logits: Tensor, target: int) -> Tensor:
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_attention_and_its_gradient_equal_eager_autograd(name: str, kernel: str) -> None:
-    """<= 1e-5 relative for A and dy/dA, every layer, two classes; the model's own choice of kernel comes back."""
+    """<= 1e-5 relative for A and dy/dA, every layer, two classes.
+
+    The model's own choice of kernel comes back.
+    """
     model, images = make(name, kernel=kernel)
     twin = copy.deepcopy(model).double()
     twin.set_attn_implementation("eager")
@@ -97,7 +103,10 @@ def test_attention_pooling_is_found_and_read() -> None:
 
 @pytest.mark.parametrize("how", ["matmul", "einsum", "bmm", "module", "module with weights"])
 def test_attention_written_by_hand_is_captured(how: str) -> None:
-    """Reference: q, k, v recomputed from the tokens that enter, in float64; dy/dA by finite differences of the output."""
+    """Reference: q, k, v recomputed from the tokens that enter, in float64.
+
+    Dy/dA by finite differences of the output.
+    """
     model, images = Plain(how).eval(), torch.randn(2, 3, 8, 12)
     with undisturbed(model):
         found = capture(model, images, gradient=True)
@@ -145,7 +154,10 @@ class Backwards(Plain):
 
 
 def test_layers_are_ordered_by_structure_not_by_time() -> None:
-    """Swapped while it runs: the records still come as the model holds them. Layers run twice are numbered."""
+    """Swapped while it runs: the records still come as the model holds them.
+
+    Layers run twice are numbered.
+    """
     with undisturbed(model := Backwards("matmul").eval()):
         found = capture(model, torch.randn(1, 3, 8, 12), gradient=True)
     assert [layer.name for layer in found.layers] == ["first", "last"]
@@ -158,7 +170,10 @@ def test_layers_are_ordered_by_structure_not_by_time() -> None:
 
 @pytest.mark.parametrize("name", ["vit", "segformer segmenter"])
 def test_nothing_is_disturbed_in_many_runs_with_failures(name: str) -> None:
-    """500 runs over all methods that look inside; each fails in another module's call, or in none. The state is compared every time."""
+    """500 runs over all methods that look inside; each fails in another module's call, or in none.
+
+    The state is compared every time.
+    """
     model, images = make(name, kernel="eager")
     counter = [0]
     layers = [

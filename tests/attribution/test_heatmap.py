@@ -1,4 +1,5 @@
-"""Colours against matplotlib's tables, geometry against marks placed by hand, files read back by other programs' readers."""
+"""Colours against matplotlib's tables, geometry against marks placed by hand, files read back by other
+programs' readers."""
 
 from __future__ import annotations
 
@@ -42,7 +43,10 @@ def luminance(colours: Any) -> Any:
 
 @pytest.mark.parametrize("name", COLOURS)
 def test_colours_equal_matplotlibs(name: str) -> None:
-    """Reference: matplotlib's table of the same name, within 6 of 256 levels; lightness rises with the value."""
+    """Reference: matplotlib's table of the same name, within 6 of 256 levels.
+
+    Lightness rises with the value.
+    """
     import matplotlib
 
     table = colour_table(name)
@@ -79,7 +83,8 @@ def test_stretching_uses_what_was_seen_and_shows_no_heat_in_a_flat_map() -> None
     ("resize", "size"), [("squash", (40, 80)), ("crop", (40, 80)), ("pad", (80, 40)), ("crop", (90, 50))]
 )
 def test_a_mark_comes_back_to_where_it_was(resize: Any, size: tuple[int, int]) -> None:
-    """A bright square of the original, seen through fit and brought back, has its centre where it was, within a pixel of the view."""
+    """A bright square of the original, seen through fit and brought back, has its centre where it was,
+    within a pixel of the view."""
     from tesela.imaging.preprocess import fit_image
 
     spec = ImageSpec(height=20, width=20, resize=resize, interpolation="bilinear", **GREY)

@@ -1,4 +1,7 @@
-"""Each method against its definition, written once more without the code under test: dense matrices, hooks, plain loops, Captum."""
+"""Each method against its definition, written once more without the code under test.
+
+Dense matrices, hooks, plain loops, Captum.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def test_every_method_has_an_answer() -> None:
     assert AUTO_METHOD not in methods()
 
 
-# ---- relevance ------------------------------------------------------------------------------------------------------
+# ---- relevance
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fields", [{}, {"distillation": True, "registers": 2}, {"pool": "mean"}])
@@ -63,7 +67,8 @@ def test_defect_relevance_has_no_identity_left() -> None:
     assert found.tokens.abs().sum() == found.prefix_mass.abs().sum() == 0
 
 
-# ---- attention ------------------------------------------------------------------------------------------------------
+# ---- attention
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("layer", "head"), [(None, None), (0, None), (1, 2), (-2, 0)])
@@ -88,13 +93,15 @@ def test_a_layer_or_head_that_is_not_there(keywords: dict[str, Any], message: st
         explain(make(), pictures(), method="attention", **keywords)
 
 
-# ---- gradcam --------------------------------------------------------------------------------------------------------
+# ---- gradcam
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", [None, 1])
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_gradcam_equals_its_formula(norm: str, layer: int | None) -> None:
-    """Reference: a hook on the tokens that enter the attention, autograd, and the paper's two equations in float64."""
+    """Reference: a hook on the tokens that enter the attention, autograd, and the paper's two equations in
+    float64."""
     model, image = make(norm=norm), pictures()
     kept: list[Tensor] = []
     block: Any = model.get_submodule(f"backbone.blocks.{2 if layer is None else layer}")
@@ -109,7 +116,8 @@ def test_gradcam_equals_its_formula(norm: str, layer: int | None) -> None:
     torch.testing.assert_close(found.tokens.flatten().double(), cam / cam.sum(), rtol=0, atol=1e-5)
 
 
-# ---- gradients by the pixels ----------------------------------------------------------------------------------------
+# ---- gradients by the pixels
+# ----------------------------------------------------------------------------------------
 
 
 def case(model: nn.Module, images: Tensor, target: int, **settings: Any) -> Request:
@@ -122,7 +130,8 @@ def case(model: nn.Module, images: Tensor, target: int, **settings: Any) -> Requ
 
 
 def test_integrated_gradients_are_complete() -> None:
-    """The tokens' sum is the score's difference between the image and the grey one (the paper's axiom), 4e-3 of it at 64 points."""
+    """The tokens' sum is the score's difference between the image and the grey one (the paper's axiom),
+    4e-3 of it at 64 points."""
     model, images = make(), pictures(2) * 0.3
     found = explain(model, images, target=[1, 4], method="integrated_gradients", samples=64)
     with torch.no_grad():
@@ -145,7 +154,10 @@ def test_integrated_gradients_equal_captum() -> None:
 
 
 def test_smoothgrad_equals_the_plain_loop() -> None:
-    """Reference: a loop over the same noise with autograd; pixels in absolute value, averaged per patch, sum 1."""
+    """Reference: a loop over the same noise with autograd.
+
+    Pixels in absolute value, averaged per patch, sum 1.
+    """
     model, images = make(), pictures(2)
     generator = torch.Generator().manual_seed(7)
     total = torch.zeros_like(images)
@@ -175,11 +187,15 @@ def test_captums_saliency_is_smoothgrad_without_noise(monkeypatch: pytest.Monkey
     )
 
 
-# ---- taking patches away --------------------------------------------------------------------------------------------
+# ---- taking patches away
+# --------------------------------------------------------------------------------------------
 
 
 def without(model: Any, image: Tensor, kept: list[int]) -> Tensor:
-    """Logits from the tokens of some patches: embedded with their positions, cut out by hand, then the rest of the network."""
+    """Logits from the tokens of some patches.
+
+    Embedded with their positions, cut out by hand, then the rest of the network.
+    """
     tokens = model.backbone.positions(
         model.backbone.prefix.with_special(model.backbone.patches(image)), (4, 6)
     )
@@ -233,7 +249,10 @@ def test_rise_equals_the_plain_loop() -> None:
 
 @pytest.mark.parametrize("method", ["smoothgrad", "rise"])
 def test_seeds_repeat_and_differ(method: str) -> None:
-    """The same seed gives the same bits; the caller's random state is not used; an image's map does not depend on its batch."""
+    """The same seed gives the same bits; the caller's random state is not used.
+
+    An image's map does not depend on its batch.
+    """
     model, images = make(), pictures(2)
     first = explain(model, images, target=1, method=method, samples=8, seed=1).tokens
     torch.manual_seed(99)
@@ -247,7 +266,8 @@ def test_seeds_repeat_and_differ(method: str) -> None:
     assert not torch.equal(first, explain(model, images, target=1, method=method, samples=8, seed=2).tokens)
 
 
-# ---- questions ------------------------------------------------------------------------------------------------------
+# ---- questions
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,7 +313,8 @@ def test_32_images_and_5_classes_equal_160_single_calls(method: str) -> None:
             assert (together[image, target] - alone[0, 0]).abs().max() <= 1e-6 * size
 
 
-# ---- our own variants -----------------------------------------------------------------------------------------------
+# ---- our own variants
+# -----------------------------------------------------------------------------------------------
 
 VARIANTS: list[dict[str, Any]] = [
     {"attention": "axial", "depth": 4},
@@ -309,7 +330,8 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", VARIANTS)
 @pytest.mark.parametrize("gradient", [True, False])
 def test_variants_of_attention_are_captured_whole(fields: dict[str, Any], gradient: bool) -> None:
-    """Recomputed rows times v are the layer's own output, which another code path made (cells, relative and rotary positions)."""
+    """Recomputed rows times v are the layer's own output, which another code path made (cells, relative
+    and rotary positions)."""
     model, images = make(**{**fields, "width": 24}), pictures(2)
     with undisturbed(model):
         found = capture(model, images, gradient=True)
@@ -327,7 +349,10 @@ def test_variants_of_attention_are_captured_whole(fields: dict[str, Any], gradie
 
 
 def test_axial_attention_reaches_a_cross_in_two_blocks() -> None:
-    """By construction: from one patch, two blocks of rows and columns reach all; one layer's attention only its own line."""
+    """By construction: from one patch, two blocks of rows and columns reach all.
+
+    One layer's attention only its own line.
+    """
     model, image = make(attention="axial", depth=2, pool="mean"), pictures()
     last = explain(model, image, method="attention", patch=(1, 2)).tokens[0, 0]
     assert (last > 0).nonzero()[:, 1].unique().tolist() == [2]
@@ -347,7 +372,10 @@ def test_class_and_mean_pooling_start_half_and_half() -> None:
 
 
 def test_the_short_pass_equals_the_traced_one() -> None:
-    """Without a trace the last block computes the class token alone; logits and map are the same, and q has one row there."""
+    """Without a trace the last block computes the class token alone.
+
+    Logits and map are the same, and q has one row there.
+    """
     model, images = make(), pictures(2)
     with undisturbed(model):
         short, whole = (capture(model, images, gradient=False, whole=flag) for flag in (False, True))

@@ -1,4 +1,7 @@
-"""Models whose answer is known: the answer is checked by taking the patch away, and the default method finds it."""
+"""Models whose answer is known.
+
+The answer is checked by taking the patch away, and the default method finds it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from tesela.attribution.methods.table import BEST
 
 @pytest.mark.parametrize("hops", [1, 2])
 def test_the_truth_is_the_truth(hops: int) -> None:
-    """Reference: intervention. Of all patches, the true one's absence lowers its class's logit most; the two classes win."""
+    """Reference: intervention.
+
+    Of all patches, the true one's absence lowers its class's logit most; the two classes win.
+    """
     case = planted(hops=hops, seed=0, images=6, grid=(4, 5))
     every = torch.arange(20)
     kept = torch.stack([every[every != place] for place in range(20)]).expand(6, -1, -1)

@@ -1,4 +1,7 @@
-"""Presence against its definition: a mask on the keys of every attention and on what is averaged, differentiated by autograd in float64."""
+"""Presence against its definition.
+
+A mask on the keys of every attention and on what is averaged, differentiated by autograd in float64.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,10 @@ def test_a_pyramid_and_a_segmenter_have_presence_too() -> None:
 
 
 def test_what_all_patches_carry_alike_has_no_presence() -> None:
-    """An image of one colour, no positions: any patch stands for any other, while gradient rollout's map sums to more than zero."""
+    """An image of one colour, no positions.
+
+    Any patch stands for any other, while gradient rollout's map sums to more than zero.
+    """
     model = make(position="none", pool="mean")
     images = torch.full((1, 3, 16, 24), 0.3)
     assert explain(model, images, target=1, method="presence").tokens.abs().max() < 1e-6

@@ -1,4 +1,7 @@
-"""Walking through SegFormer's stages, against dense NumPy matrices: A U in full, the merging and the decoder as explicit operators."""
+"""Walking through SegFormer's stages, against dense NumPy matrices.
+
+A U in full, the merging and the decoder as explicit operators.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ def spreading(grid: tuple[int, int], cells: tuple[int, int], ratio: tuple[int, i
 
 
 def merged(weight: Array, stride: int, padding: int, fine: tuple[int, int]) -> Array:
-    """(n x m): each coarse token's receptive field, weighted by the kernel's energy inside the image, rows with sum 1."""
+    """(n x m): each coarse token's receptive field, weighted by the kernel's energy inside the image, rows
+    with sum 1."""
     energy, side = (weight**2).sum((0, 1)), weight.shape[2]
     coarse = [(length + 2 * padding - side) // stride + 1 for length in fine]
     matrix = np.zeros((coarse[0] * coarse[1], fine[0] * fine[1]))
@@ -65,7 +69,10 @@ def bilinear(coarse: int, fine: int) -> Array:
 
 @pytest.mark.parametrize(("grid", "ratio"), [((8, 12), (4, 4)), ((7, 10), (2, 3))])
 def test_spreading_equals_the_matrix(grid: tuple[int, int], ratio: tuple[int, int]) -> None:
-    """Reference: U in full, also where cells do not fill the grid; a token's own cell is the row of U that holds it."""
+    """Reference: U in full, also where cells do not fill the grid.
+
+    A token's own cell is the row of U that holds it.
+    """
     cells = (grid[0] // ratio[0], grid[1] // ratio[1])
     reduction, matrix = Reduction(grid=grid, cells=cells, ratio=ratio), spreading(grid, cells, ratio)
     keys = torch.randn(2, 3, cells[0] * cells[1], dtype=torch.float64)
@@ -103,7 +110,10 @@ def test_upsampling_back_equals_the_matrix() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.6])
 @pytest.mark.parametrize("fusion", ["mean", "max"])
 def test_a_step_with_reduced_keys_equals_the_matrix(fusion: str, share: float) -> None:
-    """Reference: (I + F U) / 2 in full, F's rows with sum 1 after discarding; a token's own cell is kept as the diagonal is."""
+    """Reference: (I + F U) / 2 in full, F's rows with sum 1 after discarding.
+
+    A token's own cell is kept as the diagonal is.
+    """
     grid, cells = (4, 6), (2, 3)
     heads = torch.randn(1, 2, 24, 6, dtype=torch.float64).softmax(-1)
     reduction = Reduction(grid=grid, cells=cells, ratio=(2, 2))
@@ -165,7 +175,8 @@ def test_rollout_of_the_classifier_equals_dense_matrices() -> None:
 
 
 def test_rollout_of_the_segmenter_starts_with_the_pixels_pulled_back_through_the_decoder() -> None:
-    """Reference: bilinear matrices, and each stage's share by the energy of its map through the 1 x 1 convolution, last stage first."""
+    """Reference: bilinear matrices, and each stage's share by the energy of its map through the 1 x 1
+    convolution, last stage first."""
     model, images = make("segformer segmenter")
     region = torch.zeros(64, 96)
     region[8:24, 40:80] = 1.0
@@ -195,7 +206,10 @@ def test_rollout_of_the_segmenter_starts_with_the_pixels_pulled_back_through_the
 
 
 def test_a_segmenters_class_is_explained_over_the_pixels_that_it_wins() -> None:
-    """The score is the mean logit over the argmax region; by default the class with most pixels; a batch equals single calls."""
+    """The score is the mean logit over the argmax region; by default the class with most pixels.
+
+    A batch equals single calls.
+    """
     model, images = make("segformer segmenter")
     logits = model(images).logits.detach()
     won = logits.argmax(1)
@@ -284,7 +298,8 @@ class WithoutTrace(nn.Module):
 
 @pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "presence"])
 def test_an_own_pyramid_is_walked_through_its_stages(method: str) -> None:
-    """Reference: the same network as a third-party one, whose stages are compared with SegFormer's elsewhere."""
+    """Reference: the same network as a third-party one, whose stages are compared with SegFormer's
+    elsewhere."""
     torch.manual_seed(0)
     model = OwnPyramid().eval()
     for parameter in model.parameters():

@@ -33,7 +33,10 @@ def small() -> Classifier:
 
 
 def test_pictures_equal_the_direct_way(tmp_path: Path) -> None:
-    """Reference: explain and overlay called by hand; the bundle's callable gives the same bytes as the model."""
+    """Reference: explain and overlay called by hand.
+
+    The bundle's callable gives the same bytes as the model.
+    """
     model = small()
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
     pictures = explain_for_report(model, images, spec=SPEC, side=64)

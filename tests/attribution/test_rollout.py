@@ -1,4 +1,6 @@
-"""Rollout against ``oracle``: the same definition as explicit float64 matrices, over random cases and hand-made ones.
+"""Rollout against ``oracle``.
+
+The same definition as explicit float64 matrices, over random cases and hand-made ones.
 
 ``TESELA_ROLLOUT_CASES`` sets the number of random cases (2,000).
 """
@@ -39,7 +41,10 @@ def random_attention(generator: torch.Generator, *shape: int, sharpness: float =
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_equals_the_oracle_from_queries_and_keys(part: int) -> None:
-    """Reference: oracle.py. Random layers, heads, fusion, discard, residual, P in 0/1/2/5, grids to 13x29, batch 1/3."""
+    """Reference: oracle.py.
+
+    Random layers, heads, fusion, discard, residual, P in 0/1/2/5, grids to 13x29, batch 1/3.
+    """
     draw = np.random.default_rng(part)
     worst = 0.0
     for case in range(CASES // PARTS):
@@ -167,11 +172,15 @@ def test_a_row_of_zeros_becomes_the_unit_row() -> None:
         torch.testing.assert_close(step(start, given(heads), prefix=0, options=options), start)
 
 
-# Defects of the widely copied reference script, one test each; the others (hooks, fused attention) are in test_capture.
+# Defects of the widely copied reference script, one test each; the others (hooks, fused attention) are in
+# test_capture.
 
 
 def test_defect_layers_are_not_reversed() -> None:
-    """Token 0 reads 1 in the last layer and 1 reads 2 in the first: the mass must arrive at 2. Reversed, it stops at 1."""
+    """Token 0 reads 1 in the last layer and 1 reads 2 in the first: the mass must arrive at 2.
+
+    Reversed, it stops at 1.
+    """
     first, last = torch.eye(3), torch.eye(3)
     first[1], last[0] = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0])
     layers = [layer.double()[None, None] for layer in (first, last)]
@@ -181,7 +190,10 @@ def test_defect_layers_are_not_reversed() -> None:
 
 
 def test_defect_rows_not_columns_are_divided() -> None:
-    """After discarding, each query's row sums to 1; division along the other axis leaves rows with other sums."""
+    """After discarding, each query's row sums to 1.
+
+    Division along the other axis leaves rows with other sums.
+    """
     heads = random_attention(torch.Generator().manual_seed(3), 1, 1, 9, 9, sharpness=4.0)
     whole = step(
         torch.eye(9, dtype=torch.float64)[None], given(heads), prefix=1, options=RolloutOptions(discard=0.6)
@@ -205,7 +217,10 @@ def test_defect_every_batch_item_is_discarded() -> None:
 
 
 def test_defect_discard_is_per_row_and_leaves_the_class_row_its_entries() -> None:
-    """The class token's row is far smaller than the others: a threshold over the whole matrix would empty it."""
+    """The class token's row is far smaller than the others.
+
+    A threshold over the whole matrix would empty it.
+    """
     heads = torch.full((1, 1, 5, 5), 0.2, dtype=torch.float64)
     heads[0, 0, 0] = torch.tensor([0.96, 0.01, 0.01, 0.005, 0.015])
     result = step(

@@ -47,7 +47,10 @@ def store(cache: Path, name: str, commit: str, files: Path, *, ref: str = "main"
 
 
 def test_models_of_a_revision(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The branch by default, another tag where it is asked for; both pinned in the provenance with the weights' SHA-256."""
+    """The branch by default, another tag where it is asked for.
+
+    Both pinned in the provenance with the weights' SHA-256.
+    """
     theirs = saved("vit", tmp_path / "one")
     saved("deit-teacher", tmp_path / "two")
     store(cache, "someone/tiny", FIRST, tmp_path / "one")

@@ -1,4 +1,7 @@
-"""preprocessor_config.json: pixels against its documented steps done by hand, and what is told where they have no equal here."""
+"""preprocessor_config.json.
+
+Pixels against its documented steps done by hand, and what is told where they have no equal here.
+"""
 
 from __future__ import annotations
 

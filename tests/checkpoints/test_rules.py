@@ -55,7 +55,8 @@ def test_differences_are_listed_by_name_and_shape() -> None:
     )
     with pytest.raises(
         WeightsError,
-        match=r"missing: b \(4\), c \(scalar\); not known: d \(1\); of another shape: a \(3x2 instead of 2x3\)",
+        match=r"missing: b \(4\), c \(scalar\); not known: d \(1\); "
+        r"of another shape: a \(3x2 instead of 2x3\)",
     ):
         check_tensors({"a": torch.ones(3, 2), "d": torch.ones(1)}, expected, source="the file")
 

@@ -1,4 +1,7 @@
-"""The folder for transformers: what is in it, where it lies, and what leaves nothing behind; logits are compared in tests/parity."""
+"""The folder for transformers: what is in it, where it lies, and what leaves nothing behind.
+
+Logits are compared in tests/parity.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The folder for timm: config.json as timm's hub layout has it; logits are compared in tests/parity and benchmarks/parity_timm.py."""
+"""The folder for timm: config.json as timm's hub layout has it.
+
+Logits are compared in tests/parity and benchmarks/parity_timm.py.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ def test_it_comes_back_as_it_went(tmp_path: Path) -> None:
 
 
 def test_registers_and_other_pools(tmp_path: Path) -> None:
-    """Registers have rows of zeros in timm's table where the class token has one, and none where it has none."""
+    """Registers have rows of zeros in timm's table where the class token has one, and none where it has
+    none."""
     for pool, rows in (("class", 4), ("mean", 0), ("attention", 0)):
         model = create_model("vit_nano", num_classes=10, seed=0, registers=3, pool=pool).eval()
         write_bundle(tmp_path / pool, model, describe(model, name=pool, labels=LABELS, image=SPEC))

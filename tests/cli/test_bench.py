@@ -20,7 +20,10 @@ def measured(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
 
 
 def test_a_run_with_its_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each row's figures belong together: images/s = batch / time, share = operations / time / the matrix product's rate."""
+    """Each row's figures belong together.
+
+    Images/s = batch / time, share = operations / time / the matrix product's rate.
+    """
     shutil.copytree(digits_run(), tmp_path / "run")
     shutil.copytree(digits_onnx(), tmp_path / "run" / "onnx")
     result = measured(capsys, str(tmp_path / "run"), "--batch", "1,3")

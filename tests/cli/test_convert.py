@@ -1,4 +1,7 @@
-"""``tesela convert``: what it writes and says, and how it refuses damaged, foreign and malicious files: exit code 1, two lines, names."""
+"""``tesela convert``: what it writes and says, and how it refuses damaged, foreign and malicious files.
+
+Exit code 1, two lines, names.
+"""
 
 from __future__ import annotations
 
@@ -243,7 +246,8 @@ def test_every_verb_takes_a_checkpoint(
 
 def test_converting_needs_no_library_but_torch(source: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tesela.checkpoints.convert import convert_checkpoint as convert;"
+        "import sys; from pathlib import Path; from tesela.checkpoints.convert import convert_checkpoint as "
+        "convert;"
         "convert(sys.argv[1], Path(sys.argv[2]));"
         "print([name for name in ('transformers', 'timm', 'huggingface_hub', 'jax') if name in sys.modules])"
     )

@@ -15,7 +15,10 @@ from tesela.data.open import open_source
 
 
 def test_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Reference: the files it names exist and agree with its JSON; a second call finds the run complete and says the same."""
+    """Reference: the files it names exist and agree with its JSON.
+
+    A second call finds the run complete and says the same.
+    """
     out = tmp_path / "demo"
     words = ["demo", "--out", str(out), "--epochs", "2", "--json"]
     assert run(words) == 0

@@ -1,4 +1,7 @@
-"""``tesela evaluate`` as people call it: tables, JSON, files, exit codes. The scores themselves are tested in tests/train."""
+"""``tesela evaluate`` as people call it: tables, JSON, files, exit codes.
+
+The scores themselves are tested in tests/train.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,10 @@ def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_files_and_json_for_each_image_and_class(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two readable images x two classes: four pictures, two NPZ; numbers equal the Python API's; the damaged one is reported."""
+    """Two readable images x two classes: four pictures, two NPZ; numbers equal the Python API's.
+
+    The damaged one is reported.
+    """
     assert (
         called(
             folder / "run",
@@ -139,7 +142,10 @@ def test_the_predicted_class_and_the_options(
 def test_methods_beside_one_another_with_their_figures(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two methods x two classes in one call: files of each, numbers as ``explain`` and ``measure`` give them in Python."""
+    """Two methods x two classes in one call.
+
+    Files of each, numbers as ``explain`` and ``measure`` give them in Python.
+    """
     words = ("--method", "rollout,gradient_input", "--target", "dog,cat", "--out", tmp_path, "--json")
     assert called(folder / "run", folder / "a" / "one.png", *words) == 0
     captured = capsys.readouterr()
@@ -182,7 +188,10 @@ def test_without_measuring(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_map_turns_with_the_photograph(folder: Path, tmp_path: Path) -> None:
-    """A photograph that its EXIF says is turned: the overlay has the size and orientation in which it is shown."""
+    """A photograph that its EXIF says is turned.
+
+    The overlay has the size and orientation in which it is shown.
+    """
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8))
     marks = Image.Exif()
     marks[0x0112] = 6

@@ -1,4 +1,7 @@
-"""The command line as a user meets it: help, two-line errors, exit codes. Run in this process, output captured."""
+"""The command line as a user meets it: help, two-line errors, exit codes.
+
+Run in this process, output captured.
+"""
 
 from __future__ import annotations
 

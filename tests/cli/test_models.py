@@ -88,7 +88,10 @@ def test_refusals(words: list[str], message: str, hint: str, capsys: pytest.Capt
 
 
 def test_list_and_configuration_need_no_torch() -> None:
-    code = "import sys; from tesela.cli.main import run; run(['models']); run(['models', 'show', 'vit_b16']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from tesela.cli.main import run; run(['models']); run(['models', 'show', 'vit_b16']); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
     )

@@ -24,7 +24,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("place", [digits_run, digits_onnx])
 def test_one_json_object_per_image(place, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
-    """Reference: the predictor, file by file; a damaged one is among the lines with its code and counted on stderr."""
+    """Reference: the predictor, file by file.
+
+    A damaged one is among the lines with its code and counted on stderr.
+    """
     assert run(["predict", str(place()), str(folder), "--top", "2", "--json"]) == 0
     captured = capsys.readouterr()
     rows = [json.loads(line) for line in captured.out.splitlines()]

@@ -36,7 +36,10 @@ FIXED = [
 def test_words_of_all_forms_end_in_the_configuration(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Reference: the run's config.yaml; the last line of standard output is one JSON object as cli.md says."""
+    """Reference: the run's config.yaml.
+
+    The last line of standard output is one JSON object as cli.md says.
+    """
     out = tmp_path / "run"
     words = [
         "train",
@@ -69,7 +72,10 @@ def test_words_of_all_forms_end_in_the_configuration(
 
 
 def test_fine_tuning_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The plan and the JSON tell trained and whole numbers of parameters; a head of 2 classes on width 16 has 34."""
+    """The plan and the JSON tell trained and whole numbers of parameters.
+
+    A head of 2 classes on width 16 has 34.
+    """
     base, out = tmp_path / "base", tmp_path / "head"
     assert tesela(["train", "digits", "--out", str(base), *QUICK, *FIXED, "--epochs", "1", "--quiet"]) == 0
     capfd.readouterr()

@@ -1,4 +1,7 @@
-"""Every option of the shared encoder that changes the network, at tiny width: what the contract suite runs beside the named models."""
+"""Every option of the shared encoder that changes the network, at tiny width.
+
+What the contract suite runs beside the named models.
+"""
 
 from __future__ import annotations
 

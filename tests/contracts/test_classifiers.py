@@ -1,7 +1,9 @@
-"""One contract for every registered model and every option that changes the network, at tiny width; the options are in encoder_variants.
+"""One contract for every registered model and every option that changes the network, at tiny width.
 
-Names that differ in size only become the same tiny model and are run once; ``test_all_names_are_covered`` sees to it that
-none is left out.
+The options are in encoder_variants.
+
+Names that differ in size only become the same tiny model and are run once; ``test_all_names_are_covered``
+sees to it that none is left out.
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ attending = pytest.mark.parametrize("config", ATTENDING.values(), ids=ATTENDING)
 
 
 def make(config: ModelConfig, seed: int = 0) -> Classifier:
-    """The model in evaluation mode, all weights random: a fresh head is zero and would hide everything before it."""
+    """The model in evaluation mode, all weights random.
+
+    A fresh head is zero and would hide everything before it.
+    """
     model = create_model(config, num_classes=CLASSES, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -116,7 +121,10 @@ def test_images_do_not_see_each_other(config: ModelConfig) -> None:
 
 @every
 def test_gradients_reach_every_parameter(config: ModelConfig) -> None:
-    """All but the bias of sequence pooling, which shifts all scores alike; it exists because the published weights have it."""
+    """All but the bias of sequence pooling, which shifts all scores alike.
+
+    It exists because the published weights have it.
+    """
     model = make(config).train()
     torch.manual_seed(0)
     torch.autograd.backward(
@@ -186,7 +194,10 @@ COMPILED = {name: config for name, config in CASES.items() if name not in SIMILA
 
 @pytest.mark.parametrize("config", COMPILED.values(), ids=COMPILED)
 def test_one_graph_for_compilation(config: ModelConfig) -> None:
-    """TorchDynamo captures the whole network without a break; its graph, run as it is, gives the same logits."""
+    """TorchDynamo captures the whole network without a break.
+
+    Its graph, run as it is, gives the same logits.
+    """
     torch.compiler.reset()
     model = make(config)
     compiled = torch.compile(model, backend="eager", fullgraph=True)

@@ -1,7 +1,9 @@
-"""Positions, ways to add them and attentions in every valid combination, and what is promised of them together.
+"""Positions, ways to add them and attentions in every valid combination, and what is promised of them
+together.
 
-``test_classifiers`` runs the whole contract over a choice of these; here each pair meets: closed forms, kernels, other sizes, records,
-heat maps against full matrices, graphs for other runtimes, and the errors of combinations that make no sense.
+``test_classifiers`` runs the whole contract over a choice of these; here each pair meets: closed forms,
+kernels, other sizes, records, heat maps against full matrices, graphs for other runtimes, and the errors
+of combinations that make no sense.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def images(size: tuple[int, int], count: int = 2) -> Tensor:
 
 @every
 def test_closed_forms(config: EncoderConfig) -> None:
-    """Parameters against the module's, operations against PyTorch's counter, on the own grid, a smaller and a larger one."""
+    """Parameters against the module's, operations against PyTorch's counter, on the own grid, a smaller
+    and a larger one."""
     model = make(config)
     assert config.parameter_count(3) == sum(parameter.numel() for parameter in model.parameters())
     set_attention_kernel(model, "matmul")
@@ -131,7 +134,8 @@ def test_another_size_at_run_time_and_as_the_own(config: EncoderConfig) -> None:
 
 @every
 def test_positions_matter_unless_there_are_none(config: EncoderConfig) -> None:
-    """With the patches of an image in another order, mean-pooled full attention without positions gives the same, all others not."""
+    """With the patches of an image in another order, mean-pooled full attention without positions gives
+    the same, all others not."""
     model = make(config)
     tokens = model.backbone.patches(images(config.image_size, 1))
     order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(3))
@@ -164,7 +168,10 @@ EXPLAINED = (
 @pytest.mark.parametrize("name", EXPLAINED)
 @pytest.mark.parametrize("method", ["rollout", "gradient_rollout"])
 def test_heat_maps_equal_those_of_full_matrices(name: str, method: str) -> None:
-    """Reference: the float64 oracle over whole matrices; the gradient by finite differences of the logit along the output."""
+    """Reference: the float64 oracle over whole matrices.
+
+    The gradient by finite differences of the logit along the output.
+    """
     model = make(dataclasses.replace(COMBINATIONS[name], pool="mean", registers=1))
     batch, trace = images(model.config.image_size, 1), Trace()
     logits = model(batch, trace=trace)

@@ -1,4 +1,7 @@
-"""Configuration: what is read, what is refused and what the user is told. Expected values are written out by hand."""
+"""Configuration: what is read, what is refused and what the user is told.
+
+Expected values are written out by hand.
+"""
 
 from __future__ import annotations
 

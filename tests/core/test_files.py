@@ -1,4 +1,7 @@
-"""Files that are whole or not there: every operating-system call is made to fail once, as SQLite's tests do."""
+"""Files that are whole or not there.
+
+Every operating-system call is made to fail once, as SQLite's tests do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Augmentation against Pillow, SciPy and brute force, and its independence of everything but (seed, epoch, index)."""
+"""Augmentation against Pillow, SciPy and brute force, and its independence of everything but (seed, epoch,
+index)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,10 @@ def names(source: Source, split: str) -> set[str]:
 
 
 def test_classes_are_renumbered_and_the_splits_stay_what_they_were() -> None:
-    """Reference: the whole set; an image keeps its split, its pixels and its label, in the order in which classes are named."""
+    """Reference: the whole set.
+
+    An image keeps its split, its pixels and its label, in the order in which classes are named.
+    """
     whole = open_source("digits", config=DataConfig(source="digits"))
     some = open_source("digits", config=DataConfig(source="digits", classes=("7", "2")))
     assert some.labels == ("7", "2")

@@ -118,7 +118,10 @@ def test_a_class_may_be_called_test(tmp_path: Path) -> None:
 
 
 def test_split_depends_on_names_only(tmp_path: Path) -> None:
-    """A file more or a file less moves no other file within a class by more than the quota's change; order on disk never counts."""
+    """A file more or a file less moves no other file within a class by more than the quota's change.
+
+    Order on disk never counts.
+    """
     first = make_folder(tmp_path / "one", {"a": 40, "b": 40})
     names = sorted(path.name for path in (first / "a").iterdir())
     second = tmp_path / "two"

@@ -21,7 +21,10 @@ from tesela.models.factory import create_model
 
 
 def test_plain_onnxruntime_gives_torchs_logits_for_any_batch_size() -> None:
-    """Reference: the nn.Module; the graph is run by onnxruntime itself, at batch sizes that were not in the check too."""
+    """Reference: the nn.Module.
+
+    The graph is run by onnxruntime itself, at batch sizes that were not in the check too.
+    """
     model, _ = load_bundle(digits_run() / "bundle")
     session = onnxruntime.InferenceSession(
         str(digits_onnx() / "model.onnx"), providers=["CPUExecutionProvider"]
@@ -56,7 +59,10 @@ def test_other_families_and_non_square_images_export(tmp_path: Path) -> None:
 
 
 def test_the_console_stays_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing of the exporter's talk is seen; real images are compared where they are given; the old export is replaced."""
+    """Nothing of the exporter's talk is seen; real images are compared where they are given.
+
+    The old export is replaced.
+    """
     report = export_onnx(digits_run(), tmp_path / "out", images=list(digits()[0][1500:1504]))
     export_onnx(digits_run(), tmp_path / "out")
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,7 @@
-"""The allocator setting, against the kernel's own count of page faults: large blocks are used again, not fetched again."""
+"""The allocator setting, against the kernel's own count of page faults.
+
+Large blocks are used again, not fetched again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Private parts of PyTorch against their public meaning: fails when a PyTorch changes one; and the ways without them."""
+"""Private parts of PyTorch against their public meaning: fails when a PyTorch changes one.
+
+And the ways without them.
+"""
 
 from __future__ import annotations
 

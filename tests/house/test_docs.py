@@ -1,4 +1,7 @@
-"""Everything the documentation shows is run: the README's commands on a small data set, Python blocks, and the examples."""
+"""Everything the documentation shows is run.
+
+The README's commands on a small data set, Python blocks, and the examples.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,10 @@ def serve(line: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page_runs(page: Path, place: Path) -> None:
-    """Lines of sh blocks that start with tesela, in order (comments excepted); then the Python blocks, which may use what those wrote."""
+    """Lines of sh blocks that start with tesela, in order (comments excepted).
+
+    Then the Python blocks, which may use what those wrote.
+    """
     lines = [line.split("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
     for line in lines:
         if line.startswith("tesela "):

@@ -1,4 +1,7 @@
-"""What is imported when: nothing heavy for help, no torch where a board has none, and how long the start takes."""
+"""What is imported when.
+
+Nothing heavy for help, no torch where a board has none, and how long the start takes.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,10 @@ def test_module_starts_without_heavy_libraries(module: str) -> None:
 
 
 def test_help_and_list_of_models_are_quick() -> None:
-    """Performance P10 as a ratio: a start of the bare interpreter with NumPy is the unit, since machines differ."""
+    """Performance P10 as a ratio.
+
+    A start of the bare interpreter with NumPy is the unit, since machines differ.
+    """
 
     def seconds(*words: str) -> float:
         started = time.perf_counter()

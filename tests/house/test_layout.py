@@ -1,4 +1,7 @@
-"""The house rules, read off the source itself: lengths, names, calls that are not allowed, the tree in the README."""
+"""The house rules, read off the source itself.
+
+Lengths, names, calls that are not allowed, the tree in the README.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,8 @@ def test_nothing_is_left_for_later() -> None:
 
 
 def tree_of_readme() -> list[str]:
-    """The paths named in the README's tree, which is a fenced block whose lines read ``path   what it is``."""
+    """The paths named in the README's tree, which is a fenced block whose lines read ``path   what it
+    is``."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"```tree\n(.*?)```", text, flags=re.DOTALL)
     assert block, "the README shows the tree in a block that starts with ```tree"
@@ -108,7 +112,8 @@ def tree_of_readme() -> list[str]:
 
 
 def test_tree_in_the_readme_equals_the_disk() -> None:
-    """Each entry exists, and each source file is named or lies in a folder that is named with a trailing /*."""
+    """Each entry exists, and each source file is named or lies in a folder that is named with a trailing
+    /*."""
     entries = tree_of_readme()
     missing = [entry for entry in entries if not (ROOT / entry.removesuffix("/*").rstrip("/")).exists()]
     assert missing == []
@@ -129,3 +134,14 @@ def test_tree_lines_say_what_each_entry_is() -> None:
     assert [
         line for line in block.group(1).splitlines() if line.strip() and len(line.split(maxsplit=1)) < 2
     ] == []
+
+
+def test_slow_tests_exist() -> None:
+    """Every line of slow.txt names a test function that is there."""
+    lines = (ROOT / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        if line.startswith("#") or not line:
+            continue
+        file, _, test = line.partition("::")
+        assert (ROOT / file).is_file(), line
+        assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), line

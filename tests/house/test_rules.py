@@ -1,4 +1,7 @@
-"""Rules of the house that a reader relies on: no circles, small folders, one meaning per name, plain first lines."""
+"""Rules of the house that a reader relies on.
+
+No circles, small folders, one meaning per name, plain first lines.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "tesela"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 FOLDERS = ("src", "tests", "benchmarks", "scripts", "examples")
-#: Commands are named like the functions that they call, and the public verbs like the functions that do the work.
+#: Commands are named like the functions that they call, and the public verbs like the functions that do the
+#: work.
 VERBS = ("cli/verbs/", "api.py")
 #: A name that each module of a kind has: a family's table of sizes.
 SHARED_NAMES = {"MODELS", "Row"}
@@ -101,12 +105,17 @@ def test_lower_rooms_do_not_import_the_package(path: Path) -> None:
     "path", [path for path in FILES if not relative(path).startswith(("tasks/", "cli/"))], ids=relative
 )
 def test_only_tasks_name_tasks(path: Path) -> None:
-    """No string or name outside ``tasks/`` decides by what is learned; help texts and docstrings may speak of it."""
+    """No string or name outside ``tasks/`` decides by what is learned.
+
+    Help texts and docstrings may speak of it.
+    """
     names = re.compile(r"^(classify|segment|pretrain|distill)$")
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Compare):
             words = [part for part in ast.walk(node) if isinstance(part, ast.Constant)]
-            assert not [word.value for word in words if isinstance(word.value, str) and names.match(word.value)]
+            assert not [
+                word.value for word in words if isinstance(word.value, str) and names.match(word.value)
+            ]
         if isinstance(node, ast.ImportFrom) and node.module:
             assert not node.module.startswith("tesela.tasks.classification"), ast.unparse(node)
 
@@ -139,5 +148,9 @@ def test_the_first_line_says_what_it_is(path: Path) -> None:
     ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_lines_are_at_most_110_columns(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    """But for addresses and for what a checker is told at the end of a line."""
+    lines = [
+        re.sub(r"  # (type: ignore|noqa|fmt).*", "", line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     assert [number for number, line in enumerate(lines, 1) if len(line) > 110 and "http" not in line] == []

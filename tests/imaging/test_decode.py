@@ -212,7 +212,10 @@ def test_refusals_by_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_bombs_are_refused_cheaply(kind: str) -> None:
-    """Headers that promise 16,000 x 16,000 pixels: refused in 50 ms and 16 MiB, by the size in the header alone."""
+    """Headers that promise 16,000 x 16,000 pixels.
+
+    Refused in 50 ms and 16 MiB, by the size in the header alone.
+    """
     data = bytearray(encoded(gradient(16, 16), kind, **({"lossless": False} if kind == "WEBP" else {})))
     if kind == "PNG":
         data[16:24] = struct.pack(">II", 16000, 16000)

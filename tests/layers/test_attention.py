@@ -1,4 +1,7 @@
-"""Attention against torch.nn.MultiheadAttention with the same weights; wide heads and kernels against loops in float64."""
+"""Attention against torch.nn.MultiheadAttention with the same weights.
+
+Wide heads and kernels against loops in float64.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ def test_kernels_take_views_and_give_the_same_gradients(kernel: str) -> None:
 
 @kernels
 def test_dropout_of_weights_keeps_the_mean(kernel: str) -> None:
-    """With v constant in the channel, the output is the sum of the kept weights over 1 - p: its mean is 1, its values are not."""
+    """With v constant in the channel, the output is the sum of the kept weights over 1 - p.
+
+    Its mean is 1, its values are not.
+    """
     torch.manual_seed(0)
     q, k, v = torch.randn(8, 4, 64, 8), torch.randn(8, 4, 64, 8), torch.ones(8, 4, 64, 8)
     out = attend(q, k, v, dropout=0.5, kernel=kernel)
@@ -93,7 +99,10 @@ def test_equals_multihead_attention_of_torch(kernel: str, qkv_bias: bool) -> Non
 
 
 def test_a_wide_head_keeps_the_full_width() -> None:
-    """Each head is an attention of the full width with its own matrices; the output is the sum of each head's map."""
+    """Each head is an attention of the full width with its own matrices.
+
+    The output is the sum of each head's map.
+    """
     wide, tokens = make(6, 3, wide=True), torch.randn(2, 5, 6)
     q, k, v = (
         tokens @ part.T + bias
@@ -110,7 +119,10 @@ def test_a_wide_head_keeps_the_full_width() -> None:
 
 
 def test_tokens_attend_to_tokens_not_channels() -> None:
-    """Tokens in another order give the outputs in that order; article C's view order mixes tokens with channels and does not."""
+    """Tokens in another order give the outputs in that order.
+
+    Article C's view order mixes tokens with channels and does not.
+    """
     attention = make(8, 2)
     tokens = torch.randn(1, 6, 8)
     order = torch.randperm(6)

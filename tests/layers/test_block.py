@@ -1,4 +1,7 @@
-"""Blocks against torch.nn.TransformerEncoderLayer with the same weights; stochastic depth against its definition."""
+"""Blocks against torch.nn.TransformerEncoderLayer with the same weights.
+
+Stochastic depth against its definition.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The bf16 path against the plain one: the same mathematics in float64 through autograd, and PyTorch's own autocast.
+"""The bf16 path against the plain one.
 
-bf16 keeps 8 bits, so a result of it lies about 2^-9 from the truth per operation; the bf16 path may be at most as far off as autocast is,
-with a quarter to spare, and both must be near.
+The same mathematics in float64 through autograd, and PyTorch's own autocast.
+
+bf16 keeps 8 bits, so a result of it lies about 2^-9 from the truth per operation; the bf16 path may be at
+most as far off as autocast is, with a quarter to spare, and both must be near.
 """
 
 from __future__ import annotations
@@ -105,7 +107,10 @@ def test_column_sums_are_gathered_in_fp32() -> None:
 
 @pytest.mark.parametrize("name", ["vit_nano", "cct_2_3x2_32", "vit_mnist_article"])
 def test_a_whole_step_is_as_near_to_fp64_as_autocast(name: str) -> None:
-    """Loss and every parameter's gradient of a model: cpu_bf16 and matmul, both under autocast, against float64."""
+    """Loss and every parameter's gradient of a model.
+
+    Cpu_bf16 and matmul, both under autocast, against float64.
+    """
     model: Any = create_model(name, seed=0, attention_dropout=0.0, drop_path=0.0)
     torch.nn.init.normal_(model.head.linear.weight, std=0.2, generator=torch.Generator().manual_seed(1))
     images = draw(8, model.config.channels, *model.config.image_size)

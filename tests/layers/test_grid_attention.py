@@ -1,4 +1,5 @@
-"""Attention within cells against full attention with a mask, written out in float64, and against transformers' Swin layer."""
+"""Attention within cells against full attention with a mask, written out in float64, and against
+transformers' Swin layer."""
 
 from __future__ import annotations
 
@@ -130,7 +131,8 @@ def test_axial_attention_with_rotary_positions_turns_before_it_cuts() -> None:
 
 @pytest.mark.parametrize("shift", [0, 2])
 def test_a_block_equals_the_layer_of_swin(shift: int) -> None:
-    """Reference: transformers' SwinLayer with its bias table at zero, 8 x 12 patches in windows of 4, shifted or not."""
+    """Reference: transformers' SwinLayer with its bias table at zero, 8 x 12 patches in windows of 4,
+    shifted or not."""
     config = SwinConfig(window_size=4, mlp_ratio=2.0, layer_norm_eps=1e-5)
     config._attn_implementation = "eager"
     theirs = SwinLayer(config, 8, (8, 12), 2, shift_size=shift).eval()

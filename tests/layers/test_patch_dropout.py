@@ -94,7 +94,10 @@ def test_training_equals_a_forward_pass_over_the_kept_patches_alone() -> None:
 def test_positions_inside_the_blocks_go_with_the_patches(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reference: all patches, with a kernel that hides the left-out ones as keys; what is kept then computes the same."""
+    """Reference: all patches, with a kernel that hides the left-out ones as keys.
+
+    What is kept then computes the same.
+    """
     model: Any = create_model(
         "vit_mnist", seed=0, depth=2, width=16, heads=2, patch_dropout=0.5, **options
     ).train()

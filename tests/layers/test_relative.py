@@ -1,4 +1,5 @@
-"""Relative positions against transformers' SAM attention, which has the same decomposed offsets, and against a loop."""
+"""Relative positions against transformers' SAM attention, which has the same decomposed offsets, and
+against a loop."""
 
 from __future__ import annotations
 
@@ -49,9 +50,11 @@ def test_logits_equal_a_loop(grid: Grid) -> None:
 
 @pytest.mark.parametrize("size", [8, 12, 6])
 def test_attention_equals_that_of_sam(size: int) -> None:
-    """Reference: transformers, at its own grid of 8 x 8 and at larger and smaller ones, where the tables are stretched.
+    """Reference: transformers, at its own grid of 8 x 8 and at larger and smaller ones, where the tables
+    are stretched.
 
-    There, the second logits are not scaled, the heads share a table, and an offset is the query's place minus the key's.
+    There, the second logits are not scaled, the heads share a table, and an offset is the query's place
+    minus the key's.
     """
     config = SamVisionConfig(
         hidden_size=8, num_attention_heads=2, image_size=64, patch_size=8, use_rel_pos=True
@@ -82,7 +85,10 @@ def test_attention_equals_that_of_sam(size: int) -> None:
 
 
 def test_windows_count_tokens_on_every_grid() -> None:
-    """A window's table is the same on a larger grid; where the grid was smaller than the window, its ends are repeated."""
+    """A window's table is the same on a larger grid.
+
+    Where the grid was smaller than the window, its ends are repeated.
+    """
     relative = make(Cells("windows", 4), (3, 9))
     assert relative.rows is not None and relative.columns is not None
     assert relative.rows.shape == (2, 5, 4) and relative.columns.shape == (2, 7, 4)

@@ -1,4 +1,5 @@
-"""Residual bodies: the plan's numbers are those of the layers built from it, and units compute what their order says."""
+"""Residual bodies: the plan's numbers are those of the layers built from it, and units compute what their
+order says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rotary positions against complex numbers, one patch at a time, and against what they promise: only offsets matter."""
+"""Rotary positions against complex numbers, one patch at a time, and against what they promise.
+
+Only offsets matter.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from tesela.layers.token_layout import TokenLayout
 
 
 def test_turning_is_a_complex_product() -> None:
-    """Pair i of the row's half is the number a + b j with a = x[i], b = x[i + d/4]; it is multiplied by exp(j row 100^(-4 i / d))."""
+    """Pair i of the row's half is the number a + b j with a = x[i], b = x[i + d/4].
+
+    It is multiplied by exp(j row 100^(-4 i / d)).
+    """
     grid, width, prefix = (3, 4), 8, 2
     tokens = torch.randn(1, 1, prefix + 12, width, dtype=torch.float64)
     found = turn(tokens, TokenLayout(grid, prefix))
@@ -34,7 +40,10 @@ def test_turning_is_a_complex_product() -> None:
 
 
 def test_logits_depend_on_offsets_only() -> None:
-    """The same query and key content at every place: logits of pairs with the same offset are equal, of others not."""
+    """The same query and key content at every place.
+
+    Logits of pairs with the same offset are equal, of others not.
+    """
     grid = (4, 5)
     q, k = (torch.randn(1, 1, 1, 8).expand(-1, -1, 20, -1) for _ in range(2))
     logits = (turn(q, TokenLayout(grid, 0)) @ turn(k, TokenLayout(grid, 0)).mT)[0, 0].view(4, 5, 4, 5)

@@ -1,4 +1,5 @@
-"""Convolutions: standardised weights against NumPy, both paddings against plain loops, and max-pooling with zeros."""
+"""Convolutions: standardised weights against NumPy, both paddings against plain loops, and max-pooling
+with zeros."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from tesela.layers.convolution.standardised import Conv2d, MaxPool2d, Standardis
 def loop(
     images: NDArray[np.float64], kernel: int, stride: int, *, same: bool
 ) -> list[tuple[int, int, NDArray[np.float64]]]:
-    """Row, column and window (B, C, k, k) of every place, written out; SAME as TensorFlow's documentation defines it."""
+    """Row, column and window (B, C, k, k) of every place, written out.
+
+    SAME as TensorFlow's documentation defines it.
+    """
     padding = []
     for side in images.shape[2:]:
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
@@ -77,7 +81,10 @@ def test_the_gradient_sees_the_standardisation() -> None:
 
 
 def test_weights_at_the_start() -> None:
-    """He normal: variance 2 / (outputs x window); standardised: truncated normal of variance 1 / (inputs x window)."""
+    """He normal: variance 2 / (outputs x window).
+
+    Standardised: truncated normal of variance 1 / (inputs x window).
+    """
     plain, standardised = Conv2d(64, 128, 3), Conv2d(64, 128, 3, standardise="root")
     for layer in (plain, standardised):
         layer.reset(torch.Generator().manual_seed(0))

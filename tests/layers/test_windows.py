@@ -1,4 +1,7 @@
-"""Cells against counting by hand and against the definition of windows with moved borders; partition against transformers' Swin."""
+"""Cells against counting by hand and against the definition of windows with moved borders.
+
+Partition against transformers' Swin.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ GRIDS = [(1, 1), (4, 4), (6, 9), (5, 7), (2, 8), (1, 6), (7, 3)]
 
 
 def sees(cells: Cells, grid: Grid, one: int, other: int) -> bool:
-    """The definition: same row, same column, or the same window, whose borders are moved by half a side and cut at the edge."""
+    """The definition: same row, same column, or the same window, whose borders are moved by half a side
+    and cut at the edge."""
     (row, column), (down, right) = divmod(one, grid[1]), divmod(other, grid[1])
     if cells.shape in ("rows", "columns"):
         return row == down if cells.shape == "rows" else column == right
@@ -98,7 +102,10 @@ def test_sizes_and_offsets_by_hand() -> None:
 
 
 def test_neighbours_across_a_border_meet_in_the_next_block() -> None:
-    """What shifting is for: each pair of adjacent patches shares a window in one of two blocks, but at corners of the grid of windows."""
+    """What shifting is for.
+
+    Each pair of adjacent patches shares a window in one of two blocks, but at corners of the grid of windows.
+    """
     grid, plain, moved = (8, 8), Cells("windows", 4), Cells("windows", 4, shifted=True)
     for row, column in itertools.product(range(8), range(7)):
         pair = (row * 8 + column, row * 8 + column + 1)

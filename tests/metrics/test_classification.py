@@ -101,7 +101,10 @@ def test_ties_rank_by_class_number() -> None:
 
 
 def test_undefined_scores_are_none() -> None:
-    """Reference: a confusion matrix by hand: "bee" is never predicted, "cat" has no images, "dog" has neither."""
+    """Reference: a confusion matrix by hand.
+
+    "bee" is never predicted, "cat" has no images, "dog" has neither.
+    """
     confusion = np.array([[3, 0, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     ant, bee, cat, dog = per_class(confusion, LABELS[:4])
     assert ant == {"label": "ant", "precision": 3 / 5, "recall": 3 / 4, "f1": 6 / 9, "support": 4}

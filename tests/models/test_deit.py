@@ -65,7 +65,10 @@ def pair(size: tuple[int, int]) -> tuple[Classifier, DeiTForImageClassificationW
 
 
 def block_tensors(layer: dict[str, torch.Tensor], place: str) -> dict[str, torch.Tensor]:
-    """A layer of theirs under our names, whatever the release calls them: told apart by the end of the name."""
+    """A layer of theirs under our names, whatever the release calls them.
+
+    Told apart by the end of the name.
+    """
 
     def one(*ends: str) -> torch.Tensor:
         return next(tensor for end in ends for name, tensor in layer.items() if name.endswith(end))

@@ -1,4 +1,5 @@
-"""Hybrids: names by total down-sampling, published counts, and the residual network against transformers' for sizes with odd padding."""
+"""Hybrids: names by total down-sampling, published counts, and the residual network against transformers'
+for sizes with odd padding."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from tesela.models import catalog
 from tesela.models.factory import create_model
 from tesela.models.hybrid.config import HybridConfig
 
-# 1000 classes at 224 px, as the published checkpoints of arXiv 2106.10270 and 2010.11929 have it (R50+B/16, R+Ti/16, R26+S/32,
-# R50+L/32); R26+B/32 as another implementation (timm 1.0) counts it.
+# 1000 classes at 224 px, as the published checkpoints of arXiv 2106.10270 and 2010.11929 have it (R50+B/16,
+# R+Ti/16, R26+S/32, R50+L/32); R26+B/32 as another implementation (timm 1.0) counts it.
 COUNTS = {
     "r_vit_ti32": 6_337_704,
     "r26_vit_s32": 36_431_912,
@@ -66,7 +67,8 @@ def test_the_two_options_of_the_paper() -> None:
 @pytest.mark.parametrize("stages", [(), (2,), (1, 2), (1, 1, 1), (1, 1, 1, 2)])
 @pytest.mark.parametrize("size", [(64, 64), (57, 83)])
 def test_the_feature_map_is_that_of_transformers(stages: tuple[int, ...], size: tuple[int, int]) -> None:
-    """BiT with the norm after the convolution and padding SAME, all epsilons tiny beside its random weights; any number of stages."""
+    """BiT with the norm after the convolution and padding SAME, all epsilons tiny beside its random
+    weights; any number of stages."""
     theirs = BitConfig(
         embedding_size=8,
         hidden_sizes=[32, 64, 128, 256][: max(1, len(stages))],
@@ -102,7 +104,10 @@ def test_the_feature_map_is_that_of_transformers(stages: tuple[int, ...], size: 
 
 
 def test_patches_of_the_feature_map() -> None:
-    """Patches of 1x2 cells: rows of the map stay, columns are halved; the projection is a strided convolution of the map."""
+    """Patches of 1x2 cells: rows of the map stay, columns are halved.
+
+    The projection is a strided convolution of the map.
+    """
     model = create_model(
         "r_vit_ti16",
         image_size=(24, 48),

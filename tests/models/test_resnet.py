@@ -1,4 +1,5 @@
-"""Residual networks against transformers' (ResNet and BiT, weights copied) and against published parameter counts."""
+"""Residual networks against transformers' (ResNet and BiT, weights copied) and against published parameter
+counts."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ from tesela.models.factory import create_model
 from tesela.models.resnet.config import ResNetConfig
 from tesela.models.tensors import load_weights
 
-# 1000 classes. Plain: torchvision's published weights. BiT: the checkpoints published with arXiv 1912.11370; those of
-# R50x2, R152x1 and R200x3, which were not published, as another implementation (timm 1.0) counts them.
+# 1000 classes. Plain: torchvision's published weights. BiT: the checkpoints published with arXiv 1912.11370;
+# those of R50x2, R152x1 and R200x3, which were not published, as another implementation (timm 1.0) counts
+# them.
 COUNTS = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -43,7 +45,10 @@ def test_published_counts(name: str, count: int) -> None:
 
 
 def test_counts_for_small_images() -> None:
-    """arXiv 1512.03385, table 6: 0.27 M and 0.85 M; with convolutions on its two shortcuts, 2,752 more than the paper's option A."""
+    """arXiv 1512.03385, table 6: 0.27 M and 0.85 M.
+
+    With convolutions on its two shortcuts, 2,752 more than the paper's option A.
+    """
     counts = {
         name: catalog.find_model(name).config.parameter_count(10)
         for name in ("resnet20_small", "resnet56_small")
@@ -74,13 +79,14 @@ def filled(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.eval().state_dict())
 
 
+UNIT = r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)"
 RESNET = {
     r"resnet\.embedder\.embedder\.convolution": "backbone.root.conv",
     r"resnet\.embedder\.embedder\.normalization": "backbone.root.norm",
-    r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution": r"backbone.stages.\1.\2.conv+\3",
-    r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization": r"backbone.stages.\1.\2.norm+\3",
-    r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.convolution": r"backbone.stages.\1.\2.projection",
-    r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.normalization": r"backbone.stages.\1.\2.projection_norm",
+    UNIT + r"\.layer\.(\d+)\.convolution": r"backbone.stages.\1.\2.conv+\3",
+    UNIT + r"\.layer\.(\d+)\.normalization": r"backbone.stages.\1.\2.norm+\3",
+    UNIT + r"\.shortcut\.convolution": r"backbone.stages.\1.\2.projection",
+    UNIT + r"\.shortcut\.normalization": r"backbone.stages.\1.\2.projection_norm",
     r"classifier\.1": "head.linear",
 }
 BIT = {
@@ -138,7 +144,10 @@ def test_bit_logits_are_those_of_transformers(size: tuple[int, int]) -> None:
 
 
 def test_a_new_plain_network_adds_nothing_to_its_shortcuts() -> None:
-    """The last norm of each unit starts with scale zero: a unit without projection is the identity (of what a ReLU left)."""
+    """The last norm of each unit starts with scale zero.
+
+    A unit without projection is the identity (of what a ReLU left).
+    """
     unit = create_model("resnet18", seed=0).get_submodule("backbone.backbone.stages.1.1")
     images = torch.rand(2, 128, 5, 4)
     assert torch.equal(unit(images), images)

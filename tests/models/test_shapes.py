@@ -54,7 +54,10 @@ def test_parameters_add_up(name: str) -> None:
 
 
 def test_resnet50_by_hand() -> None:
-    """Table 1 of arXiv 1512.03385: the sizes of the stages' outputs; root, first unit and head counted out."""
+    """Table 1 of arXiv 1512.03385: the sizes of the stages' outputs.
+
+    Root, first unit and head counted out.
+    """
     steps = {step.name: step for step in step_shapes(catalog.find_model("resnet50").config, num_classes=1000)}
     expected = {
         "backbone.root": ((1, 64, 56, 56), 3 * 64 * 49 + 2 * 64),

@@ -1,4 +1,5 @@
-"""The paper's JAX network once more, from an .npz's arrays alone, in float64 with torch's plain functions; checked on the golden files.
+"""The paper's JAX network once more, from an .npz's arrays alone, in float64 with torch's plain functions;
+checked on the golden files.
 
 Written from the paper's description and the names in the files; shares nothing with the package.
 """

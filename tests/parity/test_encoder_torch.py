@@ -1,4 +1,7 @@
-"""The whole network against one put together from torch.nn parts: Conv2d, TransformerEncoder, LayerNorm, Linear."""
+"""The whole network against one put together from torch.nn parts.
+
+Conv2d, TransformerEncoder, LayerNorm, Linear.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Against transformers, through files, in both directions: logits to 1e-5 at the model's size and others, bytes of every tensor.
+"""Against transformers, through files, in both directions.
+
+Logits to 1e-5 at the model's size and others, bytes of every tensor.
 
 Odd: transformers interpolates its positions for every size that is not the model's own square, and so do we.
 """
@@ -44,7 +46,8 @@ def test_we_compute_what_transformers_computes(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", MODELS)
 def test_round_trip_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
-    """From transformers through a bundle back to transformers, which loads it without a word and computes the same."""
+    """From transformers through a bundle back to transformers, which loads it without a word and computes
+    the same."""
     theirs = saved(name, tmp_path / "hf")
     convert_checkpoint(tmp_path / "hf", tmp_path / "bundle")
     report = export_huggingface(tmp_path / "bundle", tmp_path / "back")

@@ -1,4 +1,7 @@
-"""Logits of the paper's JAX code: its golden values to 1e-5, and networks of every other kind against ``jax_reference``; and back."""
+"""Logits of the paper's JAX code.
+
+Its golden values to 1e-5, and networks of every other kind against ``jax_reference``; and back.
+"""
 
 from __future__ import annotations
 

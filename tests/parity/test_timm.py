@@ -124,7 +124,10 @@ def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
     save_file({**tensors, "blocks.0.attn.q_norm.weight": torch.ones(64)}, tmp_path / "model.safetensors")
     with pytest.raises(
         WeightsError,
-        match=r"missing: blocks\.1\.attn\.proj\.bias \(128\); not known: blocks\.0\.attn\.q_norm\.weight \(64\)",
+        match=(
+            r"missing: blocks\.1\.attn\.proj\.bias \(128\); not known: blocks\.0\.attn\.q_norm\.weight "
+            r"\(64\)"
+        ),
     ):
         open_model(tmp_path / "model.safetensors")
 

@@ -13,7 +13,10 @@ import pytest
 from tesela.core.errors import UsageError
 from tesela.runs.folder import Run
 
-HOLD = "import sys, time; from tesela.runs.folder import Run\nwith Run(sys.argv[1]).locked():\n    print('held', flush=True); time.sleep(60)"
+HOLD = (
+    "import sys, time; from tesela.runs.folder import Run\nwith Run(sys.argv[1]).locked():\n    "
+    "print('held', flush=True); time.sleep(60)"
+)
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:

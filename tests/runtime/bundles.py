@@ -1,6 +1,8 @@
-"""One small trained classifier of handwritten digits for the tests of runtime, export, serve and cli, made once per process.
+"""One small trained classifier of handwritten digits for the tests of runtime, export, serve and cli, made
+once per process.
 
-Trained (about two seconds) and not random, so that its probabilities are sharp and a wrong preprocessing shows.
+Trained (about two seconds) and not random, so that its probabilities are sharp and a wrong preprocessing
+shows.
 """
 
 from __future__ import annotations

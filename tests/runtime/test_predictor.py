@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_equals_the_network_called_by_hand() -> None:
-    """Reference: pixels / 255, minus mean, divided by std, through the loaded nn.Module and torch's own softmax."""
+    """Reference: pixels / 255, minus mean, divided by std, through the loaded nn.Module and torch's own
+    softmax."""
     images, _ = digits()
     model, _ = load_bundle(digits_run() / "bundle")
     batch = (
@@ -137,7 +138,10 @@ def test_auto_takes_what_is_there() -> None:
 
 
 def test_bf16_is_close_to_fp32() -> None:
-    """bf16 has 8 bits of mantissa: probabilities of a sharp model stay within 0.05 and 98 of 100 labels agree."""
+    """bf16 has 8 bits of mantissa.
+
+    Probabilities of a sharp model stay within 0.05 and 98 of 100 labels agree.
+    """
     images, _ = held_out(100)
     exact = Predictor(digits_run()).predict(images, top=1)
     rough = Predictor(digits_run(), backend="torch", precision="bf16").predict(images, top=1)
@@ -165,13 +169,17 @@ import json
 from pathlib import Path
 from tesela.runtime.predictor import Predictor
 found = Predictor(sys.argv[2]).predict([Path(name) for name in sys.argv[3:]], top=10)
-print(json.dumps({"torch": "torch" in sys.modules, "rows": [prediction.to_mapping() for prediction in found]}))
+rows = [prediction.to_mapping() for prediction in found]
+print(json.dumps({"torch": "torch" in sys.modules, "rows": rows}))
 """
 
 
 @pytest.mark.parametrize("mode", ["free", "blocked"])
 def test_an_onnx_bundle_predicts_without_torch(mode: str, tmp_path: Path) -> None:
-    """In a fresh process torch is never imported, and is not missed where importing it is impossible; results equal torch's to 1e-4."""
+    """In a fresh process torch is never imported, and is not missed where importing it is impossible.
+
+    Results equal torch's to 1e-4.
+    """
     images, _ = held_out(4)
     for index, image in enumerate(images):
         (tmp_path / f"{index}.png").write_bytes(image)

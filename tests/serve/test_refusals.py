@@ -1,4 +1,7 @@
-"""What a client can do wrong: each ends in a code of the closed list, and no answer tells of the server's inside."""
+"""What a client can do wrong.
+
+Each ends in a code of the closed list, and no answer tells of the server's inside.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ def api() -> Iterator[TestClient]:
 
 
 def check(answer: Any, code: str) -> None:
-    """The status and body that belong to a code, with the headers that every answer has and nothing of the inside."""
+    """The status and body that belong to a code, with the headers that every answer has and nothing of the
+    inside."""
     assert answer.json() == {"code": code, "message": REFUSALS[code].message, "hint": REFUSALS[code].hint}
     assert answer.status_code == REFUSALS[code].status
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -40,7 +40,10 @@ def scores(body: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", ["digits", "graph"])
 def test_server_torch_and_onnxruntime_agree_on_mnist(api: TestClient, shared: Path, name: str) -> None:
-    """40 MNIST test images, sent as PNG: the label of both backends called directly, probabilities to 1e-4."""
+    """40 MNIST test images, sent as PNG.
+
+    The label of both backends called directly, probabilities to 1e-4.
+    """
     raw = gzip.decompress((shared / "data/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
     images = [png(image) for image in np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28, 1)[:40]]
     references = [Predictor(digits_run(), backend="torch"), Predictor(digits_onnx(), backend="onnxruntime")]
@@ -65,7 +68,10 @@ def test_a_form_and_a_raw_body_give_the_same(api: TestClient) -> None:
 
 @pytest.mark.parametrize(("target", "index"), [(None, None), ("three", 3), ("7", 7)])
 def test_explanation_equals_the_library(api: TestClient, target: str | None, index: int | None) -> None:
-    """Reference: ``tesela.attribution`` on the same image; tokens are its map brought to 0..1, what speaks against the class at 0."""
+    """Reference: ``tesela.attribution`` on the same image.
+
+    Tokens are its map brought to 0..1, what speaks against the class at 0.
+    """
     image = held_out(1)[0][0]
     body = api.post(
         "/v1/explain", params={"target": target} if target else {}, content=image, headers=PNG
@@ -85,7 +91,10 @@ def test_explanation_equals_the_library(api: TestClient, target: str | None, ind
 
 
 def test_the_heat_map_has_the_images_shape_and_is_strongest_where_the_map_is(api: TestClient) -> None:
-    """A wide digit, 24 x 40, comes back as 24 x 40 with transparency; its strongest pixel lies in the strongest patch."""
+    """A wide digit, 24 x 40, comes back as 24 x 40 with transparency.
+
+    Its strongest pixel lies in the strongest patch.
+    """
     wide = np.asarray(Image.fromarray(digits()[0][1500, :, :, 0]).resize((40, 24)))[:, :, None]
     body = api.post("/v1/explain", content=png(wide), headers=PNG).json()
     with Image.open(io.BytesIO(base64.b64decode(body["heatmap"]))) as picture:
@@ -98,7 +107,8 @@ def test_the_heat_map_has_the_images_shape_and_is_strongest_where_the_map_is(api
 
 
 def test_metadata_does_not_come_back(api: TestClient) -> None:
-    """An EXIF block with a GPS position and a comment is in the image that is sent and in nothing that comes back."""
+    """An EXIF block with a GPS position and a comment is in the image that is sent and in nothing that
+    comes back."""
     picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
     exif = Image.Exif()
     exif[0x010E] = "SECRET-PLACE"
@@ -173,10 +183,12 @@ def test_openapi_document_describes_body_and_refusals(api: TestClient) -> None:
 def test_an_exported_model_is_served_without_torch() -> None:
     """In a process that serves an ONNX bundle torch is never imported."""
     code = (
-        "import sys; from starlette.testclient import TestClient; from tesela.runtime.predictor import Predictor\n"
+        "import sys; from starlette.testclient import TestClient; from tesela.runtime.predictor import "
+        "Predictor\n"
         "from tesela.serve.app import create_app\n"
         "with TestClient(create_app({'m': Predictor(sys.argv[1])})) as api:\n"
-        "    print(api.post('/v1/classify', content=sys.stdin.buffer.read(), headers={'content-type': 'image/png'}).json()['label'])\n"
+        "    print(api.post('/v1/classify', content=sys.stdin.buffer.read(), "
+        "headers={'content-type': 'image/png'}).json()['label'])\n"
         "print('torch' in sys.modules)\n"
     )
     root = Path(__file__).resolve().parents[2]

@@ -71,7 +71,8 @@ def test_other_addresses_need_a_key_or_the_flag(host: str) -> None:
 
 
 def test_foreign_host_names_are_refused_on_loopback() -> None:
-    """A page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) names its own host and gets nothing."""
+    """A page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) names its own host and
+    gets nothing."""
     with client(hosts=check_address("127.0.0.1", keys=())) as api:
         for good in ("127.0.0.1:8000", "localhost", "LocalHost:80", "[::1]:8000"):
             assert api.get("/healthz", headers={"host": good}).status_code == 200

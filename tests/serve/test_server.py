@@ -91,7 +91,8 @@ def test_equals_the_predictor_over_a_real_socket(running: Running) -> None:
 
 
 def test_a_request_is_answered_without_delay(running: Running) -> None:
-    """On a kept connection the server adds a few milliseconds, not the 40 ms of Nagle's algorithm with delayed acknowledgements."""
+    """On a kept connection the server adds a few milliseconds, not the 40 ms of Nagle's algorithm with
+    delayed acknowledgements."""
     connection = http.client.HTTPConnection(running.address.removeprefix("http://"), timeout=30)
     times = []
     for _ in range(40):
@@ -104,7 +105,10 @@ def test_a_request_is_answered_without_delay(running: Running) -> None:
 
 
 def test_overload_is_refused_at_once(running: Running) -> None:
-    """24 clients at a queue of 4 for a second: every answer is 200, or 503 with Retry-After; afterwards all is as before."""
+    """24 clients at a queue of 4 for a second: every answer is 200, or 503 with Retry-After.
+
+    Afterwards all is as before.
+    """
     seen: list[int] = []
     faults: list[str] = []
     end = time.monotonic() + 1.0
@@ -131,7 +135,10 @@ def test_overload_is_refused_at_once(running: Running) -> None:
 
 
 def test_a_stop_under_load_loses_no_accepted_request() -> None:
-    """Six requests are inside (the first batch is held for 1.5 s) when SIGTERM comes: all are answered, the exit code is 0."""
+    """Six requests are inside (the first batch is held for 1.5 s) when SIGTERM comes.
+
+    All are answered, the exit code is 0.
+    """
     server = Running("--max-batch", "2", "--queue", "8", failpoint="serve.batch=sleep:1.5")
     statuses: list[int] = []
     clients = [

@@ -1,7 +1,8 @@
-"""A task that lives outside the package trains, resumes after SIGKILL, evaluates, reports, predicts and is served.
+"""A task that lives outside the package trains, resumes after SIGKILL, evaluates, reports, predicts and is
+served.
 
-It is found through the entry point group ``tesela.tasks`` of a distribution that the test puts on the path; nothing of it
-is in ``src/``. Everything runs in processes, as users run it.
+It is found through the entry point group ``tesela.tasks`` of a distribution that the test puts on the
+path; nothing of it is in ``src/``. Everything runs in processes, as users run it.
 """
 
 from __future__ import annotations

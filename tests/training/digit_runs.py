@@ -43,7 +43,8 @@ def tiny(out: Path, **changes: Any) -> TrainConfig:
 
 
 def fingerprint(run: Run) -> str:
-    """SHA-256 over the last checkpoint (weights, optimizer, average, position), the rows and the bundle's weights."""
+    """SHA-256 over the last checkpoint (weights, optimizer, average, position), the rows and the bundle's
+    weights."""
     last = max(run.checkpoints.glob("step-*.safetensors"))
     return hashlib.sha256(
         b"".join(path.read_bytes() for path in (last, run.metrics, run.bundle / "model.safetensors"))

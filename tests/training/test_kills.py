@@ -26,7 +26,8 @@ def killed(*words: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tune", ["all", "head", "lora", "bias"])
 def test_killed_fine_tunings_end_with_the_bits_of_an_undisturbed_one(tune: str) -> None:
-    """Reference: the SHA-256 of a fine-tuning that nobody disturbed, of checkpoints that hold what is trained alone."""
+    """Reference: the SHA-256 of a fine-tuning that nobody disturbed, of checkpoints that hold what is
+    trained alone."""
     answer = killed("--kills", "4", "--tune", tune, "--workers", "2")
     assert (answer["runs"], answer["equal"], answer["different"], answer["workers_equal"]) == (4, 4, [], True)
 

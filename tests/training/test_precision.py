@@ -1,4 +1,7 @@
-"""The measurement chooses what is fastest and leaves the model alone; activations are counted, not guessed."""
+"""The measurement chooses what is fastest and leaves the model alone.
+
+Activations are counted, not guessed.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,8 @@ def test_candidates_are_what_was_left_open() -> None:
 
 
 def test_activations_of_a_known_network() -> None:
-    """Reference: by hand; per image a linear layer keeps its input (5 floats), tanh its output (7), the loss its log-softmax (7)."""
+    """Reference: by hand; per image a linear layer keeps its input (5 floats), tanh its output (7), the
+    loss its log-softmax (7)."""
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh())
     per_image = activation_bytes(
         model,
@@ -101,7 +105,10 @@ def test_activations_of_a_known_network() -> None:
     ],
 )
 def test_automatic_batch(images: int, per_image: int, free: int, batch: int) -> None:
-    """Reference: the rule of the module's header by hand: 5000 // 40 = 125 gives 64; half of 1e8 bytes holds 50 images, which gives 32."""
+    """Reference: the rule of the module's header by hand: 5000 // 40 = 125 gives 64.
+
+    Half of 1e8 bytes holds 50 images, which gives 32.
+    """
     assert automatic_batch(images, per_image=per_image, free=free) == batch
 
 

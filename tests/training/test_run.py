@@ -1,4 +1,6 @@
-"""Whole runs on scikit-learn's digits: what they leave behind, that they repeat bit for bit, and how they stop and go on.
+"""Whole runs on scikit-learn's digits.
+
+What they leave behind, that they repeat bit for bit, and how they stop and go on.
 
 The reference is always a run that nobody disturbed.
 """
@@ -30,7 +32,10 @@ from tesela.training.state.checkpoint import Checkpoints, read_checkpoint
 
 
 def test_the_folder_holds_what_it_should(reference: Run) -> None:
-    """cli.md: configuration, bundle with card, checkpoints, rows; 6 steps per epoch (200 // 16 // 2) for 3 epochs."""
+    """cli.md: configuration, bundle with card, checkpoints, rows.
+
+    6 steps per epoch (200 // 16 // 2) for 3 epochs.
+    """
     assert read_yaml(reference.config)["optim"]["lr"] == 3e-3
     assert {path.name for path in reference.bundle.iterdir()} == {
         "config.json",
@@ -78,7 +83,10 @@ def test_the_recorded_configuration_is_replayable(reference: Run, tmp_path: Path
 def test_sigterm_then_resume_has_the_same_bits(
     reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """R5: within, at the end of and after an epoch, and after the last step; only --out is needed to go on."""
+    """R5: within, at the end of and after an epoch, and after the last step.
+
+    Only --out is needed to go on.
+    """
     run = Run(tmp_path / "run")
     signal_after(monkeypatch, "loop.after_step", count)
     with pytest.raises(InterruptedRunError, match=f"stopped by SIGTERM after step {count}") as caught:
@@ -206,7 +214,10 @@ def test_workers_and_saving_may_change_on_resume(reference: Run) -> None:
 
 
 def test_fine_tuning_starts_from_a_bundle(reference: Run, tmp_path: Path) -> None:
-    """--from RUN: the first validation is that of a trained model, far above a random one's loss; other classes get a new head."""
+    """--from RUN: the first validation is that of a trained model, far above a random one's loss.
+
+    Other classes get a new head.
+    """
     train(from_run(reference, tmp_path))
     before = rows(reference, "epoch")[-1]["val_loss"]
     assert rows(Run(tmp_path / "run"), "epoch")[0]["val_loss"] == pytest.approx(before, rel=1e-3)

@@ -25,11 +25,15 @@ from tesela.training.state.checkpoint import Checkpoints, read_checkpoint
 
 
 def test_nan_stops_with_step_and_cause_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """A rate of 1e30 breaks the weights in the first step; the cause is named and no broken state is saved."""
+    """A rate of 1e30 breaks the weights in the first step.
+
+    The cause is named and no broken state is saved.
+    """
     run = Run(tmp_path / "run")
     with pytest.raises(
         DivergedError,
-        match=r"the loss became \w+ at step \d+ \(epoch 0, learning rate .*first tensor that is not finite is",
+        match=r"the loss became \w+ at step \d+ \(epoch 0, learning rate "
+        r".*first tensor that is not finite is",
     ):
         train(
             tiny(
@@ -46,7 +50,10 @@ def test_nan_stops_with_step_and_cause_and_keeps_the_last_good_checkpoint(tmp_pa
 
 
 def test_early_stopping_ships_the_best_weights(tmp_path: Path) -> None:
-    """A rate that ruins the model after the warm-up: the run stops, and the bundle is of the best epoch, not the last."""
+    """A rate that ruins the model after the warm-up.
+
+    The run stops, and the bundle is of the best epoch, not the last.
+    """
     import safetensors.torch
 
     run = Run(tmp_path / "run")
@@ -80,7 +87,8 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 def test_choices_are_measured_recorded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All pairs of precision and kernel are timed, the fastest within the stated margins is taken, and resuming keeps it."""
+    """All pairs of precision and kernel are timed, the fastest within the stated margins is taken, and
+    resuming keeps it."""
     run = Run(tmp_path / "run")
     signal_after(monkeypatch, "loop.after_step", 2)
     with pytest.raises(InterruptedRunError):

@@ -1,8 +1,8 @@
 """``explain``: heat maps of images for classes, by any method, as tensors.
 
-Images are what the model takes: (B, C, H, W), float32, normalised. One forward pass serves all classes. The model is
-left as it was. A method gives a value per patch; the map at the input's size is that, linear between patch centres, and
-is not normalised: for the rollouts the patches and the prefix mass have sum 1 together.
+Images are what the model takes: (B, C, H, W), float32, normalised. One forward pass serves all classes. The
+model is left as it was. A method gives a value per patch; the map at the input's size is that, linear between
+patch centres, and is not normalised: for the rollouts the patches and the prefix mass have sum 1 together.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class Explanation:
     Attributes:
         map: (B, K, H, W), float32, at the input's size.
         tokens: (B, K, Hp, Wp), float32, one value per patch.
-        prefix_mass: (B, K), the share that stays on prefix tokens and is in no map; 0 for methods that follow no attention.
-        scores: (B, K), the explained classes' logits; minus that of ``contrast``, if given; over a segmenter's pixels, their mean.
+        prefix_mass: (B, K), the share that stays on prefix tokens and is in no map; 0 for methods that follow
+            no attention.
+        scores: (B, K), the explained classes' logits; minus that of ``contrast``, if given; over a
+            segmenter's pixels, their mean.
         probabilities: (B, K), their softmax probabilities.
         targets: (B, K), the explained classes.
         method: the method that was used.
@@ -64,16 +66,19 @@ def explain(
     """Which patches spoke for a class.
 
     Args:
-        model: a classifier, (B, K), or a segmenter, (B, K, h, w), of tesela or of anybody, such as timm, transformers and torchvision.
+        model: a classifier, (B, K), or a segmenter, (B, K, h, w), of tesela or of anybody, such as timm,
+            transformers and torchvision.
         images: (B, C, H, W) or one (C, H, W), normalised as the model expects.
         target: a class's index or label, or a list of them; None explains each image's predicted class.
-        method: one of ``tesela.attribution.methods.table.methods()``. auto is presence; gradient_rollout for a segmenter and where an option of
-            rollouts is given; gradient_input for a model without attention.
+        method: one of ``tesela.attribution.methods.table.methods()``. auto is presence; gradient_rollout for
+            a segmenter and where an option of rollouts is given; gradient_input for a model without
+            attention.
         head_fusion: mean, max or min; rollouts only, as the next two.
         discard: share of each row's patch columns to clear, the smallest first.
         residual: share of attention in a layer's mixing; the rest is the skip connection.
         contrast: a class to tell the targets from: the difference of the two logits is explained.
-        region: of a segmenter, the pixels to explain, (H, W) or (B, H, W); those that the class wins where None.
+        region: of a segmenter, the pixels to explain, (H, W) or (B, H, W); those that the class wins where
+            None.
         patch: start at this (row, column) of the last layer's grid instead of where the head reads.
         layer: of attention and gradcam, counted from 0, or from the end if negative; the last where None.
         head: of attention; all fused where None.

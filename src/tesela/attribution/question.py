@@ -1,6 +1,7 @@
 """Targets of an explanation: classes, the prediction, or one class against another.
 
-A ``Question`` turns logits into one score for each image and class. For a segmenter the score is the mean logit over some pixels.
+A ``Question`` turns logits into one score for each image and class. For a segmenter the score is the mean
+logit over some pixels.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def make_question(
     """The question that the arguments of ``explain`` ask.
 
     Args:
-        target: a class, several, or None for what is predicted; for a segmenter, the class with most pixels of the region.
+        target: a class, several, or None for what is predicted; for a segmenter, the class with most pixels
+            of the region.
         logits: (B, K) or (B, K, h, w).
         labels: the classes' names.
         contrast: the class to tell the targets from.
@@ -125,7 +127,10 @@ def _votes(logits: Tensor, inside: Tensor | None) -> Tensor:
 
 
 def _pixels(logits: Tensor, targets: Tensor, inside: Tensor | None) -> Tensor:
-    """(B, T, h, w): the region; else the pixels that the class wins; else, where it wins none, its probability."""
+    """(B, T, h, w): the region; else the pixels that the class wins.
+
+    Else, where it wins none, its probability.
+    """
     if inside is not None:
         weights = inside[:, None].expand(-1, targets.shape[1], -1, -1)
     else:
@@ -136,7 +141,9 @@ def _pixels(logits: Tensor, targets: Tensor, inside: Tensor | None) -> Tensor:
 
 
 def resolve_targets(target: Target, logits: Tensor, labels: Sequence[str] | None) -> Tensor:
-    """Class indices (B, K) for logits (B, classes): the predicted class of each image, or the same K classes for all.
+    """Class indices (B, K) for logits (B, classes).
+
+    The predicted class of each image, or the same K classes for all.
 
     Raises:
         UnknownNameError: no class has that label.

@@ -22,9 +22,11 @@ class Settings:
     """What the methods beside the rollouts can be told."""
 
     patch: tuple[int, int] | None = None
-    """Start at this (row, column) of the last layer's grid instead of where the head reads; rollouts, relevance and attention."""
+    """Start at this (row, column) of the last layer's grid instead of where the head reads; rollouts,
+    relevance and attention."""
     layer: int | None = None
-    """Layer that attention and gradcam look at, counted from 0, or from the end if negative; None is the last."""
+    """Layer that attention and gradcam look at, counted from 0, or from the end if negative; None is the
+    last."""
     head: int | None = None
     """Head that attention looks at; None fuses all."""
     samples: int | None = None

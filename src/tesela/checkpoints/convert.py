@@ -1,7 +1,8 @@
 """Write a foreign checkpoint as a bundle.
 
-Odd: tensors that have no part in the network (a pooler, a mask token) go into ``carried.safetensors`` beside the weights, under
-their own names, so that an export back to their format is whole. Training on from the bundle leaves them behind.
+Odd: tensors that have no part in the network (a pooler, a mask token) go into ``carried.safetensors`` beside
+the weights, under their own names, so that an export back to their format is whole. Training on from the
+bundle leaves them behind.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def write(out: Path, opened: Opened) -> BundleInfo:
 
 
 def read_carried(bundle: Path, info: BundleInfo) -> dict[str, Any]:
-    """The tensors that a bundle keeps for an export back; none where there are none or they are not as they were written."""
+    """The tensors that a bundle keeps for an export back.
+
+    None where there are none or they are not as they were written.
+    """
     from tesela.models.tensors import read_tensors
 
     file = bundle / CARRIED
@@ -101,7 +105,8 @@ def converted_card(info: BundleInfo, remarks: list[str]) -> str:
     notes = "".join(f"- {remark}\n" for remark in remarks)
     return plain_card(
         info,
-        f"A {info.architecture} classifier, converted by tesela from {source.get('format', 'another format')} ({origin}).",
+        f"A {info.architecture} classifier, converted by tesela from "
+        f"{source.get('format', 'another format')} ({origin}).",
         f"Classes: {named(info.labels)}",
         *([f"What to know:\n\n{notes}"] if notes else []),
     )

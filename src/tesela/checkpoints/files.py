@@ -1,10 +1,10 @@
 """Readers of tensors in safetensors, sharded files, .pth and .bin without code, and .npz.
 
-What a file claims is checked before memory is asked for. A pickle may hold tensors and plain containers only: torch's
-``weights_only`` refuses the rest before anything of it runs.
+What a file claims is checked before memory is asked for. A pickle may hold tensors and plain containers only:
+torch's ``weights_only`` refuses the rest before anything of it runs.
 
-Odd: an .npz is read member by member and not by ``numpy.load``, because a header of a few bytes may claim any size and a
-compressed member may grow a thousandfold.
+Odd: an .npz is read member by member and not by ``numpy.load``, because a header of a few bytes may claim any
+size and a compressed member may grow a thousandfold.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def read_pickle(path: Path) -> Tensors:
     except Exception as error:
         if "weights_only" in str(error) or "Weights only" in str(error) or "Unsupported" in str(error):
             raise WeightsError(
-                f"{path} holds more than tensors: a pickle that could run code. It is refused, and nothing of it was run",
+                f"{path} holds more than tensors: a pickle that could run code. It is refused, and nothing "
+                "of it was run",
                 hint="ask for a .safetensors file, or save the state dict alone where the file is trusted",
             ) from None
         raise WeightsError(
@@ -153,7 +154,8 @@ def read_npz(path: Path) -> Tensors:
             total, room = sum(member.file_size for member in members), ROOM + GROWTH * path.stat().st_size
             if total > room or len(members) > MOST_ARRAYS:
                 raise WeightsError(
-                    f"{path} would unpack to {total:,} bytes in {len(members):,} arrays, more than is reasonable for a file of its size",
+                    f"{path} would unpack to {total:,} bytes in {len(members):,} arrays, more than is "
+                    "reasonable for a file of its size",
                     hint="do not use it unless you know where it is from; save it again uncompressed",
                 )
             return {member.filename.removesuffix(".npy"): _array(archive, member, path) for member in members}

@@ -1,7 +1,7 @@
 """Foreign checkpoints as read, and the classifiers made of them.
 
-Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is kept in the provenance,
-so that an export gives the same bytes.
+Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is kept
+in the provenance, so that an export gives the same bytes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def assemble(
         found: the checkpoint.
         name: of the model, for people.
         image_size: another (height, width); learned positions are interpolated.
-        num_classes: another number of classes; the head is then new and zero, as it is where the checkpoint has none.
+        num_classes: another number of classes; the head is then new and zero, as it is where the checkpoint
+            has none.
         origin: where the files are from, for the provenance.
 
     Raises:
@@ -187,7 +188,10 @@ def _as_float32(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
 
 
 def _distinct(labels: list[str], count: int) -> list[str]:
-    """Labels with the class's number behind those that occur twice, as in ImageNet's two cranes; ``class 0`` ... where there are none."""
+    """Labels with the class's number behind those that occur twice, as in ImageNet's two cranes.
+
+    ``class 0`` ... where there are none.
+    """
     if not labels:
         return [f"class {index}" for index in range(count)]
     double = (
@@ -205,7 +209,8 @@ def _accounts(carried: Tensors, *, headless: bool, classes: int) -> list[str]:
         remarks.append(f"kept aside, since the network does not compute with them: {listed}")
     if headless:
         remarks.append(
-            f"the source has no classifier: a zero one of {classes} class{'es' if classes > 1 else ''} stands in; fine-tune it"
+            f"the source has no classifier: a zero one of {classes} class{'es' if classes > 1 else ''} "
+            "stands in; fine-tune it"
         )
     return remarks
 

@@ -1,7 +1,7 @@
 """Downloads of ``hub:NAME[@REVISION]`` through huggingface_hub and its cache.
 
-``HF_HUB_OFFLINE`` and ``HF_HOME`` do what they do elsewhere. What came is pinned by the commit it belongs to; where the cache names
-a file by its SHA-256, the file's content is compared with it.
+``HF_HUB_OFFLINE`` and ``HF_HOME`` do what they do elsewhere. What came is pinned by the commit it belongs to;
+where the cache names a file by its SHA-256, the file's content is compared with it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def download(source: str) -> Download:
     Raises:
         MissingExtraError: huggingface_hub is not installed.
         UsageError: the name is none.
-        WeightsError: there is no such repository or revision, it holds no weights, or it is not here and cannot be fetched.
+        WeightsError: there is no such repository or revision, it holds no weights, or it is not here and
+            cannot be fetched.
     """
     name, _, revision = source.removeprefix(HUB_PREFIX).partition("@")
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):

@@ -24,14 +24,18 @@ def native_size(positions: int, step: tuple[int, int], wanted: tuple[int, int] |
     if usual is None:
         told = f"an image of {wanted[0]}x{wanted[1]} has not" if wanted else "a square image cannot have"
         raise WeightsError(
-            f"the checkpoint has positions for {positions} tokens of {step[0]}x{step[1]} pixels, which {told}",
+            f"the checkpoint has positions for {positions} tokens of {step[0]}x{step[1]} pixels, which "
+            f"{told}",
             hint="say what images it was trained on with --image-size HEIGHTxWIDTH",
         )
     return usual
 
 
 def square_size(positions: int, step: tuple[int, int]) -> tuple[int, int] | None:
-    """The square image of so many positions; where there is none, the image of a square grid (patches may be oblong)."""
+    """The square image of so many positions.
+
+    Where there is none, the image of a square grid (patches may be oblong).
+    """
     side = math.isqrt(positions * step[0] * step[1])
     if (
         side

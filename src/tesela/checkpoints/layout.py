@@ -1,10 +1,11 @@
 """Tensor table of a foreign network: two-way names, carried tensors, tokens kept otherwise.
 
-A tensor of theirs that has no part in our network (a pooler, a mask token) is *carried*: handed back beside the network's own,
-so that a bundle can keep it and an export can return it.
+A tensor of theirs that has no part in our network (a pooler, a mask token) is *carried*: handed back beside
+the network's own, so that a bundle can keep it and an export can return it.
 
-Odd: a token that has a position of its own there and is never read by the head is a register here. ``Fold`` adds its position
-once and for all, and carries both summands, because a sum of floats cannot be taken apart to the same bits.
+Odd: a token that has a position of its own there and is never read by the head is a register here. ``Fold``
+adds its position once and for all, and carries both summands, because a sum of floats cannot be taken apart
+to the same bits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tesela.checkpoints.rules import Rule, Tensors, check_tensors, to_foreign, to_own
+from tesela.checkpoints.rules import Rule, check_tensors, to_foreign, to_own
+from tesela.models.tensors import Tensors
 
 #: The name that folded tokens have among foreign tensors until a rule takes them.
 REGISTERS = "(registers)"
@@ -54,7 +56,10 @@ class Fold:
         return torch.cat([tokens[:, :placed] + rows, tokens[:, placed:]], dim=1)
 
     def apply(self, foreign: Tensors) -> tuple[Tensors, Tensors]:
-        """Foreign tensors with ``REGISTERS`` and without their rows of the table; and the summands, to be carried."""
+        """Foreign tensors with ``REGISTERS`` and without their rows of the table.
+
+        And the summands, to be carried.
+        """
         rest = dict(foreign)
         tokens = {name: rest.pop(name) for name, _ in self.tokens if name in rest}
         if len(tokens) < len(self.tokens) or (self.first is not None and self.positions not in rest):
@@ -68,7 +73,10 @@ class Fold:
         return {**rest, REGISTERS: self._sum(registers, rows)}, {**tokens, self.positions: rows}
 
     def undo(self, foreign: Tensors, carried: Mapping[str, Tensor]) -> Tensors:
-        """Tokens and their rows again: the carried ones where they still make up the registers, else rows of zeros."""
+        """Tokens and their rows again.
+
+        The carried ones where they still make up the registers, else rows of zeros.
+        """
         rest = dict(foreign)
         registers = rest.pop(REGISTERS)
         names = [name for name, _ in self.tokens]

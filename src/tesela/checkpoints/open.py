@@ -1,6 +1,7 @@
 """Open a model by run, bundle, foreign folder or file, ``hub:NAME[@REVISION]``, or name.
 
-What it is stands in its files, never in its name. Odd: this module imports no torch; the readers that do are imported when needed.
+What it is stands in its files, never in its name. Odd: this module imports no torch; the readers that do are
+imported when needed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from tesela.checkpoints.foreign import Foreign, Opened
     from tesela.models.model import Model
 
-# Formats by the order in which they are tried: each target takes a Place and gives a Foreign, or None if it is not its own.
+# Formats by the order in which they are tried: each target takes a Place and gives a Foreign, or None if it
+# is not its own.
 register("format", "jax", target="tesela.checkpoints.jax.read:find_jax", summary=".npz of the paper's code")
 register(
     "format",
@@ -44,15 +46,17 @@ def open_model(
     """A classifier in evaluation mode, and its description.
 
     Args:
-        source: a run or bundle, a Hugging Face folder, a timm .safetensors or .pth, a JAX .npz, ``hub:NAME[@REVISION]``.
-        image_size: another side or (height, width); learned positions are interpolated. Where a checkpoint's positions leave its
-            size open, the size they belong to.
+        source: a run or bundle, a Hugging Face folder, a timm .safetensors or .pth, a JAX .npz,
+            ``hub:NAME[@REVISION]``.
+        image_size: another side or (height, width); learned positions are interpolated. Where a checkpoint's
+            positions leave its size open, the size they belong to.
         num_classes: another number of classes; the head is then a new one of zeros.
         device: where the weights go.
         fresh: take a model's name too, with weights drawn from torch's global generator.
 
     Returns:
-        the model: normalised images (B, C, H, W), float32, to logits (B, K); and its info, which is ``model.info`` too.
+        the model: normalised images (B, C, H, W), float32, to logits (B, K); and its info, which is
+        ``model.info`` too.
 
     Raises:
         UsageError: there is nothing at ``source``.
@@ -131,11 +135,11 @@ def open_foreign(
         name = fetched.name.rpartition("/")[2]
     else:
         name = path.resolve().stem if path.is_file() else path.resolve().name
-    found = find_source(path, image_size=image_size, heads=heads)
+    found = read_foreign(path, image_size=image_size, heads=heads)
     return assemble(found, name=name, image_size=image_size, num_classes=num_classes, origin=origin)
 
 
-def find_source(
+def read_foreign(
     path: Path, *, image_size: tuple[int, int] | None = None, heads: int | None = None
 ) -> Foreign:
     """The checkpoint in a folder or file, by the first format that knows it.

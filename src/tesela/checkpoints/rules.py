@@ -1,7 +1,8 @@
 """Two-way rules between our tensor names and another program's, with transformations.
 
-A rule speaks of one of our tensors, for every block at once through ``{i}``. Most are renamed; our fused qkv is joined from
-three and split into three again. A foreign name that no rule knows is an error, never dropped in silence.
+A rule speaks of one of our tensors, for every block at once through ``{i}``. Most are renamed; our fused qkv
+is joined from three and split into three again. A foreign name that no rule knows is an error, never dropped
+in silence.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import torch
 from torch import Tensor
 
 from tesela.core.errors import WeightsError
-
-Tensors = dict[str, Tensor]
+from tesela.models.tensors import Tensors
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
@@ -56,7 +56,8 @@ def to_own(foreign: Mapping[str, Tensor], rules: Sequence[Rule], *, source: str)
     """Foreign tensors under our names.
 
     Raises:
-        WeightsError: naming tensors that no rule knows, that have lost their partners, or whose shapes do not go together.
+        WeightsError: naming tensors that no rule knows, that have lost their partners, or whose shapes do not
+            go together.
     """
     rest, own = dict(foreign), Tensors()
     for rule, block in _expanded(rules, foreign, lambda rule: rule.foreign[0]):

@@ -211,7 +211,7 @@ def check_whole(folder: Path, model: Model) -> None:
 
 
 def default_folder(source: Path, bundle: Path, format: str) -> Path:
-    """``RUN/FORMAT`` for a run, ``BUNDLE-FORMAT`` beside a bundle, and below the current folder for anything else."""
+    """``RUN/FORMAT`` for a run, ``BUNDLE-FORMAT`` beside a bundle, else below the current folder."""
     source = source.resolve()
     if bundle.resolve() == source / "bundle":
         return source / format
@@ -252,6 +252,7 @@ def export_card(info: BundleInfo, *, library: str, loading: str) -> bytes:
     return plain_card(
         info,
         f"A classifier with {info.num_classes} classes, written by tesela for {library}:\n\n{lines}",
-        f"Input: {spec.channels} x {spec.height} x {spec.width}, scaled to 0..1, minus {list(spec.mean)}, over {list(spec.std)}.",
+        f"Input: {spec.channels} x {spec.height} x {spec.width}, scaled to 0..1, minus {list(spec.mean)}, "
+        f"over {list(spec.std)}.",
         library=library,
     ).encode()

@@ -2,8 +2,9 @@
 
     0 done   1 failed   2 usage or configuration   3 interrupted, can be resumed
 
-Verbs are named as ``module:function`` and imported when they are called, so ``tesela --help`` needs neither torch nor NumPy. An error
-is two lines on standard error, what is wrong and a hint; ``--debug`` anywhere adds the traceback.
+Verbs are named as ``module:function`` and imported when they are called, so ``tesela --help`` needs neither
+torch nor NumPy. An error is two lines on standard error, what is wrong and a hint; ``--debug`` anywhere adds
+the traceback.
 """
 
 from __future__ import annotations
@@ -60,11 +61,17 @@ def make_app() -> App:
     """The command line with all its verbs, none of them imported yet."""
     app = App(
         name="tesela",
-        help="Vision Transformers from a folder of images to a trained, measured, explained, small, fast and served model.",
+        help=(
+            "Vision Transformers from a folder of images to a trained, measured, explained, small, fast and "
+            "served model."
+        ),
         version=f"tesela {__version__}",
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
-        help_epilogue="Every verb takes --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 interrupted and resumable.",
+        help_epilogue=(
+            "Every verb takes --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 interrupted and "
+            "resumable."
+        ),
     )
     groups = {
         title: Group(title, sort_key=place)

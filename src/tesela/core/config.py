@@ -2,8 +2,9 @@
 
 Unknown keys are refused.
 
-A component owns its dataclass; the docstring under a field is its help text; ``__post_init__`` checks values and says
-the fix. Later layers win: defaults, recipe, file, command line. Unknown keys fail with the nearest name.
+A component owns its dataclass; the docstring under a field is its help text; ``__post_init__`` checks values
+and says the fix. Later layers win: defaults, recipe, file, command line. Unknown keys fail with the nearest
+name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Named places where a test can make the process die, stop or slow down.
 
-``TESELA_FAILPOINT="checkpoint.before_rename=kill@3"`` kills the process with SIGKILL the third time that place is
-reached; ``exit`` raises SystemExit, ``raise`` an OSError, ``sleep:0.5`` waits. Several are separated by commas. Without the
-variable a failpoint costs one dictionary look-up.
+``TESELA_FAILPOINT="checkpoint.before_rename=kill@3"`` kills the process with SIGKILL the third time that
+place is reached; ``exit`` raises SystemExit, ``raise`` an OSError, ``sleep:0.5`` waits. Several are separated
+by commas. Without the variable a failpoint costs one dictionary look-up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Files that are either whole or not there.
 
-A file is written beside its final name, synced, and renamed over it; a folder likewise. Every call to the operating
-system that can fail goes through ``io_call``, so that a test can make the n-th one fail (the method is SQLite's). Errors
-of the system become StorageError with the bytes that were needed and those that are free.
+A file is written beside its final name, synced, and renamed over it; a folder likewise. Every call to the
+operating system that can fail goes through ``io_call``, so that a test can make the n-th one fail (the method
+is SQLite's). Errors of the system become StorageError with the bytes that were needed and those that are
+free.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; the file written there takes its name when the block ends without an error.
+    """Give a temporary path beside ``path``.
+
+    The file written there takes its name when the block ends without an error.
 
     Args:
         path: the file's final name.
@@ -98,7 +101,10 @@ def read_json(path: Path) -> Any:
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """The names, with ``-2``, ``-3`` ... behind those that were there before; upper and lower case count as the same."""
+    """The names, with ``-2``, ``-3`` ...
+
+    Behind those that were there before; upper and lower case count as the same.
+    """
     found: dict[str, str] = {}
     for name in names:
         candidate, number = name, 1
@@ -113,7 +119,8 @@ def unique_names(names: Iterable[str]) -> list[str]:
 def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` that takes its name when the block ends without an error.
 
-    A folder that was there before is replaced; on an error it stays as it was and the temporary one is removed.
+    A folder that was there before is replaced; on an error it stays as it was and the temporary one is
+    removed.
 
     Args:
         path: the folder's final name.
@@ -140,7 +147,10 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
 
 
 def _put_folder(temporary: Path, path: Path) -> None:
-    """Give ``temporary`` the name ``path``; a folder that has it is exchanged in the same instant where the system can."""
+    """Give ``temporary`` the name ``path``.
+
+    A folder that has it is exchanged in the same instant where the system can.
+    """
     if not path.exists():
         io_call("rename", lambda: temporary.replace(path))
     elif not io_call("rename", lambda: _exchange(temporary, path)):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two units that suit: ``4.1 s``, ``42 s``, ``1 min 35 s``, ``2 h 01 min``; zeros at the end are dropped."""
+    """Seconds in the two units that suit: ``4.1 s``, ``42 s``, ``1 min 35 s``, ``2 h 01 min``.
+
+    Zeros at the end are dropped.
+    """
     if seconds < 9.95:
         return f"{round(seconds, 1):g} s"
     if seconds < 59.5:
@@ -29,7 +32,10 @@ def byte_size(count: int | None) -> str:
 
 
 def percent(share: float, digits: int | None = None) -> str:
-    """A share as a percentage: ``12.5 %``; with as many decimals as it has, at most four digits, or exactly ``digits``."""
+    """A share as a percentage: ``12.5 %``.
+
+    With as many decimals as it has, at most four digits, or exactly ``digits``.
+    """
     return f"{share * 100:.4g} %" if digits is None else f"{share * 100:.{digits}f} %"
 
 

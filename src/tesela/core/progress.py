@@ -53,7 +53,10 @@ def stderr_console(*, quiet: bool = False) -> Console:
 
 @contextlib.contextmanager
 def progress_bar(console: Console | None, label: str, total: int) -> Iterator[Bar]:
-    """A bar over ``total`` steps: drawn on a terminal, a plain line every 10 s elsewhere, nothing without a console."""
+    """A bar over ``total`` steps.
+
+    Drawn on a terminal, a plain line every 10 s elsewhere, nothing without a console.
+    """
     if console is None or console.quiet:
         yield SilentBar()
     elif not console.is_terminal:

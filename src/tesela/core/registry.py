@@ -1,8 +1,8 @@
 """Names for things that can be chosen: models, data sources, objectives, recipes, methods.
 
 What a thing *is* (its configuration) is registered when its light module is imported; what it *does* is a
-``module:attribute`` string and is imported only when somebody asks for it. So the command line can list and describe
-everything without importing torch. Plug-ins register the same way through entry points.
+``module:attribute`` string and is imported only when somebody asks for it. So the command line can list and
+describe everything without importing torch. Plug-ins register the same way through entry points.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def names(kind: str) -> list[str]:
 
 
 def _load_plugins(kind: str) -> None:
-    """Import the modules that other distributions name under the entry point group ``tesela.<kind>s``, once."""
+    """Import, once, the modules under the entry point group ``tesela.<kind>s``."""
     if kind in _plugged:
         return
     _plugged.add(kind)

@@ -1,8 +1,8 @@
 """Report on a data set: counts, sizes, balance, unreadable files, duplicates across splits.
 
-Every image is read once. Duplicates are found by the SHA-256 of an image's pixels and its size, so a file that was copied under
-another name or stored again without loss is seen too. Odd: a duplicate inside one split is no fault and not listed; across
-splits it makes a test score too good.
+Every image is read once. Duplicates are found by the SHA-256 of an image's pixels and its size, so a file
+that was copied under another name or stored again without loss is seen too. Odd: a duplicate inside one split
+is no fault and not listed; across splits it makes a test score too good.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ def _notes(report: Report) -> list[str]:
         )
     if report.ignored:
         notes.append(
-            f"{len(report.ignored)} files are no images of a class and were ignored, such as {report.ignored[0]}"
+            f"{len(report.ignored)} files are no images of a class and were ignored, such as "
+            f"{report.ignored[0]}"
         )
     return notes

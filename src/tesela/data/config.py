@@ -29,11 +29,13 @@ class DataConfig:
     classes: tuple[str, ...] = ()
     """Use images of these classes only, named by label or by number from 0; all where none is named."""
     per_class: int | None = None
-    """Train on at most this many images of each class, drawn by split_seed; a larger number contains the smaller."""
+    """Train on at most this many images of each class, drawn by split_seed; a larger number contains the
+    smaller."""
     workers: int | Literal["auto"] = "auto"
     """Processes that read images; 0 reads in the main process."""
     cache: Literal["auto", "ram", "none"] = "auto"
-    """ram keeps decoded images in memory; auto does where they fit and cropping needs no more than the model's size."""
+    """ram keeps decoded images in memory; auto does where they fit and cropping needs no more than the
+    model's size."""
     max_unreadable: float = 0.01
     """Largest share of unreadable training images; above it training refuses."""
 
@@ -61,7 +63,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """What is done to training images. Everything is off by default; all draws are functions of (seed, epoch, index)."""
+    """What is done to training images.
+
+    Everything is off by default; all draws are functions of (seed, epoch, index).
+    """
 
     hflip: float = 0.0
     """Probability of a left-right flip."""

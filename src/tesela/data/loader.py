@@ -1,9 +1,10 @@
 """Batch loader: the same bits for any number of workers, resumable at any batch.
 
-The order of an epoch is a function of (seed, epoch), augmentation of (seed, epoch, index), so batch n of epoch e can be made
-alone: ``epoch(e, start=n)`` does no earlier work again. Small sets are decoded once into memory; there ``workers`` above 0
-means one thread that prepares the next batches. Large sets are streamed by worker processes, each making whole batches.
-Odd: unreadable images are found when the loader is made, left out, listed in ``unreadable``, refused above a share.
+The order of an epoch is a function of (seed, epoch), augmentation of (seed, epoch, index), so batch n of
+epoch e can be made alone: ``epoch(e, start=n)`` does no earlier work again. Small sets are decoded once into
+memory; there ``workers`` above 0 means one thread that prepares the next batches. Large sets are streamed by
+worker processes, each making whole batches. Odd: unreadable images are found when the loader is made, left
+out, listed in ``unreadable``, refused above a share.
 """
 
 from __future__ import annotations
@@ -176,7 +177,10 @@ class Loader:
         return torch.from_numpy(self._maker.targets.read(self.items, rows))
 
     def plain(self) -> Loader:
-        """The same images as evaluation sees them, each once, in ascending order; pixels that are in memory are shared."""
+        """The same images as evaluation sees them, each once, in ascending order.
+
+        Pixels that are in memory are shared.
+        """
         found, maker = copy.copy(self), copy.copy(self._maker)
         maker.augment, maker.shuffle, maker._order = None, False, None
         found._maker, found._processes = maker, None
@@ -277,7 +281,10 @@ class _Plan(Sampler[tuple[int, int]]):
 
 
 class _Batches(Dataset[Any]):
-    """Lets torch's workers call the maker; our own errors travel as values, because torch would rebuild them wrongly."""
+    """Lets torch's workers call the maker.
+
+    Our own errors travel as values, because torch would rebuild them wrongly.
+    """
 
     def __init__(self, maker: BatchMaker) -> None:
         self._maker = maker

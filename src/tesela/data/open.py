@@ -1,8 +1,8 @@
 """Open data by what is found at the path, and make sure of train, val and test.
 
-The kind is decided by content: ``digits``, a manifest's suffix, Parquet files, IDX files, class folders; other
-distributions add kinds under the entry point group ``tesela.datasets``. Splits that are missing are cut out of train (see
-split.py). Data that no training could use is refused here, before any work.
+The kind is decided by content: ``digits``, a manifest's suffix, Parquet files, IDX files, class folders;
+other distributions add kinds under the entry point group ``tesela.datasets``. Splits that are missing are cut
+out of train (see split.py). Data that no training could use is refused here, before any work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tesela.data.source import Source
 from tesela.data.split import complete, few_per_class, only_classes, subset
 from tesela.data.targets import LabelTargets, Targets
 
-# In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its own.
+# In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its
+# own.
 for _kind in ("digits", "manifest", "idx", "parquet", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
@@ -35,8 +36,8 @@ def open_source(
     Args:
         text: a path, or ``digits``.
         config: fractions, seed, classes and how many images; its ``source`` is not read.
-        targets: makes the targets that decide what can be trained on and how splits are stratified; by default the
-            stored classes.
+        targets: makes the targets that decide what can be trained on and how splits are stratified; by
+            default the stored classes.
 
     Raises:
         UsageError: nothing is there.

@@ -2,8 +2,8 @@
 
 No order, worker or batch can change them.
 
-SplitMix64's finaliser (Steele et al. 2014) over a chain of the four keys, vectorised over indices: the same bits on every
-machine and NumPy version, which NumPy's own generators do not promise.
+SplitMix64's finaliser (Steele et al. 2014) over a chain of the four keys, vectorised over indices: the same
+bits on every machine and NumPy version, which NumPy's own generators do not promise.
 """
 
 from __future__ import annotations

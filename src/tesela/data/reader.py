@@ -1,8 +1,9 @@
 """Pixel readers of a loader: decoded once into memory, or decoded at each use.
 
-Both give uint8 batches (B, C, h, w) at the model's size for given rows. Odd: only the streaming one crops before it resizes
-(random_resized_crop on the full-size image); it decodes a large JPEG no larger than the crop needs, and its training resize
-is torch's antialiased bilinear one, which is faster than Pillow's and within one grey level of it.
+Both give uint8 batches (B, C, h, w) at the model's size for given rows. Odd: only the streaming one crops
+before it resizes (random_resized_crop on the full-size image); it decodes a large JPEG no larger than the
+crop needs, and its training resize is torch's antialiased bilinear one, which is faster than Pillow's and
+within one grey level of it.
 """
 
 from __future__ import annotations
@@ -122,7 +123,10 @@ def planes(image: NDArray[np.uint8]) -> Tensor:
 
 
 def resized_part(image: NDArray[np.uint8], box: Box, size: tuple[int, int]) -> Tensor:
-    """A part (top, left, height, width; rounded to whole pixels) of an image (H, W, C) at ``size``: (C, h, w), uint8."""
+    """A part (top, left, height, width; rounded to whole pixels) of an image (H, W, C) at ``size``.
+
+    (C, h, w), uint8.
+    """
     top, left = round(box[0]), round(box[1])
     part = image[top : max(round(box[0] + box[2]), top + 1), left : max(round(box[1] + box[3]), left + 1)]
     return F.interpolate(planes(part)[None], size, mode="bilinear", antialias=True)[0]
@@ -147,7 +151,10 @@ def load_all(items: Items, spec: ImageSpec) -> tuple[Tensor, list[Unreadable]]:
 
 
 def fits_in_ram(items: Items, spec: ImageSpec, *, crops: bool) -> bool:
-    """Whether cache "auto" keeps decoded images: they fit, and nothing needs more detail than the model's size has."""
+    """Whether cache "auto" keeps decoded images.
+
+    They fit, and nothing needs more detail than the model's size has.
+    """
     if len(items) * spec.height * spec.width * spec.channels > CACHE_BYTES:
         return False
     return not crops or not any(

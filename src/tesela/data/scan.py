@@ -1,7 +1,7 @@
 """Scan of all images for unreadable ones: listed by cause, refused above a share.
 
-Reading runs in threads (decoders release the interpreter's lock); the result is in the items' order whatever the number of
-threads. Odd: plain arrays have nothing to fail and are not read.
+Reading runs in threads (decoders release the interpreter's lock); the result is in the items' order whatever
+the number of threads. Odd: plain arrays have nothing to fail and are not read.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ def attempt(items: Items, index: int, work: Callable[[], _T]) -> _T | Unreadable
 
 
 def in_threads(work: Callable[[int], _T], count: int) -> Iterator[_T]:
-    """``work(0)``, ``work(1)``, ... in order, computed by as many threads as there are cores, a few chunks ahead."""
+    """``work(0)``, ``work(1)``, ...
+
+    In order, computed by as many threads as there are cores, a few chunks ahead.
+    """
     threads = min(16, os.cpu_count() or 1)
     chunk = 64 * threads
     with ThreadPoolExecutor(threads) as pool:

@@ -1,7 +1,7 @@
 """A grid picture of samples, as they are or as training sees them.
 
-One row per class where there are few classes, else the first images in a random order; labels are written above each tile.
-Odd: small images are enlarged without smoothing, so that their pixels can be counted.
+One row per class where there are few classes, else the first images in a random order; labels are written
+above each tile. Odd: small images are enlarged without smoothing, so that their pixels can be counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Interface of data sources: named splits of items, each readable by its number.
 
-Items are read lazily and pickle small, for loader workers get a copy: arrays are opened again in the worker. Odd: ``read``
-without arguments gives an image as it is stored (1 channel for grey sets such as MNIST, 3 for encoded files); a loader
-asks for what its model takes.
+Items are read lazily and pickle small, for loader workers get a copy: arrays are opened again in the worker.
+Odd: ``read`` without arguments gives an image as it is stored (1 channel for grey sets such as MNIST, 3 for
+encoded files); a loader asks for what its model takes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Items(Protocol):
     def read(
         self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None
     ) -> NDArray[np.uint8]:
-        """The pixels (H, W, C), uint8, at native size; a hint permits a large JPEG to come back smaller, never below it.
+        """The pixels (H, W, C), uint8, at native size.
+
+        A hint permits a large JPEG to come back smaller, never below it.
 
         Raises:
             ImageError: it cannot be decoded.

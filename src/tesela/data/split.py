@@ -1,9 +1,9 @@
 """Stratified validation and test splits, reproducible and independent of disk order.
 
-Each item gets a random word from (split_seed, its name); within a class the items are ranked by it, and the first ones
-go to test, the next to val. A class of three or more images gives at least one to each split that is cut; smaller ones
-keep what they can for training. Odd: a subset takes the best-ranked of every class in turn, so it is balanced and larger
-subsets contain the smaller ones.
+Each item gets a random word from (split_seed, its name); within a class the items are ranked by it, and the
+first ones go to test, the next to val. A class of three or more images gives at least one to each split that
+is cut; smaller ones keep what they can for training. Odd: a subset takes the best-ranked of every class in
+turn, so it is balanced and larger subsets contain the smaller ones.
 """
 
 from __future__ import annotations
@@ -125,7 +125,10 @@ def ranks_in_strata(items: Items, strata: NDArray[np.int64], *, seed: int) -> ND
 
 
 def manifest_text(source: Source, *, folder: Path | None) -> str:
-    """The splits as CSV: path, label, split. Paths are below ``folder`` where they name files there, else absolute or rows."""
+    """The splits as CSV: path, label, split.
+
+    Paths are below ``folder`` where they name files there, else absolute or rows.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split"))

@@ -1,7 +1,7 @@
 """Size, channels, mean and standard deviation of a data set, for an ImageSpec.
 
-Measured on up to 2,000 training images, evenly spaced, so it is the same in every run. Odd: the size is the median of the
-images' sizes, for folders of photographs differ.
+Measured on up to 2,000 training images, evenly spaced, so it is the same in every run. Odd: the size is the
+median of the images' sizes, for folders of photographs differ.
 """
 
 from __future__ import annotations

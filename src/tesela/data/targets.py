@@ -1,7 +1,8 @@
 """Targets of a task: read, checked, stratified, warped and mixed with their images.
 
-A loader knows images; everything it does with targets it asks of a ``Targets``. ``LabelTargets`` is the plainest kind,
-one stored class per image, and the one by which data sets are checked and split where no task is named.
+A loader knows images; everything it does with targets it asks of a ``Targets``. ``LabelTargets`` is the
+plainest kind, one stored class per image, and the one by which data sets are checked and split where no task
+is named.
 """
 
 from __future__ import annotations

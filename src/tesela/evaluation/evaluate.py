@@ -1,9 +1,9 @@
 """Evaluation of a trained model on a split of a data set, and the two files that keep it.
 
-``evaluation.json`` holds the scores and how they were taken; ``predictions.npz`` what the task keeps of every image (a
-classifier's probabilities and true classes) and thumbnails, so that the whole report can be made again without the
-data. A run evaluated on the test split of its own data (val without one) writes both into the run folder; anything else
-goes to ``evaluations/DATA-SPLIT/`` below it.
+``evaluation.json`` holds the scores and how they were taken; ``predictions.npz`` what the task keeps of every
+image (a classifier's probabilities and true classes) and thumbnails, so that the whole report can be made
+again without the data. A run evaluated on the test split of its own data (val without one) writes both into
+the run folder; anything else goes to ``evaluations/DATA-SPLIT/`` below it.
 
 Odd: the labels of another data set are matched to the model's by name, never by number.
 """
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 EVALUATION_FORMAT = "tesela-evaluation/1"
 MOST_CLASSES_IN_JSON = 100
-"""Above this many classes evaluation.json leaves out the confusion matrix; predictions.npz still has all it is made of."""
+"""Above this many classes evaluation.json has no confusion matrix; predictions.npz has all it is made of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,10 +169,12 @@ def evaluate_run(
         **options: of the task's scorer, such as ``top=3`` for a classifier.
 
     Returns:
-        what evaluation.json holds, and under ``folder`` where it lies (None for a bare bundle, which is left as it is).
+        what evaluation.json holds, and under ``folder`` where it lies (None for a bare bundle, which is left
+        as it is).
 
     Raises:
-        UsageError: no such run, no data named for a bundle, no such split, an option that the task does not have.
+        UsageError: no such run, no data named for a bundle, no such split, an option that the task does not
+            have.
         DataError: the data has labels that the model does not know.
     """
     run, device = Run(path), choose_device(device).type
@@ -252,7 +254,7 @@ def main_split(source: Source) -> str:
 
 
 def _settings(run: Run, data: str | None) -> DataConfig:
-    """The run's own data, or the named one split as the run split its data, so that test images stay test images."""
+    """The run's own data, or other data split in the same way, so that test images stay such."""
     recorded = read_yaml(run.config).get("data", {}) if run.exists() else {}
     if data is not None:
         return build(DataConfig, {**recorded, "source": data, "subset": None, "per_class": None})

@@ -17,7 +17,10 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class RowSpool:
-    """Arrays (N, ...) by name, appended batch by batch to temporary files; a context manager that removes them."""
+    """Arrays (N, ...) by name, appended batch by batch to temporary files.
+
+    A context manager that removes them.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tesela-rows-")

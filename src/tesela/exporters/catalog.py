@@ -48,8 +48,10 @@ def export_model(
 
     Raises:
         UnknownNameError: no such format.
-        UsageError: there is nothing at ``source``, ``out`` holds something else, or the format needs no images.
-        WeightsError: what was written differs from the model, or there is no place for the model in that format.
+        UsageError: there is nothing at ``source``, ``out`` holds something else, or the format needs no
+            images.
+        WeightsError: what was written differs from the model, or there is no place for the model in that
+            format.
     """
     if to not in export_formats():
         raise UnknownNameError("format", to, export_formats())

@@ -1,8 +1,8 @@
 """Export of a model to ONNX: fp32, any batch size, checked against torch.
 
-The graph takes normalised images at the bundle's size and gives logits; labels, preprocessing and digests are in config.json
-beside it, so the folder is a bundle that predicts without torch. Odd: the exporter talks on the console and through warnings;
-both are held back, and shown only if it fails.
+The graph takes normalised images at the bundle's size and gives logits; labels, preprocessing and digests are
+in config.json beside it, so the folder is a bundle that predicts without torch. Odd: the exporter talks on
+the console and through warnings; both are held back, and shown only if it fails.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class OnnxReport:
         """What a person is told."""
         return [
             f"{self.bundle}: ONNX, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s",
-            f"difference to torch on {self.images} images, batches of {' and '.join(map(str, self.batches))}: "
+            f"difference to torch on {self.images} images, batches of "
+            f"{' and '.join(map(str, self.batches))}: "
             f"{self.max_abs_logits:.2e} in a logit, {self.max_abs_probability:.2e} in a probability, "
             f"same label for {self.same_label:.1%}",
         ]
@@ -212,10 +213,13 @@ def onnx_card(info: BundleInfo, report: OnnxReport) -> str:
     difference = f"{report.max_abs_logits:.2e} in a logit, {report.max_abs_probability:.2e} in a probability"
     return plain_card(
         info,
-        f"A model with {info.num_classes} outputs as an ONNX graph in fp32, written by tesela. It predicts without PyTorch:",
+        f"A model with {info.num_classes} outputs as an ONNX graph in fp32, written by tesela. It predicts "
+        "without PyTorch:",
         "    tesela predict FOLDER image.jpg",
-        f"- input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as config.json says; "
-        f"any batch size\n- output `logits`: float32 (batch, {info.num_classes}); the labels' names are in config.json\n"
+        f"- input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as "
+        "config.json says; "
+        f"any batch size\n- output `logits`: float32 (batch, {info.num_classes}); the labels' names are in "
+        "config.json\n"
         f"- largest difference to PyTorch on {report.images} images: {difference}",
         title=f"{info.name} (ONNX)",
     )

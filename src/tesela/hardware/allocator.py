@@ -1,7 +1,8 @@
 """Settings of the C allocator: large blocks are kept for reuse.
 
-A training step on a CPU allocates and frees the same hundreds of megabytes each time; by default glibc returns them to the kernel,
-which must clear every page again on the next use. Measured in LOG.md. Odd: elsewhere than on glibc nothing happens, and only time is lost.
+A training step on a CPU allocates and frees the same hundreds of megabytes each time; by default glibc
+returns them to the kernel, which must clear every page again on the next use. Measured in LOG.md. Odd:
+elsewhere than on glibc nothing happens, and only time is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ _LARGEST = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Raise the thresholds above which freed memory goes back to the system; True where the C library took it.
+    """Raise the thresholds above which freed memory goes back to the system.
+
+    True where the C library took it.
 
     Call it before torch allocates anything: torch then also asks for huge pages, where the kernel gives them.
     """

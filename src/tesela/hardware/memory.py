@@ -1,7 +1,8 @@
 """Memory estimate of a training, and the batch size that fits.
 
-The activations of one image are counted, not guessed: autograd tells each tensor it keeps for the backward pass. The batch is the
-largest power of two that gives about forty steps per epoch, between 32 and 256, and takes at most half of the free memory.
+The activations of one image are counted, not guessed: autograd tells each tensor it keeps for the backward
+pass. The batch is the largest power of two that gives about forty steps per epoch, between 32 and 256, and
+takes at most half of the free memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ SMALLEST, LARGEST, STEPS_PER_EPOCH = 32, 256, 40
 
 
 def activation_bytes(model: nn.Module, loss: Callable[[nn.Module], object], *, images: int) -> int:
-    """Bytes that autograd keeps per image for the backward pass in fp32; the model's running statistics stay as they were.
+    """Bytes that autograd keeps per image for the backward pass in fp32.
+
+    The model's running statistics stay as they were.
 
     Args:
         model: what is trained.

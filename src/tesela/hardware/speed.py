@@ -1,6 +1,7 @@
 """Speed measurement: repeated timings with spread, and a matrix product as the limit.
 
-Machines are shared and noisy: the median and the quartiles of many short runs are kept, never one time or a mean.
+Machines are shared and noisy: the median and the quartiles of many short runs are kept, never one time or a
+mean.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Speed:
 def measure_speed(
     call: Callable[[], Any], *, seconds: float = 2.0, least: int = 5, most: int = 1000, warm_up: int = 2
 ) -> Speed:
-    """Time ``call`` again and again for about ``seconds``, at least ``least`` times, after ``warm_up`` calls that do not count."""
+    """Time ``call`` for about ``seconds``, at least ``least`` times, after ``warm_up`` calls."""
     for _ in range(warm_up):
         call()
     times: list[float] = []
@@ -56,7 +57,7 @@ def matrix_rate(
     engine: str = "torch",
     threads: int | None = None,
 ) -> float:
-    """Operations per second of a square matrix product (2 n^3 each), the practical limit of a network on this machine.
+    """Operations per second of a square matrix product (2 n^3), the practical limit here.
 
     Args:
         precision: ``fp32``, or ``bf16`` with torch.

@@ -1,7 +1,7 @@
 """Private torch functions in use, each with the reason and a fallback.
 
-Public functions would be slower or do not exist. Every use is tested against its public meaning, so that a PyTorch in which
-one of them changed is noticed by the tests and not by a wrong result.
+Public functions would be slower or do not exist. Every use is tested against its public meaning, so that a
+PyTorch in which one of them changed is noticed by the tests and not by a wrong result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _M = TypeVar("_M", bound=nn.Module)
 def linear_bf16(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(..., I) times weight (O, I) transposed, plus bias, in bf16 on a CPU.
 
-    oneDNN's fused operator, which adds the bias inside the product; ``nn.functional.linear`` copies it out first.
+    oneDNN's fused operator, which adds the bias inside the product; ``nn.functional.linear`` copies it out
+    first.
     """
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if operator is None:
@@ -31,7 +32,10 @@ def linear_bf16(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
-    """The gradient of a softmax's input along the last axis, from that of its output; one pass instead of three."""
+    """The gradient of a softmax's input along the last axis, from that of its output.
+
+    One pass instead of three.
+    """
     operator = getattr(torch, "_softmax_backward_data", None)
     if operator is None:
         return (gradient - (gradient * softmax).sum(-1, keepdim=True)) * softmax
@@ -50,7 +54,10 @@ def lerp_all_(targets: Sequence[Tensor], sources: Sequence[Tensor], weight: floa
 
 
 def stop_workers(loader: DataLoader[Any]) -> None:
-    """End the worker processes that a loader keeps between epochs; without this they live until it is collected."""
+    """End the worker processes that a loader keeps between epochs.
+
+    Without this they live until it is collected.
+    """
     running = getattr(loader, "_iterator", None)
     stop = getattr(running, "_shutdown_workers", None)
     if stop is not None:
@@ -60,14 +67,17 @@ def stop_workers(loader: DataLoader[Any]) -> None:
 
 
 def with_child(module: _M, name: str, child: nn.Module) -> _M:
-    """A shallow copy of ``module`` with another child of that name; parameters and all other children are shared."""
+    """A shallow copy of ``module`` with another child of that name.
+
+    Parameters and all other children are shared.
+    """
     twin = copy.copy(module)
     twin._modules = {**module._modules, name: child}
     return twin
 
 
 def share_parameters(module: nn.Module, other: nn.Module) -> None:
-    """Make the parameters of ``other`` those of ``module``, also where a property of the class has a parameter's name."""
+    """Share the parameters of ``other`` with ``module``, even if a property has the name of one."""
     module._parameters.update(other._parameters)
 
 
@@ -81,7 +91,8 @@ def own_parameter(module: nn.Module, name: str) -> nn.Parameter:
 def with_globals(func: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
     """The same function, but with other values of global names that it reads.
 
-    ``nn.MultiheadAttention`` calls the fused kernel by a global name inside a function of 300 lines; this watches the call.
+    ``nn.MultiheadAttention`` calls the fused kernel by a global name inside a function of 300 lines; this
+    watches the call.
     """
     code: types.CodeType = func.__code__
     return types.FunctionType(

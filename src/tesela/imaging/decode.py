@@ -1,9 +1,9 @@
 """Image decoder: the single call of ``PIL.Image.open``, with formats and limits checked.
 
-Outcomes: the first frame of an animation; EXIF orientation applied (a damaged EXIF block is ignored); pixel layouts as
-``color`` says. Whatever a decoder throws at a hostile file becomes an ImageError with a code of the closed list CODES.
-With ``size_hint`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below the hint. JPEGs take the faster way
-of ``jpeg`` where it is installed, with the same result.
+Outcomes: the first frame of an animation; EXIF orientation applied (a damaged EXIF block is ignored); pixel
+layouts as ``color`` says. Whatever a decoder throws at a hostile file becomes an ImageError with a code of
+the closed list CODES. With ``size_hint`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below
+the hint. JPEGs take the faster way of ``jpeg`` where it is installed, with the same result.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def decode(
         source: the file's bytes, or its path.
         channels: 1 for grey, 3 for RGB.
         limits: what to refuse.
-        size_hint: (height, width) that is enough; a large JPEG may come back smaller than it is, but not below this.
-        scratch: for training: flat memory that the result may lie in until the next call with it, and permission to be off by
-            about a grey level on average (see jpeg.py).
+        size_hint: (height, width) that is enough; a large JPEG may come back smaller than it is, but not
+            below this.
+        scratch: for training: flat memory that the result may lie in until the next call with it, and
+            permission to be off by about a grey level on average (see jpeg.py).
 
     Returns:
         (H, W, channels), uint8.

@@ -1,15 +1,16 @@
 """Format and size of an image from its first bytes, before any decoder or allocation.
 
-JPEG's markers, PNG's IHDR and WebP's first chunk are read here, so that a decompression bomb is refused for the price of
-a few comparisons. Other formats are only recognised by their signatures, to be named in the refusal. A header that
-cannot be followed gives a size of None: the decoder then has the last word.
+JPEG's markers, PNG's IHDR and WebP's first chunk are read here, so that a decompression bomb is refused for
+the price of a few comparisons. Other formats are only recognised by their signatures, to be named in the
+refusal. A header that cannot be followed gives a size of None: the decoder then has the last word.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Leading bytes of formats that people do put among their images. WebP, AVIF and HEIC need a look at byte 4 or 8.
+#: Leading bytes of formats that people do put among their images. WebP, AVIF and HEIC need a look at byte 4
+#: or 8.
 SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -38,7 +39,8 @@ class Header:
     Attributes:
         format: Pillow's name of the format, or None where it is unknown.
         size: (height, width) as stored (EXIF not applied), or None where it was not found.
-        plain: a JPEG of three channels without EXIF or XMP: it is upright, nothing else has to be read before decoding.
+        plain: a JPEG of three channels without EXIF or XMP: it is upright, nothing else has to be read before
+            decoding.
     """
 
     format: str | None

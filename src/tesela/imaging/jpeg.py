@@ -1,8 +1,9 @@
 """JPEG decoding through simplejpeg (libjpeg-turbo), with the extra ``fast``.
 
-Twice as fast as Pillow, and the same bits within one grey level, for both are libjpeg-turbo. Training's crops (those with
-scratch memory) take its quick transform and plain chroma upsampling: 10 % less time, about one grey level away on average.
-Odd: what it refuses, or what is damaged in the least, is left to Pillow to judge, so it is never the more lenient of the two.
+Twice as fast as Pillow, and the same bits within one grey level, for both are libjpeg-turbo. Training's crops
+(those with scratch memory) take its quick transform and plain chroma upsampling: 10 % less time, about one
+grey level away on average. Odd: what it refuses, or what is damaged in the least, is left to Pillow to judge,
+so it is never the more lenient of the two.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def fast_pixels(
         grey: the file has one channel.
         channels: wanted, 1 or 3.
         scale: 1, 2, 4 or 8: what the size is divided by.
-        scratch: flat memory for the result, used where it is large enough; its presence also asks for the quick transform.
+        scratch: flat memory for the result, used where it is large enough; its presence also asks for the
+            quick transform.
     """
     decoder = _decoder()
     if decoder is None:

@@ -2,10 +2,10 @@
 
 NumPy and Pillow alone.
 
-Fitting is one Pillow resize of a box of the original (antialiased), so the geometry is exact in fractions of a pixel and
-has an inverse: ``placement`` says which part of the original lies where in the view, ``unfit`` brings a map back. Bars of
-``pad`` are black. ``normalize`` is x * (1 / (255 std)) - mean / std in float32, one multiplication and one addition, which the
-training side repeats bit for bit.
+Fitting is one Pillow resize of a box of the original (antialiased), so the geometry is exact in fractions of
+a pixel and has an inverse: ``placement`` says which part of the original lies where in the view, ``unfit``
+brings a map back. Bars of ``pad`` are black. ``normalize`` is x * (1 / (255 std)) - mean / std in float32,
+one multiplication and one addition, which the training side repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def resize_box(
     *,
     interpolation: str = "bicubic",
 ) -> NDArray[np.uint8]:
-    """The part ``box`` (top, left, height, width) of an image (H, W, C) resized to ``size``, antialiased when shrinking."""
+    """The part ``box`` (top, left, height, width) of an image (H, W, C), resized with antialiasing."""
     top, left, height, width = box
     if (top, left, height, width) == (0, 0, *size) and image.shape[:2] == size:
         return image
@@ -141,7 +141,10 @@ def pixels(
 
 
 def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec) -> NDArray[np.float32]:
-    """Bring a map (h, w) over the model's view back to the original (H, W): linear between pixel centres, 0 where it did not look."""
+    """Bring a map (h, w) over the model's view back to the original (H, W).
+
+    Linear between pixel centres, 0 where it did not look.
+    """
     place = placement(original_size, spec)
     top, left, height, width = place.view
     part = np.asarray(view, np.float32)[top : top + height, left : left + width]
@@ -156,7 +159,7 @@ def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: Imag
 def _axis_weights(
     length: int, start: float, extent: float, cells: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(length, cells) weights of linear interpolation along one axis, and which of the ``length`` positions were seen."""
+    """Linear interpolation weights (length, cells) along an axis, and which positions were seen."""
     centres = np.arange(length) + 0.5
     at = np.clip((centres - start) / extent * cells - 0.5, 0, cells - 1)
     low = np.minimum(at.astype(np.int64), max(cells - 2, 0))

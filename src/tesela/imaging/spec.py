@@ -1,8 +1,8 @@
 """ImageSpec: size, channels, normalisation and fit of the images a model expects.
 
-It is stored in every bundle, and training's evaluation, export, server and board all read it: one preprocessing.
-Mean and deviation are in units of the 0..1 scale. Odd: ``crop_ratio`` means something for ``crop`` only, where the
-short side is resized to size / crop_ratio before the middle is cut out.
+It is stored in every bundle, and training's evaluation, export, server and board all read it: one
+preprocessing. Mean and deviation are in units of the 0..1 scale. Odd: ``crop_ratio`` means something for
+``crop`` only, where the short side is resized to size / crop_ratio before the middle is cut out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class ImageSpec:
     std: tuple[float, ...]
     """Deviation per channel, divided by after the mean was subtracted."""
     resize: Resize = "squash"
-    """squash (ignore the aspect), crop (the middle), pad (black bars) or none (the image must have the size already)."""
+    """squash (ignore the aspect), crop (the middle), pad (black bars) or none (the image must have the size
+    already)."""
     crop_ratio: float = 1.0
     """With crop: the share of the resized image that the crop keeps per side."""
     interpolation: Interpolation = "bicubic"

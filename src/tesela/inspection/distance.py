@@ -1,8 +1,8 @@
 """Mean attention distance, and attention of the class token (paper, figure 7, section 4.5).
 
-The mean distance of a head is that between each patch and the patches it attends to, weighted by attention, in pixels of the model's
-view. Attention on prefix tokens is left out and the rest of a row brought to sum 1, so that uniform attention gives the mean distance of
-all pairs and the identity gives 0.
+The mean distance of a head is that between each patch and the patches it attends to, weighted by attention,
+in pixels of the model's view. Attention on prefix tokens is left out and the rest of a row brought to sum 1,
+so that uniform attention gives the mean distance of all pairs and the identity gives 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def pairwise(grid: Grid, pitch: tuple[float, float]) -> Tensor:
 def attention_distance(
     layers: Sequence[AttentionRecord], grid: Grid, prefix: int, *, pitch: tuple[float, float]
 ) -> Tensor:
-    """Mean attention distance (L, heads) in pixels, over queries and images; a query that sees no patch is left out."""
+    """Mean attention distance (L, heads) in pixels, over queries and images.
+
+    A query that sees no patch is left out.
+    """
     apart = pairwise(grid, pitch)
     result = []
     for layer in layers:

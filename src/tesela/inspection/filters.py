@@ -1,7 +1,7 @@
 """Principal filters of the patch embedding (paper, figure 7 left).
 
-The D x (C ph pw) weight's rows are centred and decomposed by SVD; the right singular vectors are patches. A vector's sign is free: it
-is fixed so that the entry of largest size is positive.
+The D x (C ph pw) weight's rows are centred and decomposed by SVD; the right singular vectors are patches. A
+vector's sign is free: it is fixed so that the entry of largest size is positive.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def principal_filters(model: nn.Module, *, count: int = COUNT) -> Filters:
 
 
 def decompose(weight: Tensor, *, count: int = COUNT) -> tuple[Tensor, Tensor]:
-    """Filters (D, C, ph, pw) to the first ``count`` principal ones (m, C, ph, pw) and their shares of the variance (m,)."""
+    """Principal filters (m, C, ph, pw) of (D, C, ph, pw), and their shares of the variance (m,)."""
     rows = weight.detach().double().flatten(1).cpu()
     _, sizes, vectors = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))

@@ -1,6 +1,7 @@
 """Inspection of a model: filters, positions, attention distance, token norms, attention.
 
-All but filters and positions need images. They go through the model one by one, so that memory stays that of one image.
+All but filters and positions need images. They go through the model one by one, so that memory stays that of
+one image.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Browsable:
 
     Attributes:
         queries: the tokens: -1 is the class token, others are patches in raster order.
-        maps: (images, L, heads, queries, n), uint8: attention to each patch as a share of its map's largest, times 255.
+        maps: (images, L, heads, queries, n), uint8: attention to each patch as a share of its map's largest,
+            times 255.
         peak: (images, L, heads, queries), the largest attention to a patch.
     """
 
@@ -130,7 +132,8 @@ def inspect(model: nn.Module, images: Tensor | None = None) -> Inspection:
         seen = capture(network, blank, gradient=False)
         if not seen.layers:
             return Inspection(
-                filters=filters, grid=seen.grid, prefix=0, positions=None, images=0 if images is None else len(images),
+                filters=filters, grid=seen.grid, prefix=0, positions=None,
+                images=0 if images is None else len(images),
                 distance=None, class_attention=None, norms=None, browsable=None,
             )  # fmt: skip
         positions = _positions(network, seen)
@@ -198,7 +201,7 @@ def _of_images(model: nn.Module, images: Tensor, seen: Capture) -> dict[str, Any
 
 
 def browsed_queries(seen: Capture, maps: int, images: int) -> list[int]:
-    """The class token (-1) and as fine a lattice of patches as fits the budget of bytes for all images and maps."""
+    """The class token (-1) and the finest lattice of patches that fits the budget of bytes."""
     rows, columns = seen.grid
     start = [-1] if seen.special else []
     for step in range(1, max(rows, columns) + 1):

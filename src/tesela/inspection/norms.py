@@ -1,8 +1,8 @@
 """Token norms per block and outlier detection (Darcet et al. 2024, arXiv 2309.16588).
 
-Large networks keep notes in a few background patches, whose norm is then many times that of the others; heat maps show them as bright
-specks that mean nothing. An outlier here is a patch whose norm is more than three times the median of its image's patches in that
-layer.
+Large networks keep notes in a few background patches, whose norm is then many times that of the others; heat
+maps show them as bright specks that mean nothing. An outlier here is a patch whose norm is more than three
+times the median of its image's patches in that layer.
 """
 
 from __future__ import annotations

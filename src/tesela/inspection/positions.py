@@ -1,9 +1,10 @@
 """Position similarity (paper, figure 7 middle), or the logits' dependence on offsets.
 
-Similarity is the cosine of every patch's embedding with every other, prefix tokens left out. Rotary and relative positions have no
-table, and some models have none at all. For those there is the position kernel: on a blank image all patches look alike, so that what
-is left of the attention logits, after each query's mean is taken away (the softmax does not see it), is position alone. It is averaged over
-all queries by the key's offset.
+Similarity is the cosine of every patch's embedding with every other, prefix tokens left out. Rotary and
+relative positions have no table, and some models have none at all. For those there is the position kernel: on
+a blank image all patches look alike, so that what is left of the attention logits, after each query's mean is
+taken away (the softmax does not see it), is position alone. It is averaged over all queries by the key's
+offset.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ class Positions:
 
     Attributes:
         kind: how the model tells positions apart, as its configuration calls it.
-        similarity: (tables, Hp, Wp, Hp, Wp), one table for the model or one for each block; None where there is no table.
-        kernel: (L, 2 Hp - 1, 2 Wp - 1), mean centred logit by offset of the key from the query; None where there is a table.
+        similarity: (tables, Hp, Wp, Hp, Wp), one table for the model or one for each block; None where there
+            is no table.
+        kernel: (L, 2 Hp - 1, 2 Wp - 1), mean centred logit by offset of the key from the query; None where
+            there is a table.
     """
 
     kind: str
@@ -56,7 +59,10 @@ def similarity(table: Tensor, grid: Grid) -> Tensor:
 
 
 def position_kernel(layers: Sequence[AttentionRecord], grid: Grid, prefix: int) -> Tensor:
-    """Mean centred logit by offset, (L, 2 Hp - 1, 2 Wp - 1), over images, heads and queries; NaN where no query sees the offset."""
+    """Mean centred logit by offset, (L, 2 Hp - 1, 2 Wp - 1), over images, heads and queries.
+
+    NaN where no query sees the offset.
+    """
     rows, columns = grid
     patches = torch.arange(rows * columns)
     down = patches[None] // columns - patches[:, None] // columns + rows - 1

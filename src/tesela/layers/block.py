@@ -1,9 +1,9 @@
 """Encoder block: attention and MLP, each in a residual branch (paper, equations 2 and 3).
 
-Pre-norm (the paper): z' = MSA(LN(z)) + z, then MLP(LN(z')) + z'. Post-norm (Vaswani et al. 2017): LN(z + MSA(z)), then
-LN(z' + MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole branch per image and scales the
-kept ones up, so that evaluation needs no correction. Layer scale (Touvron et al. 2021, arXiv 2103.17239) multiplies each
-channel of a branch by a learned factor that starts small.
+Pre-norm (the paper): z' = MSA(LN(z)) + z, then MLP(LN(z')) + z'. Post-norm (Vaswani et al. 2017): LN(z +
+MSA(z)), then LN(z' + MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole branch
+per image and scales the kept ones up, so that evaluation needs no correction. Layer scale (Touvron et al.
+2021, arXiv 2103.17239) multiplies each channel of a branch by a learned factor that starts small.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Block(nn.Module):
 
         Args:
             tokens: (B, N, D).
-            first: how many of the first tokens somebody reads; the result then has these only, (B, first, D). None is all.
+            first: how many of the first tokens somebody reads; the result then has these only, (B, first, D).
+                None is all.
             layout: where the tokens stand, for an attention that asks; None is not handed on.
             trace: where the steps are written down.
         """

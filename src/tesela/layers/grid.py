@@ -25,7 +25,7 @@ def patch_grid(size: tuple[int, int], patch: tuple[int, int]) -> Grid:
 
 
 def conv_grid(size: tuple[int, int], steps: Iterable[tuple[int, int]]) -> Grid:
-    """Rows and columns after windows of (kernel, stride), each padded by half its kernel, such as convolutions and poolings."""
+    """Rows and columns after convolutions or poolings (kernel, stride), padded by half a kernel."""
     rows, columns = size
     for kernel, stride in steps:
         rows, columns = ((side + 2 * (kernel // 2) - kernel) // stride + 1 for side in (rows, columns))

@@ -1,11 +1,12 @@
 """Weight initialisation of the paper's JAX code, from a seedable generator.
 
-Dense layers of the encoder: Xavier uniform, biases zero, in the MLP normal with deviation 1e-6. Patch convolution and
-hidden layer of the head: LeCun normal (truncated at two deviations). Positions: normal with deviation 0.02. Class
-token and last layer of the head: zero. LayerNorm: one and zero.
+Dense layers of the encoder: Xavier uniform, biases zero, in the MLP normal with deviation 1e-6. Patch
+convolution and hidden layer of the head: LeCun normal (truncated at two deviations). Positions: normal with
+deviation 0.02. Class token and last layer of the head: zero. LayerNorm: one and zero.
 
-Odd: the qkv projection is one matrix here and three there; each third is drawn with the fans of its own matrix. A layer
-with own weights has a method ``reset(generator)``; a network's weights are never drawn in a constructor.
+Odd: the qkv projection is one matrix here and three there; each third is drawn with the fans of its own
+matrix. A layer with own weights has a method ``reset(generator)``; a network's weights are never drawn in a
+constructor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
 
-# Deviation of a unit normal cut at +-2: the drawn values are widened by its inverse, as in jax.nn.initializers.
+# Deviation of a unit normal cut at +-2: the drawn values are widened by its inverse, as in
+# jax.nn.initializers.
 _CUT_DEVIATION = 0.87962566103423978
 
 

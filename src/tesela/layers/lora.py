@@ -2,12 +2,13 @@
 
 Equation 3 there: y = W x + b + (alpha / r) B A x.
 
-W and b stay as they are; A (r, I) starts at random and B (O, r) at zero, so an adapted network begins as the one it was. The update
-is added to W when training is over, and then costs nothing.
+W and b stay as they are; A (r, I) starts at random and B (O, r) at zero, so an adapted network begins as the
+one it was. The update is added to W when training is over, and then costs nothing.
 
-Odd: the base keeps its names in ``state_dict`` (``qkv.weight``), with ``lora_a`` and ``lora_b`` beside it; but the attribute ``weight``
-is W with the update in it, for attention reads rows of it where only some of the results are wanted. On that way there is no
-dropout. The fused qkv layer has one A for queries, keys and values together, as adapters of fused layers usually have.
+Odd: the base keeps its names in ``state_dict`` (``qkv.weight``), with ``lora_a`` and ``lora_b`` beside it;
+but the attribute ``weight`` is W with the update in it, for attention reads rows of it where only some of the
+results are wanted. On that way there is no dropout. The fused qkv layer has one A for queries, keys and
+values together, as adapters of fused layers usually have.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tesela.core.errors import ConfigError
 
-#: The dense layers that can be adapted, by the word that names them, and what such a layer is called in its module.
+#: The dense layers that can be adapted, by the word that names them, and what such a layer is called in its
+#: module.
 TARGETS = {"qkv": ("qkv",), "out": ("out",), "mlp": ("expand", "contract")}
 
 

@@ -2,10 +2,11 @@
 
 Dense, activation, dropout, dense, dropout.
 
-SwiGLU (Shazeer 2020, arXiv 2002.05202) multiplies one half of the first layer's result, through SiLU, with the other.
+SwiGLU (Shazeer 2020, arXiv 2002.05202) multiplies one half of the first layer's result, through SiLU, with
+the other.
 
-Odd: ``gelu`` is the exact one (erf), as in most published weights; the paper's JAX code uses the tanh approximation,
-here ``gelu_tanh``.
+Odd: ``gelu`` is the exact one (erf), as in most published weights; the paper's JAX code uses the tanh
+approximation, here ``gelu_tanh``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Maps are (B, C, H, W).
 
-A norm at the end of a residual branch may start with scale zero, so that a new unit is the identity and deep networks start
-as shallow ones (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+A norm at the end of a residual branch may start with scale zero, so that a new unit is the identity and deep
+networks start as shallow ones (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
 
 Odd: nothing is drawn at random; ``reset_parameters`` is what ``initialise`` calls.
 """

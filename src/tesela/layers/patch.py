@@ -1,8 +1,8 @@
 """Images to patch tokens (paper, equation 1): one linear map of each non-overlapping patch.
 
-The weight is kept as a convolution's, (D, C, ph, pw). ``conv`` runs it as a convolution with stride (ph, pw), ``linear``
-cuts the image into flat patches and multiplies by the same weight, flattened; the results are the same up to rounding.
-Tokens run in raster order: left to right, then down.
+The weight is kept as a convolution's, (D, C, ph, pw). ``conv`` runs it as a convolution with stride (ph, pw),
+``linear`` cuts the image into flat patches and multiplies by the same weight, flattened; the results are the
+same up to rounding. Tokens run in raster order: left to right, then down.
 
 Odd: ``linear`` is the default because its result is contiguous, which saves a copy at the first LayerNorm.
 """

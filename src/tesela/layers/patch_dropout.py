@@ -2,9 +2,10 @@
 
 While training, each image goes on with a random part of its patches.
 
-A step's time and memory fall with the number of tokens, and what is left out is a mild regulariser. Evaluation sees all patches.
-What was chosen can be asked for, so that positions inside the blocks know which patches are left.
-Odd: the same number of patches is kept in every image, so that a batch stays one tensor; it must come after the positions are added.
+A step's time and memory fall with the number of tokens, and what is left out is a mild regulariser.
+Evaluation sees all patches. What was chosen can be asked for, so that positions inside the blocks know which
+patches are left. Odd: the same number of patches is kept in every image, so that a batch stays one tensor; it
+must come after the positions are added.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class PatchDropout(nn.Module):
         return max(1, round(patches * (1.0 - self.rate)))
 
     def choose(self, tokens: Tensor) -> Tensor | None:
-        """Another random choice for every image: the patches' numbers in raster order, (B, kept); None where all stay."""
+        """Another random choice for every image: the patches' numbers in raster order, (B, kept).
+
+        None where all stay.
+        """
         if not self.training or self.rate == 0.0:
             return None
         patches = tokens.shape[1] - self.prefix

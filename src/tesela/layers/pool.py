@@ -1,10 +1,10 @@
 """All tokens to one vector per image.
 
-``class``: the class token; with a distillation token the mean of both, so that one head sees what DeiT's two heads
-average. ``mean``: over the patches. ``class_mean``: the class token, then the mean, 2 D numbers (the classifier of DINOv2,
-arXiv 2304.07193). ``sequence``: a weighted mean whose weights are a softmax of one linear map per token
-(Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to all tokens, then a residual MLP
-(multi-head attention pooling of Zhai et al. 2022, arXiv 2106.04560).
+``class``: the class token; with a distillation token the mean of both, so that one head sees what DeiT's two
+heads average. ``mean``: over the patches. ``class_mean``: the class token, then the mean, 2 D numbers (the
+classifier of DINOv2, arXiv 2304.07193). ``sequence``: a weighted mean whose weights are a softmax of one
+linear map per token (Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to all
+tokens, then a residual MLP (multi-head attention pooling of Zhai et al. 2022, arXiv 2106.04560).
 
 Odd: prefix tokens take no part in a mean and in ``sequence``.
 """
@@ -27,8 +27,9 @@ class Readout(NamedTuple):
     """How a head reads the tokens of the last layer.
 
     Attributes:
-        how: ``first``: the mean of some first tokens, or each of them; ``mean`` of the patches; ``class_mean``: the class
-            token and the mean side by side; ``weighted``: a mean with traced weights; ``attention``: a traced attention.
+        how: ``first``: the mean of some first tokens, or each of them; ``mean`` of the patches;
+            ``class_mean``: the class token and the mean side by side; ``weighted``: a mean with traced
+            weights; ``attention``: a traced attention.
         tokens: number of first tokens, if it reads these alone; else 0.
     """
 

@@ -1,10 +1,11 @@
 """Tokens that stand before the patches: [class], distillation, registers, in this order.
 
-The class token is the paper's; the distillation token is DeiT's (Touvron et al. 2021, arXiv 2012.12877); registers
-(Darcet et al. 2024, arXiv 2309.16588) give the network room to write and are never read by the head.
+The class token is the paper's; the distillation token is DeiT's (Touvron et al. 2021, arXiv 2012.12877);
+registers (Darcet et al. 2024, arXiv 2309.16588) give the network room to write and are never read by the
+head.
 
-Odd: registers come after the positions are added and have none of their own, as in the published weights; the others
-have positions unless the config says no.
+Odd: registers come after the positions are added and have none of their own, as in the published weights; the
+others have positions unless the config says no.
 """
 
 from __future__ import annotations

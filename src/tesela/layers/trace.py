@@ -1,8 +1,9 @@
 """Named intermediate results, written down while a model runs.
 
-``model(images)`` returns logits; ``model(images, trace=Trace())`` returns the same logits and fills the trace with every
-step's tensor and, for each attention, its queries, keys, values and output. Attention maps are not stored: they are
-recomputed from q and k by whoever wants them, so the fused kernel stays on. All tensors stay in the autograd graph.
+``model(images)`` returns logits; ``model(images, trace=Trace())`` returns the same logits and fills the trace
+with every step's tensor and, for each attention, its queries, keys, values and output. Attention maps are not
+stored: they are recomputed from q and k by whoever wants them, so the fused kernel stays on. All tensors stay
+in the autograd graph.
 
 Odd: ``OFF`` is a trace too; it keeps nothing and costs one call that returns its argument. A subclass may
 keep something else; all scopes share its attributes.
@@ -29,8 +30,8 @@ class AttentionRecord:
         v: values (B, H, M, d).
         out: the result (B, H, N, d), in the autograd graph; with attention dropout, after it.
         scale: factor of the logits.
-        bias: added to the scaled logits, broadcastable to (B, H, N, M), or None; -inf (or False) where a query does not see a key,
-            as in axial attention and local windows.
+        bias: added to the scaled logits, broadcastable to (B, H, N, M), or None; -inf (or False) where a
+            query does not see a key, as in axial attention and local windows.
     """
 
     name: str
@@ -42,7 +43,9 @@ class AttentionRecord:
     bias: Tensor | None = None
 
     def dense(self) -> Tensor:
-        """The whole attention matrix (B, H, N, M), whatever the layout; for small inputs, because it is as large as it says.
+        """The whole attention matrix (B, H, N, M), whatever the layout.
+
+        For small inputs, because it is as large as it says.
 
         Rows sum to 1 and ``dense() @ v`` is ``out`` where no dropout was.
         """
@@ -76,7 +79,10 @@ class Trace:
         self._scope = ""
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        """Write ``tensor`` down under ``name`` in this scope and return it; an empty name is the scope itself."""
+        """Write ``tensor`` down under ``name`` in this scope and return it.
+
+        An empty name is the scope itself.
+        """
         full = f"{self._scope}.{name}".strip(".")
         if self._keep is None or self._keep(full):
             self.tensors[full] = tensor

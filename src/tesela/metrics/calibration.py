@@ -1,8 +1,8 @@
 """Calibration: log loss, Brier score, expected calibration error.
 
-The calibration error is the usual one (Guo et al. 2017, arXiv 1706.04599): the probability of the predicted class falls
-into one of 15 bins of equal width, closed above, and the gaps between mean probability and accuracy are averaged by
-count.
+The calibration error is the usual one (Guo et al. 2017, arXiv 1706.04599): the probability of the predicted
+class falls into one of 15 bins of equal width, closed above, and the gaps between mean probability and
+accuracy are averaged by count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _SMALLEST = np.finfo(np.float64).tiny
 
 
 def log_losses(probabilities: Floats, targets: Integers) -> npt.NDArray[np.float64]:
-    """(N,) -log p(true class) in nats; a probability of 0 counts as the smallest float64, so they are finite."""
+    """(N,) -log p(true class) in nats.
+
+    A probability of 0 counts as the smallest float64, so they are finite.
+    """
     true = probabilities[np.arange(len(targets)), targets].astype(np.float64)
     losses: npt.NDArray[np.float64] = -np.log(np.maximum(true, _SMALLEST))
     return losses
@@ -80,7 +83,10 @@ class Reliability:
         ]
 
     def error(self) -> float:
-        """Expected calibration error, the mean over images of |accuracy - probability| of their bin: 0 is perfect."""
+        """Expected calibration error, the mean over images of |accuracy - probability| of their bin.
+
+        0 is perfect.
+        """
         filled = [row for row in self.rows() if row["count"]]
         gaps = sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled)
         return float(gaps / max(int(self._counts[0].sum()), 1))

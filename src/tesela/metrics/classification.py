@@ -1,10 +1,11 @@
 """Accuracy, top-k, confusion and per-class scores from probabilities and true classes.
 
-Written in NumPy: torchmetrics takes 4.6 s to import on top of torch, more than evaluating ten thousand digits, and each
-score here is a line or two. torchmetrics and scikit-learn are the references in the tests.
+Written in NumPy: torchmetrics takes 4.6 s to import on top of torch, more than evaluating ten thousand
+digits, and each score here is a line or two. torchmetrics and scikit-learn are the references in the tests.
 
-Odd: a score that is not defined is None, never 0: the recall of a class without images, the precision of a class that was
-never predicted. Averages over classes count the classes that have images. Equal probabilities rank by class number.
+Odd: a score that is not defined is None, never 0: the recall of a class without images, the precision of a
+class that was never predicted. Averages over classes count the classes that have images. Equal probabilities
+rank by class number.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class ClassificationScores:
         self._reliability.merge(other._reliability)
 
     def result(self) -> dict[str, Any]:
-        """Every score, in plain Python values that JSON takes; at least one image must have been counted in."""
+        """Every score, in plain Python values that JSON takes.
+
+        At least one image must have been counted in.
+        """
         total, labels = self.images, self._labels
         classes = per_class(self._confusion, labels)
         nll, brier = self._means.over([total, total])
@@ -88,7 +92,10 @@ class ClassificationScores:
 
 
 def true_ranks(probabilities: Floats, targets: Integers) -> Integers:
-    """(N,) number of classes that come before the true one: more probable, or as probable with a lower number."""
+    """(N,) number of classes that come before the true one.
+
+    More probable, or as probable with a lower number.
+    """
     true = probabilities[np.arange(len(targets)), targets][:, None]
     earlier = np.arange(probabilities.shape[1])[None] < targets[:, None]
     ranks: Integers = (probabilities > true).sum(1) + ((probabilities == true) & earlier).sum(1)
@@ -120,7 +127,10 @@ def per_class(confusion: Integers, labels: Sequence[str]) -> list[dict[str, Any]
 
 
 def most_confused(confusion: Integers, labels: Sequence[str], *, most: int = 10) -> list[dict[str, Any]]:
-    """The pairs (true, predicted) with the most images, most first; ``share`` is of the true class's images."""
+    """The pairs (true, predicted) with the most images, most first.
+
+    ``share`` is of the true class's images.
+    """
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

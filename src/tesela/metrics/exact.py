@@ -1,7 +1,7 @@
 """Exact sums of float64 numbers: the same bits for any order, batch or number of ranks.
 
-Each number is a whole multiple of 2^-1074, so sums are kept as Python's unbounded integers in that unit and rounded once,
-at the end (the idea of Shewchuk 1997 and of math.fsum, in a form that can be merged).
+Each number is a whole multiple of 2^-1074, so sums are kept as Python's unbounded integers in that unit and
+rounded once, at the end (the idea of Shewchuk 1997 and of math.fsum, in a form that can be merged).
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class ExactSums:
         self._totals = [0] * count
 
     def add(self, values: npt.NDArray[np.floating[Any]], places: npt.NDArray[np.int64] | None = None) -> None:
-        """Add finite values (N,), each to the sum that ``places`` (N,) names; all to the first one by default."""
+        """Add finite values (N,), each to the sum that ``places`` (N,) names.
+
+        All to the first one by default.
+        """
         mantissas, exponents = np.frexp(values.astype(np.float64))
         whole = np.ldexp(mantissas, _DIGITS).astype(np.int64)
         high, low = whole >> _HALF, whole & ((1 << _HALF) - 1)

@@ -22,11 +22,12 @@ class Features:
     """Output of a backbone.
 
     Attributes:
-        tokens: (B, prefix + n, D), after the last norm; positions of the last feature map where the backbone is
-            convolutional.
+        tokens: (B, prefix + n, D), after the last norm; positions of the last feature map where the backbone
+            is convolutional.
         grid: rows and columns of the n patch tokens.
         prefix: number of tokens before the patches.
-        stages: feature maps (B, D_i, H_i, W_i) from fine to coarse; empty where the backbone has one resolution.
+        stages: feature maps (B, D_i, H_i, W_i) from fine to coarse; empty where the backbone has one
+            resolution.
     """
 
     tokens: Tensor
@@ -77,7 +78,10 @@ class Backbone(ABC, nn.Module, Generic[_C]):
         return {name for name, parameter in self.named_parameters() if parameter.ndim < 2}
 
     def make_pool(self) -> nn.Module:
-        """The module that turns tokens (B, N, D) into the head's input (B, D'); called with tokens and prefix."""
+        """The module that turns tokens (B, N, D) into the head's input (B, D').
+
+        Called with tokens and prefix.
+        """
         return MeanPool()
 
     def make_pooled_norm(self) -> nn.Module | None:

@@ -83,14 +83,19 @@ class Card:
         if not rows:
             return "## Score\n\nIt was not tested: the data has no test split."
         count = self.images.get(self.split, 0)
-        head = f"On the {count:,} images of the {self.split} split, which were not trained on:\n\n| | |\n|---|---|\n"
+        head = (
+            f"On the {count:,} images of the {self.split} split, which were not trained on:\n\n| | "
+            "|\n|---|---|\n"
+        )
         return f"## Score\n\n{head}" + "\n".join(rows)
 
     def _use(self) -> str:
         return (
             "## Use\n\n```bash\ntesela predict PATH_OF_THIS_FOLDER photo.jpg\n```\n\n"
-            '```python\nimport tesela as ts\n\nmodel = ts.load("PATH_OF_THIS_FOLDER")  # an nn.Module: images in, logits out\n```\n\n'
-            "`config.json` holds the class names, how images are prepared and a digest of each tensor; `model.safetensors` the weights."
+            "```python\nimport tesela as ts\n\n"
+            'model = ts.load("PATH_OF_THIS_FOLDER")  # an nn.Module: images in, logits out\n```\n\n'
+            "`config.json` holds the class names, how images are prepared and a digest of each tensor; "
+            "`model.safetensors` the weights."
         )
 
     def _data(self) -> str:
@@ -104,8 +109,10 @@ class Card:
             else "not stated; the licence of the training data may bind"
         )
         return (
-            "## Limits and licence\n\nThe model knows the classes above and answers with one of them for any image, "
-            "also for one that shows none of them. The scores hold for images like those it was tested on.\n\n"
+            "## Limits and licence\n\nThe model knows the classes above and answers with one of them for "
+            "any image, "
+            "also for one that shows none of them. The scores hold for images like those it was tested "
+            "on.\n\n"
             f"Licence of the weights: {licence}."
         )
 

@@ -1,7 +1,7 @@
 """Catalogue of named models, without torch.
 
-A row of a family's table becomes an entry; overrides go on top. Other distributions add families, with such a table,
-under the entry point group ``tesela.models``.
+A row of a family's table becomes an entry; overrides go on top. Other distributions add families, with such a
+table, under the entry point group ``tesela.models``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def _entries() -> dict[str, ModelEntry]:
 
 
 def model_names(pattern: str | None = None) -> list[str]:
-    """All model names in the order of their tables; or those of a family, or that hold the text or match the glob ``pattern``."""
+    """All model names in the order of their tables.
+
+    Or those of a family, or that hold the text or match the glob ``pattern``.
+    """
     if pattern is None:
         return list(_entries())
     if pattern in family_names():

@@ -34,7 +34,8 @@ class Classifier(Model):
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """Logits (B, K) of images (B, C, H, W).
 
-        Without a trace, the last block computes only the tokens that the pool reads: with a class token one instead of all.
+        Without a trace, the last block computes only the tokens that the pool reads: with a class token one
+        instead of all.
         """
         logits: Tensor = self.head(self.pooled(images, trace=trace), trace=trace.inside("head"))
         return logits

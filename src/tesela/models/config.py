@@ -57,7 +57,10 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-        """Operations of one image's forward pass: two for each multiply-add of a matrix product or convolution."""
+        """Operations of one image's forward pass.
+
+        Two for each multiply-add of a matrix product or convolution.
+        """
 
     @abstractmethod
     def tiny(self) -> Self:

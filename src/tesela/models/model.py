@@ -1,7 +1,8 @@
 """Models: a backbone and what reads its tokens.
 
-In memory a backbone's parameters begin with ``backbone.``. Files (bundles, checkpoints, tables of other programs' names)
-hold them without, so that a backbone has the same names whatever sits on it: ``file_names`` and ``load_names``.
+In memory a backbone's parameters begin with ``backbone.``. Files (bundles, checkpoints, tables of other
+programs' names) hold them without, so that a backbone has the same names whatever sits on it: ``file_names``
+and ``load_names``.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Model(HasKernel, ABC, nn.Module):
         return self.backbone.grid(image_size)
 
     def set_image_size(self, image_size: tuple[int, int]) -> None:
-        """Make (height, width) the model's own, as for fine-tuning at a higher resolution (paper, section 3.2).
+        """Make (height, width) the model's own, as for fine-tuning at higher resolution (section 3.2).
 
         Raises:
             ConfigError: the image does not fit.
@@ -93,12 +94,18 @@ class Model(HasKernel, ABC, nn.Module):
         return {f"head.{name}" for name, _ in self.head.named_parameters()}
 
     def no_decay(self) -> set[str]:
-        """Names of parameters without weight decay: all but matrices and convolutions, and what the backbone names."""
+        """Names of parameters without weight decay.
+
+        All but matrices and convolutions, and what the backbone names.
+        """
         own = {name for name, parameter in self._above() if parameter.ndim != 2}
         return own | {_BACKBONE + name for name in self.backbone.no_decay()}
 
     def layer_groups(self) -> list[list[str]]:
-        """All parameter names once, in groups from input to output; what reads the tokens is in the last group."""
+        """All parameter names once, in groups from input to output.
+
+        What reads the tokens is in the last group.
+        """
         groups = [[_BACKBONE + name for name in group] for group in self.backbone.layer_groups()]
         groups[-1] += [name for name, _ in self._above()]
         return groups

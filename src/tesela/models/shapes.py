@@ -1,7 +1,7 @@
 """Tensor shapes and parameters at each step of a model, computed on the meta device.
 
-Odd: a parameter belongs to the step with the longest name that begins its own name, ``blocks.3`` read as ``block03``; so
-the parameters in the table add up to all of the model's.
+Odd: a parameter belongs to the step with the longest name that begins its own name, ``blocks.3`` read as
+``block03``; so the parameters in the table add up to all of the model's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def step_shapes(
 
 
 def _rows(trace: Trace) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The traced tensors, and before an attention's result its q, k and v together and the map that nobody stores."""
+    """Shapes of the traced tensors, and of each attention's joint q, k, v and its map."""
     waiting = dict(trace.attentions)
     for name, tensor in trace.tensors.items():
         for layer in [layer for layer in waiting if f"{layer}.".startswith(f"{name}.")]:

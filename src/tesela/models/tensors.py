@@ -1,8 +1,9 @@
 """Weights in a safetensors file: written with digests, read with every defect named.
 
-Odd: a digest covers a tensor's bytes only. Name and shape are checked against the network, so two tensors that were
-swapped fail by their digests, and a tensor of another shape fails before. Tensors are copied out of the file into memory of
-their own: where a tensor begins in the file decides which kernel multiplies with it, and so the last bit of a result.
+Odd: a digest covers a tensor's bytes only. Name and shape are checked against the network, so two tensors
+that were swapped fail by their digests, and a tensor of another shape fails before. Tensors are copied out of
+the file into memory of their own: where a tensor begins in the file decides which kernel multiplies with it,
+and so the last bit of a result.
 """
 
 from __future__ import annotations
@@ -81,7 +82,10 @@ def load_weights(model: nn.Module, tensors: Tensors, *, source: str) -> None:
     if any(faults):
         raise WeightsError(
             f"{source} does not fit the model: " + "; ".join(fault for fault in faults if fault),
-            hint="the weights are of another model or configuration; use the config.json that was written with them",
+            hint=(
+                "the weights are of another model or configuration; use the config.json that was written "
+                "with them"
+            ),
         )
     model.load_state_dict(load_names(model, tensors), assign=True)
 

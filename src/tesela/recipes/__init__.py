@@ -2,7 +2,8 @@
 
 Its docstring states what it promises and what was measured.
 
-Its values lie below the command line and a ``--config`` file: ``tesela train DATA --recipe NAME --epochs 3`` changes the epochs only.
+Its values lie below the command line and a ``--config`` file: ``tesela train DATA --recipe NAME --epochs 3``
+changes the epochs only.
 """
 
 from __future__ import annotations

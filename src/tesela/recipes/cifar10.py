@@ -11,7 +11,8 @@ from typing import Any
 def cifar10_compact() -> dict[str, Any]:
     """A compact convolutional transformer for a small budget on a CPU.
 
-    ``tesela train CIFAR10 --recipe cifar10_compact --minutes 30``: 2 cores with AMX, 30 minutes, accuracy 0.845 (seed 0).
+    ``tesela train CIFAR10 --recipe cifar10_compact --minutes 30``: 2 cores with AMX, 30 minutes, accuracy
+    0.845 (seed 0).
     """
     return {
         "model": "cct_7_3x2_32",
@@ -29,8 +30,9 @@ def cifar10_compact() -> dict[str, Any]:
 def cifar10_overnight() -> dict[str, Any]:
     """The same network with the regularisation that many epochs need.
 
-    ``tesela train CIFAR10 --recipe cifar10_overnight``: about 11 hours on 2 cores with AMX by its step time. It has not been
-    run to its end; with ``--minutes 17``, 1.9 of 200 epochs on 2 cores without AMX, it reaches 0.681.
+    ``tesela train CIFAR10 --recipe cifar10_overnight``: about 11 hours on 2 cores with AMX by its step time.
+    It has not been run to its end; with ``--minutes 17``, 1.9 of 200 epochs on 2 cores without AMX, it
+    reaches 0.681.
     """
     return {
         "model": "cct_7_3x2_32",

@@ -2,8 +2,9 @@
 
 Figures stand in LOG.md.
 
-Which to take: ``head_only`` first, for it takes seconds once the features are there, and it tells what the model knows already;
-``finetune`` for the best score; ``lora`` where one base serves many tasks, since an adapter is a hundredth of the model.
+Which to take: ``head_only`` first, for it takes seconds once the features are there, and it tells what the
+model knows already; ``finetune`` for the best score; ``lora`` where one base serves many tasks, since an
+adapter is a hundredth of the model.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 def finetune() -> dict[str, Any]:
     """All weights, the lower layers more gently: ``tesela train DATA --from SOURCE --recipe finetune``.
 
-    AdamW with a learning rate that falls by a quarter from each layer to the one below (arXiv 2106.08254), RandAugment, label
-    smoothing and a moving average. For few images raise --epochs rather than the rate: with 100 images of CIFAR-10 and RandAugment, 50
-    epochs in batches of 20 gave 71.7 % at this rate and 70.0 % at three times it; the head alone gave 64.1 %.
+    AdamW with a learning rate that falls by a quarter from each layer to the one below (arXiv 2106.08254),
+    RandAugment, label smoothing and a moving average. For few images raise --epochs rather than the rate:
+    with 100 images of CIFAR-10 and RandAugment, 50 epochs in batches of 20 gave 71.7 % at this rate and 70.0
+    % at three times it; the head alone gave 64.1 %.
     """
     return {
         "tune": "all",
@@ -37,11 +39,14 @@ def finetune() -> dict[str, Any]:
 
 
 def finetune_paper() -> dict[str, Any]:
-    """The ViT paper's fine-tuning (arXiv 2010.11929, appendix B.1.1): ``tesela train DATA --from SOURCE --recipe finetune_paper``.
+    """The ViT paper's fine-tuning (arXiv 2010.11929, appendix B.1.1).
 
-    SGD with momentum 0.9, batches of 512, cosine decay, no weight decay, gradients clipped at 1, images of 384 px (512 with
-    ``--image-size 512``), positions interpolated, a new head of zeros. The paper tries the rates 0.001, 0.003, 0.01 and 0.03 and keeps
-    the best on validation images. The batch is gathered from eight smaller ones.
+    ``tesela train DATA --from SOURCE --recipe finetune_paper``.
+
+    SGD with momentum 0.9, batches of 512, cosine decay, no weight decay, gradients clipped at 1, images of
+    384 px (512 with ``--image-size 512``), positions interpolated, a new head of zeros. The paper tries the
+    rates 0.001, 0.003, 0.01 and 0.03 and keeps the best on validation images. The batch is gathered from
+    eight smaller ones.
     """
     return {
         "tune": "all",
@@ -59,7 +64,8 @@ def finetune_paper() -> dict[str, Any]:
 def head_only() -> dict[str, Any]:
     """The head alone: ``tesela train DATA --from SOURCE --recipe head_only``.
 
-    Every image and its mirror image pass the frozen body once; an epoch after that takes a moment, so there are many.
+    Every image and its mirror image pass the frozen body once; an epoch after that takes a moment, so there
+    are many.
     """
     return {
         "tune": "head",
@@ -71,7 +77,9 @@ def head_only() -> dict[str, Any]:
 
 
 def lora() -> dict[str, Any]:
-    """Adapters of rank 8 on every dense layer, and the head: ``tesela train DATA --from SOURCE --recipe lora``.
+    """Adapters of rank 8 on every dense layer, and the head.
+
+    ``tesela train DATA --from SOURCE --recipe lora``.
 
     ``adapter/`` of the run holds what was trained, in peft's layout; the bundle has it merged.
     """

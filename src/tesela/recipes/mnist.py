@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# The tutorial trains with Adam at 1e-3 on batches of 64. AdamW stays below 98 % in five epochs here; Muon reaches 99 % (LOG.md).
+# The tutorial trains with Adam at 1e-3 on batches of 64. AdamW stays below 98 % in five epochs here; Muon
+# reaches 99 % (LOG.md).
 _ARTICLE = {
     "epochs": 5,
     "batch_size": 256,
@@ -20,10 +21,12 @@ _ARTICLE = {
 
 
 def mnist_article() -> dict[str, Any]:
-    """The tutorial's ViT with wide heads, 613,710 parameters; attention over tokens, the last LayerNorm applied.
+    """The tutorial's ViT with wide heads, 613,710 parameters.
 
-    ``tesela train MNIST --recipe mnist_article``: 5 epochs in 209 s on 2 cores without AMX, accuracy 0.9888 (seed 0);
-    the tutorial's own plain loop takes 773 s there. Each image trains on 60 % of its patches.
+    Attention over tokens, the last LayerNorm applied.
+
+    ``tesela train MNIST --recipe mnist_article``: 5 epochs in 209 s on 2 cores without AMX, accuracy 0.9888
+    (seed 0); the tutorial's own plain loop takes 773 s there. Each image trains on 60 % of its patches.
     """
     return {**_ARTICLE, "model": "vit_mnist_article"}
 
@@ -31,7 +34,8 @@ def mnist_article() -> dict[str, Any]:
 def mnist_article_twin() -> dict[str, Any]:
     """The same network with ordinary heads, 371,910 parameters.
 
-    ``tesela train MNIST --recipe mnist_article_twin``: 5 epochs in 310 s on one core without AMX, accuracy 0.9878 (seed 0).
+    ``tesela train MNIST --recipe mnist_article_twin``: 5 epochs in 310 s on one core without AMX, accuracy
+    0.9878 (seed 0).
     """
     return {**_ARTICLE, "model": "vit_mnist_article_twin"}
 
@@ -39,8 +43,9 @@ def mnist_article_twin() -> dict[str, Any]:
 def mnist_best() -> dict[str, Any]:
     """A compact transformer with a convolutional tokenizer.
 
-    ``tesela train MNIST --recipe mnist_best --minutes 3``: 2 cores with AMX, 3 minutes, accuracy 0.9939 (seed 0).
-    Without a limit: 30 epochs, accuracy 0.9968 (seed 0), 112 min on one core without AMX that other work shared (380 images/s when alone).
+    ``tesela train MNIST --recipe mnist_best --minutes 3``: 2 cores with AMX, 3 minutes, accuracy 0.9939 (seed
+    0). Without a limit: 30 epochs, accuracy 0.9968 (seed 0), 112 min on one core without AMX that other work
+    shared (380 images/s when alone).
     """
     return {
         "model": "cct_4_3x2_32",

@@ -1,12 +1,13 @@
 """Run folder: paths of its files, and the lock against a second training.
 
 config.yaml      the whole configuration, replayable          checkpoints/   what --resume reads
-    choices.json     what was measured and chosen on this machine metrics.jsonl  reproducible rows of every step and epoch
-    bundle/          the finished model                           timing.jsonl   seconds and images/s, never compared
-    evaluation.json  predictions.npz  report.html  tensorboard/   result.json    written last: the run is complete
+    choices.json     what was measured and chosen on this machine metrics.jsonl  reproducible rows of every
+    step and epoch bundle/          the finished model                           timing.jsonl   seconds and
+    images/s, never compared evaluation.json  predictions.npz  report.html  tensorboard/   result.json
+    written last: the run is complete
 
-Odd: the lock is POSIX's ``lockf``, not ``flock``, because loader workers would inherit the latter and keep it after a SIGKILL
-of their parent.
+Odd: the lock is POSIX's ``lockf``, not ``flock``, because loader workers would inherit the latter and keep it
+after a SIGKILL of their parent.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """Adapters and head of a finished run that trained these, apart from the bundle, which has them merged."""
+        """Adapters and head of a finished run that trained these; the bundle has them merged."""
         return self.path / "adapter"
 
     @property

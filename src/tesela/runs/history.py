@@ -1,8 +1,9 @@
 """History of a run: reproducible rows, timings, TensorBoard events.
 
-``metrics.jsonl`` holds only values that are functions of the configuration, so that an interrupted run ends with the same bytes; a
-checkpoint remembers how long the file was, and resuming cuts it there. Seconds go to ``timing.jsonl``. Odd: TensorBoard is optional and
-its files are not exact; after a resume it hides what is later than the step.
+``metrics.jsonl`` holds only values that are functions of the configuration, so that an interrupted run ends
+with the same bytes; a checkpoint remembers how long the file was, and resuming cuts it there. Seconds go to
+``timing.jsonl``. Odd: TensorBoard is optional and its files are not exact; after a resume it hides what is
+later than the step.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Events:
         self._timing: BinaryIO | None = None
 
     def open(self, position: dict[str, Any] | None, *, step: int) -> bool:
-        """Continue at a checkpoint's ``position`` or begin anew; whether the rows before it are as they were."""
+        """Continue at a checkpoint's ``position`` or begin anew.
+
+        Whether the rows before it are as they were.
+        """
         size = position["bytes"] if position else 0
         with storage_errors(self._run.metrics):
             io_call("open", lambda: self._run.metrics.touch())

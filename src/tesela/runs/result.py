@@ -15,8 +15,8 @@ class RunResult:
     Attributes:
         run: the run folder.
         task: name of the task.
-        scores: the task's headline scores on the test split (on val without one), the selecting one first; None where
-            there was nothing to score on.
+        scores: the task's headline scores on the test split (on val without one), the selecting one first;
+            None where there was nothing to score on.
         parameters: number of weights.
         steps: updates made.
         epochs: passes over the training images.

@@ -1,7 +1,7 @@
 """Predictor: decode, preprocess, compute, and let the task decode the outputs.
 
-The same steps serve the command line, the server and the board; only the backend differs. An unreadable image gives a
-result with a failure and does not disturb its neighbours in the batch.
+The same steps serve the command line, the server and the board; only the backend differs. An unreadable image
+gives a result with a failure and does not disturb its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from tesela.tasks.task import Task
 #: An encoded image in memory, a file, or pixels (H, W, C) uint8.
 ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 
-#: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has another size.
+#: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has
+#: another size.
 WRONG_SIZE = "wrong_size"
 
 
@@ -82,7 +83,7 @@ class Predictor:
         return self.backend.logits(normalize(np.stack(images), self.info.image))
 
     def predict(self, sources: Iterable[ImageSource], *, batch: int = 32, **options: Any) -> list[Any]:
-        """One result of the task's own kind (see ``tesela.tasks.result.Result``) for each source, in their order.
+        """Results of the task's kind (``tesela.tasks.result.Result``), one per source, in order.
 
         Args:
             sources: images; an iterator is consumed batch by batch.

@@ -1,7 +1,8 @@
 """Image files from paths, folders (recursively) and glob patterns.
 
-A file that is named is taken whatever its ending; inside folders the ending decides. Formats that are not decoded by
-default are listed too, so that they are reported as unreadable instead of being dropped in silence.
+A file that is named is taken whatever its ending; inside folders the ending decides. Formats that are not
+decoded by default are listed too, so that they are reported as unreadable instead of being dropped in
+silence.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     app = create_app({"flowers": Predictor("runs/flowers")})
 
-Everything a request can reach is decided here; the interactive documentation is left out because it loads scripts from
-another host. The OpenAPI document is at ``/openapi.json``.
+Everything a request can reach is decided here; the interactive documentation is left out because it loads
+scripts from another host. The OpenAPI document is at ``/openapi.json``.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 In one thread, from a bounded queue.
 
-No image waits for company: while a batch is computed the next ones gather, so batches grow with the load and a lone
-request pays nothing. Admission is a counter of what is unfinished; beyond it a request is refused at once. What has
-passed its deadline or was given up by its client is never computed.
+No image waits for company: while a batch is computed the next ones gather, so batches grow with the load and
+a lone request pays nothing. Admission is a counter of what is unfinished; beyond it a request is refused at
+once. What has passed its deadline or was given up by its client is never computed.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class ServeConfig:
     api_keys: tuple[str, ...] = ()
     """Keys that clients must send; none means open to everybody who reaches the address."""
     hosts: tuple[str, ...] = ()
-    """Host names that requests may name; empty means any. On loopback this keeps foreign web pages out (DNS rebinding)."""
+    """Host names that requests may name; empty means any. On loopback this keeps foreign web pages out (DNS
+    rebinding)."""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_batch", "queue", "explain_queue"):

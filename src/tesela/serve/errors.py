@@ -1,7 +1,7 @@
 """Error codes of the server, a closed list, as ``{code, message, hint}``.
 
-Texts are written here, or come from tesela's own image errors; nothing of a path, a stack or a version can get in. An
-unforeseen exception becomes ``internal_error`` and is logged on the server's side only.
+Texts are written here, or come from tesela's own image errors; nothing of a path, a stack or a version can
+get in. An unforeseen exception becomes ``internal_error`` and is logged on the server's side only.
 """
 
 from __future__ import annotations

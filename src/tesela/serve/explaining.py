@@ -1,6 +1,7 @@
 """Heat map of one image for the API, without the image's metadata.
 
-Torch is imported when the first explanation is asked for; ``served`` offers this only where a torch network was loaded.
+Torch is imported when the first explanation is asked for; ``served`` offers this only where a torch network
+was loaded.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def label_probabilities(predictor: Predictor, batch: NDArray[np.float32]) -> NDA
 
 
 def heat_picture(view: NDArray[np.float32], size: tuple[int, int], predictor: Predictor) -> bytes:
-    """The map over the model's view as a PNG with transparency, in the shape of the original image (height, width)."""
+    """The map as a PNG with transparency, in the shape of the original image (height, width)."""
     shrink = max(1.0, max(size) / SHOWN_SIDE)
     small = max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
     if predictor.info.image.resize == "none":

@@ -1,7 +1,7 @@
 """Request bodies within limits: bytes and time; compressed bodies are refused.
 
-A form is parsed from the bytes in memory, with one file and a few small fields at most; nothing is spooled to disk, and
-the file's name as the client gave it is never used.
+A form is parsed from the bytes in memory, with one file and a few small fields at most; nothing is spooled to
+disk, and the file's name as the client gave it is never used.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
         top: Top = 5,
     ) -> Any:
         """Where in an image the evidence for a class lies."""
-        served = find_model(models, model)
+        served = served_model(models, model)
         served.explain_gate.check()
         found = await served.explain(await read_image(request, config), target=target, method=method, top=top)
         return {
@@ -101,13 +101,13 @@ def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], con
         options: dict[str, Any] = Depends(options_of),  # noqa: B008 - how FastAPI takes a local dependency
         model: ModelName = None,
     ) -> Any:
-        served = find_model(able, model)
+        served = served_model(able, model)
         served.gate.check()
         result = await served.predict(await read_image(request, config), **options)
         return {"model": served.name, **result.answer()}
 
 
-def find_model(models: dict[str, ServedModel], name: str | None) -> ServedModel:
+def served_model(models: dict[str, ServedModel], name: str | None) -> ServedModel:
     """The model of that name; the first one by default.
 
     Raises:

@@ -50,9 +50,9 @@ def _field_type(name: str, kind: Any) -> Any:
 class ExplainBody(BaseModel):
     """Where in the image the evidence for a class lies.
 
-    ``heatmap`` is a PNG (base64) of the image's size, shrunk to 1,024 pixels at most, transparent where nothing spoke for the class;
-    ``tokens`` is the same per patch, rows of ``grid`` from top to bottom, between 0 and 1; 0 is also what
-    speaks against the class.
+    ``heatmap`` is a PNG (base64) of the image's size, shrunk to 1,024 pixels at most, transparent where
+    nothing spoke for the class; ``tokens`` is the same per patch, rows of ``grid`` from top to bottom,
+    between 0 and 1; 0 is also what speaks against the class.
     """
 
     model: str

@@ -1,8 +1,9 @@
 """Who may ask, under which name, and what a browser may do with the answers.
 
-API keys are kept as digests and compared in constant time. The headers forbid everything that the page does not need:
-no inline script, no other host, no framing. Odd: the checks are one plain ASGI layer outside the framework's routing, so
-they also cover what it answers by itself, and an unforeseen exception ends here as ``internal_error``.
+API keys are kept as digests and compared in constant time. The headers forbid everything that the page does
+not need: no inline script, no other host, no framing. Odd: the checks are one plain ASGI layer outside the
+framework's routing, so they also cover what it answers by itself, and an unforeseen exception ends here as
+``internal_error``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from tesela.core.errors import UsageError
 from tesela.serve.errors import log, respond
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -110,7 +112,10 @@ def host_name(header: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address; a name other than localhost counts as reachable from outside."""
+    """Whether only this machine reaches the address.
+
+    A name other than localhost counts as reachable from outside.
+    """
     if host.lower() == "localhost":
         return True
     try:

@@ -1,7 +1,7 @@
 """A served model: loaded once, with its queue, threads and explainer.
 
-Decoding runs in a small pool, the network in the batcher's own thread, explanations in a third place, so that none of
-them holds up the event loop or another.
+Decoding runs in a small pool, the network in the batcher's own thread, explanations in a third place, so that
+none of them holds up the event loop or another.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ class ServedModel:
         return self.predictor.task.decode(row[None], self.predictor.info, **options)[0]
 
     async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> ExplainedImage:
-        """The heat map of an encoded image for a class, by name or number; the predicted one where ``target`` is None."""
+        """The heat map of an encoded image for a class, by name or number.
+
+        The predicted one where ``target`` is None.
+        """
         if self.network is None:
             raise RefusedError("explain_unavailable")
         index = target_index(target, self.predictor.info.labels)
@@ -139,7 +142,10 @@ class ServedModel:
 
 
 def network_of(predictor: Predictor) -> Any:
-    """The torch network for explanations: the predictor's own, else a second one from the same bundle; None where there is none."""
+    """The torch network for explanations: the predictor's own, else a second one from the same bundle.
+
+    None where there is none.
+    """
     if predictor.backend.name == "torch":
         return predictor.backend.model  # type: ignore[attr-defined]
     if "torch" not in usable(predictor.bundle):

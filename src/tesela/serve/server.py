@@ -1,7 +1,7 @@
 """Listen until a signal comes, then finish accepted requests and exit with code 0.
 
-Odd: uvicorn raises the signal again after it has drained, so that a process dies of it; handlers of our own are in place
-before, which makes a stop that was asked for a success.
+Odd: uvicorn raises the signal again after it has drained, so that a process dies of it; handlers of our own
+are in place before, which makes a stop that was asked for a success.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
     listening: socket.socket | None = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # asyncio switches Nagle's algorithm off only for sockets that say they are TCP; with it an answer waits 40 ms.
+        # asyncio switches Nagle's algorithm off only for sockets that say they are TCP; with it an answer
+        # waits 40 ms.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))

@@ -1,6 +1,7 @@
 """Objective: the loss as a module, with parameters and state in the checkpoint.
 
-Odd: random numbers come from ``draw`` only, a function of (seed, step, index), so that a resumed run repeats them.
+Odd: random numbers come from ``draw`` only, a function of (seed, step, index), so that a resumed run repeats
+them.
 """
 
 from __future__ import annotations

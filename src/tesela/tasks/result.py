@@ -27,7 +27,8 @@ class Result(ABC):
         failure: why there is no result, else None.
     """
 
-    #: Type of each field of ``answer``: a name such as ``string``, ``int64`` or ``float64``, or a list of such a mapping.
+    #: Type of each field of ``answer``: a name such as ``string``, ``int64`` or ``float64``, or a list of
+    #: such a mapping.
     schema: ClassVar[dict[str, Any]]
 
     source: str = ""

@@ -34,7 +34,10 @@ def ranked(probabilities: NDArray[np.float64], labels: Sequence[str], *, top: in
 
 
 def label_index(word: str, labels: Sequence[str], count: int) -> int | None:
-    """The index of a label, or else of the number that ``word`` is, below ``count``; None if it is neither."""
+    """The index of a label, or else of the number that ``word`` is, below ``count``.
+
+    None if it is neither.
+    """
     if word in labels:
         return list(labels).index(word)
     number = int(word) if word.isdecimal() and len(word) < 9 else count

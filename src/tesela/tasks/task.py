@@ -1,10 +1,11 @@
 """Task: the joint between data, model, training, evaluation, report and runtime.
 
-A task says how targets are read, what is built on a backbone, what the loss is, how outputs are scored, and what a
-person and a program get of them. Everything else (the loop, checkpoints, loaders, the server) is the same for all.
+A task says how targets are read, what is built on a backbone, what the loss is, how outputs are scored, and
+what a person and a program get of them. Everything else (the loop, checkpoints, loaders, the server) is the
+same for all.
 
-Odd: importing a task's description imports no torch, since the runtime decodes results on boards without it; the
-methods that need torch import it themselves.
+Odd: importing a task's description imports no torch, since the runtime decodes results on boards without it;
+the methods that need torch import it themselves.
 """
 
 from __future__ import annotations
@@ -103,7 +104,10 @@ class Task(ABC):
         """Results of a model's outputs (B, ...), with NumPy alone; one per image."""
 
     def probabilities(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64] | None:
-        """(B, K) probability of each label, from outputs (B, ...); None where labels have none for a whole image."""
+        """(B, K) probability of each label, from outputs (B, ...).
+
+        None where labels have none for a whole image.
+        """
         del outputs
         return None
 
@@ -149,7 +153,7 @@ class Task(ABC):
         return {}
 
     def shown(self, rows: Rows, sample: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
-        """Places, out of the sample, of images that the report shows at the model's size with explanations."""
+        """Places, out of the sample, of images that the report shows with explanations."""
         del rows
         return sample[:most]
 

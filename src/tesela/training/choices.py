@@ -1,7 +1,8 @@
 """Choices measured on this machine, written before the first step and kept on resume.
 
-Precision and attention kernel are measured, the batch size follows from memory and data, the number of steps of a time budget from the
-measured time of a step. A resumed run must not measure again: another choice would be another run.
+Precision and attention kernel are measured, the batch size follows from memory and data, the number of steps
+of a time budget from the measured time of a step. A resumed run must not measure again: another choice would
+be another run.
 """
 
 from __future__ import annotations

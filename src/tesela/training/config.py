@@ -1,7 +1,8 @@
 """Configuration of a training run, without torch.
 
-Each part is the configuration of the component that uses it. Odd: ``epochs`` and ``minutes`` exclude one another; where they come from
-different layers (a recipe and the command line), the later layer wins, which ``layered`` sees to.
+Each part is the configuration of the component that uses it. Odd: ``epochs`` and ``minutes`` exclude one
+another; where they come from different layers (a recipe and the command line), the later layer wins, which
+``layered`` sees to.
 """
 
 from __future__ import annotations
@@ -35,19 +36,25 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     net: dict[str, Any] = field(default_factory=dict)
-    """Overrides of the model's own configuration, such as --net.depth 6; see: tesela models show NAME. With --from its dropouts only."""
+    """Overrides of the model's own configuration, such as --net.depth 6; see: tesela models show NAME. With
+    --from its dropouts only."""
     model: str = "auto"
     """Name from `tesela models`; auto takes a compact one for small images and a ViT-S/16 for large ones."""
     from_: str | None = None
-    """Weights to start from: a run, a bundle, a Hugging Face folder, a timm or JAX file, hub:NAME; another head where classes differ."""
+    """Weights to start from: a run, a bundle, a Hugging Face folder, a timm or JAX file, hub:NAME; another
+    head where classes differ."""
     tune: Literal["all", "head", "lora", "bias"] = "all"
-    """What is trained of a model that was loaded: everything, the head alone, low-rank adapters and the head, or biases and the head."""
+    """What is trained of a model that was loaded: everything, the head alone, low-rank adapters and the head,
+    or biases and the head."""
     tune_unfreeze: float = 0.0
-    """Begin with the last group of layers and add the one before it every so many epochs; 0 trains all groups from the start."""
+    """Begin with the last group of layers and add the one before it every so many epochs; 0 trains all groups
+    from the start."""
     tune_cache: Literal["auto", "ram", "disk", "none"] = "auto"
-    """Where the features of a frozen body are kept; auto keeps them wherever images are at most flipped, in memory up to 2 GiB."""
+    """Where the features of a frozen body are kept; auto keeps them wherever images are at most flipped, in
+    memory up to 2 GiB."""
     interpolate_positions: bool = True
-    """With --from at another image size: interpolate learned positions to the new grid, rather than draw them anew."""
+    """With --from at another image size: interpolate learned positions to the new grid, rather than draw them
+    anew."""
     task: str = "auto"
     """What is learned; auto reads it off the data."""
     objective: dict[str, Any] = field(default_factory=dict)
@@ -73,13 +80,17 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Longest gradient; 0 turns clipping off."""
     patience: int = 0
-    """Stop after this many epochs without a better validation score and keep the best weights; 0 turns it off."""
+    """Stop after this many epochs without a better validation score and keep the best weights; 0 turns it
+    off."""
     image_size: int | tuple[int, int] | None = None
-    """Side, or height,width, of the model's view; by default the images' own size where small, else the model's, and with --from its."""
+    """Side, or height,width, of the model's view; by default the images' own size where small, else the
+    model's, and with --from its."""
     resize: Literal["auto", "squash", "crop", "pad"] = "auto"
-    """How an image is fitted to that size; auto crops the middle of photographs, squashes what nearly fits, and with --from does as it."""
+    """How an image is fitted to that size; auto crops the middle of photographs, squashes what nearly fits,
+    and with --from does as it."""
     normalize: Literal["auto", "data", "half", "imagenet", "none"] = "auto"
-    """Mean and deviation: of the training images, 0.5, ImageNet's, or none; auto is data, and with --from what its model learnt with."""
+    """Mean and deviation: of the training images, 0.5, ImageNet's, or none; auto is data, and with --from
+    what its model learnt with."""
     out: str | None = None
     """Folder of the run; by default a new one below runs/."""
     checkpoint_seconds: float = 60.0
@@ -89,7 +100,8 @@ class TrainConfig:
     log_steps: int = 10
     """Steps between two rows of metrics.jsonl."""
     threads: int = 0
-    """Threads for computing; 0 takes PyTorch's choice. A resumed run keeps the number, because sums depend on it."""
+    """Threads for computing; 0 takes PyTorch's choice. A resumed run keeps the number, because sums depend on
+    it."""
     tensorboard: bool = True
     """Write TensorBoard's files too, where it is installed."""
     report: bool = True
@@ -157,7 +169,10 @@ def untangled(*layers: Mapping[str, Any]) -> list[Tree]:
 
 
 def _renamed(tree: Tree) -> Tree:
-    """``from`` is a word of Python; the field is called ``from_``. An earlier name of an attention kernel becomes today's."""
+    """``from`` is a word of Python; the field is called ``from_``.
+
+    An earlier name of an attention kernel becomes today's.
+    """
     tree = {("from_" if key == "from" else key): value for key, value in tree.items()}
     return (
         {**tree, "attention": RENAMED_KERNELS.get(tree["attention"], tree["attention"])}
@@ -167,7 +182,10 @@ def _renamed(tree: Tree) -> Tree:
 
 
 def _objective_below(tree: Tree) -> Tree:
-    """Settings of a task's objective may also stand at the top: ``label_smoothing`` as ``objective.label_smoothing``."""
+    """Settings of a task's objective may also stand at the top.
+
+    ``label_smoothing`` as ``objective.label_smoothing``.
+    """
     own = {part.name for part in fields(TrainConfig)}
     found = {key: tree.pop(key) for key in list(tree) if key not in own and key in objective_fields()}
     return merge(tree, {"objective": found}) if found else tree

@@ -32,7 +32,8 @@ from tesela.training.timing import TimePlan
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: A time budget begins with at least so many steps: a wrong first measurement is then put right by the refits.
+#: A time budget begins with at least so many steps: a wrong first measurement is then put right by the
+#: refits.
 LEAST_STEPS = 20
 
 

@@ -15,7 +15,7 @@ def is_finite(tensors: list[Tensor]) -> bool:
 
 
 def first_culprit(model: nn.Module, batch: Batch) -> str:
-    """The first tensor with a NaN or infinity among input, targets, parameters and what each layer puts out."""
+    """The first tensor with NaN or infinity among input, targets, parameters and layer outputs."""
     if not is_finite([batch.images]):
         return "the input images"
     if not is_finite([batch.targets]):

@@ -29,8 +29,8 @@ class Outcome:
     """A training that made its last step.
 
     Attributes:
-        shipped: the trained model, or its head alone where features were kept: the moving average if there is one, with
-            the best weights if early stopping is on.
+        shipped: the trained model, or its head alone where features were kept: the moving average if there is
+            one, with the best weights if early stopping is on.
         steps: updates made.
         seconds: time of the loop, in all processes.
     """

@@ -1,8 +1,9 @@
 """Training loop: steps, epochs and time; the objective owns the loss.
 
-Exactness: images, their order and their augmentation are functions of (seed, epoch, index), dropout of (seed, step), and everything else
-that matters is in the checkpoint. So a run that was killed and resumed ends with the same bits as one that was not. Clocks decide only
-*when* something is saved or that the number of steps is refitted, and a refit is written down before it counts.
+Exactness: images, their order and their augmentation are functions of (seed, epoch, index), dropout of (seed,
+step), and everything else that matters is in the checkpoint. So a run that was killed and resumed ends with
+the same bits as one that was not. Clocks decide only *when* something is saved or that the number of steps is
+refitted, and a refit is written down before it counts.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Clock:
     """The time budget of a run with ``--minutes``.
 
     Attributes:
-        left: seconds that remain for steps and validations, given what a step takes (the final evaluation is reserved for by it).
+        left: seconds that remain for steps and validations, given what a step takes (the final evaluation is
+            reserved for by it).
         epoch_seconds: what validating and saving once is thought to take, until it is known.
         save: writes a refitted budget down.
     """
@@ -130,7 +132,8 @@ class Loop:
         self._first = self._refitted = 0
         self._aside: list[float] = []
 
-    # ---------------------------------------------------------------------------------------------- top to bottom
+    # ---------------------------------------------------------------------------------------------- top to
+    # bottom
 
     def run(self) -> None:
         """Train until the last step, or until a signal asks to stop.
@@ -169,7 +172,8 @@ class Loop:
     def _done(self) -> bool:
         return self.at.stopped or self.at.step >= self.budget.total
 
-    # ------------------------------------------------------------------------------------------------------- data
+    # -------------------------------------------------------------------------------------------------------
+    # data
 
     def _batches(self) -> Iterator[Batch]:
         epoch, position = divmod(self.at.step, self.steps_per_epoch)
@@ -184,7 +188,8 @@ class Loop:
                 raise StopRequested from None
             raise
 
-    # ----------------------------------------------------------------------------------------------------- update
+    # -----------------------------------------------------------------------------------------------------
+    # update
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
         lr = self.step.optimizers.set_lr(self.lr_factor())
@@ -237,7 +242,8 @@ class Loop:
         """The epoch, from 0, that the last step belonged to."""
         return max(0, self.at.step - 1) // self.steps_per_epoch
 
-    # ----------------------------------------------------------------------------------------------------- scores
+    # -----------------------------------------------------------------------------------------------------
+    # scores
 
     @property
     def shipped(self) -> nn.Module:
@@ -289,7 +295,8 @@ class Loop:
         """The weights with the best validation score; written only where early stopping is on."""
         return self.checkpoints.folder / "best.safetensors"
 
-    # ------------------------------------------------------------------------------------------------------- logs
+    # -------------------------------------------------------------------------------------------------------
+    # logs
 
     def _log(self) -> None:
         means = self.at.window.means()
@@ -309,7 +316,8 @@ class Loop:
         """Seconds of all sittings so far."""
         return self._spent + time.monotonic() - self._begin
 
-    # -------------------------------------------------------------------------------------------------- time left
+    # -------------------------------------------------------------------------------------------------- time
+    # left
 
     def _refit(self) -> None:
         """Every twentieth of the way, fit the number of steps to the time that is left."""
@@ -328,7 +336,8 @@ class Loop:
             self.bar.resize(fitted.total)
         self._refitted = step
 
-    # ------------------------------------------------------------------------------------------------------ saving
+    # ------------------------------------------------------------------------------------------------------
+    # saving
 
     def _save_when_due(self) -> None:
         by_steps = self.pace.checkpoint_steps and self.at.step % self.pace.checkpoint_steps == 0
@@ -336,7 +345,7 @@ class Loop:
             self._save()
 
     def _save(self) -> None:
-        """Save the state, unless it is saved already or weights are broken (a NaN must not displace a good checkpoint)."""
+        """Save the state, unless it is saved already or weights are not finite."""
         if self._saved == self.at.step and self._saved_validated == self.at.validated:
             return
         if is_finite(list(changing_tensors(self.step.model, self.tuning.trainable).values())):
@@ -361,7 +370,8 @@ class Loop:
         """Stand where ``state`` was taken.
 
         Raises:
-            WeightsError: the weights that are not trained, and so are not in ``state``, are not what they were.
+            WeightsError: the weights that are not trained, and so are not in ``state``, are not what they
+                were.
         """
         if state.get("base") != self.base:
             raise WeightsError(

@@ -92,7 +92,8 @@ class Plan:
             *self._tuned(),
             (
                 "steps",
-                f"{self.steps:,} of {self.batch_size} images, {self.epochs:g} epoch{'s' if self.epochs != 1 else ''}",
+                f"{self.steps:,} of {self.batch_size} images, {self.epochs:g} "
+                f"epoch{'s' if self.epochs != 1 else ''}",
             ),
             ("time", f"about {duration(self.seconds)}"),
             ("computing", f"{self.device}, {self.precision}"),

@@ -1,8 +1,8 @@
 """Choice of precision and attention kernel by timing a few real steps.
 
-Habit misleads here: bf16 is several times faster than fp32 on a CPU with AMX and slower on one without, and the fused attention's
-backward can cost more than plain matrix products. Odd: fp32 is kept unless bf16 wins by a tenth, and the fused kernel unless the other
-wins by a twentieth, so that noise does not decide.
+Habit misleads here: bf16 is several times faster than fp32 on a CPU with AMX and slower on one without, and
+the fused attention's backward can cost more than plain matrix products. Odd: fp32 is kept unless bf16 wins by
+a tenth, and the fused kernel unless the other wins by a twentieth, so that noise does not decide.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def time_settings(
 ) -> list[Timed]:
     """Time a step with every pair on a copy of ``model``; the model itself is left as it was.
 
-    Where full batches would take longer than ``limit``, all pairs are timed on the same smaller batch, and the times scaled up.
+    Where full batches would take longer than ``limit``, all pairs are timed on the same smaller batch, and
+    the times scaled up.
 
     Args:
         model: what will be trained.
@@ -129,7 +130,7 @@ class _Probe:
         self._build, self._set_kernel = build, set_kernel
 
     def affordable(self, pair: tuple[str, str], seconds: float) -> int:
-        """The largest batch, halved as often as need be, of which a step should not take longer than ``seconds``."""
+        """The largest batch, halved as needed, whose step should not take longer than ``seconds``."""
         size = len(self._batch)
         small = min(size, SMALLEST_PROBE)
         if small == size:

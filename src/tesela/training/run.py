@@ -1,7 +1,8 @@
 """One training run: from a configuration to a run folder with a finished, evaluated model.
 
-The order matters for exactness: the configuration is written down first, then what was chosen on this machine, then checkpoints, and
-``result.json`` last. A run that dies anywhere in between is taken up by ``resume`` at the last thing that is whole.
+The order matters for exactness: the configuration is written down first, then what was chosen on this
+machine, then checkpoints, and ``result.json`` last. A run that dies anywhere in between is taken up by
+``resume`` at the last thing that is whole.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def _complete(
 ) -> RunResult:
     """The phases of a run, each of which hands on values.
 
-    Preparing and finishing can be broken off at any moment, since they only read, or write files that are whole or not
-    there; the loop itself takes a signal between two steps.
+    Preparing and finishing can be broken off at any moment, since they only read, or write files that are
+    whole or not there; the loop itself takes a signal between two steps.
     """
     from tesela.hardware.device import choose_device, exact_arithmetic
     from tesela.training.choices import Choices
@@ -171,7 +172,7 @@ def _tidy(run: Run) -> None:
 
 
 def _withdraw(run: Run) -> None:
-    """Leave nothing of a run that was refused before it began, so that the same command can be given again."""
+    """Remove all of a run that was refused before it began, so that it can be started again."""
     for path in (run.config, run.unreadable, run.path / ".lock"):
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """From a configuration to the things a run needs: the image spec, the model, the device.
 
-What is left open is read off the data: the size and the channels of the images, their mean and deviation. Everything here is a function of
-the configuration and the data, so that a resumed run arrives at the same.
+What is left open is read off the data: the size and the channels of the images, their mean and deviation.
+Everything here is a function of the configuration and the data, so that a resumed run arrives at the same.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
 def choose_model(config: TrainConfig, looks: ImageStats) -> tuple[str, tuple[int, int]]:
     """Name and image size: as asked for, else by the images' own size.
 
-    Small images keep their size where the model is a compact one and its patches divide them; all others take the model's.
+    Small images keep their size where the model is a compact one and its patches divide them; all others take
+    the model's.
     """
     native = looks.size if looks.size is not None and max(looks.size) <= SMALL else None
     names = [config.model] if config.model != "auto" else _automatic(config.size or native, looks.channels)
@@ -231,8 +232,8 @@ def resize_view(model: Model, size: tuple[int, int], *, interpolate: bool, seed:
     Args:
         model: changed in place.
         size: of the images to come.
-        interpolate: whether learned positions are interpolated to the new grid (paper, section 3.2); else they are drawn anew, those of
-            prefix tokens too.
+        interpolate: whether learned positions are interpolated to the new grid (paper, section 3.2); else
+            they are drawn anew, those of prefix tokens too.
         seed: of that draw.
 
     Raises:

@@ -1,7 +1,7 @@
 """One update of the weights: forward under autocast, backward, clip, optimizer.
 
-The measurement before a run and the loop itself use this same code, so that what is measured is what will run. Odd: fp16 needs a loss
-scaler, whose state belongs to the checkpoint; bf16 and fp32 do not.
+The measurement before a run and the loop itself use this same code, so that what is measured is what will
+run. Odd: fp16 needs a loss scaler, whose state belongs to the checkpoint; bf16 and fp32 do not.
 """
 
 from __future__ import annotations
@@ -93,6 +93,6 @@ class TrainingStep:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Make dropout and stochastic depth functions of (seed, step), so that no generator state has to be saved."""
+    """Make dropout and stochastic depth functions of (seed, step): no generator state is saved."""
     number = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
     torch.manual_seed(int(mix(np.array([number], np.uint64))[0]) >> 1)

@@ -1,8 +1,8 @@
 """Stopping politely: the first SIGTERM or Ctrl-C asks, the second aborts.
 
-While a training step runs, the request is only noted and the loop saves after the step. Inside ``interruptible`` blocks (validation,
-reading data), where the saved state does not depend on what runs, it is raised at once. Outside the main thread Python cannot take
-signals, and nothing is installed.
+While a training step runs, the request is only noted and the loop saves after the step. Inside
+``interruptible`` blocks (validation, reading data), where the saved state does not depend on what runs, it is
+raised at once. Outside the main thread Python cannot take signals, and nothing is installed.
 """
 
 from __future__ import annotations

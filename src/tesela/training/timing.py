@@ -37,7 +37,10 @@ class TimePlan:
         return self.spent + time.monotonic() - self.begin
 
     def left(self, choices: Choices, step_seconds: float, *, features_due: bool) -> float:
-        """Seconds of the budget for steps and validations from now on: without features, final evaluation and report."""
+        """Seconds of the budget for steps and validations from now on.
+
+        Without features, final evaluation and report.
+        """
         config, count = self.prepared.config, self.prepared.count
         budget = 60.0 * (config.minutes or 0.0)
         evaluation = self._forward(choices, step_seconds, count("test") or count("val")) + self.opened

@@ -1,4 +1,7 @@
-"""A model with a head that the package does not know: a classifier whose logits are scaled by a learned temperature."""
+"""A model with a head that the package does not know.
+
+A classifier whose logits are scaled by a learned temperature.
+"""
 
 from __future__ import annotations
 

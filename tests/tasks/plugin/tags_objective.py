@@ -1,4 +1,7 @@
-"""The objective of the task from outside: binary cross-entropy with a bias of its own per tag and a count of its steps."""
+"""The objective of the task from outside.
+
+Binary cross-entropy with a bias of its own per tag and a count of its steps.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A task from outside the package: any number of tags per image, read from a manifest's column ``tags``.
 
-Its objective has a parameter and a buffer of its own and draws random numbers, so that a resumed run shows whether all
-of it is checkpointed.
+Its objective has a parameter and a buffer of its own and draws random numbers, so that a resumed run shows
+whether all of it is checkpointed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ def test_progress_is_the_share_of_steps() -> None:
 
 
 def test_a_refit_keeps_progress_continuous_and_ends_at_one() -> None:
-    """Reference: by hand; at step 50 of 200 a quarter is done, and the other three quarters go to 100 more steps."""
+    """Reference: by hand; at step 50 of 200 a quarter is done, and the other three quarters go to 100 more
+    steps."""
     budget = Budget(((0, 200),)).refitted(50, 150)
     assert budget.total == 150
     assert budget.progress(50) == 0.25
@@ -31,12 +32,18 @@ def test_a_replay_does_not_see_later_refits() -> None:
 
 
 def test_steps_that_fit() -> None:
-    """Reference: 100 s, 1 s per step, 10 s after every 10 steps: each step costs 2 s, and the last validation is set aside."""
+    """Reference: 100 s, 1 s per step, 10 s after every 10 steps.
+
+    Each step costs 2 s, and the last validation is set aside.
+    """
     assert steps_in(100, step_seconds=1.0, epoch_seconds=10.0, steps_per_epoch=10) == 45
 
 
 def test_a_run_on_a_slower_machine_ends_in_time() -> None:
-    """Simulation: the machine is half as fast as measured; with refits every twentieth the end is within 2 % of the budget."""
+    """Simulation: the machine is half as fast as measured.
+
+    With refits every twentieth the end is within 2 % of the budget.
+    """
     seconds, budget, now, step = 1000.0, Budget(((0, 1000),)), 0.0, 0
     while step < budget.total:
         step, now = step + 1, now + 2.0
@@ -53,7 +60,10 @@ def test_small_deviations_change_nothing() -> None:
 
 
 def test_two_refits_share_out_what_is_left_each_time() -> None:
-    """100 steps; after 20 of them 60 in all; after 40 of them 140: shares 20/100, then 20/40 of the rest, then 1/100 of the rest a step."""
+    """100 steps; after 20 of them 60 in all.
+
+    After 40 of them 140: shares 20/100, then 20/40 of the rest, then 1/100 of the rest a step.
+    """
     budget = Budget(((0, 100), (20, 60), (40, 140)))
     assert budget.progress(20) == pytest.approx(0.2)
     assert budget.progress(30) == pytest.approx(0.2 + 0.8 * 10 / 40)

@@ -19,7 +19,10 @@ def set_weights(model: nn.Module, step: int) -> None:
 
 
 def test_average_follows_the_recursion_with_its_warm_up() -> None:
-    """Reference: a = d a + (1 - d) w with d = min(decay, (1 + n) / (10 + n)), in float64; the first update copies. Buffers too."""
+    """Reference: a = d a + (1 - d) w with d = min(decay, (1 + n) / (10 + n)), in float64.
+
+    The first update copies. Buffers too.
+    """
     model = nn.BatchNorm1d(3)
     ema = Ema(model, EmaConfig(decay=0.4))
     expected: dict[str, torch.Tensor] = {}

@@ -80,7 +80,8 @@ def test_sgd_follows_the_momentum_rule() -> None:
 
 
 def test_muon_takes_inner_matrices_only_and_its_update_is_nearly_orthogonal() -> None:
-    """Reference: the step of a square matrix has singular values near lr * 0.2 * sqrt(n) (match_rms_adamw), the rest is AdamW's."""
+    """Reference: the step of a square matrix has singular values near lr * 0.2 * sqrt(n)
+    (match_rms_adamw), the rest is AdamW's."""
     model = Small()
     before = model.body.weight.detach().clone()
     optimizers = build_optimizers(model, OptimConfig(name="muon", lr=0.01, weight_decay=0.0))

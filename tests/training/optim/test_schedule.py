@@ -62,7 +62,8 @@ def test_step_equals_pytorchs_steplr_per_epoch() -> None:
 
 
 def test_rsqrt_falls_with_the_square_root_and_cools_down() -> None:
-    """Reference: 1 / sqrt(1 + t / timescale) with a linear fall to zero over the last tenth (arXiv 2106.04560)."""
+    """Reference: 1 / sqrt(1 + t / timescale) with a linear fall to zero over the last tenth (arXiv
+    2106.04560)."""
     found = factors(
         ScheduleConfig(name="rsqrt", warmup=0, timescale=0.1, cooldown=0.1), total=100, per_epoch=10
     )

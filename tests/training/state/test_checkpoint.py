@@ -18,7 +18,10 @@ from tesela.training.state.checkpoint import Checkpoints, decode_checkpoint, enc
 
 
 def make_state(seed: int) -> dict[str, Any]:
-    """A state with everything that a real one holds: number keys, tuples, scalars, several types, shared storage."""
+    """A state with everything that a real one holds.
+
+    Number keys, tuples, scalars, several types, shared storage.
+    """
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(7, 5, generator=generator)
     return {
@@ -79,7 +82,10 @@ def test_nothing_to_load(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_is_found() -> None:
-    """R4: 2,000 random positions and all of the first 600 bytes; a flip that goes unnoticed would return a state."""
+    """R4: 2,000 random positions and all of the first 600 bytes.
+
+    A flip that goes unnoticed would return a state.
+    """
     data = encode(make_state(3))
     generator = random.Random(0)
     places = [generator.randrange(len(data) * 8) for _ in range(2000)] + list(range(600 * 8))
@@ -172,7 +178,10 @@ def count_calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_every_failing_call_leaves_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """R3: for every n, the n-th call fails; whatever lies under a final name is whole, and at least step 2 loads."""
+    """R3: for every n, the n-th call fails.
+
+    Whatever lies under a final name is whole, and at least step 2 loads.
+    """
     calls = count_calls(tmp_path / "count", monkeypatch)
     assert calls >= 8, "mkdir, open, write, fsync, rename, open, fsync of the folder, unlink"
     for n in range(1, calls + 1):
@@ -188,7 +197,8 @@ def test_every_failing_call_leaves_the_previous_checkpoint(
 
 
 def check_after_failure(book: Checkpoints, error: StorageError, code: int) -> None:
-    """All files under final names are whole, none is half written, the message has the bytes where space is the matter."""
+    """All files under final names are whole, none is half written, the message has the bytes where space
+    is the matter."""
     assert not [child for child in book.folder.iterdir() if child.name.endswith(".part")]
     for step in book.steps():
         assert same(read_checkpoint(book.path(step)), make_state(step))

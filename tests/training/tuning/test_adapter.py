@@ -34,7 +34,10 @@ def stirred(model: torch.nn.Module, seed: int = 0) -> None:
 
 
 def test_the_forward_pass_is_the_papers_formula() -> None:
-    """Reference: W x + b + (alpha / r) B A x in float64, equation 3; gradients by autograd on that formula."""
+    """Reference: W x + b + (alpha / r) B A x in float64, equation 3.
+
+    Gradients by autograd on that formula.
+    """
     torch.manual_seed(0)
     layer = LoraDense(Dense(6, 5), LoraConfig(rank=2, alpha=3.0))
     layer.reset()
@@ -58,7 +61,10 @@ def test_the_forward_pass_is_the_papers_formula() -> None:
 
 
 def test_an_adapted_network_begins_as_it_was_and_merging_changes_nothing() -> None:
-    """Reference: the network without adapters; then the same with the weights summed by hand. Also the short way of the last block."""
+    """Reference: the network without adapters; then the same with the weights summed by hand.
+
+    Also the short way of the last block.
+    """
     images = torch.randn(2, 1, 8, 8)
     model = make_model()
     stirred(model, 1)

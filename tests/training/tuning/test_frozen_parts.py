@@ -66,7 +66,10 @@ def test_frozen_parts_cost_no_memory_and_no_gradient() -> None:
 
 @pytest.mark.parametrize(("mode", "frozen"), [("head", True), ("bias", True), ("all", False)])
 def test_statistics_of_a_frozen_norm_stay(mode: str, frozen: bool) -> None:
-    """Running mean and count before and after a forward pass in training; with a frozen body two passes are equal."""
+    """Running mean and count before and after a forward pass in training.
+
+    With a frozen body two passes are equal.
+    """
     model = Statistics()
     tuning = Tuning(model, mode)
     tuning.enter(model, 0)
@@ -89,7 +92,10 @@ def test_measuring_activations_leaves_statistics_alone() -> None:
 
 
 def test_layers_take_their_share_of_the_rate() -> None:
-    """Reference: the rule of arXiv 2106.08254: 0.75 once for each group above; two blocks, so stem 0.75^3 and head 1."""
+    """Reference: the rule of arXiv 2106.08254: 0.75 once for each group above.
+
+    Two blocks, so stem 0.75^3 and head 1.
+    """
     model = make_model()
     factors = layer_factors(model, 0.75)
     assert (factors["backbone.patches.weight"], factors["backbone.blocks.0.norm1.bias"]) == (0.75**3, 0.75**2)

@@ -1,6 +1,8 @@
-"""What is trained, what stays as it was to the bit, what it costs, and whole fine-tuning runs with their resumption.
+"""What is trained, what stays as it was to the bit, what it costs, and whole fine-tuning runs with their
+resumption.
 
-The start is one small run on half of the digits; the references are its own weights and runs that nobody disturbed.
+The start is one small run on half of the digits; the references are its own weights and runs that nobody
+disturbed.
 """
 
 from __future__ import annotations
@@ -184,7 +186,9 @@ def test_a_checkpoint_holds_what_changes_and_the_digest_of_the_rest(source: Path
 def test_computing_features_can_be_broken_off(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, count: int
 ) -> None:
-    """Within the training split's batches (7) or the validation split's; reference: the run that nobody disturbed.
+    """Within the training split's batches (7) or the validation split's.
+
+    Reference: the run that nobody disturbed.
 
     On disk the batches that were noted are not computed again.
     """
@@ -214,7 +218,10 @@ def test_computing_features_can_be_broken_off(
 
 
 def test_a_damaged_file_of_features_is_made_anew(source: Path, tmp_path: Path) -> None:
-    """A flipped bit in a complete file is found by its digest; reference: features that were computed in one go."""
+    """A flipped bit in a complete file is found by its digest.
+
+    Reference: features that were computed in one go.
+    """
     file = tmp_path / "features.bin"
     store = features.Store(file, (1, 4, 3), key="k")
     store.values[:] = 1.5
@@ -232,7 +239,10 @@ def test_a_damaged_file_of_features_is_made_anew(source: Path, tmp_path: Path) -
 
 
 def test_kept_features_train_as_images_do(source: Path, tmp_path: Path) -> None:
-    """Reference: the same run without the cache, flips included; losses equal up to rounding, the same predictions."""
+    """Reference: the same run without the cache, flips included.
+
+    Losses equal up to rounding, the same predictions.
+    """
     kept, passed = tmp_path / "kept", tmp_path / "passed"
     same: dict[str, Any] = {"tune": "head", "augment": {"hflip": 0.5, "vflip": 0.3}, "label_smoothing": 0.1}
     train(tuned(source, kept, **same))
@@ -261,7 +271,10 @@ def test_fine_tuning_beats_the_head_alone_and_both_beat_chance(source: Path, tmp
 
 
 def test_the_lower_layers_join_one_group_after_the_other(source: Path, tmp_path: Path) -> None:
-    """Groups of a model of two blocks: stem, block, block, top; after two epochs of one each the stem is as it was."""
+    """Groups of a model of two blocks: stem, block, block, top.
+
+    After two epochs of one each the stem is as it was.
+    """
     train(tuned(source, tmp_path / "run", tune_unfreeze=1.0, epochs=2, ema={"decay": 0.0}))
     before, after = weights(source), weights(tmp_path / "run")
     same = {
@@ -300,7 +313,10 @@ class Statistics(nn.Module):
 
 
 def test_another_image_size_interpolates_positions_or_draws_them_anew(source: Path, tmp_path: Path) -> None:
-    """Reference: torch's bicubic interpolation of the source's table; the view of the bundle has the new size and the old normalisation."""
+    """Reference: torch's bicubic interpolation of the source's table.
+
+    The view of the bundle has the new size and the old normalisation.
+    """
     config = tuned(
         source,
         tmp_path / "run",

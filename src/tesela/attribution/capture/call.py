@@ -1,8 +1,9 @@
 """Run a third-party model without side effects, and find the logits in its output.
 
-``undisturbed`` puts the model in evaluation mode by its flags alone and gives flags, random state and gradients back as
-they were, also when the model raises. Nothing is hooked. Compiled parts run uncompiled inside. Weights in half precision are
-replaced by float32 copies for the length of a call: gradients of attention would vanish in them.
+``undisturbed`` puts the model in evaluation mode by its flags alone and gives flags, random state and
+gradients back as they were, also when the model raises. Nothing is hooked. Compiled parts run uncompiled
+inside. Weights in half precision are replaced by float32 copies for the length of a call: gradients of
+attention would vanish in them.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def call(model: nn.Module, images: Tensor, **keywords: Any) -> Tensor:
 
 
 def computing_type(model: nn.Module) -> torch.dtype | None:
-    """The floating type that ``call`` computes in: that of the weights, float32 in place of half precision."""
+    """The floating type that ``call`` computes in.
+
+    That of the weights, float32 in place of half precision.
+    """
     first = next((one.dtype for one in model.parameters() if one.is_floating_point()), None)
     return torch.float32 if first in _HALF else first
 
@@ -95,7 +99,10 @@ def _scores(output: Any) -> Tensor | None:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, no inference mode; outside, flags, random state and gradients as before, whatever happens."""
+    """Evaluation mode inside, no inference mode.
+
+    Outside, flags, random state and gradients as before, whatever happens.
+    """
     flags = [(module, module.training) for module in model.modules()]
     held = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     devices = sorted(
@@ -116,7 +123,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled functions run as they were written; nothing can be compiled where the compiler was never imported."""
+    """Compiled functions run as they were written.
+
+    Nothing can be compiled where the compiler was never imported.
+    """
     if "torch._dynamo" not in sys.modules:
         return contextlib.nullcontext()
     eager: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")

@@ -1,7 +1,8 @@
 """Shares of the stages of a pyramid in a segmenter's decoder: the energy of its linear maps.
 
-SegFormer's decoder maps each stage by a linear layer, upsamples, puts the last stage first and mixes all by a 1 x 1 convolution. Up to
-there it is linear, so a stage's share is the squared Frobenius norm of its whole map, over the sum for all stages.
+SegFormer's decoder maps each stage by a linear layer, upsamples, puts the last stage first and mixes all by a
+1 x 1 convolution. Up to there it is linear, so a stage's share is the squared Frobenius norm of its whole
+map, over the sum for all stages.
 """
 
 from __future__ import annotations

@@ -2,15 +2,16 @@
 
 These are timm's, transformers', torchvision's or anybody's.
 
-A mode of this thread alone sees each call of ``scaled_dot_product_attention``, ``nn.MultiheadAttention``, and softmax followed by a matrix
-product, which is attention written out. The fused kernel still does the work. Who called is read off the call stack: the innermost
-module of the model. Records carry that module's path and are put in the order in which the model holds its modules, whatever ran first.
+A mode of this thread alone sees each call of ``scaled_dot_product_attention``, ``nn.MultiheadAttention``, and
+softmax followed by a matrix product, which is attention written out. The fused kernel still does the work.
+Who called is read off the call stack: the innermost module of the model. Records carry that module's path and
+are put in the order in which the model holds its modules, whatever ran first.
 
-Attention that is written out costs its maps. Where a library has a switch (``config._attn_implementation`` of transformers,
-``fused_attn`` of timm), the fused kernel is chosen for the call and the choice given back.
+Attention that is written out costs its maps. Where a library has a switch (``config._attn_implementation`` of
+transformers, ``fused_attn`` of timm), the fused kernel is chosen for the call and the choice given back.
 
-Odd: ``nn.MultiheadAttention`` runs as a copy of torch's function with one global name bound to our recorder, because torch switches
-a mode off inside its own functions and a patched module would be seen by every thread.
+Odd: ``nn.MultiheadAttention`` runs as a copy of torch's function with one global name bound to our recorder,
+because torch switches a mode off inside its own functions and a patched module would be seen by every thread.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ class Interception(TorchFunctionMode):
 
     Args:
         model: whose modules give the names.
-        gradient: keep q, k, v and the output in their graph; else copies of q and k alone, and a graph only behind the last layer,
-            which tells what the head reads.
+        gradient: keep q, k, v and the output in their graph; else copies of q and k alone, and a graph only
+            behind the last layer, which tells what the head reads.
         tail: the path of the last layer; the last module of the class that called first where None.
 
     Attributes:
@@ -138,7 +139,8 @@ class Interception(TorchFunctionMode):
             self._mean(result, *args, **kwargs)
         return result
 
-    # ---- fused ----------------------------------------------------------------------------------------------------
+    # ---- fused
+    # ----------------------------------------------------------------------------------------------------
 
     def _attend(
         self,
@@ -171,7 +173,10 @@ class Interception(TorchFunctionMode):
         return self._write(query, key, value, out, scale=factor, bias=bias)
 
     def _heads(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """``nn.MultiheadAttention`` through the fused kernel; averaged weights are computed apart where they are asked for."""
+        """``nn.MultiheadAttention`` through the fused kernel.
+
+        Averaged weights are computed apart where they are asked for.
+        """
         if args[0].ndim == 2:
             return func(*args, **kwargs)
         names = func.__code__.co_varnames[: func.__code__.co_argcount]
@@ -187,7 +192,8 @@ class Interception(TorchFunctionMode):
             weights = self._found[max(set(self._found) - before)].dense()
         return out, weights.mean(1) if average else weights
 
-    # ---- written out ----------------------------------------------------------------------------------------------
+    # ---- written out
+    # ----------------------------------------------------------------------------------------------
 
     def _softmax(self, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
@@ -223,7 +229,8 @@ class Interception(TorchFunctionMode):
         q, k = nothing.expand(-1, -1, logits.shape[2], -1), nothing.expand(-1, -1, logits.shape[3], -1)
         return self._write(q, k, value, out, scale=1.0, bias=logits)
 
-    # ---- both -----------------------------------------------------------------------------------------------------
+    # ---- both
+    # -----------------------------------------------------------------------------------------------------
 
     def _write(
         self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None
@@ -251,7 +258,7 @@ class Interception(TorchFunctionMode):
         return out
 
     def _kept(self, q: Tensor, k: Tensor, module: nn.Module | None) -> tuple[Tensor, Tensor]:
-        """Copies, in one piece of memory for all layers alike, which leaves no holes between what the model frees."""
+        """Copies in one piece of memory for all layers, which leaves no holes between freed tensors."""
         if self._store is None:
             alike = sum(type(one) is type(module) for one in self._model.modules())
             self._store = (

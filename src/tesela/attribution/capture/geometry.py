@@ -1,8 +1,9 @@
 """Token grids of third-party models, read off attention and convolution shapes.
 
-No configuration is asked. A plain transformer has one number of tokens N; its grid is what a convolution left with the most cells that
-fit, and the rest is prefix. A pyramid has stages without prefix: a stage is the layers with the same number of queries, on the grid that a
-convolution from the grid of the stage before left; where keys are fewer than queries, a convolution inside the attention made them.
+No configuration is asked. A plain transformer has one number of tokens N; its grid is what a convolution left
+with the most cells that fit, and the rest is prefix. A pyramid has stages without prefix: a stage is the
+layers with the same number of queries, on the grid that a convolution from the grid of the stage before left;
+where keys are fewer than queries, a convolution inside the attention made them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ MOST_PREFIX = 64
 
 
 def is_pool(record: AttentionRecord, all_records: Sequence[AttentionRecord]) -> bool:
-    """Whether an attention reads the tokens with few queries of its own: the last one, of another length than all layers."""
+    """Whether an attention reads the tokens with few queries of its own.
+
+    The last one, of another length than all layers.
+    """
     queries, keys = record.q.shape[2], record.k.shape[2]
     others = [one for one in all_records if one is not record]
     if record is not all_records[-1] or not others or queries >= keys:
@@ -46,7 +50,8 @@ def flat_grid(
     said = getattr(model, "num_prefix_tokens", None)
     if isinstance(said, int) and said != prefix:
         raise UsageError(
-            f"the model has {tokens} tokens and a grid of {grid[0]} x {grid[1]}, and says that {said} tokens are no patches",
+            f"the model has {tokens} tokens and a grid of {grid[0]} x {grid[1]}, and says that {said} "
+            "tokens are no patches",
             hint="switch off what leaves tokens out or merges them",
         )
     return grid, prefix
@@ -113,7 +118,10 @@ def _within(one: StridedLayer, record: AttentionRecord) -> bool:
 
 
 def _reduction(record: AttentionRecord, grid: Grid, convolutions: Sequence[StridedLayer]) -> Reduction | None:
-    """How keys were made from the grid, by the attention's own convolution; None where each token is a key."""
+    """How keys were made from the grid, by the attention's own convolution.
+
+    None where each token is a key.
+    """
     keys = record.k.shape[2]
     if keys == record.q.shape[2]:
         return None

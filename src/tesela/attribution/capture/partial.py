@@ -68,7 +68,7 @@ class Partial:
         return cls(request=request, grid=grid, model=Whole(request.model), images=images)
 
     def scores(self, kept: Tensor, *, probability: bool = False) -> Iterator[Tensor]:
-        """(B, at most CHUNK, T) for each run of rows of ``kept`` (S, k), numbers of the patches that are seen."""
+        """Scores (B, at most CHUNK, T) for runs of rows of ``kept`` (S, k), numbers of the seen patches."""
         batch, question = len(self.images), self.request.question
         for begin in range(0, len(kept), RECORDS):
             part = kept[begin : begin + RECORDS]

@@ -2,10 +2,11 @@
 
 The logits are differentiated by the last layer's output.
 
-A token that the head does not read has a gradient of exactly zero. One or two tokens before the patches: class and distillation token,
-equal shares. All patches and nothing else: their mean. Patches and some prefix tokens: either both pooled apart and put side by side, as
-DINOv2's classifier does, half each; or one mean over all of them, where no token weighs more than another.
-An attention that pools is recognised by its own gradient, and its own row is what is read.
+A token that the head does not read has a gradient of exactly zero. One or two tokens before the patches:
+class and distillation token, equal shares. All patches and nothing else: their mean. Patches and some prefix
+tokens: either both pooled apart and put side by side, as DINOv2's classifier does, half each; or one mean
+over all of them, where no token weighs more than another. An attention that pools is recognised by its own
+gradient, and its own row is what is read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def pools(pool: AttentionRecord, logits: Tensor) -> bool:
 
 
 def reading(last: AttentionRecord, logits: Tensor, *, prefix: int) -> Tensor | None:
-    """(N,), the share of each token in what the head reads; None where the logits depend on none, as with a head of zeros.
+    """(N,), the share of each token in what the head reads.
+
+    None where the logits depend on none, as with a head of zeros.
 
     Args:
         last: the last layer, whose output is in the graph of the logits.

@@ -15,7 +15,8 @@ from tesela.attribution.methods.rollout import accurate, fuse
 from tesela.core.errors import UsageError
 from tesela.layers.trace import AttentionRecord
 
-#: Elements of a block of attention rows with all heads and images: 4 MB in float32, about what a core's cache holds.
+#: Elements of a block of attention rows with all heads and images: 4 MB in float32, about what a core's cache
+#: holds.
 BLOCK = 1_048_576
 
 
@@ -62,7 +63,7 @@ class Capture:
         return self.prefix + rows * columns
 
     def start(self, *, fusion: str = "mean", patch: tuple[int, int] | None = None) -> Tensor:
-        """(B, 1, N): how the head reads the last layer's tokens, or the unit vector of the patch (row, column).
+        """(B, 1, N) weights of the last layer's tokens in the readout, or the unit vector of a patch.
 
         Raises:
             UsageError: the patch is not on the grid.
@@ -98,7 +99,8 @@ class Capture:
         Args:
             fusion: of a pool's heads.
             patch: start at this patch of the last layer instead.
-            pixels: (B, T, h, w), for a segmenter, the weights of the pixels that are pulled back through its decoder.
+            pixels: (B, T, h, w), for a segmenter, the weights of the pixels that are pulled back through its
+                decoder.
         """
         if pixels is None or patch is not None:
             below: list[Tensor | None] = [None] * (len(self.stages) - 1)

@@ -13,9 +13,12 @@ from tesela.layers.trace import AttentionRecord
 def attention_rows(
     record: AttentionRecord, *, precise: bool = False, scratch: Scratch | None = None
 ) -> AttentionRows:
-    """softmax(q kT * scale + bias) of one layer, rows at a time; in float64 if ``precise``, else at least float32.
+    """softmax(q kT * scale + bias) of one layer, rows at a time.
 
-    With ``scratch`` rows are good until the next ones are asked for, from this layer or from another with the same memory.
+    In float64 if ``precise``, else at least float32.
+
+    With ``scratch`` rows are good until the next ones are asked for, from this layer or from another with the
+    same memory.
     """
     kind = accurate(record.q.device) if precise else torch.promote_types(record.q.dtype, torch.float32)
     q, heads, columns = record.q.detach(), record.q.shape[:2], record.k.shape[2]

@@ -82,7 +82,7 @@ def _pooled(tensors: dict[str, Tensor], prefix: int) -> Pooled | None:
 
 
 def capture_short(model: nn.Module, images: Tensor) -> Capture | None:
-    """A pass of a model whose head reads only the first tokens, without a trace, which would make it compute what nobody reads.
+    """A pass without a trace of a model whose head reads only the first tokens.
 
     None if the model is another, or computes attention otherwise.
     """
@@ -114,11 +114,17 @@ def _entering(names: list[str], tensors: dict[str, Tensor], *, pre: bool) -> dic
 
 
 def checked(found: Capture, *, rows: int | None = None) -> Capture:
-    """With its one stage, or without layers and with the reason; the last layer may have that many rows only."""
+    """With its one stage, or without layers and with the reason.
+
+    The last layer may have that many rows only.
+    """
     for layer in found.layers:
         wanted = rows if rows is not None and layer is found.layers[-1] else found.tokens
         if layer.q.shape[2] != wanted or layer.k.shape[2] != found.tokens:
-            reason = f"attention {layer.name!r} is {layer.q.shape[2]} x {layer.k.shape[2]}, the grid says {found.tokens} tokens"
+            reason = (
+                f"attention {layer.name!r} is {layer.q.shape[2]} x {layer.k.shape[2]}, the grid says "
+                f"{found.tokens} tokens"
+            )
             return replace(found, layers=(), trouble=reason)
     if not found.layers:
         return found

@@ -2,9 +2,11 @@
 
 A colour bar and a line of figures stand below.
 
-Drawn with Pillow, so that a machine that explains needs no plotting library. Panels keep the image's aspect and are all of one size.
+Drawn with Pillow, so that a machine that explains needs no plotting library. Panels keep the image's aspect
+and are all of one size.
 
-Odd: the letters are DejaVu's where the system has it, which covers most scripts, and else those that Pillow brings (Latin only).
+Odd: the letters are DejaVu's where the system has it, which covers most scripts, and else those that Pillow
+brings (Latin only).
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 No torch, no matplotlib.
 
-Colours are perceptually uniform: equal steps of the map look equally large, in grey and to colour-blind eyes too. Each table is
-given by 33 of its 256 colours (public domain, matplotlib's), linear between them.
+Colours are perceptually uniform: equal steps of the map look equally large, in grey and to colour-blind eyes
+too. Each table is given by 33 of its 256 colours (public domain, matplotlib's), linear between them.
 
-Odd: a picture stretches its map from its own smallest to its own largest value, and from 0 where the map has a sign, so two pictures
-cannot be compared by colour; the NPZ file can. A map without differences is shown without heat.
+Odd: a picture stretches its map from its own smallest to its own largest value, and from 0 where the map has
+a sign, so two pictures cannot be compared by colour; the NPZ file can. A map without differences is shown
+without heat.
 """
 
 from __future__ import annotations
@@ -28,16 +29,22 @@ if TYPE_CHECKING:
 
 _ANCHORS = {
     "viridis": (
-        "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d 2f6b8e 2c728e 297a8e 26828e 23898e 21918c "
-        "1f978b 1f9f88 21a685 27ad81 31b57b 3dbc74 4cc26c 5cc863 6ece58 81d34d 95d840 aadc32 c0df25 d5e21a eae51a fde725"
+        "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d 2f6b8e 2c728e 297a8e "
+        "26828e 23898e 21918c "
+        "1f978b 1f9f88 21a685 27ad81 31b57b 3dbc74 4cc26c 5cc863 6ece58 81d34d 95d840 aadc32 c0df25 d5e21a "
+        "eae51a fde725"
     ),
     "cividis": (
-        "00224e 00285b 002e6a 053371 1a386f 273e6e 32436d 3b496c 434e6c 4b546c 535a6d 5a5f6e 61656f 686a71 6f7073 767676 7d7c78 "
-        "838179 8b8778 928d78 9a9376 a29975 aaa073 b3a670 bbad6d c3b369 ccba64 d4c15f ddc858 e6d051 efd748 f8df3c fee838"
+        "00224e 00285b 002e6a 053371 1a386f 273e6e 32436d 3b496c 434e6c 4b546c 535a6d 5a5f6e 61656f 686a71 "
+        "6f7073 767676 7d7c78 "
+        "838179 8b8778 928d78 9a9376 a29975 aaa073 b3a670 bbad6d c3b369 ccba64 d4c15f ddc858 e6d051 efd748 "
+        "f8df3c fee838"
     ),
     "inferno": (
-        "000004 040312 0b0724 150b37 210c4a 2f0a5b 3d0965 4a0c6b 57106e 64156e 71196e 7d1e6d 8a226a 972766 a32c61 b0315b bc3754 "
-        "c63d4d d04545 da4e3c e35933 eb6429 f1711f f67e14 f98c0a fb9b06 fcaa0f fbba1f f9c932 f5d949 f2e865 f3f586 fcffa4"
+        "000004 040312 0b0724 150b37 210c4a 2f0a5b 3d0965 4a0c6b 57106e 64156e 71196e 7d1e6d 8a226a 972766 "
+        "a32c61 b0315b bc3754 "
+        "c63d4d d04545 da4e3c e35933 eb6429 f1711f f67e14 f98c0a fb9b06 fcaa0f fbba1f f9c932 f5d949 f2e865 "
+        "f3f586 fcffa4"
     ),
 }
 COLOURS = tuple(sorted(_ANCHORS))
@@ -63,7 +70,10 @@ def colour_table(name: str = "inferno") -> NDArray[np.uint8]:
 
 
 def stretched(values: NDArray[np.floating], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Values brought to 0..1 by the smallest and largest that were seen; all 0 where they do not differ. What speaks against is 0."""
+    """Values brought to 0..1 by the smallest and largest that were seen; all 0 where they do not differ.
+
+    What speaks against is 0.
+    """
     values = np.asarray(values, np.float32)
     shown = values if seen is None else values[seen]
     low, high = (float(shown.min()), float(shown.max())) if shown.size else (0.0, 0.0)
@@ -101,7 +111,8 @@ def overlay(
         seen: the pixels that the model saw; the others are darkened.
         colours: a name of COLOURS.
         opacity: how much of the image the highest value covers; the lowest covers a tenth of that.
-        side: images whose longer side is below this are enlarged by a whole factor; 0 leaves the original's size.
+        side: images whose longer side is below this are enlarged by a whole factor; 0 leaves the original's
+            size.
     """
     blended = blend(image, heat, seen=seen, colours=colours, opacity=opacity)
     factor = max(1, side // max(heat.shape)) if side else 1

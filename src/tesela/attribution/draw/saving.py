@@ -1,7 +1,8 @@
 """Files of one image's explanations: overlays, numbers, and a figure that compares them.
 
-``NAME.CLASS.png`` is the map over the image at the original's size, ``NAME.npz`` its numbers, ``NAME.figure.png`` all of them beside
-the image. With several methods the first two are ``NAME.METHOD.CLASS.png`` and ``NAME.METHOD.npz``.
+``NAME.CLASS.png`` is the map over the image at the original's size, ``NAME.npz`` its numbers,
+``NAME.figure.png`` all of them beside the image. With several methods the first two are
+``NAME.METHOD.CLASS.png`` and ``NAME.METHOD.npz``.
 """
 
 from __future__ import annotations

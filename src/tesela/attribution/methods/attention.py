@@ -1,7 +1,8 @@
 """Class-independent maps from attention alone: rollout, and single layers or heads.
 
-One layer is walked without the skip connection: where the head reads, in that layer and, if asked, in one head. In a
-pyramid, the merging between stages is walked through as well; the layers that were not chosen leave everything where it is.
+One layer is walked without the skip connection: where the head reads, in that layer and, if asked, in one
+head. In a pyramid, the merging between stages is walked through as well; the layers that were not chosen
+leave everything where it is.
 """
 
 from __future__ import annotations

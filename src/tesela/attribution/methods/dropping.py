@@ -1,11 +1,12 @@
 """Predictions from some of the patches, whose positions stay the same.
 
-Our encoders leave the tokens out (``dropped``): the sequence gets shorter, nothing is put in the place of what is missing, and a pass
-over a quarter of the patches costs about a quarter. Where that cannot be done (foreign models, networks without tokens, axial and local
-attention, which need a whole grid), the patches' pixels are filled with the image's mean colour (``filled``).
+Our encoders leave the tokens out (``dropped``): the sequence gets shorter, nothing is put in the place of
+what is missing, and a pass over a quarter of the patches costs about a quarter. Where that cannot be done
+(foreign models, networks without tokens, axial and local attention, which need a whole grid), the patches'
+pixels are filled with the image's mean colour (``filled``).
 
-Odd: tokens of a convolutional stem have seen their neighbours' pixels before they are dropped. The model itself is not touched: a shallow
-copy shares its weights and differs in one module.
+Odd: tokens of a convolutional stem have seen their neighbours' pixels before they are dropped. The model
+itself is not touched: a shallow copy shares its weights and differs in one module.
 """
 
 from __future__ import annotations

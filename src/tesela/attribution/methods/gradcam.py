@@ -2,8 +2,9 @@
 
 Channels are weighted by their mean gradient.
 
-The mean is over the patches. The tokens are those that enter the attention of the chosen layer, after its norm; by default the last
-layer's, because behind it a class token's patches have no gradient. What is not for the class is zero; a map has sum 1.
+The mean is over the patches. The tokens are those that enter the attention of the chosen layer, after its
+norm; by default the last layer's, because behind it a class token's patches have no gradient. What is not for
+the class is zero; a map has sum 1.
 """
 
 from __future__ import annotations
@@ -48,6 +49,6 @@ def gradcam(request: Request) -> LogitsAndMaps:
 
 
 def weighted(tokens: Tensor, gradient: Tensor, *, prefix: int) -> Tensor:
-    """The positive part of the patches (B, n) of tokens (B, N, D), their channels weighted by the gradient's mean over the patches."""
+    """Positive part of patches (B, n) of tokens (B, N, D), channels weighted by the mean gradient."""
     channels = gradient[:, prefix:].mean(1)
     return torch.einsum("bnd,bd->bn", tokens[:, prefix:].detach(), channels).relu()

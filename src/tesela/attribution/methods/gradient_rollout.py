@@ -2,10 +2,11 @@
 
 A layer's weights are the mean over heads of relu(A * dy/dA).
 
-No eager attention is needed for dy/dA: with out = A v and G = dy/dout, it is exactly G vT. The weights go through the
-same walk as attention does. Rows are normalised there, so the factor of a row does not matter: each row of G is divided
-by its largest entry first, which keeps tiny gradients from vanishing in float32 and makes the map independent of the logit's
-scale. A row without any positive weight keeps its mass at its own token.
+No eager attention is needed for dy/dA: with out = A v and G = dy/dout, it is exactly G vT. The weights go
+through the same walk as attention does. Rows are normalised there, so the factor of a row does not matter:
+each row of G is divided by its largest entry first, which keeps tiny gradients from vanishing in float32 and
+makes the map independent of the logit's scale. A row without any positive weight keeps its mass at its own
+token.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def layer_gradients(request: Request) -> Iterator[dict[str, Tensor]]:
 def class_gradients(scores: Tensor, inputs: list[Tensor]) -> Iterator[list[Tensor]]:
     """For each column of ``scores`` (B, T): its gradients by ``inputs``.
 
-    Images do not influence one another, so the batch's scores are differentiated together; the graph is kept between
-    classes and freed after the last.
+    Images do not influence one another, so the batch's scores are differentiated together; the graph is kept
+    between classes and freed after the last.
     """
     with torch.enable_grad():
         wanted = scores.sum(0)

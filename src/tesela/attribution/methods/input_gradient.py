@@ -1,7 +1,7 @@
 """Gradient x input: how much each pixel, as it is, changes the class's logit to first order.
 
-Per pixel, the channels are summed and the size taken; a token's value is the mean over the pixels it covers, and a map
-has sum 1. It needs no attention, so it works for every differentiable classifier, and it is noisy.
+Per pixel, the channels are summed and the size taken; a token's value is the mean over the pixels it covers,
+and a map has sum 1. It needs no attention, so it works for every differentiable classifier, and it is noisy.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The mean gradient on the straight line from a grey image.
 
-The grey image is zero after normalisation, the mean colour of the training data. The integral is taken by Gauss-Legendre at ``samples``
-points. Values keep their sign and are sums over each token's pixels: all tokens together give the score's difference between the
-image and the grey one, up to the error of the integral.
+The grey image is zero after normalisation, the mean colour of the training data. The integral is taken by
+Gauss-Legendre at ``samples`` points. Values keep their sign and are sums over each token's pixels: all tokens
+together give the score's difference between the image and the grey one, up to the error of the integral.
 """
 
 from __future__ import annotations

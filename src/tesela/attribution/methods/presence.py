@@ -1,20 +1,26 @@
 """Presence: gradient of the score with respect to a mask on the keys of all layers.
 
-To first order, the fall of the score when the model attends to one patch a little less, in all layers at once.
+To first order, the fall of the score when the model attends to one patch a little less, in all layers at
+once.
 
-Give each patch j a presence m_j that multiplies its weight before attention is normalised: ``A_ij(m) = m_j A_ij / sum_k m_k A_ik``. All are
-1, and m_j = 0 takes the patch out of every attention. With out = A v and G = dy/dout the derivative at m = 1 needs no eager attention:
+Give each patch j a presence m_j that multiplies its weight before attention is normalised: ``A_ij(m) = m_j
+A_ij / sum_k m_k A_ik``. All are 1, and m_j = 0 takes the patch out of every attention. With out = A v and G =
+dy/dout the derivative at m = 1 needs no eager attention:
 
-    dy/dm_j = sum over layers, heads and queries i of  A_ij G_i (v_j - out_i)  =  v_j (AT G)_j - (AT c)_j  with  c_i = G_i out_i
+    dy/dm_j = sum over layers, heads and queries i of  A_ij G_i (v_j - out_i)  =  v_j (AT G)_j - (AT c)_j
+    with  c_i = G_i out_i
 
-Where the head reads a mean of the patches or attends to them, presence counts there too, by the same formula with one query.
+Where the head reads a mean of the patches or attends to them, presence counts there too, by the same formula
+with one query.
 
-Unlike weights of attention times gradient, it compares a patch with what would be attended to in its place: what all patches carry alike
-cancels, and so does one of several patches that say the same. Values keep their sign; negative ones speak against the class. They add up
-to nothing in particular: without any patch there is no attention to normalise. It is the gradient by a mask on the keys, of which
-Michel et al. 2019 (arXiv 1905.10650, section 4.1) use that by a mask on heads.
+Unlike weights of attention times gradient, it compares a patch with what would be attended to in its place:
+what all patches carry alike cancels, and so does one of several patches that say the same. Values keep their
+sign; negative ones speak against the class. They add up to nothing in particular: without any patch there is
+no attention to normalise. It is the gradient by a mask on the keys, of which Michel et al. 2019 (arXiv
+1905.10650, section 4.1) use that by a mask on heads.
 
-Odd: of a segmenter, a pixel's own patch also speaks through the skip connections, which no attention sees; that part is not counted.
+Odd: of a segmenter, a pixel's own patch also speaks through the skip connections, which no attention sees;
+that part is not counted.
 """
 
 from __future__ import annotations
@@ -33,7 +39,10 @@ from tesela.layers.trace import AttentionRecord
 
 
 def presence(request: Request) -> LogitsAndMaps:
-    """What speaks for and against each class, by the attention that each patch gets; nothing is said of prefix tokens."""
+    """What speaks for and against each class, by the attention that each patch gets.
+
+    Nothing is said of prefix tokens.
+    """
     found, scratch = request.capture, Scratch()
     records = [*found.layers, *([found.pool] if found.pool is not None else [])]
     outputs = [record.out for record in records] + ([found.pooled.result] if found.pooled is not None else [])

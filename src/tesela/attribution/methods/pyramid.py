@@ -2,12 +2,14 @@
 
 Keys may be reduced by strided convolutions.
 
-Within a stage attention is N x M. A reduced key stands for its R x R cell, so what reaches a key is spread evenly over the cell; the N x N
-matrix is never formed. Between stages the shares are pulled through the convolution that merged the patches: each token of the coarse grid
-hands its share to its receptive field on the fine grid, in proportion to the kernel's energy (the sum of its squared weights
-over channels) at each place inside the image.
+Within a stage attention is N x M. A reduced key stands for its R x R cell, so what reaches a key is spread
+evenly over the cell; the N x N matrix is never formed. Between stages the shares are pulled through the
+convolution that merged the patches: each token of the coarse grid hands its share to its receptive field on
+the fine grid, in proportion to the kernel's energy (the sum of its squared weights over channels) at each
+place inside the image.
 
-Odd: a convolution that does not fit leaves rows or columns of the fine grid without a reader; they get nothing.
+Odd: a convolution that does not fit leaves rows or columns of the fine grid without a reader; they get
+nothing.
 """
 
 from __future__ import annotations
@@ -142,7 +144,7 @@ def descend(stages: Sequence[Stage], starts: Iterable[Tensor | None], walk: Walk
 
 
 def upsampled_back(pixels: Tensor, grid: Grid) -> Tensor:
-    """Weights (B, S, h, w) on the logits' grid to (B, S, n) on a coarser one, by the transpose of bilinear upsampling; sums stay."""
+    """Weights (B, S, h, w) to (B, S, n) on a coarser grid: transposed bilinear upsampling; sums stay."""
     with torch.enable_grad():
         coarse = pixels.new_zeros(*pixels.shape[:2], *grid, requires_grad=True)
         fine = F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)

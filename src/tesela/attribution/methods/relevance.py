@@ -2,12 +2,15 @@
 
 Equations 5 and 6 there.
 
-From the last layer to the first, ``v <- v + v Abar`` with Abar = mean over heads of relu(A * dy/dA), not normalised.
+From the last layer to the first, ``v <- v + v Abar`` with Abar = mean over heads of relu(A * dy/dA), not
+normalised.
 
-What the walk starts with is carried along unchanged by the identity in every step; that part is taken away at the end, so that only
-what attention moved is left. The result is brought to sum 1, patches and prefix together; without any positive weight it is zero.
+What the walk starts with is carried along unchanged by the identity in every step; that part is taken away at
+the end, so that only what attention moved is left. The result is brought to sum 1, patches and prefix
+together; without any positive weight it is zero.
 
-Odd: unlike the gradient rollout, how far relevance spreads depends on the size of the gradient, so it is computed in float64.
+Odd: unlike the gradient rollout, how far relevance spreads depends on the size of the gradient, so it is
+computed in float64.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def relevance(request: Request) -> LogitsAndMaps:
 
 
 def positive_rows(record: AttentionRecord, gradient: Tensor) -> AttentionRows:
-    """relu(A * dy/dA) of one layer, (B, heads, rows, N), in float64 where the device has it, given G = dy/dout."""
+    """relu(A * dy/dA) of one layer, (B, heads, rows, N), given G = dy/dout; float64 if possible."""
     kind = accurate(gradient.device)
     attention, slopes = attention_rows(record, precise=True), attention_gradient(record, gradient.to(kind))
     return lambda begin, end: attention(begin, end).mul_(slopes(begin, end)).clamp_(min=0.0)

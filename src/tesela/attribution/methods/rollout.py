@@ -1,11 +1,12 @@
 """Attention rollout: how much of each input token reaches the token that the head reads.
 
-A layer is given as a function that computes some rows of its attention, ``rows(begin, end) -> (B, heads, end - begin,
-N)``, so that neither all layers nor one whole layer has to exist at once. Only vectors are carried: from the last layer
-to the first, ``v <- (1 - a) v + a v F``. That is L N^2 work; the product of the matrices would be L N^3.
+A layer is given as a function that computes some rows of its attention, ``rows(begin, end) -> (B, heads, end
+- begin, N)``, so that neither all layers nor one whole layer has to exist at once. Only vectors are carried:
+from the last layer to the first, ``v <- (1 - a) v + a v F``. That is L N^2 work; the product of the matrices
+would be L N^3.
 
-F is the attention with its heads fused, its small patch entries discarded and its rows brought to sum 1 again. Dividing
-``v`` by the row sums instead of dividing F gives the same and writes no second matrix.
+F is the attention with its heads fused, its small patch entries discarded and its rows brought to sum 1
+again. Dividing ``v`` by the row sums instead of dividing F gives the same and writes no second matrix.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import Tensor
 from tesela.attribution.methods.pyramid import Reduction
 from tesela.core.errors import ConfigError
 
-#: ``rows(begin, end)``: these rows of a layer's attention, or of anything else that says how its tokens mix, (B, heads, rows, N).
+#: ``rows(begin, end)``: these rows of a layer's attention, or of anything else that says how its tokens mix,
+#: (B, heads, rows, N).
 AttentionRows = Callable[[int, int], Tensor]
 Fusion = Literal["mean", "max", "min"]
 FUSIONS: tuple[str, ...] = ("mean", "max", "min")
@@ -34,9 +36,11 @@ class RolloutOptions:
     head_fusion: Fusion = "mean"
     """How the heads become one: their mean, largest or smallest entry."""
     discard: float = 0.0
-    """Share of the patch columns set to zero in each row, the smallest first; below 1. An entry on the diagonal always stays."""
+    """Share of the patch columns set to zero in each row, the smallest first; below 1. An entry on the
+    diagonal always stays."""
     residual: float = 0.5
-    """Share of the attention in a layer's mixing; the rest is the skip connection, which leaves a token where it is."""
+    """Share of the attention in a layer's mixing; the rest is the skip connection, which leaves a token where
+    it is."""
     literature: bool = False
     """Add the identity before the rows are normalised, not after, as much published code does."""
 
@@ -58,7 +62,10 @@ class RolloutOptions:
 
     @property
     def delicate(self) -> bool:
-        """Whether rounding could change which entry is discarded or empty a row: such attention is wanted in float64."""
+        """Whether rounding could change which entry is discarded or empty a row.
+
+        Such attention is wanted in float64.
+        """
         return self.discard > 0.0 or self.head_fusion == "min"
 
 
@@ -93,7 +100,9 @@ def step(
     reduction: Reduction | None = None,
     normal: bool = False,
 ) -> Tensor:
-    """One layer: ``v W`` for the layer's mixing matrix W, over blocks of its rows. The rows of the identity give W itself.
+    """One layer: ``v W`` for the layer's mixing matrix W, over blocks of its rows.
+
+    The rows of the identity give W itself.
 
     Rows in which no vector has anything are not computed: of the last layer, a class token needs one row.
 
@@ -142,7 +151,7 @@ def blocks(vectors: Tensor, block: int) -> Iterator[tuple[int, int]]:
 
 
 def through(heads: Tensor, spread: Tensor) -> Tensor:
-    """(B, S, rows) times the mean of (B, heads, rows, N) over heads, in one product that never forms the mean."""
+    """(B, S, rows) times the mean over heads of (B, heads, rows, N), in one product."""
     count = heads.shape[1]
     return (spread / count).to(heads.dtype).repeat(1, 1, count) @ heads.flatten(1, 2)
 
@@ -168,10 +177,12 @@ def fuse(heads: Tensor, how: str) -> Tensor:
 
 
 def discard_smallest(fused: Tensor, share: float, *, diagonal: Tensor, prefix: int) -> Tensor:
-    """Zero the smallest patch entries of each row; ``diagonal`` is each row's own column in the whole matrix, -1 where it has none.
+    """Zero the smallest patch entries of each row.
 
-    Of n patch columns the floor(share * n) smallest go, equal ones from the left; an entry on the diagonal that is among
-    them stays, and nothing goes in its place. Prefix columns are never touched.
+    ``diagonal`` is each row's own column in the whole matrix, -1 where it has none.
+
+    Of n patch columns the floor(share * n) smallest go, equal ones from the left; an entry on the diagonal
+    that is among them stays, and nothing goes in its place. Prefix columns are never touched.
     """
     patches = fused[..., prefix:]
     count = math.floor(share * patches.shape[-1])

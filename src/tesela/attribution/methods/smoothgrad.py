@@ -2,8 +2,9 @@
 
 The gradient by the pixels, averaged over noisy copies of the image.
 
-The noise is normal, its deviation 15 % of the range of each image's values, drawn from a seed. Per pixel, the size of the averaged
-gradient is summed over channels; a token's value is the mean over its pixels, and a map has sum 1.
+The noise is normal, its deviation 15 % of the range of each image's values, drawn from a seed. Per pixel, the
+size of the averaged gradient is summed over channels; a token's value is the mean over its pixels, and a map
+has sum 1.
 """
 
 from __future__ import annotations
@@ -32,6 +33,6 @@ def smoothgrad(request: Request) -> LogitsAndMaps:
 
 
 def noises(copies: int, images: Tensor, seed: int) -> list[Tensor]:
-    """The same normal noise for every image of a batch, so that an image's map does not depend on the others."""
+    """The same normal noise for every image, so that a map does not depend on the rest of the batch."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(images.shape[1:], generator=generator).to(images) for _ in range(copies)]

@@ -1,7 +1,7 @@
 """Table of attribution methods, without torch.
 
-A method is a function of a ``Request`` in a module of its own and one row here. Other distributions register rows of the
-kind ``method``, with these facts, under the entry point group ``tesela.methods``.
+A method is a function of a ``Request`` in a module of its own and one row here. Other distributions register
+rows of the kind ``method``, with these facts, under the entry point group ``tesela.methods``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ class Method:
     Attributes:
         name: what users type.
         summary: one line for lists.
-        load: imports and returns the function: a ``Request`` to (B, T, Hp, Wp) values of patches and (B, T) prefix mass.
+        load: imports and returns the function: a ``Request`` to (B, T, Hp, Wp) values of patches and (B, T)
+            prefix mass.
         attention: whether the model must have attention that can be traced.
         gradient: whether it differentiates the captured pass.
-        by_class: whether the map depends on the class; if not, it is the same for every class of a classifier.
-        passes: forward passes beyond the captured one, about; ``n`` where it grows with the number of patches.
+        by_class: whether the map depends on the class; if not, it is the same for every class of a
+            classifier.
+        passes: forward passes beyond the captured one, about; ``n`` where it grows with the number of
+            patches.
     """
 
     name: str
@@ -120,7 +123,8 @@ _row(
 )
 
 AUTO_METHOD = "auto"
-#: Meaning of auto: with attention; the same for a segmenter and where options of rollouts are given; and without attention.
+#: Meaning of auto: with attention; the same for a segmenter and where options of rollouts are given; and
+#: without attention.
 BEST, BEST_WALK, BEST_WITHOUT_ATTENTION = "presence", "gradient_rollout", "gradient_input"
 
 

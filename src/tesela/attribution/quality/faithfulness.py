@@ -1,15 +1,19 @@
 """Does a map name what the model uses? Measured on the model itself, by taking patches away.
 
-* Deletion (Petsiuk et al. 2018, arXiv 1806.07421): the class's probability while the highest patches go first; the area under the curve
-  is low for a good map. Insertion: while they come first; high. Patches are left out (``tesela.attribution.methods.dropping``), not painted over.
-* Lead: the probability with the highest quarter of the patches alone, minus that with the lowest quarter alone. Its percentile among
-  random maps says whether the map is better than chance. A map that is not is reported as not faithful.
-* Rank correlation with the map of the same network whose weights were drawn anew (``tesela.attribution.quality.randomised``); near 0 is good.
+* Deletion (Petsiuk et al. 2018, arXiv 1806.07421): the class's probability while the highest patches go
+  first; the area under the curve is low for a good map. Insertion: while they come first; high. Patches are
+  left out (``tesela.attribution.methods.dropping``), not painted over.
+* Lead: the probability with the highest quarter of the patches alone, minus that with the lowest quarter
+  alone. Its percentile among random maps says whether the map is better than chance. A map that is not is
+  reported as not faithful.
+* Rank correlation with the map of the same network whose weights were drawn anew
+  (``tesela.attribution.quality.randomised``); near 0 is good.
 
-A random map's lead needs its top and its bottom quarter only, and a random partition of the patches into four quarters holds twelve such
-pairs. Two partitions, at the price of two forward passes, are 24 random maps.
+A random map's lead needs its top and its bottom quarter only, and a random partition of the patches into four
+quarters holds twelve such pairs. Two partitions, at the price of two forward passes, are 24 random maps.
 
-Odd: curves run from one patch to all, for a mean over no patch does not exist; the area is divided by that range.
+Odd: curves run from one patch to all, for a mean over no patch does not exist; the area is divided by that
+range.
 """
 
 from __future__ import annotations
@@ -70,7 +74,8 @@ class Faithfulness:
         insertion: (B, K), area under the curve; high is good.
         lead: (B, K), probability with the highest quarter alone minus that with the lowest alone, -1 to 1.
         percentile: (B, K), share of the random maps with a smaller lead; NaN where there are too few patches.
-        weights: (B, K), rank correlation with the map of randomised weights; NaN where a map is flat or it was not asked for.
+        weights: (B, K), rank correlation with the map of randomised weights; NaN where a map is flat or it
+            was not asked for.
         faithful: (B, K), whether the percentile reaches the level.
         how: whether patches were dropped, or filled with the mean colour.
     """
@@ -116,8 +121,10 @@ def measure_faithfulness(
         found: its result.
         options: how thoroughly.
         how: what ``explain`` was told beside target and method, to repeat it with randomised weights.
-        probability: from logits (..., K) to probabilities; sigmoid for classes that do not exclude one another.
-        twin: ``randomised(model, seed=options.seed)`` where it was made before; it takes longer to make than to explain one image.
+        probability: from logits (..., K) to probabilities; sigmoid for classes that do not exclude one
+            another.
+        twin: ``randomised(model, seed=options.seed)`` where it was made before; it takes longer to make than
+            to explain one image.
 
     Raises:
         UsageError: the model is no classifier.
@@ -188,7 +195,10 @@ def _curves(
 
 
 def _of_all(model: nn.Module, images: Tensor, found: Explanation, probability: Probability) -> Tensor:
-    """The classes' probabilities when all patches are seen, (B, K); known already where they are softmax's."""
+    """The classes' probabilities when all patches are seen, (B, K).
+
+    Known already where they are softmax's.
+    """
     if probability is class_probabilities:
         return found.probabilities.cpu()
     with torch.no_grad():
@@ -213,7 +223,10 @@ def _random_leads(
     options: FaithfulnessOptions,
     probability: Probability,
 ) -> Tensor:
-    """(B, K, maps), the leads of random maps; the same maps for every image. NaN where one patch is all there is."""
+    """(B, K, maps), the leads of random maps; the same maps for every image.
+
+    NaN where one patch is all there is.
+    """
     grid = _grid(found)
     patches = grid[0] * grid[1]
     size = max(1, patches // QUARTERS)
@@ -237,7 +250,10 @@ def _random_leads(
 
 
 def _weights(twin: nn.Module, images: Tensor, found: Explanation, how: Mapping[str, Any]) -> Tensor:
-    """Rank correlation with the maps of randomised weights, (B, K); images of the same classes go together."""
+    """Rank correlation with the maps of randomised weights, (B, K).
+
+    Images of the same classes go together.
+    """
     result = torch.full(found.targets.shape, torch.nan)
     rows: dict[tuple[int, ...], list[int]] = {}
     for index, targets in enumerate(found.targets.tolist()):

@@ -2,10 +2,12 @@
 
 The same network and scale of weights, initialised again: it has learned nothing.
 
-A map that looks the same on such a copy tells about the image or the architecture, not about what the model learned.
+A map that looks the same on such a copy tells about the image or the architecture, not about what the model
+learned.
 
-Odd: each weight is drawn normal with its tensor's own mean and deviation, and vectors (biases, norms) are shuffled, instead of drawing
-them as before training: a fresh head is zero and fresh attention nearly uniform, which would make the comparison easier than it is.
+Odd: each weight is drawn normal with its tensor's own mean and deviation, and vectors (biases, norms) are
+shuffled, instead of drawing them as before training: a fresh head is zero and fresh attention nearly uniform,
+which would make the comparison easier than it is.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Spearman's rank correlation over the last axis, (..., n) and (..., n) to (...); equal values share their mean rank.
+    """Spearman's rank correlation over the last axis, (..., n) and (..., n) to (...).
+
+    Equal values share their mean rank.
 
     NaN where a side has no differences.
     """

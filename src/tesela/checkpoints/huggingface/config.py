@@ -1,8 +1,8 @@
 """Two-way mapping of config.json of Hugging Face's ViT, DeiT and DINOv2 to our fields.
 
-Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two thirds of the width that
-its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers interpolates its positions with antialiasing, the
-others without.
+Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two thirds
+of the width that its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers interpolates
+its positions with antialiasing, the others without.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ _ACTIVATIONS = {
     "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast"),
     "relu": ("relu",),
 }
-
-Fields = dict[str, Any]
 
 
 def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
@@ -55,7 +53,7 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
     return next(name for name in kinds if ARCHITECTURES[name].head == "none")
 
 
-def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[str, Fields]:
+def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[str, dict[str, Any]]:
     """Our family and the fields of its configuration.
 
     Raises:
@@ -64,7 +62,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
     kind = ARCHITECTURES[architecture]
     try:
         width = int(config.get("hidden_size", 768))
-        fields: Fields = {
+        fields: dict[str, Any] = {
             "image_size": pair(config.get("image_size", 224)),
             "patch_size": pair(config.get("patch_size", 14 if kind.model_type == "dinov2" else 16)),
             "channels": config.get("num_channels", 3),
@@ -89,7 +87,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
     return "vit", fields | ({"registers": 1} if kind.model_type == "deit" else {})
 
 
-def _dino_fields(config: Mapping[str, Any], width: int) -> Fields:
+def _dino_fields(config: Mapping[str, Any], width: int) -> dict[str, Any]:
     swiglu = bool(config.get("use_swiglu_ffn", False))
     ratio = config.get("mlp_ratio", 4)
     registers = (
@@ -191,7 +189,7 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
     """
     kind = ARCHITECTURES[architecture]
     dino = kind.model_type.startswith("dinov2")
-    fixed: Fields = {
+    fixed: dict[str, Any] = {
         "norm": "pre",
         "final_norm": True,
         "pooled_norm": False,

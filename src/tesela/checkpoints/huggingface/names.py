@@ -1,10 +1,11 @@
 """Names of the tensors of Hugging Face's ViT, DeiT and DINOv2, in both directions.
 
-The names are those of the files on the hub, which transformers reads and writes in every version (in memory, version 5 uses
-others). A model without a classifier ("bare") has the same names without the prefix.
+The names are those of the files on the hub, which transformers reads and writes in every version (in memory,
+version 5 uses others). A model without a classifier ("bare") has the same names without the prefix.
 
-Odd: DeiT's classifier without a teacher reads the class token alone, so its distillation token is a register here. DINOv2's
-SwiGLU keeps gate and value in one matrix, in the order of ours. Its mask token and everybody's pooler have no use here.
+Odd: DeiT's classifier without a teacher reads the class token alone, so its distillation token is a register
+here. DINOv2's SwiGLU keeps gate and value in one matrix, in the order of ours. Its mask token and everybody's
+pooler have no use here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hugging Face's preprocessor_config.json and our ImageSpec, in both directions.
 
-Odd: some of their pipelines have no equal here (squash, then cut out the middle; other filters). The nearest one is taken and a
-remark says so, since the logits of an image that needs no resizing are the same.
+Odd: some of their pipelines have no equal here (squash, then cut out the middle; other filters). The nearest
+one is taken and a remark says so, since the logits of an image that needs no resizing are the same.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def _spec(
         ratio = min(1.0, min(crop) / short)
         if shortest is None and size is not None and size != crop:
             remarks.append(
-                f"images are not squashed to {size[0]}x{size[1]} before the middle is cut out; their aspect is kept"
+                f"images are not squashed to {size[0]}x{size[1]} before the middle is cut out; their aspect "
+                "is kept"
             )
     elif shortest is not None:
         resize, (height, width) = "crop", (shortest, shortest)

@@ -2,8 +2,9 @@
 
 DeiT goes with its teacher's head.
 
-Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json and preprocessor said
-beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros, where the bundle carries none.
+Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json and
+preprocessor said beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros, where the
+bundle carries none.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
             "README.md": export_card(
                 info,
                 library="transformers",
-                loading=f"from transformers import {architecture}\nmodel = {architecture}.from_pretrained(FOLDER)",
+                loading=(
+                    f"from transformers import {architecture}\nmodel = {architecture}.from_pretrained(FOLDER)"
+                ),
             ),
         },
         remarks=[],

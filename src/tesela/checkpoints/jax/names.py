@@ -1,12 +1,14 @@
 """Two-way tensor names of the paper's JAX checkpoints (.npz): ViTs and hybrids.
 
-A dense kernel is (in, out) there and (out, in) here; queries, keys and values have an axis for the head; images are NHWC, so
-a convolution's kernel is (kh, kw, C, D). The code's GELU is the tanh approximation. What a network is stands in names and shapes:
-without ``cls`` it averages the tokens, ``pre_logits`` is a tanh layer before the head, ``conv_root`` begins a ResNet, and
-``block2/unit1`` is the first unit of its second stage. Only the image size is left open, where the positions' number is no square.
+A dense kernel is (in, out) there and (out, in) here; queries, keys and values have an axis for the head;
+images are NHWC, so a convolution's kernel is (kh, kw, C, D). The code's GELU is the tanh approximation. What
+a network is stands in names and shapes: without ``cls`` it averages the tokens, ``pre_logits`` is a tanh
+layer before the head, ``conv_root`` begins a ResNet, and ``block2/unit1`` is the first unit of its second
+stage. Only the image size is left open, where the positions' number is no square.
 
-Odd: published files count the parts of a block through (LayerNorm_0, attention_1, LayerNorm_2, MlpBlock_3), a fresh
-initialisation counts each kind from 0. Both are read; which one it was is kept, so that writing gives the same names.
+Odd: published files count the parts of a block through (LayerNorm_0, attention_1, LayerNorm_2, MlpBlock_3), a
+fresh initialisation counts each kind from 0. Both are read; which one it was is kept, so that writing gives
+the same names.
 """
 
 from __future__ import annotations
@@ -23,8 +25,6 @@ from tesela.checkpoints.image_size import native_size
 from tesela.checkpoints.layout import TensorTable
 from tesela.checkpoints.rules import Rule
 from tesela.core.errors import WeightsError
-
-Fields = dict[str, Any]
 
 #: What may stand before every name, of an optimiser's state or of a whole training state.
 JAX_PREFIXES = ("opt/target/", "params/", "target/")
@@ -127,7 +127,7 @@ def _backbone(units: Sequence[tuple[int, int, bool]]) -> list[Rule]:
 
 
 def units_of(names: Mapping[str, Any], *, own: bool = False) -> list[tuple[int, int, bool]]:
-    """The units of a hybrid's backbone, as (stage, unit, whether it has a projection), of our names or of theirs."""
+    """Units of a hybrid's backbone by our names or theirs: (stage, unit, has a projection)."""
     pattern = (
         r"patches\.backbone\.stages\.(\d+)\.(\d+)\.conv1\.weight"
         if own
@@ -144,7 +144,7 @@ def units_of(names: Mapping[str, Any], *, own: bool = False) -> list[tuple[int, 
 
 def jax_fields(
     arrays: Mapping[str, Tensor], *, image_size: tuple[int, int] | None = None
-) -> tuple[str, Fields]:
+) -> tuple[str, dict[str, Any]]:
     """Our family and the fields of its configuration, read off names and shapes.
 
     Args:
@@ -164,7 +164,7 @@ def jax_fields(
             f"attention of {query.shape[1]} heads of {query.shape[2]} at width {width} is not known",
             hint="give another file",
         )
-    fields: Fields = {
+    fields: dict[str, Any] = {
         "patch_size": (rows, columns),
         "channels": channels,
         "width": width,

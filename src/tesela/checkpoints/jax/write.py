@@ -11,7 +11,7 @@ from typing import Any
 from tesela.checkpoints.write import CheckpointReport, export_card, open_export, write_checkpoint
 from tesela.core.errors import WeightsError
 
-WEIGHTS = "model.npz"
+JAX_WEIGHTS = "model.npz"
 
 
 def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
@@ -49,7 +49,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
         architecture="VisionTransformer",
         out=out,
         source=source,
-        weights=WEIGHTS,
+        weights=JAX_WEIGHTS,
         tensors=names.write(own),
         texts={
             "README.md": export_card(

@@ -2,8 +2,8 @@
 
 ``architecture`` names a model that every timm has; ``model_args`` turn it into the one at hand.
 
-Odd: timm's LayerNorms have an epsilon of 1e-6 that no argument changes. A smaller one (1e-12, of Hugging Face's ViT) makes no
-difference that float32 shows and is let through with a remark; a larger one is refused.
+Odd: timm's LayerNorms have an epsilon of 1e-6 that no argument changes. A smaller one (1e-12, of Hugging
+Face's ViT) makes no difference that float32 shows and is let through with a remark; a larger one is refused.
 """
 
 from __future__ import annotations

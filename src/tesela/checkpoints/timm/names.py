@@ -1,10 +1,12 @@
 """Two-way tensor names of timm's VisionTransformer, and the fields they imply.
 
-Read are plain, distilled (DeiT), register, layer-scale and SwiGLU models, with class token, mean or attention pooling, with the
-last norm before or after the pool, and the official DINOv2 checkpoints, whose names are nearly the same.
+Read are plain, distilled (DeiT), register, layer-scale and SwiGLU models, with class token, mean or attention
+pooling, with the last norm before or after the pool, and the official DINOv2 checkpoints, whose names are
+nearly the same.
 
-Odd: the number of heads is in no shape. It is taken from the config, else from the table of published widths, else 64 numbers per
-head. A class token that the pool does not read, and registers that have positions there, are registers here.
+Odd: the number of heads is in no shape. It is taken from the config, else from the table of published widths,
+else 64 numbers per head. A class token that the pool does not read, and registers that have positions there,
+are registers here.
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ from tesela.checkpoints.image_size import native_size, square_size
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
 from tesela.core.errors import WeightsError
-
-Fields = dict[str, Any]
 
 #: Widths whose published models have heads of another width than 64.
 PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
@@ -141,7 +141,7 @@ def timm_fields(
     arguments: Mapping[str, Any],
     heads: int | None = None,
     image_size: tuple[int, int] | None = None,
-) -> tuple[str, Fields, TimmStyle]:
+) -> tuple[str, dict[str, Any], TimmStyle]:
     """Our family, the fields of its configuration, and the style, read off names and shapes.
 
     Args:
@@ -162,7 +162,7 @@ def timm_fields(
     )
     distilled = "dist_token" in tensors
     style, pool, image = _style(tensors, arguments, registers, (patch[2], patch[3]), image_size)
-    fields: Fields = {
+    fields: dict[str, Any] = {
         "image_size": image,
         "patch_size": (patch[2], patch[3]),
         "channels": channels,

@@ -16,7 +16,9 @@ _FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
 
 
 def find_timm(place: Place) -> Foreign | None:
-    """The checkpoint of a folder with timm's config.json, or of a file with a VisionTransformer's names; None if it is another's.
+    """The checkpoint of a folder with timm's config.json, or of a file with a VisionTransformer's names.
+
+    None if it is another's.
 
     Raises:
         WeightsError: it is no VisionTransformer, or a file is damaged.

@@ -2,8 +2,8 @@
 
 The limit is the rate of a matrix product.
 
-Every variant is first compared with fp32 in torch (or the only variant there is) on the same images; the rates count
-the network alone, images decoded and prepared.
+Every variant is first compared with fp32 in torch (or the only variant there is) on the same images; the
+rates count the network alone, images decoded and prepared.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ def convert(
     Args:
         source: A Hugging Face folder, a timm .safetensors or .pth, a JAX .npz, or hub:NAME[@REVISION].
         bundle: The folder to write.
-        image_size: Height and width as HxW, or one side: the images the positions are of, where the file leaves that open; else another
-            size to interpolate them to.
+        image_size: Height and width as HxW, or one side: the images the positions are of, where the file
+            leaves that open; else another size to interpolate them to.
         num_classes: Classes of a new head of zeros, where the source has none or another number is wanted.
         heads: Attention heads, for a timm file without config.json whose heads are not 64 wide.
         json: Print one JSON object.
@@ -35,7 +35,8 @@ def convert(
     parameters = sum(parameter.numel() for parameter in opened.model.parameters())
     height, width = info.model["image_size"]
     output.say(
-        f"{bundle}: {info.architecture}, {parameters:,} parameters, {info.num_classes} classes, positions of {height}x{width} pixels"
+        f"{bundle}: {info.architecture}, {parameters:,} parameters, {info.num_classes} classes, positions "
+        f"of {height}x{width} pixels"
     )
     for remark in opened.remarks:
         output.note(f"note: {remark}")

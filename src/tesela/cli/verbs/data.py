@@ -80,7 +80,8 @@ def show(
         count: number of samples.
         columns: samples per row.
         image_size: side in pixels; by default the data's own median size.
-        augment: show them as training would, with these settings, such as "hflip=0.5,crop_padding=4,randaugment=2".
+        augment: show them as training would, with these settings, such as
+            "hflip=0.5,crop_padding=4,randaugment=2".
         seed: of choice and augmentation.
         json: print what was written as one JSON object.
     """
@@ -151,7 +152,9 @@ def split(
 
 
 def settings(text: str) -> dict[str, str]:
-    """``"hflip=0.5,randaugment=2"`` as a mapping; a comma inside a value is written as x: ``crop_scale=0.5x1``.
+    """``"hflip=0.5,randaugment=2"`` as a mapping.
+
+    A comma inside a value is written as x: ``crop_scale=0.5x1``.
 
     Raises:
         ConfigError: a part has no ``=``.

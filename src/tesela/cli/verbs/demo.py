@@ -1,7 +1,8 @@
 """``tesela demo``: train, evaluate, predict, explain and report on embedded real images.
 
-The images are scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; the recipe is ``digits``. A few test images are written
-out as PNG files named after their class, so that ``tesela predict`` and ``tesela explain`` have something to be tried on.
+The images are scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; the recipe is ``digits``. A few test
+images are written out as PNG files named after their class, so that ``tesela predict`` and ``tesela explain``
+have something to be tried on.
 
 Odd: a demo that was interrupted, or is complete, in the same ``--out`` is taken up again rather than refused.
 """

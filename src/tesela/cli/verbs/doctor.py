@@ -1,6 +1,7 @@
 """``tesela doctor``: installed packages, the machine, and which extras add which feature.
 
-Rates are measured, not looked up. Torch is imported only where it is installed, for its version's build and its rates.
+Rates are measured, not looked up. Torch is imported only where it is installed, for its version's build and
+its rates.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def examine() -> dict[str, Any]:
 
 
 def extras() -> dict[str, dict[str, Any]]:
-    """Extra -> what it is for, the versions of its packages (None where missing), and whether it is complete."""
+    """Purpose, package versions (None if missing) and completeness of each extra."""
     from tesela.hardware import machine
 
     found: dict[str, dict[str, Any]] = {}
@@ -133,7 +134,8 @@ def advice(facts: dict[str, Any]) -> list[str]:
     slow = facts["rates"].get("bf16", 0.0) > 1.5 * facts["rates"]["fp32"]
     if slow:
         found.append(
-            f"bf16 is {facts['rates']['bf16'] / facts['rates']['fp32']:.1f} times as fast as fp32 here: --precision auto will use it"
+            f"bf16 is {facts['rates']['bf16'] / facts['rates']['fp32']:.1f} times as fast as fp32 here: "
+            "--precision auto will use it"
         )
     if 0 <= facts["disk"]["here"] < LOW_DISK:
         found.append("there is little space on the disk: runs of large models need several GB")
@@ -176,7 +178,8 @@ def machine_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("memory", f"{byte_size(memory['available'])} available of {byte_size(memory['total'])}"),
         (
             "disk",
-            f"{byte_size(disk['here'])} free here, {byte_size(disk['caches'])} free for caches in {disk['caches_at']}",
+            f"{byte_size(disk['here'])} free here, {byte_size(disk['caches'])} free for caches in "
+            f"{disk['caches_at']}",
         ),
         ("GPU", "; ".join(gpus) or "none"),
         ("torch", torch_text),

@@ -20,7 +20,8 @@ def evaluate(
 ) -> None:
     """Score a run or bundle on a split: for a classifier accuracy, top-k, calibration, classes, confusion.
 
-    A run's own test scores are kept in the run folder and its report is written anew; others go to evaluations/ below it.
+    A run's own test scores are kept in the run folder and its report is written anew; others go to
+    evaluations/ below it.
 
     Args:
         run: Run folder, bundle, or a checkpoint of Hugging Face, timm or the JAX files.

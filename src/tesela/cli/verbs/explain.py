@@ -1,6 +1,7 @@
 """``tesela explain``: heat maps as PNG, a comparing figure, and the numbers as NPZ.
 
-Odd: the model is loaded and the class looked up before any image is opened, so a wrong word costs seconds and leaves no file.
+Odd: the model is loaded and the class looked up before any image is opened, so a wrong word costs seconds and
+leaves no file.
 """
 
 from __future__ import annotations
@@ -45,15 +46,18 @@ def explain(
 ) -> int:
     """Show which parts of an image spoke for a class.
 
-    Writes for each image NAME.CLASS.png, the heat map over the original; NAME.figure.png, the image beside its maps, a column for each
-    method and a row for each class; and NAME.npz, the numbers. Each map is measured: patches are taken away, and a map that does no better
-    than random ones is called not faithful. What each method shows and does not show is in docs/explain.md.
+    Writes for each image NAME.CLASS.png, the heat map over the original; NAME.figure.png, the image beside
+    its maps, a column for each method and a row for each class; and NAME.npz, the numbers. Each map is
+    measured: patches are taken away, and a map that does no better than random ones is called not faithful.
+    What each method shows and does not show is in docs/explain.md.
 
     Args:
         run: Run folder, bundle, or weights from elsewhere.
         images: Images, folders (all below them) and patterns.
-        method: Method, or several with commas between; auto takes the best for the model. A wrong name lists them.
-        target: Classes to explain, by label or index, with commas between or the option repeated. By default each image's predicted class.
+        method: Method, or several with commas between; auto takes the best for the model. A wrong name lists
+            them.
+        target: Classes to explain, by label or index, with commas between or the option repeated. By default
+            each image's predicted class.
         out: Folder for the pictures and numbers.
         contrast: A class to tell the targets from: what speaks for the target and not for this one.
         head_fusion: How the heads of a layer become one; rollouts only, as the next two.
@@ -98,7 +102,8 @@ def explain(
     failed = sum(not one["faithful"] for one in maps)
     if failed:
         output.say(
-            f"not faithful: {failed} of {len(maps)} maps do no better than random ones; do not draw conclusions from them"
+            f"not faithful: {failed} of {len(maps)} maps do no better than random ones; do not draw "
+            "conclusions from them"
         )
     counts = {"explained": len(rows) - unreadable, "unreadable": unreadable, "seconds": round(seconds, 4)}
     output.result({"run": run, "out": out, **counts, "images": rows}, json)
@@ -119,7 +124,8 @@ def explain_files(
     """Explain image files and write what was found.
 
     Returns:
-        one row per image, with ``error`` where it cannot be read; and the seconds that it took once the model was loaded.
+        one row per image, with ``error`` where it cannot be read; and the seconds that it took once the model
+        was loaded.
 
     Raises:
         UsageError: no such run, image, class or method.
@@ -230,7 +236,10 @@ class _Work:
 
 
 def split(words: Sequence[str], known: Sequence[str] = ()) -> list[str]:
-    """Words with commas between taken apart, each once; a word that is known as it stands keeps its commas."""
+    """Words with commas between taken apart, each once.
+
+    A word that is known as it stands keeps its commas.
+    """
     parts = [part for word in words for part in ([word] if word in known else word.split(","))]
     return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 

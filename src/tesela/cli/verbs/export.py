@@ -20,7 +20,8 @@ def export(
         run: A run folder, a bundle, or a checkpoint as of tesela convert.
         to: The format: onnx; hf (a folder for transformers), timm, or jax (the paper's .npz).
         out: The folder to write; RUN/FORMAT where it is left out.
-        data: With onnx, images for the comparison (a file, a folder, a pattern); random ones where it is left out.
+        data: With onnx, images for the comparison (a file, a folder, a pattern); random ones where it is left
+            out.
         precision: Of weights and arithmetic: fp32.
         json: Print one JSON object.
     """

@@ -21,8 +21,8 @@ def inspect(
 
     Args:
         run: Run folder, bundle, or weights from elsewhere.
-        images: Image, folder, pattern or data set to send through the model; by default the test images the run was trained with, if they
-            are still there.
+        images: Image, folder, pattern or data set to send through the model; by default the test images the
+            run was trained with, if they are still there.
         out: Folder for the page and the numbers.
         count: Most images to look at, spread evenly over what is there.
         json: Print one JSON object as the last line.

@@ -1,6 +1,7 @@
 """``tesela models``: what there is, and what one model looks like inside.
 
-The list and the configuration need no torch; ``--shapes`` runs the model on the meta device, which has shapes but no values.
+The list and the configuration need no torch; ``--shapes`` runs the model on the meta device, which has shapes
+but no values.
 """
 
 from __future__ import annotations

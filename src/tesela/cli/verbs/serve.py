@@ -25,7 +25,8 @@ def serve(
         runs: Run folders or bundles; the first one answers where a request names none.
         host: The address to listen on. One that other machines reach needs an API key.
         port: The port; 0 takes a free one.
-        api_key: A key that clients must send; can be given again. TESELA_API_KEY in the environment is one too, and is not seen by others.
+        api_key: A key that clients must send; can be given again. TESELA_API_KEY in the environment is one
+            too, and is not seen by others.
         allow_anonymous: Listen on any address without a key.
         backend: What computes; auto prefers an exported ONNX graph.
         max_batch: Most images that are computed at once.

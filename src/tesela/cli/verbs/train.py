@@ -1,8 +1,9 @@
 """``tesela train``: every field of TrainConfig as an option.
 
-Order of layers, later ones win: defaults, ``--recipe``, ``--config FILE.yaml``, the command line. ``key=value`` words are accepted beside
-``--key value``, and ``--net.depth 6`` reaches the model's own configuration. Odd: options are parsed as text and converted by the
-configuration, so that a wrong value or name gives the same error however it was given; nothing may be abbreviated.
+Order of layers, later ones win: defaults, ``--recipe``, ``--config FILE.yaml``, the command line.
+``key=value`` words are accepted beside ``--key value``, and ``--net.depth 6`` reaches the model's own
+configuration. Odd: options are parsed as text and converted by the configuration, so that a wrong value or
+name gives the same error however it was given; nothing may be abbreviated.
 """
 
 from __future__ import annotations
@@ -44,9 +45,12 @@ _TOP = {
 
 
 def train(*words: str, **options: Any) -> int | None:
-    """Train a model on your images: a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits.
+    """Train a model on your images.
 
-    Any option may also be written key=value. Options of the model itself are --net.NAME VALUE; see: tesela models show NAME.
+    A folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits.
+
+    Any option may also be written key=value. Options of the model itself are --net.NAME VALUE; see: tesela
+    models show NAME.
     """
     json, resume, quiet = (
         bool(options.pop("json", False)),
@@ -80,7 +84,10 @@ def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int |
 
 
 def process_begin() -> float:
-    """Monotonic time at which this process was started: a time budget counts from the moment of the command."""
+    """Monotonic time at which this process was started.
+
+    A time budget counts from the moment of the command.
+    """
     import psutil
 
     age: float = time.time() - psutil.Process().create_time()
@@ -110,7 +117,9 @@ def resumed(given: dict[str, Any]) -> TrainConfig:
 
 
 def sort_words(words: tuple[str, ...]) -> tuple[str | None, dict[str, Any]]:
-    """DATA, and the settings among words: ``key=value``, and options that are not fields of TrainConfig (``--net.depth 6``).
+    """DATA, and the settings among words.
+
+    ``key=value``, and options that are not fields of TrainConfig (``--net.depth 6``).
 
     Raises:
         UsageError: more than one DATA, or an option without a value.
@@ -153,7 +162,10 @@ def is_setting(word: str) -> bool:
 
 
 def check_key(key: str, *, shown: str) -> None:
-    """Refuse what is neither a field nor a setting of the model or the objective; the nearest name is offered."""
+    """Refuse what is neither a field nor a setting of the model or the objective.
+
+    The nearest name is offered.
+    """
     known = {flag_name(leaf.name) for leaf in (*leaves(TrainConfig), *objective_fields().values())} | {
         "config"
     }

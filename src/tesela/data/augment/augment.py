@@ -1,9 +1,10 @@
 """Augmentation of a batch as a function of (seed, epoch, index of the image).
 
-In order: flips and padded crop (exact, one gather), all other geometry (one warp), colour jitter, the policy's colours,
-erasing. Everything stays uint8 until ``normalized``. So the result is the same for any batch size, order and worker, and on
-resume. Odd: random_resized_crop belongs to whoever decodes large images (it crops before it resizes, see reader.py); for
-images already at the model's size it is part of the warp here.
+In order: flips and padded crop (exact, one gather), all other geometry (one warp), colour jitter, the
+policy's colours, erasing. Everything stays uint8 until ``normalized``. So the result is the same for any
+batch size, order and worker, and on resume. Odd: random_resized_crop belongs to whoever decodes large images
+(it crops before it resizes, see reader.py); for images already at the model's size it is part of the warp
+here.
 """
 
 from __future__ import annotations
@@ -189,7 +190,10 @@ def _noise(longest: int) -> Tensor:
 
 
 def normalized(images: Tensor, spec: ImageSpec) -> Tensor:
-    """Images (B, C, h, w), uint8, as the model's float32 input; bit for bit ``imaging.preprocess.normalize``."""
+    """Images (B, C, h, w), uint8, as the model's float32 input.
+
+    Bit for bit ``imaging.preprocess.normalize``.
+    """
     scale, bias = (torch.from_numpy(part).to(images.device).view(-1, 1, 1) for part in scale_and_bias(spec))
     if images.is_cuda:
         return images.to(torch.float32).mul_(scale).add_(bias)

@@ -2,8 +2,8 @@
 
 As Pillow's ImageEnhance and ImageOps do them.
 
-All sums over an image are whole numbers and all float steps are single operations per pixel, so the result does not depend
-on the batch around it. Odd: results are rounded, where Pillow and torchvision cut off.
+All sums over an image are whole numbers and all float steps are single operations per pixel, so the result
+does not depend on the batch around it. Odd: results are rounded, where Pillow and torchvision cut off.
 """
 
 from __future__ import annotations

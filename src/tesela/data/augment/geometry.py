@@ -1,9 +1,10 @@
 """Random geometry of a batch: all flips, shifts and warps as one resampling.
 
-A map is a 3 x 3 matrix from output to input coordinates, both in pixels from the image's centre. Applying one change after
-another multiplies their maps, so an image is interpolated only once however many changes it gets. Matrices are NumPy,
-float64, one per image; the warp is torch, float32, in single multiplications and additions, so that the result does not
-depend on the batch around it. Odd: what comes from outside the image is the mean colour, which is zero after normalisation.
+A map is a 3 x 3 matrix from output to input coordinates, both in pixels from the image's centre. Applying one
+change after another multiplies their maps, so an image is interpolated only once however many changes it
+gets. Matrices are NumPy, float64, one per image; the warp is torch, float32, in single multiplications and
+additions, so that the result does not depend on the batch around it. Odd: what comes from outside the image
+is the mean colour, which is zero after normalisation.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def shear(x: Draws, y: Draws) -> Maps:
 def crop_boxes(
     sizes: NDArray[np.int64], draws: Draws, *, area: tuple[float, float], aspect: tuple[float, float]
 ) -> Draws:
-    """Random parts, as in Inception's training: ten tries at an area and an aspect, else the largest middle part that fits.
+    """Random parts, as in Inception's training.
+
+    Ten tries at an area and an aspect, else the largest middle part that fits.
 
     Args:
         sizes: (B, 2), height and width of each image.
@@ -106,7 +109,8 @@ def perspective(moves: Draws, size: tuple[int, int]) -> Maps:
     """Maps that pull the four corners of the view inwards.
 
     Args:
-        moves: (B, 4, 2), how far each corner (top left, top right, bottom right, bottom left) goes in, in pixels (x, y).
+        moves: (B, 4, 2), how far each corner (top left, top right, bottom right, bottom left) goes in, in
+            pixels (x, y).
         size: height and width.
     """
     height, width = size
@@ -127,7 +131,10 @@ def _homographies(source: Draws, target: Draws) -> Maps:
 
 
 def warp(images: Tensor, maps: Maps, fill: Tensor) -> Tensor:
-    """Sample images (B, C, H, W), uint8, through maps (B, 3, 3), bilinear; ``fill`` (C, 1, 1), 0..255, lies outside."""
+    """Sample images (B, C, H, W), uint8, through maps (B, 3, 3), bilinear.
+
+    ``fill`` (C, 1, 1), 0..255, lies outside.
+    """
     moved = np.flatnonzero((maps != np.eye(3)).any(axis=(1, 2)))
     if len(moved) == 0:
         return images
@@ -158,7 +165,10 @@ def _grid(maps: Maps, size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def with_rows(images: Tensor, rows: NDArray[np.int64], values: Tensor) -> Tensor:
-    """A copy of ``images`` with some rows replaced; torch's own way takes three times as long for large images on a CPU."""
+    """A copy of ``images`` with some rows replaced.
+
+    Torch's own way takes three times as long for large images on a CPU.
+    """
     if images.is_cuda or images[0].numel() < _LARGE:
         return images.index_copy(0, torch.from_numpy(rows).to(images.device), values)
     result = images.clone()

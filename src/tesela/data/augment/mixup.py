@@ -2,8 +2,8 @@
 
 Targets become soft.
 
-Which of the two, how much and where is a function of (seed, epoch, the batch's first index): a resumed epoch mixes alike.
-One share for the whole batch, as in the recipes of DeiT.
+Which of the two, how much and where is a function of (seed, epoch, the batch's first index): a resumed epoch
+mixes alike. One share for the whole batch, as in the recipes of DeiT.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def mix_images(images: Tensor, config: AugmentConfig, *, seed: int, epoch: int, 
         first: index of the batch's first image.
 
     Returns:
-        the share of each image that is its own, by which its targets are mixed; 1 where the batch stays unmixed.
+        the share of each image that is its own, by which its targets are mixed; 1 where the batch stays
+        unmixed.
     """
     key = np.array([first])
     chance, which, across, down = uniforms(seed, epoch, key, "mix", 4)[0]

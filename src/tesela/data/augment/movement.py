@@ -1,7 +1,7 @@
 """The geometric part of an augmentation, kept apart so that masks can follow their images.
 
-Flips and padded crops are exact (one gather); all other geometry is one warp. Images are sampled bilinearly, class
-masks take the nearest value.
+Flips and padded crops are exact (one gather); all other geometry is one warp. Images are sampled bilinearly,
+class masks take the nearest value.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Which operations an image gets, and how strong.
 
-Both draw from one table of 14 operations. Odd: the geometric operations of an image are multiplied into the one warp that
-``augment`` does, before its colour operations; in the papers they alternate, with one interpolation each.
+Both draw from one table of 14 operations. Odd: the geometric operations of an image are multiplied into the
+one warp that ``augment`` does, before its colour operations; in the papers they alternate, with one
+interpolation each.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ TONES: dict[str, Callable[[Tensor, Array], Tensor]] = {
 }
 OPERATIONS = ("identity", *GEOMETRIC, *TONES)
 
-#: Strength at full magnitude: RandAugment's ranges and TrivialAugment's wide ones. Shifts are shares of the side.
+#: Strength at full magnitude: RandAugment's ranges and TrivialAugment's wide ones. Shifts are shares of the
+#: side.
 RANGES = {
     "randaugment": {"shear": 0.3, "translate": 150 / 331, "rotate": 30.0, "enhance": 0.9, "posterize": 4.0},
     "trivialaugment": {

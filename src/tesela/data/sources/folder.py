@@ -1,8 +1,9 @@
 """A folder of class folders, alone or below train/, val/ (valid, validation) and test/.
 
-Class folders may have folders inside. Files are found by suffix; images of formats that tesela does not open are found
-too, so that they are listed as unreadable instead of vanishing. Everything is sorted by name. Odd: a folder counts as
-split only if it has ``train`` and nothing but split names beside it, so a class called "test" is possible.
+Class folders may have folders inside. Files are found by suffix; images of formats that tesela does not open
+are found too, so that they are listed as unreadable instead of vanishing. Everything is sorted by name. Odd:
+a folder counts as split only if it has ``train`` and nothing but split names beside it, so a class called
+"test" is possible.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A header, then plain bytes.
 
-Odd: the format says nothing of labels, so classes are named by their numbers. Workers read the file again instead of
-receiving a copy.
+Odd: the format says nothing of labels, so classes are named by their numbers. Workers read the file again
+instead of receiving a copy.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def find_idx(text: str | Path) -> Source | None:
 
 
 def open_idx(folder: Path) -> Source:
-    """A source of IDX files under their usual names (train-images-idx3-ubyte, t10k-labels-idx1-ubyte, ...)."""
+    """A source of IDX files under their usual names, such as train-images-idx3-ubyte."""
     splits: dict[str, Items] = {split: IdxItems(*files) for split, files in idx_pairs(folder).items()}
     highest = max((int(items.targets.max()) for items in splits.values() if len(items)), default=-1)
     channels = {items.read(0).shape[2] for items in splits.values() if len(items)}

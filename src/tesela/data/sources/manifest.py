@@ -2,8 +2,8 @@
 
 Paths are relative to the manifest.
 
-``tesela data split`` writes such files. For sources that keep many images in one file it writes ``FILE#ROW``, and such
-paths are read here through the source of that file.
+``tesela data split`` writes such files. For sources that keep many images in one file it writes ``FILE#ROW``,
+and such paths are read here through the source of that file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def find_manifest(text: str | Path) -> Source | None:
 
 
 def open_manifest(path: Path) -> Source:
-    """A source of a CSV or JSONL file; it may have other columns in place of labels, for tasks that read these.
+    """A source of a CSV or JSONL file.
+
+    It may have other columns in place of labels, for tasks that read these.
 
     Raises:
         DataError: it cannot be read, or a row lacks its path or label.

@@ -1,9 +1,10 @@
 """Parquet files in the layout of model hubs: image struct {bytes, path} and label.
 
-Class names come from the features in the schema's metadata (ClassLabel), else from the column's values. The split is read
-off the file's name (train-00000-of-00002.parquet) or its folder (train/0000.parquet). Up to 2 GiB of encoded images are
-held in memory, shared with forked workers; above, row groups are read when asked for and the last few are kept. Odd: an
-image whose bytes are null is a file, its path taken relative to the Parquet file.
+Class names come from the features in the schema's metadata (ClassLabel), else from the column's values. The
+split is read off the file's name (train-00000-of-00002.parquet) or its folder (train/0000.parquet). Up to 2
+GiB of encoded images are held in memory, shared with forked workers; above, row groups are read when asked
+for and the last few are kept. Odd: an image whose bytes are null is a file, its path taken relative to the
+Parquet file.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Multi-head self-attention (Vaswani et al. 2017), with ordinary or wide heads.
 
-Ordinary heads share the width: d = D / H. A wide head keeps the full width, d = D, so that q, k and v map D to H * D and
-the output maps back; article C counts its parameters so.
+Ordinary heads share the width: d = D / H. A wide head keeps the full width, d = D, so that q, k and v map D
+to H * D and the output maps back; article C counts its parameters so.
 
-Odd: q, k and v come from one matrix product and stay views of its result, (B, N, 3, H, d); nothing is copied before
-the kernel. The kernel is chosen by name (``tesela.layers.attention.kernels``) and can be changed at any time.
+Odd: q, k and v come from one matrix product and stay views of its result, (B, N, 3, H, d); nothing is copied
+before the kernel. The kernel is chosen by name (``tesela.layers.attention.kernels``) and can be changed at
+any time.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class Attention(HasKernel, nn.Module):
         layout: TokenLayout | None = None,  # noqa: ARG002
         trace: Trace = OFF,
     ) -> Tensor:
-        """Attention of all tokens to all tokens; of the ``first`` ones only, to all, where the others' results have no reader.
+        """Attention of all tokens to all tokens.
+
+        Of the ``first`` ones only, to all, where the others' results have no reader.
 
         Where the tokens stand, ``layout``, does not matter here.
         """

@@ -1,10 +1,12 @@
 """Partitions of the patch grid into windows of equal size: arithmetic without torch.
 
-``all``: one cell, the whole grid. ``rows`` and ``columns``: axial attention (Ho et al. 2019, arXiv 1912.12180), every row or column
-a cell. ``windows``: squares of a side counted in tokens (Liu et al. 2021, arXiv 2103.14030), shifted by half a side or not.
+``all``: one cell, the whole grid. ``rows`` and ``columns``: axial attention (Ho et al. 2019, arXiv
+1912.12180), every row or column a cell. ``windows``: squares of a side counted in tokens (Liu et al. 2021,
+arXiv 2103.14030), shifted by half a side or not.
 
-Odd: a window is cut to the grid where the grid is smaller, and is not shifted along such an axis: there is nothing to reach then.
-A grid that cells do not fill is padded below and to the right; nobody sees the padding, but it is computed.
+Odd: a window is cut to the grid where the grid is smaller, and is not shifted along such an axis: there is
+nothing to reach then. A grid that cells do not fill is padded below and to the right; nobody sees the
+padding, but it is computed.
 """
 
 from __future__ import annotations
@@ -51,20 +53,29 @@ class Cells(NamedTuple):
         return rows, columns
 
     def pairs(self, grid: Grid, *, prefix: int) -> int:
-        """Pairs of a query and a key that are computed: patches see their cell and the prefix, the prefix sees all."""
+        """Pairs of a query and a key that are computed.
+
+        Patches see their cell and the prefix, the prefix sees all.
+        """
         rows, columns = self.size(grid)
         padded = self.padded(grid)
         return padded[0] * padded[1] * (rows * columns + prefix) + prefix * (grid[0] * grid[1] + prefix)
 
     def offsets(self, grid: Grid) -> Grid:
-        """How many row and column offsets occur within a cell; 0 along an axis on which a cell is one patch by its shape."""
+        """How many row and column offsets occur within a cell.
+
+        0 along an axis on which a cell is one patch by its shape.
+        """
         rows, columns = self.size(grid)
         return (0 if self.shape == "rows" else 2 * rows - 1), (
             0 if self.shape == "columns" else 2 * columns - 1
         )
 
     def offset_products(self, grid: Grid) -> int:
-        """Inner products of queries with embeddings of offsets: one for each patch and each row and column of its cell."""
+        """Inner products of queries with embeddings of offsets.
+
+        One for each patch and each row and column of its cell.
+        """
         size, padded = self.size(grid), self.padded(grid)
         lines = sum(side for side, offsets in zip(size, self.offsets(grid), strict=True) if offsets)
         return padded[0] * padded[1] * lines

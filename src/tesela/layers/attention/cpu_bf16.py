@@ -2,12 +2,14 @@
 
 Dense layers, attention and residual stream.
 
-Autocast through autograd leaves a tenth of a step on the table there (LOG.md): the bias is broadcast into the output before each
-product, bias gradients are slow column sums, q, k and v are copied one by one, the stream is cast back and forth. Here the bias
-rides on oneDNN's product, its gradient is a product with ones, the weight gradient takes the operand order that is faster for its
-shape, attention makes one copy each way, and the stream between blocks is bf16. Weights, gradients and optimizer stay fp32.
+Autocast through autograd leaves a tenth of a step on the table there (LOG.md): the bias is broadcast into the
+output before each product, bias gradients are slow column sums, q, k and v are copied one by one, the stream
+is cast back and forth. Here the bias rides on oneDNN's product, its gradient is a product with ones, the
+weight gradient takes the operand order that is faster for its shape, attention makes one copy each way, and
+the stream between blocks is bf16. Weights, gradients and optimizer stay fp32.
 
-Odd: a layer takes this path only where it ``applies`` (CPU, autocast to bf16, gradients wanted); elsewhere ``cpu_bf16`` means ``matmul``.
+Odd: a layer takes this path only where it ``applies`` (CPU, autocast to bf16, gradients wanted); elsewhere
+``cpu_bf16`` means ``matmul``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from tesela.hardware.torch_private import linear_bf16, softmax_backward
 from tesela.layers.attention.kernels import HasKernel
 
 BF16 = torch.bfloat16
-#: From this side on, the wider operand of a weight gradient is the one to read transposed; below it, the narrower. Measured on AMX.
+#: From this side on, the wider operand of a weight gradient is the one to read transposed; below it, the
+#: narrower. Measured on AMX.
 WIDE = 1536
 #: Rows of ones in the product that sums a bias gradient: one tile of the matrix unit.
 TILE = 16

@@ -1,13 +1,15 @@
 """Attention that uses the grid: relative and rotary positions, windows.
 
-Axial attention and local windows restrict what patches see of each other (``tesela.layers.attention.cells``). Prefix tokens are part of every
-cell: a patch sees the prefix and its cell in one softmax, a prefix token sees all tokens. The cost of the map falls from n^2 to n m for
-cells of m patches, and the result is that of full attention with a mask.
+Axial attention and local windows restrict what patches see of each other (``tesela.layers.attention.cells``).
+Prefix tokens are part of every cell: a patch sees the prefix and its cell in one softmax, a prefix token sees
+all tokens. The cost of the map falls from n^2 to n m for cells of m patches, and the result is that of full
+attention with a mask.
 
-Odd: cells stand beside the heads, (B, H * g, m, d), so that a mask is built once and not per image. The trace holds q, k, v and the
-output in the order of the tokens and one bias for all pairs, -inf where a patch does not see another: whatever is
-computed from a record needs no knowledge of cells. Under a bias from relative positions the result is copied once: an exporter takes
-the fused kernel apart into steps whose result has other strides, and a view of them would fail.
+Odd: cells stand beside the heads, (B, H * g, m, d), so that a mask is built once and not per image. The trace
+holds q, k, v and the output in the order of the tokens and one bias for all pairs, -inf where a patch does
+not see another: whatever is computed from a record needs no knowledge of cells. Under a bias from relative
+positions the result is copied once: an exporter takes the fused kernel apart into steps whose result has
+other strides, and a view of them would fail.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class GridAttention(Attention):
         layout: TokenLayout | None = None,
         trace: Trace = OFF,
     ) -> Tensor:
-        """Attention of the tokens to what they see; of the ``first`` ones only, which must belong to the prefix.
+        """Attention of the tokens to what they see.
+
+        Of the ``first`` ones only, which must belong to the prefix.
 
         Args:
             tokens: (B, prefix + n, D).

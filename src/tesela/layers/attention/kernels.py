@@ -1,8 +1,9 @@
 """Attention kernels with one signature, equal up to rounding.
 
-``fused`` is PyTorch's scaled_dot_product_attention; ``matmul`` spells the three steps out. Which is faster depends on the machine, the
-precision and whether gradients are wanted, so training measures them. ``cpu_bf16`` is ``matmul``, but for training in bf16 on a CPU it
-stands for whole layers with hand-written backward passes (``tesela.layers.attention.cpu_bf16``). q, k, v are (B, H, N, d) and may be views with any
+``fused`` is PyTorch's scaled_dot_product_attention; ``matmul`` spells the three steps out. Which is faster
+depends on the machine, the precision and whether gradients are wanted, so training measures them.
+``cpu_bf16`` is ``matmul``, but for training in bf16 on a CPU it stands for whole layers with hand-written
+backward passes (``tesela.layers.attention.cpu_bf16``). q, k, v are (B, H, N, d) and may be views with any
 strides; the result is (B, H, N, d).
 """
 
@@ -40,6 +41,9 @@ KERNELS: dict[str, Kernel] = {
 
 
 class HasKernel:
-    """Something that computes by the kernel of its attribute's name; ``set_attention_kernel`` switches all in a model."""
+    """Something that computes by the kernel of its attribute's name.
+
+    ``set_attention_kernel`` switches all in a model.
+    """
 
     kernel: str = "fused"

@@ -1,7 +1,8 @@
 """Window partition of patches and back, with the masks of windows.
 
-Shifted windows are cut out after a cyclic shift (Liu et al. 2021, arXiv 2103.14030, section 3.2): patches of opposite borders share a
-window then, and the mask keeps them apart. The result is what windows with moved borders, cut at the image's edge, would give.
+Shifted windows are cut out after a cyclic shift (Liu et al. 2021, arXiv 2103.14030, section 3.2): patches of
+opposite borders share a window then, and the mask keeps them apart. The result is what windows with moved
+borders, cut at the image's edge, would give.
 
 Odd: padding is a region of its own in the mask, so that a row of padding sees itself and no softmax is empty.
 """
@@ -47,7 +48,10 @@ def numbers(cells: Cells, grid: Grid, *, device: torch.device) -> Tensor:
 
 
 def mask(cells: Cells, grid: Grid, *, device: torch.device) -> Tensor | None:
-    """(g, m, m), true where the patch of the row may see that of the column; None where each may see its whole cell."""
+    """(g, m, m), true where the patch of the row may see that of the column.
+
+    None where each may see its whole cell.
+    """
     down, right = cells.shift(grid)
     if not (down or right) and cells.padded(grid) == grid:
         return None
@@ -59,7 +63,10 @@ def mask(cells: Cells, grid: Grid, *, device: torch.device) -> Tensor | None:
 
 
 def spread_windows(bias: Tensor, cells: Cells, grid: Grid) -> Tensor:
-    """Biases within cells (B or 1, H or 1, g, m, m) as those between all patches, (B or 1, H or 1, n, n); -inf between cells."""
+    """Biases within cells (B or 1, H or 1, g, m, m) as those between all patches, (B or 1, H or 1, n, n).
+
+    -inf between cells.
+    """
     place = numbers(cells, grid, device=bias.device)
     count = grid[0] * grid[1]
     whole = bias.new_full((*bias.shape[:2], count + 1, count + 1), -torch.inf)

@@ -2,11 +2,13 @@
 
 Root, stages of units, feature map.
 
-``post``: every convolution is followed by norm and ReLU, the last ReLU by the sum; a shortcut that changes shape has a
-convolution and a norm. ``pre``: norm and ReLU come before every convolution, the shortcut's convolution takes what the
-first norm left, the sum is bare, and a norm with ReLU ends the body. A bottleneck's stride is in its 3x3 convolution.
+``post``: every convolution is followed by norm and ReLU, the last ReLU by the sum; a shortcut that changes
+shape has a convolution and a norm. ``pre``: norm and ReLU come before every convolution, the shortcut's
+convolution takes what the first norm left, the sum is bare, and a norm with ReLU ends the body. A
+bottleneck's stride is in its 3x3 convolution.
 
-Odd: modules are named as the plan counts them, ``stages.2.0.conv2``; ``norm1`` belongs to ``conv1``, after it or before it.
+Odd: modules are named as the plan counts them, ``stages.2.0.conv2``; ``norm1`` belongs to ``conv1``, after it
+or before it.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ class ResidualUnit(nn.Module):
 
 
 class Root(nn.Module):
-    """The first convolution, its norm and ReLU where the order is ``post``, and the pooling of the large form.
+    """First convolution, with norm and ReLU in ``post`` order, and pooling in the large form.
 
     Args:
         plan: the network's.

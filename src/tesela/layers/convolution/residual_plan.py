@@ -1,9 +1,10 @@
 """Arithmetic of a residual network: units, widths, grids, parameters; without torch.
 
-The configurations count with it and the layers (``tesela.layers.convolution.residual``) are built from it, so the two cannot differ.
+The configurations count with it and the layers (``tesela.layers.convolution.residual``) are built from it, so
+the two cannot differ.
 
-Odd: all windows are padded so that a stride of two halves a side and rounds up, on both sides alike or as XLA does it; the
-grid is the same.
+Odd: all windows are padded so that a stride of two halves a side and rounds up, on both sides alike or as XLA
+does it; the grid is the same.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ConvolutionPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """One residual unit: the convolutions of its branch, and the one on its shortcut, if shapes differ there."""
+    """Convolutions of a residual unit: those of its branch, and the shortcut's if shapes differ."""
 
     branch: tuple[ConvolutionPlan, ...]
     projection: ConvolutionPlan | None
@@ -59,7 +60,8 @@ class ResidualPlan:
         width_factor: multiplies all widths.
         unit: ``bottleneck`` (1x1, 3x3, 1x1 at four times the width) or ``basic`` (two 3x3).
         order: ``post`` (convolution, norm, ReLU) or ``pre`` (norm, ReLU, convolution, and a norm at the end).
-        root: ``large`` (7x7 with stride 2, then 3x3 max-pooling with stride 2) or ``small`` (3x3, no pooling).
+        root: ``large`` (7x7 with stride 2, then 3x3 max-pooling with stride 2) or ``small`` (3x3, no
+            pooling).
     """
 
     channels: int
@@ -177,9 +179,11 @@ class ResidualPlan:
                 f"width_factor {self.width_factor} leaves no channel", hint=f"give at least {1 / BASE}"
             )
         if groups < 1 or (norm == "group" and self.base % groups):
+            most = max(2, min(groups, self.base) + 1)
+            fits = max(count for count in range(1, most) if self.base % count == 0)
             raise ConfigError(
                 f"{groups} groups do not divide {self.base} channels (width_factor {self.width_factor})",
-                hint=f"give norm_groups={max(count for count in range(1, max(2, min(groups, self.base) + 1)) if self.base % count == 0)}"
+                hint=f"give norm_groups={fits}"
                 f" or a width_factor that is a multiple of {max(groups, 1) / BASE:g}",
             )
 

@@ -2,13 +2,14 @@
 
 Without bias, padded in either of two ways.
 
-Standardised: each output channel's weights lose their mean and are divided by their deviation before they are used. ``root``
-takes the square root of variance plus epsilon, as the BiT checkpoints do; ``sum`` adds epsilon to the deviation, as the
-ViT paper's JAX code does for its hybrids.
+Standardised: each output channel's weights lose their mean and are divided by their deviation before they are
+used. ``root`` takes the square root of variance plus epsilon, as the BiT checkpoints do; ``sum`` adds epsilon
+to the deviation, as the ViT paper's JAX code does for its hybrids.
 
-Odd: ``root`` is a LayerNorm of each output channel's weights, whose fused kernel is several times faster than mean and
-variance one after the other. ``same`` pads as XLA does: an odd pixel of padding goes to the end, and how many there are
-depends on the size. Without it both sides get half of the kernel. They differ only for strides above one.
+Odd: ``root`` is a LayerNorm of each output channel's weights, whose fused kernel is several times faster than
+mean and variance one after the other. ``same`` pads as XLA does: an odd pixel of padding goes to the end, and
+how many there are depends on the size. Without it both sides get half of the kernel. They differ only for
+strides above one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from tesela.layers.initialise import lecun_normal_
 
 Standardise = Literal["none", "root", "sum"]
 
-#: What stands around an image that is pooled. Odd: zero itself is a padding that onnxruntime moves into the pooling, where it
-#: becomes minus infinity; negative values at the border then come out wrong.
+#: What stands around an image that is pooled. Odd: zero itself is a padding that onnxruntime moves into the
+#: pooling, where it becomes minus infinity; negative values at the border then come out wrong.
 BORDER = 1e-30
 
 
@@ -58,7 +59,10 @@ class Conv2d(nn.Conv2d):
         self.eps = eps
 
     def reset(self, generator: Generator | None = None) -> None:
-        """He normal by what leaves (He et al. 2015); LeCun normal where the weights are standardised anyway."""
+        """He normal by what leaves (He et al. 2015).
+
+        LeCun normal where the weights are standardised anyway.
+        """
         if self.standardise == "none":
             nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         else:
@@ -87,7 +91,9 @@ class Conv2d(nn.Conv2d):
 
 
 class MaxPool2d(nn.Module):
-    """(B, C, H, W) to (B, C, ceil(H / stride), ceil(W / stride)): the largest value in each window, zero around the image.
+    """(B, C, H, W) to (B, C, ceil(H / stride), ceil(W / stride)).
+
+    The largest value in each window, zero around the image.
 
     Odd: the padding is zero, as in the BiT checkpoints, and not minus infinity; after a ReLU it is the same.
 
@@ -111,7 +117,7 @@ class MaxPool2d(nn.Module):
 
 
 def same_padding(images: Tensor, kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """Pixels left, right, above and below with which a window gives ceil(side / stride) results, as XLA's SAME."""
+    """Padding (left, right, above, below) as XLA's SAME: ceil(side / stride) results."""
     missing = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in images.shape[2:]]
     (above, below), (left, right) = ((total // 2, total - total // 2) for total in missing)
     return left, right, above, below

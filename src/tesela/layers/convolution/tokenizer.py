@@ -2,8 +2,9 @@
 
 Convolution, optional norm, ReLU, max-pooling, repeated.
 
-Each layer's channels but the last are ``hidden``; the last gives the tokens' width. Convolutions have no bias, as there.
-The patches overlap, so a small network needs less data to learn what neighbouring pixels mean.
+Each layer's channels but the last are ``hidden``; the last gives the tokens' width. Convolutions have no
+bias, as there. The patches overlap, so a small network needs less data to learn what neighbouring pixels
+mean.
 
 Odd: the grid is not the image divided by a patch: every layer rounds (``tesela.layers.grid.conv_grid``).
 """

@@ -1,13 +1,14 @@
 """Additive position embeddings: learned, per axis, 2-D sine and cosine, or none.
 
-A learned table belongs to one grid; for any other grid its patch part is interpolated in two dimensions at run time
-(paper, section 3.2), bicubic without aligned corners as transformers and timm do it. Prefix positions stay as they are.
-Row and column tables (paper, appendix D.4) have half of the width each and are interpolated each along its own axis, which is what
-the 2-D interpolation of their sum table would give.
+A learned table belongs to one grid; for any other grid its patch part is interpolated in two dimensions at
+run time (paper, section 3.2), bicubic without aligned corners as transformers and timm do it. Prefix
+positions stay as they are. Row and column tables (paper, appendix D.4) have half of the width each and are
+interpolated each along its own axis, which is what the 2-D interpolation of their sum table would give.
 
-Odd: sine and cosine (Vaswani et al. 2017, per axis as in MAE and big_vision) are computed for the grid at hand and never
-interpolated. A new variant is a class with ``at(grid)`` and a row in ``make_positions``. Positions that act inside the attention
-are ``tesela.layers.position.relative`` and ``tesela.layers.position.rotary``.
+Odd: sine and cosine (Vaswani et al. 2017, per axis as in MAE and big_vision) are computed for the grid at
+hand and never interpolated. A new variant is a class with ``at(grid)`` and a row in ``make_positions``.
+Positions that act inside the attention are ``tesela.layers.position.relative`` and
+``tesela.layers.position.rotary``.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class LearnedPositions(AddedPositions):
 
 
 class AxisPositions(AddedPositions):
-    """A table of the rows and one of the columns: the first half of a patch's embedding is its row's, the second its column's.
+    """A table of the rows and one of the columns.
+
+    The first half of a patch's embedding is its row's, the second its column's.
 
     Args:
         grid: the grid the tables belong to.
@@ -186,7 +189,10 @@ class SinCosPositions(AddedPositions):
 
 
 def make_positions(name: str, *, grid: Grid, width: int, prefix: int, mode: str = "bicubic") -> nn.Module:
-    """What is added to the tokens by the variant of that name: ``learned``, ``learned2d``, ``sincos2d``; nothing by any other."""
+    """What is added to the tokens by the variant of that name: ``learned``, ``learned2d``, ``sincos2d``.
+
+    Nothing by any other.
+    """
     if name == "learned":
         return LearnedPositions(grid, width, prefix=prefix, mode=mode)
     if name == "learned2d":

@@ -1,15 +1,18 @@
 """Relative positions: attention logits by offset (paper, appendix D.4).
 
-Every query takes an inner product with an embedding of the row offset and one of the column offset to each key, with tables of each
-head's own; their sum, scaled as the first logits are, is added before the softmax. An offset is the key's place minus the
-query's. Prefix tokens have no place: pairs with one of them get nothing. Along an axis on which a cell is one patch there is no
-table, so that axial attention has the one of its own axis (arXiv 1912.12180; the query's term of arXiv 2003.07853, equation 4).
+Every query takes an inner product with an embedding of the row offset and one of the column offset to each
+key, with tables of each head's own; their sum, scaled as the first logits are, is added before the softmax.
+An offset is the key's place minus the query's. Prefix tokens have no place: pairs with one of them get
+nothing. Along an axis on which a cell is one patch there is no table, so that axial attention has the one of
+its own axis (arXiv 1912.12180; the query's term of arXiv 2003.07853, equation 4).
 
-Other grids: the table is stretched or squeezed linearly, without aligned corners, to the offsets of the new grid, as in MViTv2 and SAM:
-offsets that span about the same share of the image keep their embedding. Within windows an offset counts tokens whatever the grid: the
-table stays as it is, cut to what occurs, its ends repeated where windows were larger than the grid before.
+Other grids: the table is stretched or squeezed linearly, without aligned corners, to the offsets of the new
+grid, as in MViTv2 and SAM: offsets that span about the same share of the image keep their embedding. Within
+windows an offset counts tokens whatever the grid: the table stays as it is, cut to what occurs, its ends
+repeated where windows were larger than the grid before.
 
-Odd: the product is taken with the embeddings of each query's own row and column only, m numbers and not 2 m - 1.
+Odd: the product is taken with the embeddings of each query's own row and column only, m numbers and not 2 m -
+1.
 """
 
 from __future__ import annotations
@@ -80,7 +83,10 @@ class RelativePositions(nn.Module):
         return total.expand(-1, -1, -1, -1, -1, rows, columns).flatten(5, 6).flatten(3, 4)
 
     def among(self, queries: Tensor, layout: TokenLayout) -> Tensor:
-        """Logits between the patches that are left, where each image has its own choice; (B, H, n, d) to (B, H, n, n)."""
+        """Logits between the patches that are left, where each image has its own choice.
+
+        (B, H, n, d) to (B, H, n, n).
+        """
         assert layout.kept is not None, "without a choice `within` does less"
         total: Tensor | None = None
         places = (layout.kept // layout.grid[1], layout.kept % layout.grid[1])

@@ -2,11 +2,12 @@
 
 Su et al. 2021; two axes as in Heo et al. 2024.
 
-Half of each head's width turns with the patch's row, half with its column; in each half, pair ``i`` of the d/4 pairs turns by
-``place * temperature ** (-i / (d / 4))``. The inner product of a query with a key then depends on their offsets only. Prefix tokens
-have no place and are not turned.
+Half of each head's width turns with the patch's row, half with its column; in each half, pair ``i`` of the
+d/4 pairs turns by ``place * temperature ** (-i / (d / 4))``. The inner product of a query with a key then
+depends on their offsets only. Prefix tokens have no place and are not turned.
 
-Odd: places are counted in tokens on the grid at hand, so other sizes need no interpolation; a pair is (i, i + d/4) of its half.
+Odd: places are counted in tokens on the grid at hand, so other sizes need no interpolation; a pair is (i, i +
+d/4) of its half.
 """
 
 from __future__ import annotations

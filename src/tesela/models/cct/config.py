@@ -2,8 +2,8 @@
 
 A name reads cct_DEPTH_KERNELxLAYERS_PIXELS, as in the paper's code (arXiv 2104.05704).
 
-Odd: there, the residual stream itself goes through the second LayerNorm of each block; here blocks are pre-norm like
-those of every other family. Parameter counts are the same.
+Odd: there, the residual stream itself goes through the second LayerNorm of each block; here blocks are
+pre-norm like those of every other family. Parameter counts are the same.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class CCTConfig(EncoderConfig):
 
 Row = dict[str, Any]
 
-# Table 1 and section 4.1 of the paper; drop_path 0.1 and no other dropout but 0.1 on attention, as in its code.
+# Table 1 and section 4.1 of the paper; drop_path 0.1 and no other dropout but 0.1 on attention, as in its
+# code.
 _SIZES: dict[int, Row] = {
     2: {"width": 128, "depth": 2, "heads": 2, "mlp_ratio": 1.0},
     4: {"width": 128, "depth": 4, "heads": 2, "mlp_ratio": 1.0},

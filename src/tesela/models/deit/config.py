@@ -2,8 +2,8 @@
 
 Ti, S and B on patches of 16 pixels.
 
-Odd: a DeiT that was trained without a teacher is a ``vit``; the distillation token without its own head is ``vit`` with
-``distillation``.
+Odd: a DeiT that was trained without a teacher is a ``vit``; the distillation token without its own head is
+``vit`` with ``distillation``.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 Touvron et al. 2021; that head learns from a teacher.
 
-The class token's head learns the labels, the distillation token's head what the teacher says (section 3 there). At test time
-both are averaged; the head's ``both`` gives them apart.
+The class token's head learns the labels, the distillation token's head what the teacher says (section 3
+there). At test time both are averaged; the head's ``both`` gives them apart.
 
-Odd: the pooled vector holds both tokens, one after the other, so that the head is a function of it like any other.
+Odd: the pooled vector holds both tokens, one after the other, so that the head is a function of it like any
+other.
 """
 
 from __future__ import annotations

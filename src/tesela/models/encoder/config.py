@@ -40,7 +40,8 @@ class EncoderConfig(ModelConfig):
     mlp: Literal["plain", "swiglu"] = "plain"
     """plain: two layers; swiglu: the first layer gives a gate too, whose SiLU multiplies the rest."""
     attention: Literal["full", "wide", "axial", "local"] = "full"
-    """full: all tokens; wide: full, each head keeps the full width; axial: rows and columns in turn, block by block; local: windows."""
+    """full: all tokens; wide: full, each head keeps the full width; axial: rows and columns in turn, block by
+    block; local: windows."""
     window: int = 7
     """With local: side of a window in tokens; every second block's windows are shifted by half of it."""
     qkv_bias: bool = True
@@ -54,11 +55,14 @@ class EncoderConfig(ModelConfig):
     layer_scale: float = 0.0
     """Start value of a learned factor per channel on each branch; 0 for none, 1e-5 is usual."""
     position: Literal["learned", "learned2d", "sincos2d", "relative", "rotary", "none"] = "learned"
-    """learned, learned2d (rows and columns) and sincos2d are added to the tokens; relative and rotary act in each attention."""
+    """learned, learned2d (rows and columns) and sincos2d are added to the tokens; relative and rotary act in
+    each attention."""
     position_at: Literal["input", "block", "shared"] = "input"
-    """Where positions are added: at the input, a table of its own before every block, or one table before every block."""
+    """Where positions are added: at the input, a table of its own before every block, or one table before
+    every block."""
     position_mode: Literal["bicubic", "bicubic_antialias", "bilinear"] = "bicubic"
-    """How learned positions are interpolated to another grid; with antialias as timm and DINOv2 with registers do."""
+    """How learned positions are interpolated to another grid; with antialias as timm and DINOv2 with
+    registers do."""
     prefix_positions: bool = True
     """Whether class and distillation token have learned positions too."""
     pool: Literal["class", "mean", "class_mean", "sequence", "attention"] = "class"
@@ -102,7 +106,8 @@ class EncoderConfig(ModelConfig):
         self._check_positions()
         if self.attention == "axial" and self.depth % 2:
             raise ConfigError(
-                f"axial attention takes rows and columns in turn and cannot end halfway: depth {self.depth} is odd",
+                f"axial attention takes rows and columns in turn and cannot end halfway: depth {self.depth} "
+                "is odd",
                 hint=f"use depth {self.depth + 1}; two blocks make one axial block of the paper",
             )
         if self.patch_dropout and self.attention in ("axial", "local"):
@@ -143,8 +148,12 @@ class EncoderConfig(ModelConfig):
             )
         if self.position_at != "input" and self.position not in ("learned", "learned2d", "sincos2d"):
             raise ConfigError(
-                f"position_at={self.position_at} adds positions before every block, and {self.position} adds none",
-                hint="position_at block or shared goes with position learned, learned2d or sincos2d; relative, rotary and none with input",
+                f"position_at={self.position_at} adds positions before every block, and {self.position} "
+                "adds none",
+                hint=(
+                    "position_at block or shared goes with position learned, learned2d or sincos2d; "
+                    "relative, rotary and none with input"
+                ),
             )
         if self.position == "relative" and not any(self.relative(index) for index in range(self.depth)):
             raise ConfigError(
@@ -212,7 +221,10 @@ class EncoderConfig(ModelConfig):
         return Cells()
 
     def relative(self, index: int) -> bool:
-        """Whether block ``index`` has relative positions; a last block of which only prefix tokens are read has no use for them."""
+        """Whether block ``index`` has relative positions.
+
+        A last block of which only prefix tokens are read has no use for them.
+        """
         return self.position == "relative" and not (self.pool == "class" and index == self.depth - 1)
 
     def parameter_count(self, num_classes: int) -> int:
@@ -234,7 +246,9 @@ class EncoderConfig(ModelConfig):
         return self.stem_parameters() + body + self._head_parameters(num_classes)
 
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-        """Operations of one image's forward pass: two for each multiply-add of a matrix product or convolution.
+        """Operations of one image's forward pass.
+
+        Two for each multiply-add of a matrix product or convolution.
 
         Norms, activations, softmax and sums are left out, as is usual.
         """
@@ -268,7 +282,10 @@ class EncoderConfig(ModelConfig):
         """Blocks, width, heads and grid."""
         rows, columns = self.grid()
         heads = f"{self.heads} wide heads" if self.attention == "wide" else f"{self.heads} heads"
-        return f"{self.depth} blocks, width {self.width}, {heads}, {rows}x{columns} tokens at {self.image_size[0]} px"
+        return (
+            f"{self.depth} blocks, width {self.width}, {heads}, {rows}x{columns} tokens at "
+            f"{self.image_size[0]} px"
+        )
 
     def _table_parameters(self, grid: Grid) -> int:
         """Of the tables that are added to tokens."""

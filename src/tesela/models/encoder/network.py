@@ -2,10 +2,11 @@
 
 Stem, prefix, positions, blocks, norm.
 
-A family says only how an image becomes tokens (``make_stem``). Step names in the trace equal the modules' names
-(``blocks.3`` is ``block03``), so that a table can put parameters beside shapes.
+A family says only how an image becomes tokens (``make_stem``). Step names in the trace equal the modules'
+names (``blocks.3`` is ``block03``), so that a table can put parameters beside shapes.
 
-Odd: weights are initialised by ``initialise`` and not in constructors of layers; on the meta device a model costs nothing.
+Odd: weights are initialised by ``initialise`` and not in constructors of layers; on the meta device a model
+costs nothing.
 """
 
 from __future__ import annotations

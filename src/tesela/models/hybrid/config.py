@@ -2,12 +2,14 @@
 
 A residual network's feature map is cut into patches instead of the image.
 
-``r50_vit_b16`` reads: the units of ResNet-50, then ViT-B, with one token for each 16x16 pixels. The number is always the
-total down-sampling. By the paper (section 4.1) 32 is (i) the output of stage 4 of a regular network, and 16 is (ii) stage 4
-dropped and its units moved to stage 3, four times as many tokens; both with 1x1 patches. ``r_vit_ti16`` has the root
-alone, which divides by 4, and 4x4 patches. Names in ``mini`` are for 28 to 64 px: a 3x3 root, and half of the width.
+``r50_vit_b16`` reads: the units of ResNet-50, then ViT-B, with one token for each 16x16 pixels. The number is
+always the total down-sampling. By the paper (section 4.1) 32 is (i) the output of stage 4 of a regular
+network, and 16 is (ii) stage 4 dropped and its units moved to stage 3, four times as many tokens; both with
+1x1 patches. ``r_vit_ti16`` has the root alone, which divides by 4, and 4x4 patches. Names in ``mini`` are for
+28 to 64 px: a 3x3 root, and half of the width.
 
-Odd: the published R+Ti/16 (arXiv 2106.10270) has 8x8 patches on the root and so divides by 32; here it is ``r_vit_ti32``.
+Odd: the published R+Ti/16 (arXiv 2106.10270) has 8x8 patches on the root and so divides by 32; here it is
+``r_vit_ti32``.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ class HybridConfig(EncoderConfig):
                 max(1, round(side / step)) * step for side, step in zip(size, self.down_sampling, strict=True)
             )
             raise ConfigError(
-                f"an image of {size[0]}x{size[1]} pixels has a feature map that does not fit: {error.message.replace(' pixels', '')}",
+                f"an image of {size[0]}x{size[1]} pixels has a feature map that does not fit: "
+                f"{error.message.replace(' pixels', '')}",
                 hint="use an image size of {}x{} or another patch size".format(*near),
             ) from None
 

@@ -2,8 +2,8 @@
 
 Dosovitskiy et al. 2021; the shared encoder follows.
 
-The residual network is that of the paper's JAX code: bottlenecks with the norm after the convolution, weight-standardised
-convolutions, GroupNorm, padding as XLA does it. Its checkpoints give the same logits.
+The residual network is that of the paper's JAX code: bottlenecks with the norm after the convolution,
+weight-standardised convolutions, GroupNorm, padding as XLA does it. Its checkpoints give the same logits.
 
 Odd: the code adds the epsilon of the standardisation to the deviation, not to the variance.
 """

@@ -1,12 +1,12 @@
 """Sizes of residual networks, without torch.
 
-``resnet50`` and its like are the plain networks of arXiv 1512.03385 with BatchNorm, the stride of a bottleneck in its 3x3
-convolution; ``bit_r50x1`` reads depth and width factor, with GroupNorm and weight-standardised convolutions before whose
-sums nothing stands (arXiv 1912.11370): the baselines of the ViT paper. Names in ``_small`` are for 28 to 64 px: a 3x3 root
-without pooling.
+``resnet50`` and its like are the plain networks of arXiv 1512.03385 with BatchNorm, the stride of a
+bottleneck in its 3x3 convolution; ``bit_r50x1`` reads depth and width factor, with GroupNorm and
+weight-standardised convolutions before whose sums nothing stands (arXiv 1912.11370): the baselines of the ViT
+paper. Names in ``_small`` are for 28 to 64 px: a 3x3 root without pooling.
 
-Odd: ``resnet20_small`` and ``resnet56_small`` have the widths of that paper's section 4.2, but a convolution on shortcuts
-that change shape (its option B), which makes them larger by 1 %.
+Odd: ``resnet20_small`` and ``resnet56_small`` have the widths of that paper's section 4.2, but a convolution
+on shortcuts that change shape (its option B), which makes them larger by 1 %.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class ResNetConfig(ModelConfig):
         return self.plan().parameter_count() + (self.width + 1) * num_classes
 
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-        """Operations of one image's forward pass: two for each multiply-add of a convolution or matrix product.
+        """Operations of one image's forward pass.
+
+        Two for each multiply-add of a convolution or matrix product.
 
         Norms, activations, sums and the standardisation of weights are left out.
         """
@@ -113,7 +115,10 @@ class ResNetConfig(ModelConfig):
         """Units, width and grid."""
         rows, columns = self.grid()
         units = "-".join(str(count) for count in self.stages)
-        return f"{units} {self.unit} units, width {self.width}, {self.norm} norm, {rows}x{columns} cells at {self.image_size[0]} px"
+        return (
+            f"{units} {self.unit} units, width {self.width}, {self.norm} norm, {rows}x{columns} cells at "
+            f"{self.image_size[0]} px"
+        )
 
 
 Row = dict[str, Any]

@@ -1,6 +1,7 @@
 """Residual networks as backbones.
 
-Tokens are the positions of the last feature map in raster order, with nothing before them; there is no attention to trace.
+Tokens are the positions of the last feature map in raster order, with nothing before them; there is no
+attention to trace.
 """
 
 from __future__ import annotations

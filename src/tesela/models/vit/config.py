@@ -1,12 +1,12 @@
 """Sizes of the Vision Transformer, without torch.
 
-B, L and H are Table 1 of the paper (arXiv 2010.11929), Ti and S are of arXiv 2106.10270. ``bhalf`` is the paper's "b": B
-with every width halved, that of a head too (32). The number in a name is the patch side: ``vit_s16``. ViT-Lite is of
-arXiv 2104.05704, for 32 px.
+B, L and H are Table 1 of the paper (arXiv 2010.11929), Ti and S are of arXiv 2106.10270. ``bhalf`` is the
+paper's "b": B with every width halved, that of a head too (32). The number in a name is the patch side:
+``vit_s16``. ViT-Lite is of arXiv 2104.05704, for 32 px.
 
-Odd: ``vit_mnist_article`` is article C's network: width 100, three blocks, three heads that keep the full width, which is
-what makes 613,710 parameters. Its library twin has ordinary heads; three do not divide 100, so it has four of 25, and
-371,910 parameters, a number that does not depend on how many heads share the width.
+Odd: ``vit_mnist_article`` is article C's network: width 100, three blocks, three heads that keep the full
+width, which is what makes 613,710 parameters. Its library twin has ordinary heads; three do not divide 100,
+so it has four of 25, and 371,910 parameters, a number that does not depend on how many heads share the width.
 """
 
 from __future__ import annotations

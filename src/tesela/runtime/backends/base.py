@@ -1,7 +1,7 @@
 """Interface and choice of inference backends.
 
-A backend is opened on a bundle's folder and turns normalised images into logits. The table names modules by text, so
-that a machine without torch can list the torch backend and say what would bring it.
+A backend is opened on a bundle's folder and turns normalised images into logits. The table names modules by
+text, so that a machine without torch can list the torch backend and say what would bring it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendEntry:
-    """A row of the table: the file it needs in the bundle, the package it needs, and the extra that brings it."""
+    """Needs of a backend: a file in the bundle, a package, and the extra that installs it."""
 
     file: str
     package: str

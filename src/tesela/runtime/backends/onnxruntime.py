@@ -1,7 +1,7 @@
 """A bundle's model.onnx in onnxruntime, on the CPU; torch is not imported.
 
-The file's digest is checked before it is parsed, and the graph's input and output against the bundle's image size and
-labels, so that a damaged or swapped file is named instead of answering nonsense.
+The file's digest is checked before it is parsed, and the graph's input and output against the bundle's image
+size and labels, so that a damaged or swapped file is named instead of answering nonsense.
 """
 
 from __future__ import annotations

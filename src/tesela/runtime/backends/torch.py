@@ -1,7 +1,8 @@
 """A bundle's model.safetensors in torch, on the CPU.
 
-Odd: torch has one number of threads for the whole process, so ``threads`` sets it around each call. bf16 casts weights and
-images, not autocast: on a CPU the casts of autocast cost more than they save at small batches.
+Odd: torch has one number of threads for the whole process, so ``threads`` sets it around each call. bf16
+casts weights and images, not autocast: on a CPU the casts of autocast cost more than they save at small
+batches.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class TorchBackend:
 
     Args:
         bundle: the folder with model.safetensors.
-        info: the bundle's description; taken because every backend is opened alike, the network reads its own.
+        info: the bundle's description; taken because every backend is opened alike, the network reads its
+            own.
         threads: threads for torch's operators; None leaves torch's own number.
         precision: of weights, images and arithmetic; logits are always float32.
     """
@@ -53,7 +55,7 @@ class TorchBackend:
 def network_logits(
     model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32"
 ) -> ArrayFunction:
-    """A function from images to logits over ``model``, which is put in evaluation mode and cast to ``precision``."""
+    """Function from images to logits; ``model`` goes to evaluation mode and ``precision``."""
     kind = RUNTIME_DTYPES[precision]
     network = model.to(kind).eval()
 

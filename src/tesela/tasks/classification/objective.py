@@ -1,7 +1,7 @@
 """Cross-entropy against class numbers, or against probabilities where images were mixed.
 
-Odd: label smoothing is part of the training loss only; validation reports the plain negative log-likelihood, so that
-runs with and without smoothing can be compared.
+Odd: label smoothing is part of the training loss only; validation reports the plain negative log-likelihood,
+so that runs with and without smoothing can be compared.
 """
 
 from __future__ import annotations

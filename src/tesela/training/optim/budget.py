@@ -1,9 +1,9 @@
 """Step budget of a run, and the progress of a step in it.
 
-With ``--epochs`` the number is known. With ``--minutes`` it is estimated from measured times and refitted on the way where the
-machine turns out faster or slower. Each refit is a row (step, total) that is written down before it takes effect, so that a
-resumed run repeats it. Progress, which drives the learning rate, stays continuous: after a refit the rest of the way is shared among
-the steps that are left.
+With ``--epochs`` the number is known. With ``--minutes`` it is estimated from measured times and refitted on
+the way where the machine turns out faster or slower. Each refit is a row (step, total) that is written down
+before it takes effect, so that a resumed run repeats it. Progress, which drives the learning rate, stays
+continuous: after a refit the rest of the way is shared among the steps that are left.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Budget:
 def steps_in(
     seconds: float, *, step_seconds: float, epoch_seconds: float, steps_per_epoch: int, least: int = 1
 ) -> int:
-    """Steps that fit into ``seconds`` when every epoch costs ``epoch_seconds`` (validation, saving) beside its steps."""
+    """Steps that fit into ``seconds``, with ``epoch_seconds`` per epoch for validation and saving."""
     each = step_seconds + epoch_seconds / steps_per_epoch
     return max(least, int((seconds - epoch_seconds) / max(each, 1e-9)))
 

@@ -1,8 +1,8 @@
 """An exponential moving average of what training changes: weights and buffers.
 
-Odd: the decay warms up as min(decay, (1 + n) / (10 + n)) over the first updates n, so that a short run is not averaged with its
-random start. What training leaves alone is shared with the trained model and costs neither time nor memory. Counters (whole numbers,
-such as BatchNorm's) are copied.
+Odd: the decay warms up as min(decay, (1 + n) / (10 + n)) over the first updates n, so that a short run is not
+averaged with its random start. What training leaves alone is shared with the trained model and costs neither
+time nor memory. Counters (whole numbers, such as BatchNorm's) are copied.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class EmaConfig:
     """Moving average of the weights."""
 
     decay: float = 0.0
-    """Share of the average that each step keeps, such as 0.999; 0 turns it off. The average is what is validated and shipped."""
+    """Share of the average that each step keeps, such as 0.999; 0 turns it off. The average is what is
+    validated and shipped."""
     every: int = 1
     """Steps between two updates."""
 

@@ -1,8 +1,8 @@
 """Optimizers by name, without weight decay on biases, norms and named tables.
 
-Fused kernels are used on CPU and GPU: they are elementwise, so their result does not depend on the number of threads. Odd: Muon
-(orthogonalised momentum, arXiv 2502.16982) serves only the matrices inside the body; AdamW takes the rest, so there may be two
-optimizers behind one face.
+Fused kernels are used on CPU and GPU: they are elementwise, so their result does not depend on the number of
+threads. Odd: Muon (orthogonalised momentum, arXiv 2502.16982) serves only the matrices inside the body; AdamW
+takes the rest, so there may be two optimizers behind one face.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class OptimConfig:
     lr: float = 1e-3
     """Highest learning rate; the schedule multiplies it."""
     weight_decay: float = 0.05
-    """Decoupled for adamw and muon, added to the gradient for adam and sgd; biases, norms and positions are left out."""
+    """Decoupled for adamw and muon, added to the gradient for adam and sgd; biases, norms and positions are
+    left out."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.999
@@ -39,7 +40,8 @@ class OptimConfig:
     nesterov: bool = False
     """With sgd: look ahead."""
     layer_decay: float = 1.0
-    """Each group of layers takes this factor of the learning rate of the group above it, the head the whole (arXiv 2106.08254)."""
+    """Each group of layers takes this factor of the learning rate of the group above it, the head the whole
+    (arXiv 2106.08254)."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -70,7 +72,7 @@ class Optimizers:
         self._highest = self.lr = lr
 
     def set_lr(self, factor: float) -> float:
-        """Set the learning rate to ``factor`` of the highest one, less below the head where it decays by layer, and return it."""
+        """Set the learning rate to ``factor`` of the highest one, less where it decays by layer."""
         self.lr = self._highest * factor
         for part in self.parts:
             for group in part.param_groups:
@@ -95,7 +97,7 @@ class Optimizers:
 def build_optimizers(
     model: nn.Module, config: OptimConfig, *, objective: nn.Module | None = None
 ) -> Optimizers:
-    """Optimizers over the parameters of ``model``, and of an objective that has its own, that are to be trained."""
+    """Optimizers over the trained parameters of ``model`` and of an objective that has its own."""
     own = (
         []
         if objective is None
@@ -124,7 +126,10 @@ def build_optimizers(
 
 
 def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
-    """Share of the learning rate for each parameter: ``decay`` once for every group of layers above its own; empty where it is 1."""
+    """Share of the learning rate for each parameter.
+
+    ``decay`` once for every group of layers above its own; empty where it is 1.
+    """
     groups = getattr(model, "layer_groups", None)
     if decay == 1.0 or not callable(groups):
         return {}
@@ -145,7 +150,7 @@ def _groups(
     factors: dict[str, float],
     config: OptimConfig,
 ) -> list[dict[str, Any]]:
-    """Parameter groups: decayed before spared ones, for each factor of the learning rate, the lowest layers first."""
+    """Parameter groups by learning-rate factor, lowest layers first; decayed before others."""
     found: dict[tuple[float, bool], list[torch.Tensor]] = {}
     for name, parameter in named:
         found.setdefault((factors.get(name, 1.0), name in spared), []).append(parameter)

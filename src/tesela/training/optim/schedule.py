@@ -1,8 +1,9 @@
 """The learning rate over a run, as a factor between 0 and 1 of ``optim.lr``.
 
-Shapes: cosine and linear to a floor, step (article B: x0.8 every 12 epochs), rsqrt (Zhai et al. 2022, arXiv 2106.04560) and
-constant; each after a linear warm-up. Odd: the factor is a function of *progress*, the share of the run that is done, because a
-run with a time budget may refit its number of steps on the way; progress stays continuous then.
+Shapes: cosine and linear to a floor, step (article B: x0.8 every 12 epochs), rsqrt (Zhai et al. 2022, arXiv
+2106.04560) and constant; each after a linear warm-up. Odd: the factor is a function of *progress*, the share
+of the run that is done, because a run with a time budget may refit its number of steps on the way; progress
+stays continuous then.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def lr_factor(
     Args:
         config: the schedule.
         progress: share of the run that is done before the step.
-        advance: share of the run that the step itself makes; the warm-up counts it, so that the first step moves.
+        advance: share of the run that the step itself makes; the warm-up counts it, so that the first step
+            moves.
         epoch: epochs done before the step.
         epochs: epochs of the whole run.
     """

@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file each, whole or not there, with a digest per tensor.
 
-The tensors are named by their place in the state; everything else is JSON in the file's metadata, together with each tensor's
-SHA-256, type and shape, and a seal over all of that. So a flipped bit, a cut-off end or two swapped tensors are found and named, and
-loading falls back to the newest file that is whole. No pickle is involved.
+The tensors are named by their place in the state; everything else is JSON in the file's metadata, together
+with each tensor's SHA-256, type and shape, and a seal over all of that. So a flipped bit, a cut-off end or
+two swapped tensors are found and named, and loading falls back to the newest file that is whole. No pickle is
+involved.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Position, running sums and best score of a run, as plain Python values.
 
-Odd: sums are kept as Python floats and added in the order of the steps, so that they come out equal however a run was cut up.
+Odd: sums are kept as Python floats and added in the order of the steps, so that they come out equal however a
+run was cut up.
 """
 
 from __future__ import annotations

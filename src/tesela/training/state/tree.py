@@ -1,7 +1,7 @@
 """A training state as JSON plus named tensors, and back.
 
-Dictionaries with any keys, lists, tuples, numbers, strings and tensors go in; nothing else, and no pickle. Odd: dictionaries whose keys
-are not all strings (optimizers number their parameters) become lists of pairs.
+Dictionaries with any keys, lists, tuples, numbers, strings and tensors go in; nothing else, and no pickle.
+Odd: dictionaries whose keys are not all strings (optimizers number their parameters) become lists of pairs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Adapter files in the layout of the peft library.
 
-A layer's two matrices are named ``base_model.model.LAYER.lora_A.weight`` (r, I) and ``...lora_B.weight`` (O, r); the head, which is
-always trained beside them, is there whole under ``base_model.model.head.``. So peft puts such a folder onto a model of this
-package, and ``load_adapter`` does so without peft.
+A layer's two matrices are named ``base_model.model.LAYER.lora_A.weight`` (r, I) and ``...lora_B.weight`` (O,
+r); the head, which is always trained beside them, is there whole under ``base_model.model.head.``. So peft
+puts such a folder onto a model of this package, and ``load_adapter`` does so without peft.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Cached features of a frozen backbone for every view of an image.
 
-An image that is at most flipped has one, two or four views, so its features can be kept instead of its pixels. Which view an epoch takes
-is the same function of (seed, epoch, index) as without the cache, and so are order and batches: training on kept features is training
-on the images, as long as nothing else is random.
+An image that is at most flipped has one, two or four views, so its features can be kept instead of its
+pixels. Which view an epoch takes is the same function of (seed, epoch, index) as without the cache, and so
+are order and batches: training on kept features is training on the images, as long as nothing else is random.
 
-They lie in memory, or in a file of the run folder that is read as needed. That file is written batch by batch with a note of how far
-it came, so an interrupted run goes on where it was; features in memory are computed again, to the same bits. Odd: the space is
-reserved before anything is written, because a full disk under a mapped file kills the process.
+They lie in memory, or in a file of the run folder that is read as needed. That file is written batch by batch
+with a note of how far it came, so an interrupted run goes on where it was; features in memory are computed
+again, to the same bits. Odd: the space is reserved before anything is written, because a full disk under a
+mapped file kills the process.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ View = tuple[bool, bool]
 
 
 class HeadModel(nn.Module):
-    """The head alone, from features (B, D) to logits (B, K); its parameters have the names that they have in the whole model."""
+    """The head alone, from features (B, D) to logits (B, K).
+
+    Its parameters have the names that they have in the whole model.
+    """
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()

@@ -92,7 +92,10 @@ class FrozenBody:
         count = len(views(self.config.augment))
         times = f"{count} views of each image pass" if count > 1 else "each image passes"
         where = "in memory" if choices.features == "ram" else f"in {run.features}"
-        return f"{times} the frozen body once, about {duration(self.seconds(choices))}; {byte_size(self.bytes)} {where}"
+        return (
+            f"{times} the frozen body once, about {duration(self.seconds(choices))}; "
+            f"{byte_size(self.bytes)} {where}"
+        )
 
     def batches(
         self,

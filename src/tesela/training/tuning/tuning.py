@@ -4,12 +4,14 @@ all   every parameter                  head   the head; the body is frozen
     bias  every bias, and the head (Ben Zaken et al. 2022, arXiv 2106.10199)
     lora  adapters of low rank, and the head (Hu et al. 2021, arXiv 2106.09685)
 
-Gradual unfreezing (Howard and Ruder 2018, arXiv 1801.06146) begins with the last of the model's layer groups and adds the one before it
-every so many epochs. Frozen parameters have ``requires_grad`` off, so autograd keeps nothing and computes nothing up to the first
-layer that is trained; nor is there an optimizer state, a moving average or a copy in the checkpoint for what stays frozen.
+Gradual unfreezing (Howard and Ruder 2018, arXiv 1801.06146) begins with the last of the model's layer groups
+and adds the one before it every so many epochs. Frozen parameters have ``requires_grad`` off, so autograd
+keeps nothing and computes nothing up to the first layer that is trained; nor is there an optimizer state, a
+moving average or a copy in the checkpoint for what stays frozen.
 
-Odd: with a frozen body, and with groups that are still frozen, what comes before the first trained layer runs in evaluation mode (no
-dropout there). So does every norm with running statistics whose own weights are frozen: its statistics are frozen with them.
+Odd: with a frozen body, and with groups that are still frozen, what comes before the first trained layer runs
+in evaluation mode (no dropout there). So does every norm with running statistics whose own weights are
+frozen: its statistics are frozen with them.
 """
 
 from __future__ import annotations
@@ -74,12 +76,15 @@ class Tuning:
         return frozenset(name for group in known[-(1 + int(epoch / self._unfreeze)) :] for name in group)
 
     def enter(self, model: nn.Module, epoch: int) -> None:
-        """Make ``model`` ready for the steps of an epoch: gradients where they are wanted, and each layer's mode."""
+        """Make ``model`` ready for the steps of an epoch.
+
+        Gradients where they are wanted, and each layer's mode.
+        """
         self._thaw(model, self.active(epoch))
         self.train(model)
 
     def train(self, model: nn.Module) -> None:
-        """Training mode, but evaluation mode for what lies before the first trained layer and for frozen statistics."""
+        """Training mode, but evaluation mode before the first trained layer and for frozen statistics."""
         model.train()
         seen = self.mode != "head" and self.is_whole
         whole = (model, getattr(model, "backbone", None))
@@ -92,7 +97,10 @@ class Tuning:
                 module.training = False
 
     def digest(self, model: nn.Module) -> str | None:
-        """SHA-256 over names and values of all that training leaves alone; None where it changes everything."""
+        """SHA-256 over names and values of all that training leaves alone.
+
+        None where it changes everything.
+        """
         frozen = {name: tensor for name, tensor in model.state_dict().items() if name not in self.changing}
         return digest_of(file_names(model, frozen)) if frozen else None
 
@@ -140,7 +148,7 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def changing_tensors(model: nn.Module, names: Collection[str] | None) -> dict[str, Tensor]:
-    """The tensors of a model's state that are among ``names`` (None: all), in its order, by their names in files."""
+    """Tensors of a model's state that are among ``names`` (None: all), by their names in files."""
     tensors = {name: tensor for name, tensor in model.state_dict().items() if names is None or name in names}
     return file_names(model, tensors)
 
