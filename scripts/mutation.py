@@ -1,0 +1,263 @@
+"""Plant single faults into the code and report how many of them the tests notice.
+
+    python scripts/mutation.py --sample 100 --seed 0
+
+A fault changes one operator, comparison, constant, condition or return value of ``src/tesela``. It is planted
+into a copy of the project, so that nothing is left behind when this is killed. The tests most likely to notice run
+first: those of the mirrored folder, then those that import the module, then the fast lane; the first failure,
+crash or timeout ends it.
+
+mutmut and cosmic-ray plant every fault of the modules they are given. This draws a seeded sample from the whole
+package and tries the nearest tests first, so that a run takes minutes and two runs can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT = {".git", ".venv", "runs", "dist", "site", "node_modules"}
+COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One change.
+
+    Attributes:
+        file: below the project.
+        line: where.
+        kind: what was done.
+        before: the statement or expression as it was.
+        after: as it is with the fault.
+        text: the whole file with the fault.
+    """
+
+    file: str
+    line: int
+    kind: str
+    before: str
+    after: str
+    text: str
+
+
+def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Every fault that can be planted at a node, as what replaces it."""
+    other: Any = copy.deepcopy(node)
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARED:
+        other.ops[0] = COMPARED[type(node.ops[0])]()
+        yield "comparison", other
+    elif isinstance(node, ast.BinOp) and type(node.op) in COMPUTED:
+        other.op = COMPUTED[type(node.op)]()
+        yield "operator", other
+    elif isinstance(node, ast.BoolOp):
+        other.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        yield "and/or", other
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        yield "negation", other.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        other.value = not node.value
+        yield "constant", other
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        other.value = node.value + 1
+        yield "constant", other
+    elif isinstance(node, ast.IfExp):
+        other.body, other.orelse = other.orelse, other.body
+        yield "condition", other
+    elif isinstance(node, ast.If):
+        other.test = ast.UnaryOp(op=ast.Not(), operand=other.test)
+        yield "condition", other
+    elif isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
+        other.value = ast.Constant(value=None)
+        yield "return", other
+    elif isinstance(node, ast.Call) and len(node.args) == 2 and not any(map(_starred, node.args)):
+        other.args = other.args[::-1]
+        yield "arguments", other
+
+
+def _is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _starred(node: ast.AST) -> bool:
+    return isinstance(node, ast.Starred)
+
+
+def faults_of(path: Path) -> list[Fault]:
+    """All faults of a file, types and docstrings left alone."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    skipped = {id(part) for node in ast.walk(tree) for part in _declarations(node)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in skipped or not hasattr(node, "lineno"):
+            continue
+        for kind, other in changes(node):
+            before = ast.unparse(node)
+            after = ast.unparse(ast.fix_missing_locations(other))
+            if before == after:
+                continue
+            planted = _planted(source, node, after, other)
+            if planted is not None:
+                found.append(
+                    Fault(
+                        file=str(path.relative_to(ROOT)),
+                        line=node.lineno,
+                        kind=kind,
+                        before=before.splitlines()[0],
+                        after=after.splitlines()[0],
+                        text=planted,
+                    )
+                )
+    return found
+
+
+def _declarations(node: ast.AST) -> Iterator[ast.AST]:
+    """Parts that say types: they compute nothing."""
+    for name in ("annotation", "returns"):
+        part = getattr(node, name, None)
+        if isinstance(part, ast.AST):
+            yield from ast.walk(part)
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        yield node
+        yield node.test
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+        yield from ast.walk(node.value)
+
+
+def _planted(source: str, node: Any, after: str, other: Any) -> str | None:
+    """The source with an expression or a simple statement replaced; None where that is no valid program."""
+    lines = source.splitlines(keepends=True)
+    target: Any = node.test if isinstance(node, ast.If) else node
+    text = ast.unparse(other.test) if isinstance(other, ast.If) else after
+    if isinstance(target, ast.expr) and not isinstance(node, ast.If):
+        text = f"({text})"
+    begin = sum(len(line) for line in lines[: target.lineno - 1])
+    begin += len(lines[target.lineno - 1].encode()[: target.col_offset].decode())
+    end = sum(len(line) for line in lines[: target.end_lineno - 1])
+    end += len(lines[target.end_lineno - 1].encode()[: target.end_col_offset].decode())
+    planted = source[:begin] + text.replace("\n", " ") + source[end:]
+    try:
+        ast.parse(planted)
+    except SyntaxError:
+        return None
+    return planted
+
+
+def suites(file: str) -> list[list[str]]:
+    """Arguments of pytest in the order in which they are tried."""
+    module = Path(file).relative_to("src/tesela")
+    dotted = "tesela." + ".".join(module.with_suffix("").parts)
+    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if "journeys" not in path.parts]
+    mirrored = [folder for folder in (ROOT / "tests" / part for part in module.parents) if folder.is_dir()]
+    near = [str(mirrored[0].relative_to(ROOT))] if mirrored and mirrored[0] != ROOT / "tests" else []
+    importing = [
+        str(path.relative_to(ROOT))
+        for path in tests
+        if dotted in path.read_text(encoding="utf-8") or f"{module.stem}.py" in path.name
+    ]
+    return [words for words in (near, importing, ["tests", "-m", "not slow"]) if words]
+
+
+def noticed(fault: Fault, place: Path, limit: float) -> bool:
+    """Whether a suite fails, crashes or hangs with the fault planted into the copy at ``place``."""
+    target = place / fault.file
+    whole = target.read_text(encoding="utf-8")
+    target.write_text(fault.text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(place / "src"), "OMP_NUM_THREADS": "1"}
+    shared = Path(environment.get("TESELA_SHARED", ROOT.parent / "shared"))
+    environment |= {"TESELA_SHARED": str(shared), "PYTHONDONTWRITEBYTECODE": "1"}
+    skipped = ["--ignore=tests/house", "--ignore=tests/journeys"]
+    try:
+        for words in suites(fault.file):
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *skipped, *words]
+            try:
+                done = subprocess.run(
+                    command, cwd=place, env=environment, capture_output=True, timeout=limit, check=False
+                )
+            except subprocess.TimeoutExpired:
+                return True
+            if done.returncode not in (0, 5):
+                return True
+        return False
+    finally:
+        target.write_text(whole, encoding="utf-8")
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the project without its environment and its caches."""
+
+    def left(place: str, names: list[str]) -> list[str]:
+        caches = [name for name in names if name.endswith(("_cache", "__pycache__"))]
+        return [*caches, *(LEFT & set(names) if Path(place) == ROOT else ())]
+
+    shutil.copytree(ROOT, folder, ignore=left)
+    return folder
+
+
+def main() -> int:
+    """Exit code 0 if at least the wanted share was noticed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sample", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for one suite")
+    parser.add_argument("--share", type=float, default=0.9, help="of the faults that must be noticed")
+    parser.add_argument("--only", default="", help="part of the file names to choose from")
+    options = parser.parse_args()
+    files = [path for path in sorted((ROOT / "src/tesela").rglob("*.py")) if options.only in str(path)]
+    every = [fault for path in files for fault in faults_of(path)]
+    chosen = random.Random(options.seed).sample(every, min(options.sample, len(every)))
+    print(f"{len(every):,} faults can be planted; {len(chosen)} are", flush=True)
+    begin, missed = time.perf_counter(), []
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
+        places: Queue[Path] = Queue()
+        for number in range(options.jobs):
+            places.put(copied(Path(scratch) / str(number)))
+
+        def tried(fault: Fault) -> bool:
+            place = places.get()
+            try:
+                return noticed(fault, place, options.limit)
+            finally:
+                places.put(place)
+
+        for number, (fault, seen) in enumerate(zip(chosen, pool.map(tried, chosen), strict=True), 1):
+            word = "noticed" if seen else "MISSED "
+            print(
+                f"{number:4} {word} {fault.file}:{fault.line} {fault.kind}: {fault.before} -> {fault.after}",
+                flush=True,
+            )
+            missed += [] if seen else [fault]
+    share = 1 - len(missed) / max(len(chosen), 1)
+    result = {"planted": len(chosen), "noticed": len(chosen) - len(missed), "share": round(share, 3)}
+    print(json.dumps({**result, "seconds": round(time.perf_counter() - begin)}))
+    return 0 if share >= options.share else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
