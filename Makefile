@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check bench web clean
+.PHONY: demo test test-fast check docs bench web clean
 
 demo: $(STAMP)  ## train, evaluate, predict, explain and report on handwritten digits
 	$(BIN)/tesela demo --out runs/demo
@@ -21,6 +21,9 @@ check: $(STAMP)  ## style, types and the directions of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+docs: $(STAMP)  ## the documentation as a site in site/, which needs no network
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs site
+
 bench: $(STAMP)  ## the benchmarks that need no peers
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -31,8 +34,8 @@ web: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev,docs]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs site docs/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,12 +3,12 @@
     python scripts/mutation.py --sample 100 --seed 0
 
 A fault changes one operator, comparison, constant, condition or return value of ``src/tesela``. It is planted
-into a copy of the project, so that nothing is left behind when this is killed. The tests most likely to notice run
-first: those of the mirrored folder, then those that import the module, then the fast lane; the first failure,
-crash or timeout ends it.
+into a copy of the project, so that nothing is left behind when this is killed. The tests most likely to
+notice run first: those of the mirrored folder, then those that import the module, then the fast lane; the
+first failure, crash or timeout ends it.
 
-mutmut and cosmic-ray plant every fault of the modules they are given. This draws a seeded sample from the whole
-package and tries the nearest tests first, so that a run takes minutes and two runs can be compared.
+mutmut and cosmic-ray plant every fault of the modules they are given. This draws a seeded sample from the
+whole package and tries the nearest tests first, so that a run takes minutes and two runs can be compared.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def suites(file: str) -> list[list[str]]:
         for path in tests
         if dotted in path.read_text(encoding="utf-8") or f"{module.stem}.py" in path.name
     ]
-    return [words for words in (near, importing, ["tests", "-m", "not slow"]) if words]
+    fast = ["-m", "not slow"]
+    tried = [[*near, *fast] if near else [], [*importing, *fast] if importing else [], [*near, *importing]]
+    return [words for words in (*tried, ["tests", *fast]) if words]
 
 
 def noticed(fault: Fault, place: Path, limit: float) -> bool:
@@ -201,7 +203,7 @@ def noticed(fault: Fault, place: Path, limit: float) -> bool:
                 )
             except subprocess.TimeoutExpired:
                 return True
-            if done.returncode not in (0, 5):
+            if done.returncode not in (0, 5):  # 5: no test was chosen
                 return True
         return False
     finally:

@@ -1,12 +1,14 @@
 """The house rules, read off the source itself.
 
-Lengths, names, calls that are not allowed, the tree in the README.
+Lengths, names, calls that are not allowed, the page about the architecture.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,38 +104,10 @@ def test_nothing_is_left_for_later() -> None:
     assert [name(path) for path in FILES if marks.search(path.read_text(encoding="utf-8"))] == []
 
 
-def tree_of_readme() -> list[str]:
-    """The paths named in the README's tree, which is a fenced block whose lines read ``path   what it
-    is``."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```tree\n(.*?)```", text, flags=re.DOTALL)
-    assert block, "the README shows the tree in a block that starts with ```tree"
-    return [line.split()[0] for line in block.group(1).splitlines() if line.strip()]
-
-
-def test_tree_in_the_readme_equals_the_disk() -> None:
-    """Each entry exists, and each source file is named or lies in a folder that is named with a trailing
-    /*."""
-    entries = tree_of_readme()
-    missing = [entry for entry in entries if not (ROOT / entry.removesuffix("/*").rstrip("/")).exists()]
-    assert missing == []
-    covered = [entry.removesuffix("/*").rstrip("/") for entry in entries if entry.endswith("/*")]
-    wanted = [name(path) for path in PRODUCT if path.name not in {"__init__.py"}]
-    unnamed = [
-        path
-        for path in wanted
-        if path not in entries and not any(path.startswith(folder + "/") for folder in covered)
-    ]
-    assert unnamed == []
-
-
-def test_tree_lines_say_what_each_entry_is() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"```tree\n(.*?)```", text, flags=re.DOTALL)
-    assert block
-    assert [
-        line for line in block.group(1).splitlines() if line.strip() and len(line.split(maxsplit=1)) < 2
-    ] == []
+def test_the_architecture_page_equals_the_disk() -> None:
+    """``python scripts/architecture.py`` writes it."""
+    done = subprocess.run([sys.executable, "scripts/architecture.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0, "run: python scripts/architecture.py"
 
 
 def test_slow_tests_exist() -> None:
