@@ -168,7 +168,7 @@ def _planted(source: str, node: Any, after: str, other: Any) -> str | None:
     return planted
 
 
-def suites(file: str) -> list[list[str]]:
+def suites(file: str, *, everything: bool) -> list[list[str]]:
     """Arguments of pytest in the order in which they are tried."""
     module = Path(file).relative_to("src/tesela")
     dotted = "tesela." + ".".join(module.with_suffix("").parts)
@@ -182,10 +182,10 @@ def suites(file: str) -> list[list[str]]:
     ]
     fast = ["-m", "not slow"]
     tried = [[*near, *fast] if near else [], [*importing, *fast] if importing else [], [*near, *importing]]
-    return [words for words in (*tried, ["tests", *fast]) if words]
+    return [words for words in (*tried, ["tests", *fast] if everything else []) if words]
 
 
-def noticed(fault: Fault, place: Path, limit: float) -> bool:
+def noticed(fault: Fault, place: Path, limit: float, *, everything: bool) -> bool:
     """Whether a suite fails, crashes or hangs with the fault planted into the copy at ``place``."""
     target = place / fault.file
     whole = target.read_text(encoding="utf-8")
@@ -195,7 +195,7 @@ def noticed(fault: Fault, place: Path, limit: float) -> bool:
     environment |= {"TESELA_SHARED": str(shared), "PYTHONDONTWRITEBYTECODE": "1"}
     skipped = ["--ignore=tests/house", "--ignore=tests/journeys"]
     try:
-        for words in suites(fault.file):
+        for words in suites(fault.file, everything=everything):
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *skipped, *words]
             try:
                 done = subprocess.run(
@@ -230,6 +230,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one suite")
     parser.add_argument("--share", type=float, default=0.9, help="of the faults that must be noticed")
     parser.add_argument("--only", default="", help="part of the file names to choose from")
+    parser.add_argument("--everything", action="store_true", help="end with the whole fast lane")
     options = parser.parse_args()
     files = [path for path in sorted((ROOT / "src/tesela").rglob("*.py")) if options.only in str(path)]
     every = [fault for path in files for fault in faults_of(path)]
@@ -244,7 +245,7 @@ def main() -> int:
         def tried(fault: Fault) -> bool:
             place = places.get()
             try:
-                return noticed(fault, place, options.limit)
+                return noticed(fault, place, options.limit, everything=options.everything)
             finally:
                 places.put(place)
 
