@@ -3,6 +3,8 @@ imported before."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -82,6 +84,24 @@ def test_names_stay_functions_after_their_rooms_were_imported(run: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["(2, 2, 8, 8)", "True True"]
+
+
+@pytest.mark.parametrize(
+    "verb", ["train", "evaluate", "explain", "predict", "export", "load", "create_model"]
+)
+def test_verbs_are_plain_functions_with_signature_and_help(verb: str) -> None:
+    """Also after their second use, as in a notebook: the name is a function, never a module."""
+    for _ in range(2):
+        importlib.import_module("tesela.attribution.explain")
+        function = getattr(ts, verb)
+        assert inspect.isfunction(function)
+        parameters = inspect.signature(function).parameters
+        assert parameters and all(
+            one.annotation is not inspect.Parameter.empty for one in parameters.values()
+        )
+        text = inspect.getdoc(function) or ""
+        assert "Args:" in text and all(f"{name.removesuffix('_')}" in text for name in parameters)
+        assert verb in dir(ts)
 
 
 def test_bad_calls_are_named(run: Path) -> None:
