@@ -116,7 +116,7 @@ def train_config(
         config: the run.
         resume: go on with the run in ``config.out``.
         console: where plan and progress go; nowhere where it is None.
-        begin: monotonic time from which ``minutes`` count; now where None.
+        begin: monotonic time from which ``minutes`` count; now if None.
     """
     keep_freed_memory()
     from tesela.training.run import free_folder

@@ -98,7 +98,7 @@ def test_sine_and_cosine_equal_a_loop(grid: tuple[int, int]) -> None:
 
 
 def axes(grid: Grid, *, prefix: int = 0, mode: str = "bicubic") -> AxisPositions:
-    positions = AxisPositions(grid, 6, prefix=prefix, mode=mode, deviation=1.0)
+    positions = AxisPositions(grid, 6, prefix=prefix, mode=mode, std=1.0)
     initialise(positions, torch.Generator().manual_seed(0))
     return positions
 

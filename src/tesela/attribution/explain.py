@@ -80,8 +80,8 @@ def explain(
         region: of a segmenter, the pixels to explain, (H, W) or (B, H, W); those that the class wins where
             None.
         patch: start at this (row, column) of the last layer's grid instead of where the head reads.
-        layer: of attention and gradcam, counted from 0, or from the end if negative; the last where None.
-        head: of attention; all fused where None.
+        layer: of attention and gradcam, counted from 0, or from the end if negative; the last if None.
+        head: of attention; all fused if None.
         samples: points of integrated_gradients (32), copies of smoothgrad (16), masks of rise (256).
         seed: of noise and masks.
 

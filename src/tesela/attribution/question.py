@@ -74,7 +74,7 @@ def make_question(
         logits: (B, K) or (B, K, h, w).
         labels: the classes' names.
         contrast: the class to tell the targets from.
-        region: a segmenter's pixels, (H, W) or (B, H, W), true inside; those of the class where None.
+        region: a segmenter's pixels, (H, W) or (B, H, W), true inside; those of the class if None.
 
     Raises:
         UnknownNameError: no class has that label.

@@ -19,7 +19,7 @@ LogitsAndMaps = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the methods beside the rollouts can be told."""
+    """Options of the methods other than rollouts."""
 
     patch: tuple[int, int] | None = None
     """Start at this (row, column) of the last layer's grid instead of where the head reads; rollouts,

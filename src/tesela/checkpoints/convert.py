@@ -86,7 +86,7 @@ def write(out: Path, opened: Opened) -> BundleInfo:
 def read_carried(bundle: Path, info: BundleInfo) -> dict[str, Any]:
     """The tensors that a bundle keeps for an export back.
 
-    None where there are none or they are not as they were written.
+    None if there are none or they are not as they were written.
     """
     from tesela.models.tensors import read_tensors
 

@@ -190,7 +190,7 @@ def _as_float32(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
 def _distinct(labels: list[str], count: int) -> list[str]:
     """Labels with the class's number behind those that occur twice, as in ImageNet's two cranes.
 
-    ``class 0`` ... where there are none.
+    ``class 0`` ... if there are none.
     """
     if not labels:
         return [f"class {index}" for index in range(count)]

@@ -39,7 +39,7 @@ def download(source: str) -> Download:
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
-        UsageError: the name is none.
+        UsageError: it is no such name.
         WeightsError: there is no such repository or revision, it holds no weights, or it is not here and
             cannot be fetched.
     """

@@ -49,7 +49,7 @@ class CheckpointReport:
     seconds: float
 
     def lines(self) -> list[str]:
-        """What a person is told."""
+        """Lines for a person."""
         size = sum(self.files.values()) / 1e6
         said = (
             f"{self.folder}: {self.architecture}, {self.tensors} tensors, {size:.1f} MB, {self.seconds:.1f} s"
@@ -85,7 +85,7 @@ class Exported:
         return dict(source) if isinstance(source, Mapping) else {}
 
     def labels(self) -> list[str]:
-        """The classes' names as they were before doubles were told apart."""
+        """The classes' names as they were before equal ones were numbered."""
         kept = self.origin.get("labels")
         return (
             list(kept)
@@ -144,7 +144,7 @@ def write_checkpoint(
         exported: the bundle.
         format: the word after ``--to``.
         architecture: what the other library calls the model.
-        out: the folder; ``FORMAT`` inside a run, or ``BUNDLE-FORMAT`` beside a bundle, where None.
+        out: the folder; ``FORMAT`` inside a run, or ``BUNDLE-FORMAT`` beside a bundle, if None.
         source: what the user gave.
         weights: name of the file of tensors; .safetensors or .npz.
         tensors: under their names there.

@@ -97,7 +97,7 @@ class StreamReader:
             ) from error
 
     def _source(self, row: int) -> tuple[Encoded, tuple[int, int]]:
-        """The encoded file, or pixels where there is none, and the image's (height, width)."""
+        """The encoded file, or pixels if there is none, and the image's (height, width)."""
         data = self.items.raw(row)
         if data is not None:
             return data, upright_size(data)

@@ -14,7 +14,7 @@ from tesela.core.errors import DataError, ImageError
 from tesela.data.source import Items
 
 _SAMPLE = 2000
-#: Below this a deviation is taken as this: a set of black images would divide by zero.
+#: Below this a standard deviation is taken as this: a set of black images would divide by zero.
 _LEAST_STD = 0.01
 
 

@@ -26,7 +26,7 @@ class Targets(Protocol):
     """Targets of one task; pickles small, since loader workers get a copy.
 
     Attributes:
-        labels: names of what is predicted, in the order of a model's outputs; empty where there are none.
+        labels: names of what is predicted, in the order of a model's outputs; empty if there are none.
         spatial: whether targets have places in the image and so have to follow its movements.
     """
 

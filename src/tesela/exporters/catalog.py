@@ -24,7 +24,7 @@ class ExportReport(Protocol):
     """What an export wrote, and how it was checked."""
 
     def lines(self) -> list[str]:
-        """What a person is told."""
+        """Lines for a person."""
 
     def mapping(self) -> dict[str, Any]:
         """All values, for JSON."""

@@ -68,7 +68,7 @@ class OnnxReport:
     seconds: float
 
     def lines(self) -> list[str]:
-        """What a person is told."""
+        """Lines for a person."""
         return [
             f"{self.bundle}: ONNX, {self.bytes / 1e6:.1f} MB, {self.seconds:.1f} s",
             f"difference to torch on {self.images} images, batches of "

@@ -76,7 +76,7 @@ def memory() -> dict[str, int | None]:
 
 
 def accelerators() -> list[dict[str, Any]]:
-    """The GPUs that ``nvidia-smi`` knows: name, memory in bytes and driver; empty where there is none."""
+    """The GPUs that ``nvidia-smi`` knows: name, memory in bytes and driver; empty if there is none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []

@@ -64,7 +64,7 @@ def matrix_rate(
         size: rows and columns n.
         seconds: about how long to measure.
         engine: ``torch``, or ``numpy`` for machines without it.
-        threads: threads for torch; its own number where None.
+        threads: threads for torch; its own number if None.
     """
     timing = measure_speed(_product(precision, size, engine, threads), seconds=seconds, least=3)
     return 2.0 * size**3 / timing.low

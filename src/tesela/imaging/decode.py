@@ -211,7 +211,7 @@ def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none or the block is damaged."""
+    """The EXIF orientation, 1 if there is none or the block is damaged."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block does not make the pixels unreadable

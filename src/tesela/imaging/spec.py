@@ -1,8 +1,8 @@
 """ImageSpec: size, channels, normalisation and fit of the images a model expects.
 
 It is stored in every bundle, and training's evaluation, export, server and board all read it: one
-preprocessing. Mean and deviation are in units of the 0..1 scale. Odd: ``crop_ratio`` means something for
-``crop`` only, where the short side is resized to size / crop_ratio before the middle is cut out.
+preprocessing. Mean and standard deviation are in units of the 0..1 scale. Odd: ``crop_ratio`` means something
+for ``crop`` only, where the short side is resized to size / crop_ratio before the middle is cut out.
 """
 
 from __future__ import annotations

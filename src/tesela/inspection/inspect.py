@@ -47,7 +47,7 @@ class Browsable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What was found in a model; what needs attention, tokens or images is None where there are none.
+    """What was found in a model; what needs attention, tokens or images is None if there are none.
 
     Attributes:
         filters: principal filters of the first layer.

@@ -2,7 +2,7 @@
 
 Similarity is the cosine of every patch's embedding with every other, prefix tokens left out. Rotary and
 relative positions have no table, and some models have none at all. For those there is the position kernel: on
-a blank image all patches look alike, so that what is left of the attention logits, after each query's mean is
+a blank image all patches look alike, so that the rest of the attention logits, after each query's mean is
 taken away (the softmax does not see it), is position alone. It is averaged over all queries by the key's
 offset.
 """

@@ -79,7 +79,7 @@ def add_adapters(model: nn.Module, config: LoraConfig, *, generator: Generator |
     Args:
         model: any network of this package.
         config: which layers, and how.
-        generator: draws the A; torch's global one where None.
+        generator: draws the A; torch's global one if None.
 
     Returns:
         the names of the adapted layers, in the model's order; empty where it has none of them.

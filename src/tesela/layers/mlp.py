@@ -45,9 +45,9 @@ class Mlp(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:
-        """Xavier uniform weights, biases normal with deviation 1e-6."""
-        xavier_uniform_(self.expand, generator=generator, bias_deviation=1e-6)
-        xavier_uniform_(self.contract, generator=generator, bias_deviation=1e-6)
+        """Xavier uniform weights, biases normal with standard deviation 1e-6."""
+        xavier_uniform_(self.expand, generator=generator, bias_std=1e-6)
+        xavier_uniform_(self.contract, generator=generator, bias_std=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The same function of every token."""
@@ -72,10 +72,10 @@ class SwiGlu(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:
-        """Xavier uniform weights with the fans of gate or value alone, biases normal with deviation 1e-6."""
+        """Xavier uniform weights (fans of gate or value alone), biases normal, standard deviation 1e-6."""
         hidden = self.contract.in_features
-        xavier_uniform_(self.expand, generator=generator, bias_deviation=1e-6, fan_out=hidden)
-        xavier_uniform_(self.contract, generator=generator, bias_deviation=1e-6)
+        xavier_uniform_(self.expand, generator=generator, bias_std=1e-6, fan_out=hidden)
+        xavier_uniform_(self.contract, generator=generator, bias_std=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The same function of every token."""

@@ -33,7 +33,10 @@ class PrefixTokens(nn.Module):
         self.registers = nn.Parameter(torch.empty(1, registers, width)) if registers else None
 
     def reset(self, generator: Generator | None = None) -> None:
-        """Class and distillation token zero; registers normal with deviation 1e-6, so that they differ."""
+        """Class and distillation token zero.
+
+        Registers normal with standard deviation 1e-6, so that they differ.
+        """
         for token in (self.class_token, self.distillation_token):
             if token is not None:
                 nn.init.zeros_(token)

@@ -169,7 +169,7 @@ def write_bundle(path: Path, model: nn.Module, info: BundleInfo, *, card: str | 
         path: the folder.
         model: the classifier; ``describe`` makes the info that fits it.
         info: all but the digests, which are computed here.
-        card: text of README.md; a short one where None.
+        card: text of README.md; a short one if None.
 
     Returns:
         The info with digests.

@@ -117,8 +117,8 @@ def resolve(
     Args:
         name: a model's name.
         num_classes: checked only; it is no part of the configuration.
-        image_size: side or (height, width); the model's own where None.
-        channels: the model's own where None.
+        image_size: side or (height, width); the model's own if None.
+        channels: the model's own if None.
         overrides: fields of the family's config.
 
     Raises:

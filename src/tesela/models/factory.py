@@ -31,9 +31,9 @@ def create_model(
     Args:
         name_or_config: a name of ``tesela models``, or a configuration.
         num_classes: K.
-        image_size: side or (height, width); the model's own where None.
-        channels: of the images; the model's own where None.
-        seed: of the weights; where None they come from torch's global generator.
+        image_size: side or (height, width); the model's own if None.
+        channels: of the images; the model's own if None.
+        seed: of the weights; if None they come from torch's global generator.
         **overrides: fields of the family's config, such as ``depth=6``.
 
     Raises:
@@ -54,7 +54,7 @@ def build_model(config: ModelConfig, build: Callable[[Backbone[Any]], M], *, see
     Args:
         config: of the backbone.
         build: puts a head on a backbone.
-        seed: of the weights; where None they come from torch's global generator.
+        seed: of the weights; if None they come from torch's global generator.
     """
     model = empty_with_head(config, build).to_empty(device="cpu")
     model.initialise(None if seed is None else torch.Generator().manual_seed(seed))

@@ -41,7 +41,7 @@ def step_shapes(
     Args:
         config: the model.
         num_classes: K.
-        image_size: (height, width); the config's own where None.
+        image_size: (height, width); the config's own if None.
 
     Raises:
         ConfigError: the image does not fit the model.

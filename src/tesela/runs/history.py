@@ -38,7 +38,7 @@ class Events:
         self._timing: BinaryIO | None = None
 
     def open(self, position: dict[str, Any] | None, *, step: int) -> bool:
-        """Continue at a checkpoint's ``position`` or begin anew.
+        """Continue at a checkpoint's ``position`` or begin again.
 
         Whether the rows before it are as they were.
         """

@@ -65,7 +65,7 @@ class Batcher(Generic[Item, _Result]):
     Args:
         compute: a function from items to as many results, called in the batcher's own thread.
         max_batch: most items per call.
-        on_batch: told the size of each batch.
+        on_batch: called with the size of each batch.
     """
 
     def __init__(

@@ -144,7 +144,7 @@ class ServedModel:
 def network_of(predictor: Predictor) -> Any:
     """The torch network for explanations: the predictor's own, else a second one from the same bundle.
 
-    None where there is none.
+    None if there is none.
     """
     if predictor.backend.name == "torch":
         return predictor.backend.model  # type: ignore[attr-defined]

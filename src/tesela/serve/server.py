@@ -52,7 +52,7 @@ def listen(app: ASGIApp, listening: socket.socket, *, on_start: Callable[[str], 
     Args:
         app: the application.
         listening: a bound socket.
-        on_start: told the address once requests are taken.
+        on_start: called with the address once the server accepts requests.
     """
     logging.getLogger("tesela.serve").addHandler(logging.StreamHandler())
     config = uvicorn.Config(

@@ -26,7 +26,7 @@ class Loss:
     Attributes:
         value: scalar to differentiate, a mean over the batch.
         logs: further scalars to show, means over the batch, without gradient.
-        weight: what the means are weighted with in sums over batches; the number of images where None.
+        weight: what the means are weighted with in sums over batches; the number of images if None.
     """
 
     value: Tensor

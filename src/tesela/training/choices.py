@@ -75,5 +75,5 @@ class Choices:
             )
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise WeightsError(
-                f"{path} is damaged: {error}", hint="start the training anew with another --out"
+                f"{path} is damaged: {error}", hint="start the training again with another --out"
             ) from error

@@ -53,8 +53,7 @@ class TrainConfig:
     """Where the features of a frozen body are kept; auto keeps them wherever images are at most flipped, in
     memory up to 2 GiB."""
     interpolate_positions: bool = True
-    """With --from at another image size: interpolate learned positions to the new grid, rather than draw them
-    anew."""
+    """With --from at another image size: interpolate learned positions; else initialise them again."""
     task: str = "auto"
     """What is learned; auto reads it off the data."""
     objective: dict[str, Any] = field(default_factory=dict)
@@ -89,8 +88,8 @@ class TrainConfig:
     """How an image is fitted to that size; auto crops the middle of photographs, squashes what nearly fits,
     and with --from does as it."""
     normalize: Literal["auto", "data", "half", "imagenet", "none"] = "auto"
-    """Mean and deviation: of the training images, 0.5, ImageNet's, or none; auto is data, and with --from
-    what its model learnt with."""
+    """Mean and standard deviation: of the training images, 0.5, ImageNet's, or none; auto is data, and with
+    --from what its model learnt with."""
     out: str | None = None
     """Folder of the run; by default a new one below runs/."""
     checkpoint_seconds: float = 60.0

@@ -39,7 +39,7 @@ class Plan:
         memory: estimated bytes of weights, optimizer and activations.
         memory_free: bytes that are free on the device.
         disk: bytes that the run folder will take.
-        trainable: how many weights are trained; all where None.
+        trainable: how many weights are trained; all if None.
         tuning: how it is trained where not every weight is, such as ``head``; else empty.
         features: where and how long the frozen body's features are computed; empty where they are not kept.
     """

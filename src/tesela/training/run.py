@@ -39,7 +39,7 @@ def train(
         config: the run; with ``resume`` it must say what the interrupted one said, see ``resumed_config``.
         resume: whether to continue the run in ``config.out``.
         console: where plan and progress go; None for silence.
-        begin: monotonic time from which ``minutes`` and ``seconds`` count; now where None.
+        begin: monotonic time from which ``minutes`` and ``seconds`` count; now if None.
 
     Raises:
         UsageError: the folder is taken, or there is nothing to resume.

@@ -1,7 +1,8 @@
 """From a configuration to the things a run needs: the image spec, the model, the device.
 
-What is left open is read off the data: the size and the channels of the images, their mean and deviation.
-Everything here is a function of the configuration and the data, so that a resumed run arrives at the same.
+What is left open is read off the data: the size and the channels of the images, their mean and standard
+deviation. Everything here is a function of the configuration and the data, so that a resumed run arrives at
+the same.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def _resize(
 
 
 def normalisation(kind: str, items: Items, plain: ImageSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel in units of 0..1.
+    """Mean and standard deviation per channel in units of 0..1.
 
     Args:
         kind: data, half, imagenet or none.
@@ -233,7 +234,7 @@ def resize_view(model: Model, size: tuple[int, int], *, interpolate: bool, seed:
         model: changed in place.
         size: of the images to come.
         interpolate: whether learned positions are interpolated to the new grid (paper, section 3.2); else
-            they are drawn anew, those of prefix tokens too.
+            they are initialised again, those of prefix tokens too.
         seed: of that draw.
 
     Raises:

@@ -82,7 +82,7 @@ class Interception(TorchFunctionMode):
         model: whose modules give the names.
         gradient: keep q, k, v and the output in their graph; else copies of q and k alone, and a graph only
             behind the last layer, which tells what the head reads.
-        tail: the path of the last layer; the last module of the class that called first where None.
+        tail: the path of the last layer; the last module of the class that called first if None.
 
     Attributes:
         tail: the path behind which there is a graph.

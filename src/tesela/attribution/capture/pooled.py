@@ -14,7 +14,7 @@ class Pooled:
     Attributes:
         tokens: (B, n, D), the last n tokens of the sequence.
         result: (B, D), or more numbers whose last D are the mean, as where a class token stands before it.
-        weights: (B, n), their shares; all alike where None.
+        weights: (B, n), their shares; all alike if None.
     """
 
     tokens: Tensor

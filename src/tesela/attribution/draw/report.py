@@ -35,7 +35,7 @@ def explain_for_report(
     Args:
         model: a classifier.
         images: uint8 (H, W, C) each, at any size.
-        spec: how the model sees an image; ``model.info.image`` where None.
+        spec: how the model sees an image; ``model.info.image`` if None.
         target: explain this class instead.
         method: one of ``tesela.attribution.methods.table.methods()`` or auto.
         side: smaller images are enlarged to about this.

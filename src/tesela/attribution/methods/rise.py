@@ -3,8 +3,8 @@
 The mean score of random halves of the patches that hold a given patch.
 
 Each mask leaves half of the patches, drawn from a seed, the same for every image. The score is the class's
-probability, or the difference of logits where a class is told from another. A patch's value is the mean over
-the masks that leave it, minus the mean over all masks, so that values near 0 say nothing.
+probability, or the difference of logits where a class is explained against another. A patch's value is the
+mean over the masks that leave it, minus the mean over all masks, so that values near 0 say nothing.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The gradient by the pixels, averaged over noisy copies of the image.
 
-The noise is normal, its deviation 15 % of the range of each image's values, drawn from a seed. Per pixel, the
-size of the averaged gradient is summed over channels; a token's value is the mean over its pixels, and a map
-has sum 1.
+The noise is normal, its standard deviation 15 % of the range of each image's values, drawn from a seed. Per
+pixel, the size of the averaged gradient is summed over channels; a token's value is the mean over its pixels,
+and a map has sum 1.
 """
 
 from __future__ import annotations

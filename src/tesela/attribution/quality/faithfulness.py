@@ -6,7 +6,7 @@
 * Lead: the probability with the highest quarter of the patches alone, minus that with the lowest quarter
   alone. Its percentile among random maps says whether the map is better than chance. A map that is not is
   reported as not faithful.
-* Rank correlation with the map of the same network whose weights were drawn anew
+* Rank correlation with the map of the same network whose weights were initialised again
   (``tesela.attribution.quality.randomised``); near 0 is good.
 
 A random map's lead needs its top and its bottom quarter only, and a random partition of the patches into four
@@ -120,7 +120,7 @@ def measure_faithfulness(
         images: (B, C, H, W), as given to ``explain``.
         found: its result.
         options: how thoroughly.
-        how: what ``explain`` was told beside target and method, to repeat it with randomised weights.
+        how: options of ``explain`` besides target and method, to repeat it with randomised weights.
         probability: from logits (..., K) to probabilities; sigmoid for classes that do not exclude one
             another.
         twin: ``randomised(model, seed=options.seed)`` where it was made before; it takes longer to make than

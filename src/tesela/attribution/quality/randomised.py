@@ -5,9 +5,9 @@ The same network and scale of weights, initialised again: it has learned nothing
 A map that looks the same on such a copy tells about the image or the architecture, not about what the model
 learned.
 
-Odd: each weight is drawn normal with its tensor's own mean and deviation, and vectors (biases, norms) are
-shuffled, instead of drawing them as before training: a fresh head is zero and fresh attention nearly uniform,
-which would make the comparison easier than it is.
+Odd: each weight is drawn normal with its tensor's own mean and standard deviation, and vectors (biases,
+norms) are shuffled, instead of drawing them as before training: a fresh head is zero and fresh attention
+nearly uniform, which would make the comparison easier than it is.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def read_spec(
     """How a model wants to see an image, and remarks on what is not quite the same here.
 
     Args:
-        config: preprocessor_config.json; None where there is none.
+        config: preprocessor_config.json; None if there is none.
         model_type: of config.json, for the values that are usual there.
         image_size: the model's own (height, width).
         channels: of its images.
@@ -152,7 +152,7 @@ def _pair(value: Any) -> tuple[int, int] | None:
 
 
 def _normalisation(config: Mapping[str, Any], channels: int) -> tuple[list[float], list[float]]:
-    """Mean and deviation on the scale 0..1, with the source's own scaling taken into them."""
+    """Mean and standard deviation on the scale 0..1, with the source's own scaling taken into them."""
     factor = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
     mean, std = [0.0] * channels, [1.0] * channels
     if config.get("do_normalize", True):

@@ -23,7 +23,7 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
 
     Args:
         source: a run, a bundle, or any checkpoint that can be converted.
-        out: the folder to write; ``hf`` inside a run, or ``<bundle>-hf`` beside a bundle, where None.
+        out: the folder to write; ``hf`` inside a run, or ``<bundle>-hf`` beside a bundle, if None.
 
     Raises:
         UsageError: ``out`` holds something else.

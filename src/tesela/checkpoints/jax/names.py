@@ -63,7 +63,7 @@ def jax_table(
     Args:
         family: ``vit`` or ``hybrid``.
         fields: of its configuration.
-        style: of the names; those of a fresh initialisation where None.
+        style: of the names; those of a fresh initialisation if None.
         units: of a hybrid's backbone, as (stage, unit, whether it has a projection), counted from 0.
         head: whether there is a classifier.
     """

@@ -19,7 +19,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
 
     Args:
         source: a run, a bundle, or any checkpoint that can be converted.
-        out: the folder to write; ``jax`` inside a run, or ``<bundle>-jax`` beside a bundle, where None.
+        out: the folder to write; ``jax`` inside a run, or ``<bundle>-jax`` beside a bundle, if None.
 
     Raises:
         UsageError: ``out`` holds something else.

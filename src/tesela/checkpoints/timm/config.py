@@ -155,7 +155,7 @@ _POOLS = {"class": "token", "mean": "avg", "attention": "map"}
 
 
 def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gated: bool) -> dict[str, Any]:
-    """What timm's constructor is told."""
+    """Arguments of timm's constructor."""
     hidden = round(fields["width"] * fields["mlp_ratio"])
     arguments: dict[str, Any] = {
         "img_size": list(fields["image_size"]),

@@ -17,7 +17,7 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
 
     Args:
         source: a run, a bundle, or any checkpoint that can be converted.
-        out: the folder to write; ``timm`` inside a run, or ``<bundle>-timm`` beside a bundle, where None.
+        out: the folder to write; ``timm`` inside a run, or ``<bundle>-timm`` beside a bundle, if None.
 
     Raises:
         UsageError: ``out`` holds something else.

@@ -20,7 +20,7 @@ def evaluate(
 ) -> None:
     """Score a run or bundle on a split: for a classifier accuracy, top-k, calibration, classes, confusion.
 
-    A run's own test scores are kept in the run folder and its report is written anew; others go to
+    A run's own test scores are kept in the run folder and its report is written again; others go to
     evaluations/ below it.
 
     Args:

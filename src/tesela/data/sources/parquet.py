@@ -212,7 +212,7 @@ def _parquet() -> Any:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """The hub's feature description in the schema's metadata; empty where there is none."""
+    """The hub's feature description in the schema's metadata; empty if there is none."""
     text = (schema.metadata or {}).get(b"huggingface")
     try:
         features = json.loads(text)["info"]["features"] if text else {}

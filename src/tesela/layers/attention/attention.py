@@ -38,7 +38,7 @@ def attend(
         v: values (B, H, M, d).
         bias: added to the scaled logits, broadcastable to (B, H, N, M).
         dropout: share of attention weights set to zero; the caller gives 0 outside training.
-        scale: factor of the logits; 1 / sqrt(d) where None.
+        scale: factor of the logits; 1 / sqrt(d) if None.
         kernel: a name of ``tesela.layers.attention.kernels.KERNELS``.
 
     Returns:

@@ -2,9 +2,9 @@
 
 Without bias, padded in either of two ways.
 
-Standardised: each output channel's weights lose their mean and are divided by their deviation before they are
-used. ``root`` takes the square root of variance plus epsilon, as the BiT checkpoints do; ``sum`` adds epsilon
-to the deviation, as the ViT paper's JAX code does for its hybrids.
+Standardised: each output channel's weights lose their mean and are divided by their standard deviation before
+they are used. ``root`` takes the square root of variance plus epsilon, as the BiT checkpoints do; ``sum``
+adds epsilon to the standard deviation, as the ViT paper's JAX code does for its hybrids.
 
 Odd: ``root`` is a LayerNorm of each output channel's weights, whose fused kernel is several times faster than
 mean and variance one after the other. ``same`` pads as XLA does: an odd pixel of padding goes to the end, and

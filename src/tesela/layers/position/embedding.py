@@ -65,22 +65,22 @@ class LearnedPositions(AddedPositions):
         width: D.
         prefix: number of prefix tokens that have positions too; their rows come first.
         mode: ``bicubic`` or ``bilinear``, for other grids.
-        deviation: of the normal start values.
+        std: standard deviation of the initial values.
     """
 
     def __init__(
-        self, grid: Grid, width: int, *, prefix: int, mode: str = "bicubic", deviation: float = 0.02
+        self, grid: Grid, width: int, *, prefix: int, mode: str = "bicubic", std: float = 0.02
     ) -> None:
         super().__init__()
         self.grid = grid
         self.prefix = prefix
         self.mode = mode
-        self.deviation = deviation
+        self.std = std
         self.table = nn.Parameter(torch.empty(1, prefix + grid[0] * grid[1], width))
 
     def reset(self, generator: Generator | None = None) -> None:
-        """Normal with the given deviation."""
-        nn.init.normal_(self.table, std=self.deviation, generator=generator)
+        """Normal with the given standard deviation."""
+        nn.init.normal_(self.table, std=self.std, generator=generator)
 
     def at(self, grid: Grid) -> Tensor:
         """The table (1, prefix + n, D) for a grid."""
@@ -108,24 +108,24 @@ class AxisPositions(AddedPositions):
         width: D, even.
         prefix: number of prefix tokens that have positions too, in a table of their own.
         mode: ``bicubic`` or ``bilinear``, for other grids, along each axis.
-        deviation: of the normal start values.
+        std: standard deviation of the initial values.
     """
 
     def __init__(
-        self, grid: Grid, width: int, *, prefix: int, mode: str = "bicubic", deviation: float = 0.02
+        self, grid: Grid, width: int, *, prefix: int, mode: str = "bicubic", std: float = 0.02
     ) -> None:
         super().__init__()
         self.grid = grid
         self.mode = mode
-        self.deviation = deviation
+        self.std = std
         self.prefix = nn.Parameter(torch.empty(1, prefix, width)) if prefix else None
         self.rows = nn.Parameter(torch.empty(1, grid[0], width // 2))
         self.columns = nn.Parameter(torch.empty(1, grid[1], width // 2))
 
     def reset(self, generator: Generator | None = None) -> None:
-        """Normal with the given deviation."""
+        """Normal with the given standard deviation."""
         for table in self.parameters(recurse=False):
-            nn.init.normal_(table, std=self.deviation, generator=generator)
+            nn.init.normal_(table, std=self.std, generator=generator)
 
     def axes(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """The tables (1, R, D/2) of the rows and (1, C, D/2) of the columns for a grid."""

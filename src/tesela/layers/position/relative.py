@@ -47,7 +47,7 @@ class RelativePositions(nn.Module):
         self.columns = nn.Parameter(torch.empty(heads, columns, head_width)) if columns else None
 
     def reset(self, generator: Generator | None = None) -> None:
-        """Normal with deviation 0.02, as other positions."""
+        """Normal with standard deviation 0.02, as other positions."""
         for table in (self.rows, self.columns):
             if table is not None:
                 nn.init.normal_(table, std=DEVIATION, generator=generator)

@@ -5,7 +5,7 @@ Dosovitskiy et al. 2021; the shared encoder follows.
 The residual network is that of the paper's JAX code: bottlenecks with the norm after the convolution,
 weight-standardised convolutions, GroupNorm, padding as XLA does it. Its checkpoints give the same logits.
 
-Odd: the code adds the epsilon of the standardisation to the deviation, not to the variance.
+Odd: the code adds the epsilon of the standardisation to the standard deviation, not to the variance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tesela.layers.trace import OFF, Trace
 from tesela.models.encoder.network import Encoder
 from tesela.models.hybrid.config import HybridConfig
 
-#: Added to the deviation of a convolution's weights, and to the variance in a GroupNorm, as in that code.
+#: Added to the standard deviation of a convolution's weights, and to the variance in a GroupNorm, as in that
+#: code.
 HYBRID_EPS = 1e-5
 NORM_EPS = 1e-6
 

@@ -45,7 +45,7 @@ class Ema:
     Args:
         model: what is trained.
         config: decay and interval.
-        changing: names of the tensors that training changes; all of them where None.
+        changing: names of the tensors that training changes; all of them if None.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ class Checkpoints:
         if damaged:
             raise WeightsError(
                 "no checkpoint is whole: " + "; ".join(damaged),
-                hint="start the training anew with another --out",
+                hint="start the training again with another --out",
             )
         return None
 

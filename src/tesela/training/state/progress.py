@@ -28,7 +28,7 @@ class Sums:
         return {name: value / max(self.images, 1) for name, value in self.values.items()}
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.images = 0
         self.values = {}
 

@@ -112,7 +112,7 @@ class FeatureLoader:
         width: D.
         augment: flips, or None.
         shuffle: a new order each epoch.
-        file: where to keep them; in memory where None.
+        file: where to keep them; in memory if None.
         bar: shows progress, batch by batch.
 
     Raises:
@@ -192,7 +192,7 @@ class Store:
     Args:
         file: where; None for memory.
         shape: of the array.
-        key: a file that was written under another key is begun anew.
+        key: a file that was written under another key is written again.
 
     Attributes:
         values: the array.
