@@ -33,9 +33,9 @@ other. `make check` fails otherwise, and inside a room modules never import in a
 - `core`, `imaging`, `page`, `runs`, `metrics`, `runtime`, `serve`, `cli` and the description of a task import
   no torch: a bundle runs on a small board, and `tesela --help` answers at once.
 - Things that are chosen by name (families, tasks, data sources, attribution methods, foreign formats,
-  exporters, recipes) are rows of a table in `core/registry.py`; other distributions add rows under the entry points
-  `tesela.models`, `tesela.heads`, `tesela.tasks`, `tesela.datasets`, `tesela.methods`, `tesela.formats` and
-  `tesela.exporters`.
+  exporters, recipes) are rows of a table in `core/registry.py`. Other distributions add rows under the entry
+  points `tesela.models`, `tesela.heads`, `tesela.tasks`, `tesela.datasets`, `tesela.methods`,
+  `tesela.formats` and `tesela.exporters`.
 - A run goes through four phases, each of which hands on a frozen value: prepare, decide, fit, finish
   (`training/run.py`).
 - A model is a backbone and a head. A task builds the head, the loss, the scorer, the results and its part of

@@ -2,13 +2,14 @@
 
     python scripts/mutation.py --sample 100 --seed 0
 
-A fault changes one operator, comparison, constant, condition or return value of ``src/tesela``. It is planted
-into a copy of the project, so that nothing is left behind when this is killed. The tests most likely to
-notice run first: those of the mirrored folder, then those that import the module, then the fast lane; the
-first failure, crash or timeout ends it.
+A fault changes one operator, comparison, constant, condition or return value of ``src/tesela``. It is
+planted into a copy of the project, so that nothing is left behind when this is killed. First the fast lane
+runs once with coverage by test; then each fault meets the tests that reach its line (at most ``--most``,
+those of the mirrored folder first), and if none of them notices, the slow tests of that folder. The first
+failure, crash or timeout ends it.
 
 mutmut and cosmic-ray plant every fault of the modules they are given. This draws a seeded sample from the
-whole package and tries the nearest tests first, so that a run takes minutes and two runs can be compared.
+whole package, so that a run takes minutes and two runs can be compared.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import coverage
+
 ROOT = Path(__file__).resolve().parents[1]
+SKIPPED = ("-p", "no:cacheprovider", "--ignore=tests/house", "--ignore=tests/journeys")
 LEFT = {".git", ".venv", "runs", "dist", "site", "node_modules"}
 COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -55,10 +59,12 @@ class Fault:
         before: the statement or expression as it was.
         after: as it is with the fault.
         text: the whole file with the fault.
+        first: line where its statement begins.
     """
 
     file: str
     line: int
+    first: int
     kind: str
     before: str
     after: str
@@ -112,6 +118,8 @@ def faults_of(path: Path) -> list[Fault]:
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     skipped = {id(part) for node in ast.walk(tree) for part in _declarations(node)}
+    begins = {id(part): node.lineno for node in ast.walk(tree) if isinstance(node, ast.stmt)
+              for part in ast.walk(node)}  # fmt: skip
     found = []
     for node in ast.walk(tree):
         if id(node) in skipped or not hasattr(node, "lineno"):
@@ -127,6 +135,7 @@ def faults_of(path: Path) -> list[Fault]:
                     Fault(
                         file=str(path.relative_to(ROOT)),
                         line=node.lineno,
+                        first=begins.get(id(node), node.lineno),
                         kind=kind,
                         before=before.splitlines()[0],
                         after=after.splitlines()[0],
@@ -168,38 +177,75 @@ def _planted(source: str, node: Any, after: str, other: Any) -> str | None:
     return planted
 
 
-def suites(file: str, *, everything: bool) -> list[list[str]]:
-    """Arguments of pytest in the order in which they are tried."""
+class Reach:
+    """Which tests reach a line, from one run of the fast lane.
+
+    Args:
+        place: a copy of the project, where the run happens.
+        most: tests of a fault.
+    """
+
+    def __init__(self, place: Path, *, most: int) -> None:
+        self.most, file = most, place / ".coverage"
+        command = [
+            *(sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *SKIPPED),
+            *("--cov=src/tesela", "--cov-context=test", "--cov-report="),
+        ]
+        subprocess.run(command, cwd=place, env=environment(place), capture_output=True, check=True)
+        self.data = coverage.CoverageData(str(file))
+        self.data.read()
+        self.lines: dict[str, dict[int, list[str]]] = {}
+
+    def suites(self, fault: Fault) -> list[list[str]]:
+        """Arguments of pytest in the order in which they are tried."""
+        folder = mirrored(fault.file)
+        reaching = sorted(self.tests(fault), key=lambda test: (not test.startswith(folder), test))
+        near = [test for test in reaching if test.startswith(folder)][: self.most]
+        far = [test for test in reaching if not test.startswith(folder)]
+        random.Random(0).shuffle(far)
+        chosen = [*near, *far][: self.most]
+        return [words for words in (chosen, [folder, "-m", "slow"] if folder else []) if words]
+
+    def tests(self, fault: Fault) -> set[str]:
+        """Tests that run the statement of a fault."""
+        if fault.file not in self.lines:
+            measured = next((name for name in self.data.measured_files() if name.endswith(fault.file)), "")
+            self.lines[fault.file] = self.data.contexts_by_lineno(measured) if measured else {}
+        known = self.lines[fault.file]
+        found = {name for line in range(fault.first, fault.line + 1) for name in known.get(line, [])}
+        return {name.split("|")[0] for name in found if name}
+
+
+def mirrored(file: str) -> str:
+    """The folder of tests that mirrors a module's; empty if there is none."""
     module = Path(file).relative_to("src/tesela")
-    dotted = "tesela." + ".".join(module.with_suffix("").parts)
-    tests = [path for path in (ROOT / "tests").rglob("test_*.py") if "journeys" not in path.parts]
-    mirrored = [folder for folder in (ROOT / "tests" / part for part in module.parents) if folder.is_dir()]
-    near = [str(mirrored[0].relative_to(ROOT))] if mirrored and mirrored[0] != ROOT / "tests" else []
-    importing = [
-        str(path.relative_to(ROOT))
-        for path in tests
-        if dotted in path.read_text(encoding="utf-8") or f"{module.stem}.py" in path.name
-    ]
-    fast = ["-m", "not slow"]
-    tried = [[*near, *fast] if near else [], [*importing, *fast] if importing else [], [*near, *importing]]
-    return [words for words in (*tried, ["tests", *fast] if everything else []) if words]
+    folders = [Path("tests") / part for part in module.parents if part != Path()]
+    return next((str(folder) for folder in folders if (ROOT / folder).is_dir()), "")
 
 
-def noticed(fault: Fault, place: Path, limit: float, *, everything: bool) -> bool:
+def environment(place: Path) -> dict[str, str]:
+    """Variables with which a copy is tested."""
+    shared = os.environ.get("TESELA_SHARED", str(ROOT.parent / "shared"))
+    more = {"PYTHONPATH": str(place / "src"), "OMP_NUM_THREADS": "1", "TESELA_SHARED": shared}
+    return {**os.environ, **more, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def noticed(fault: Fault, place: Path, reach: Reach, limit: float) -> bool:
     """Whether a suite fails, crashes or hangs with the fault planted into the copy at ``place``."""
     target = place / fault.file
     whole = target.read_text(encoding="utf-8")
     target.write_text(fault.text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(place / "src"), "OMP_NUM_THREADS": "1"}
-    shared = Path(environment.get("TESELA_SHARED", ROOT.parent / "shared"))
-    environment |= {"TESELA_SHARED": str(shared), "PYTHONDONTWRITEBYTECODE": "1"}
-    skipped = ["--ignore=tests/house", "--ignore=tests/journeys"]
     try:
-        for words in suites(fault.file, everything=everything):
-            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *skipped, *words]
+        for words in reach.suites(fault):
+            command = [sys.executable, "-m", "pytest", "-x", "-q", *SKIPPED, *words]
             try:
                 done = subprocess.run(
-                    command, cwd=place, env=environment, capture_output=True, timeout=limit, check=False
+                    command,
+                    cwd=place,
+                    env=environment(place),
+                    capture_output=True,
+                    timeout=limit,
+                    check=False,
                 )
             except subprocess.TimeoutExpired:
                 return True
@@ -230,7 +276,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one suite")
     parser.add_argument("--share", type=float, default=0.9, help="of the faults that must be noticed")
     parser.add_argument("--only", default="", help="part of the file names to choose from")
-    parser.add_argument("--everything", action="store_true", help="end with the whole fast lane")
+    parser.add_argument("--most", type=int, default=150, help="tests of one fault")
     options = parser.parse_args()
     files = [path for path in sorted((ROOT / "src/tesela").rglob("*.py")) if options.only in str(path)]
     every = [fault for path in files for fault in faults_of(path)]
@@ -241,11 +287,12 @@ def main() -> int:
         places: Queue[Path] = Queue()
         for number in range(options.jobs):
             places.put(copied(Path(scratch) / str(number)))
+        reach = Reach(copied(Path(scratch) / "whole"), most=options.most)
 
         def tried(fault: Fault) -> bool:
             place = places.get()
             try:
-                return noticed(fault, place, options.limit, everything=options.everything)
+                return noticed(fault, place, reach, options.limit)
             finally:
                 places.put(place)
 
