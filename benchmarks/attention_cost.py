@@ -53,7 +53,7 @@ def operations(config: ViTConfig) -> tuple[float, float]:
         config.depth,
         config.flops(1) - 2 * (config.stem_products(config.image_size) + config.pooled_width),
     )
-    pairs = sum(config.cells(index).pairs(config.grid(), prefix=config.prefix) for index in range(depth))
+    pairs = sum(config.windows(index).pairs(config.grid(), prefix=config.prefix) for index in range(depth))
     return bare / depth, 4 * pairs * config.attention_width / depth
 
 

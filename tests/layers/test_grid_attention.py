@@ -1,4 +1,4 @@
-"""Attention within cells against full attention with a mask, written out in float64, and against
+"""Attention within windows against full attention with a mask, written out in float64, and against
 transformers' Swin layer."""
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from transformers import SwinConfig
 from transformers.models.swin.modeling_swin import SwinLayer
 
 from tesela.layers.attention.attention import set_attention_kernel
-from tesela.layers.attention.cells import Cells
 from tesela.layers.attention.grid_attention import GridAttention
 from tesela.layers.attention.kernels import KERNELS
+from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.block import Block
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
@@ -22,16 +22,16 @@ from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import Trace
 
 SHAPES = {
-    "rows": Cells("rows"),
-    "columns": Cells("columns"),
-    "windows": Cells("windows", 3),
-    "shifted windows": Cells("windows", 3, shifted=True),
-    "even shifted windows": Cells("windows", 4, shifted=True),
+    "rows": WindowPlan("rows"),
+    "columns": WindowPlan("columns"),
+    "windows": WindowPlan("windows", 3),
+    "shifted windows": WindowPlan("windows", 3, shifted=True),
+    "even shifted windows": WindowPlan("windows", 4, shifted=True),
 }
 
 
-def make(cells: Cells, grid: Grid, **options: bool) -> GridAttention:
-    attention = GridAttention(8, 2, cells=cells, grid=grid, **options)
+def make(windows: WindowPlan, grid: Grid, **options: bool) -> GridAttention:
+    attention = GridAttention(8, 2, windows=windows, grid=grid, **options)
     initialise(attention, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in attention.parameters():
@@ -47,7 +47,7 @@ def masked(attention: GridAttention, tokens: Tensor, grid: Grid, prefix: int) ->
     count = grid[0] * grid[1]
     for one in range(count):
         for other in range(count):
-            if not sees(attention.cells, grid, one, other):
+            if not sees(attention.windows, grid, one, other):
                 logits[:, :, prefix + one, prefix + other] = -torch.inf
             elif attention.relative is not None:
                 for axis, table in ((0, attention.relative.rows), (1, attention.relative.columns)):
@@ -87,7 +87,7 @@ def test_equals_full_attention_with_a_mask(name: str, grid: Grid, prefix: int, r
         (one, other)
         for one in range(grid[0] * grid[1])
         for other in range(grid[0] * grid[1])
-        if not sees(attention.cells, grid, one, other)
+        if not sees(attention.windows, grid, one, other)
     ]
     assert all(dense[:, :, prefix + one, prefix + other].eq(0).all() for one, other in hidden)
     if prefix:
@@ -112,7 +112,7 @@ def test_gradients_equal_those_of_the_mask(name: str) -> None:
 
 def test_axial_attention_with_rotary_positions_turns_before_it_cuts() -> None:
     """With one row, attention along rows is full attention: the same result from two ways of computing."""
-    full, rows = (make(cells, (1, 6), rotary=True) for cells in (Cells(), Cells("rows")))
+    full, rows = (make(windows, (1, 6), rotary=True) for windows in (WindowPlan(), WindowPlan("rows")))
     rows.load_state_dict(full.state_dict())
     tokens = torch.randn(2, 7, 8)
     torch.testing.assert_close(
@@ -122,7 +122,7 @@ def test_axial_attention_with_rotary_positions_turns_before_it_cuts() -> None:
         atol=1e-5,
     )
     with torch.no_grad():
-        still = GridAttention(8, 2, cells=Cells(), grid=(1, 6)).eval()
+        still = GridAttention(8, 2, windows=WindowPlan(), grid=(1, 6)).eval()
         still.load_state_dict(full.state_dict())
         assert (
             still(tokens, layout=TokenLayout((1, 6), 1)) - full(tokens, layout=TokenLayout((1, 6), 1))
@@ -136,7 +136,7 @@ def test_a_block_equals_the_layer_of_swin(shift: int) -> None:
     config = SwinConfig(window_size=4, mlp_ratio=2.0, layer_norm_eps=1e-5)
     config._attn_implementation = "eager"
     theirs = SwinLayer(config, 8, (8, 12), 2, shift_size=shift).eval()
-    attention = make(Cells("windows", 4, shifted=bool(shift)), (8, 12))
+    attention = make(WindowPlan("windows", 4, shifted=bool(shift)), (8, 12))
     ours = Block(attention, Mlp(8, 16), width=8, norm_eps=1e-5).eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
@@ -163,7 +163,7 @@ def test_a_block_equals_the_layer_of_swin(shift: int) -> None:
 
 def test_dropout_of_weights_works_within_cells() -> None:
     attention = GridAttention(
-        8, 2, cells=Cells("windows", 3, shifted=True), grid=(5, 7), attention_dropout=0.5
+        8, 2, windows=WindowPlan("windows", 3, shifted=True), grid=(5, 7), attention_dropout=0.5
     )
     initialise(attention)
     tokens = torch.randn(2, 36, 8)

@@ -9,16 +9,16 @@ from torch import Tensor
 from transformers import SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from tesela.layers.attention.cells import Cells
 from tesela.layers.attention.grid_attention import GridAttention
+from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
 from tesela.layers.position.relative import RelativePositions
 from tesela.layers.token_layout import TokenLayout
 
 
-def make(cells: Cells, grid: Grid, heads: int = 2, width: int = 4) -> RelativePositions:
-    relative = RelativePositions(heads, width, cells=cells, grid=grid)
+def make(windows: WindowPlan, grid: Grid, heads: int = 2, width: int = 4) -> RelativePositions:
+    relative = RelativePositions(heads, width, windows=windows, grid=grid)
     initialise(relative, torch.Generator().manual_seed(0))
     return relative
 
@@ -41,7 +41,7 @@ def loop(relative: RelativePositions, queries: Tensor, grid: Grid) -> Tensor:
 
 @pytest.mark.parametrize("grid", [(3, 4), (1, 5), (4, 1)])
 def test_logits_equal_a_loop(grid: Grid) -> None:
-    relative = make(Cells(), grid)
+    relative = make(WindowPlan(), grid)
     queries = torch.randn(2, 2, grid[0] * grid[1], 4)
     torch.testing.assert_close(
         relative.within(queries.unsqueeze(2), grid).squeeze(2), loop(relative, queries, grid)
@@ -60,7 +60,7 @@ def test_attention_equals_that_of_sam(size: int) -> None:
         hidden_size=8, num_attention_heads=2, image_size=64, patch_size=8, use_rel_pos=True
     )
     theirs = SamVisionAttention(config, window_size=0).eval()
-    ours = GridAttention(8, 2, cells=Cells(), grid=(8, 8), relative=True).eval()
+    ours = GridAttention(8, 2, windows=WindowPlan(), grid=(8, 8), relative=True).eval()
     assert ours.relative is not None and ours.relative.rows is not None and ours.relative.columns is not None
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -89,7 +89,7 @@ def test_windows_count_tokens_on_every_grid() -> None:
 
     Where the grid was smaller than the window, its ends are repeated.
     """
-    relative = make(Cells("windows", 4), (3, 9))
+    relative = make(WindowPlan("windows", 4), (3, 9))
     assert relative.rows is not None and relative.columns is not None
     assert relative.rows.shape == (2, 5, 4) and relative.columns.shape == (2, 7, 4)
     before_rows, before_columns = relative.rows.detach().clone(), relative.columns.detach().clone()
@@ -103,14 +103,14 @@ def test_windows_count_tokens_on_every_grid() -> None:
 
 @pytest.mark.parametrize(("shape", "tables"), [("rows", (None, 7)), ("columns", (5, None))])
 def test_an_axis_has_the_table_of_its_offsets(shape: str, tables: tuple[int | None, int | None]) -> None:
-    relative = make(Cells(shape), (3, 4))  # type: ignore[arg-type]
+    relative = make(WindowPlan(shape), (3, 4))  # type: ignore[arg-type]
     assert (
         tuple(None if table is None else table.shape[1] for table in (relative.rows, relative.columns))
         == tables
     )
     queries = torch.randn(1, 2, 12, 4)
-    cells = queries.view(1, 2, 3, 4, 4) if shape == "rows" else queries.view(1, 2, 3, 4, 4).transpose(2, 3)
-    found, expected = relative.within(cells, (3, 4)), loop(relative, queries, (3, 4)).view(1, 2, 3, 4, 3, 4)
+    windows = queries.view(1, 2, 3, 4, 4) if shape == "rows" else queries.view(1, 2, 3, 4, 4).transpose(2, 3)
+    found, expected = relative.within(windows, (3, 4)), loop(relative, queries, (3, 4)).view(1, 2, 3, 4, 3, 4)
     for index in range(found.shape[2]):
         part = expected[:, :, index, :, index] if shape == "rows" else expected[:, :, :, index, :, index]
         torch.testing.assert_close(found[:, :, index], part)
@@ -118,7 +118,7 @@ def test_an_axis_has_the_table_of_its_offsets(shape: str, tables: tuple[int | No
 
 @pytest.mark.parametrize("grid", [(3, 4), (5, 6)])
 def test_a_choice_of_patches_has_the_logits_of_the_whole(grid: Grid) -> None:
-    relative = make(Cells(), (3, 4))
+    relative = make(WindowPlan(), (3, 4))
     count = grid[0] * grid[1]
     kept = torch.stack([torch.randperm(count)[:7].sort().values for _ in range(3)])
     queries = torch.randn(3, 2, count, 4)

@@ -104,7 +104,7 @@ def export_onnx(
     reference = Predictor(bundle, backend="torch")
     pixels = [reference.prepare(image) for image in images] or random_images(reference.info)
     with folder_atomic(target, needed=2 * (bundle / "model.safetensors").stat().st_size) as folder:
-        write_graph(reference.backend.model, reference.info, folder / "model.onnx")  # type: ignore[attr-defined]
+        write_graph(reference.network, reference.info, folder / "model.onnx")
         info = exported_info(reference.info, folder)
         differences = largest_difference(reference, folder, info, pixels)
         report = OnnxReport(

@@ -64,6 +64,11 @@ class Predictor:
             name, self.bundle, self.info, threads=threads, precision=precision
         )
 
+    @property
+    def network(self) -> Any:
+        """The torch module behind a torch backend; None with other engines."""
+        return getattr(self.backend, "model", None)
+
     def prepare(self, source: ImageSource, *, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
         """One image as the model wants it, (h, w, C) uint8.
 

@@ -146,11 +146,11 @@ def network_of(predictor: Predictor) -> Any:
 
     None if there is none.
     """
-    if predictor.backend.name == "torch":
-        return predictor.backend.model  # type: ignore[attr-defined]
+    if predictor.network is not None:
+        return predictor.network
     if "torch" not in usable(predictor.bundle):
         return None
-    return Predictor(predictor.bundle, backend="torch").backend.model  # type: ignore[attr-defined]
+    return Predictor(predictor.bundle, backend="torch").network
 
 
 def target_index(target: str | None, labels: Sequence[str]) -> int | None:

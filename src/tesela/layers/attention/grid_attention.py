@@ -1,15 +1,15 @@
 """Attention that uses the grid: relative and rotary positions, windows.
 
-Axial attention and local windows restrict what patches see of each other (``tesela.layers.attention.cells``).
-Prefix tokens are part of every cell: a patch sees the prefix and its cell in one softmax, a prefix token sees
-all tokens. The cost of the map falls from n^2 to n m for cells of m patches, and the result is that of full
-attention with a mask.
+Axial attention and local windows restrict what patches see of each other
+(``tesela.layers.attention.window_plan``). Prefix tokens are part of every window: a patch sees the prefix and
+its window in one softmax, a prefix token sees all tokens. The cost of the map falls from n^2 to n m for
+windows of m patches, and the result is that of full attention with a mask.
 
-Odd: cells stand beside the heads, (B, H * g, m, d), so that a mask is built once and not per image. The trace
-holds q, k, v and the output in the order of the tokens and one bias for all pairs, -inf where a patch does
-not see another: whatever is computed from a record needs no knowledge of cells. Under a bias from relative
-positions the result is copied once: an exporter takes the fused kernel apart into steps whose result has
-other strides, and a view of them would fail.
+Odd: windows stand beside the heads, (B, H * g, m, d), so that a mask is built once and not per image. The
+trace holds q, k, v and the output in the order of the tokens and one bias for all pairs, -inf where a patch
+does not see another: whatever is computed from a record needs no knowledge of windows. Under a bias from
+relative positions the result is copied once: an exporter takes the fused kernel apart into steps whose result
+has other strides, and a view of them would fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tesela.layers.attention.attention import Attention, attend
-from tesela.layers.attention.cells import Cells
+from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.attention.windows import gather, mask, scatter, spread_windows
 from tesela.layers.grid import Grid
 from tesela.layers.position.relative import RelativePositions
@@ -34,7 +34,7 @@ class GridAttention(Attention):
     Args:
         width: D.
         heads: H.
-        cells: which patches see one another.
+        windows: which patches see one another.
         grid: the grid that tables of relative positions belong to.
         relative: whether offsets between patches give a second set of logits.
         rotary: whether queries and keys are turned by their places.
@@ -49,7 +49,7 @@ class GridAttention(Attention):
         width: int,
         heads: int,
         *,
-        cells: Cells,
+        windows: WindowPlan,
         grid: Grid,
         relative: bool = False,
         rotary: bool = False,
@@ -61,10 +61,10 @@ class GridAttention(Attention):
         super().__init__(
             width, heads, wide=wide, qkv_bias=qkv_bias, dropout=dropout, attention_dropout=attention_dropout
         )
-        self.cells = cells
+        self.windows = windows
         self.rotary = rotary
         self.relative = (
-            RelativePositions(heads, self.head_width, cells=cells, grid=grid) if relative else None
+            RelativePositions(heads, self.head_width, windows=windows, grid=grid) if relative else None
         )
 
     def forward(
@@ -93,7 +93,7 @@ class GridAttention(Attention):
             q = turn(q, layout) if first is None else q
         if first is not None:
             result, bias = self._attend(q, k, v), None
-        elif self.cells.shape == "all":
+        elif self.windows.shape == "all":
             bias = self._bias(q, layout)
             result = self._attend(q, k, v, bias)
             result = result if bias is None else result.clone(memory_format=torch.contiguous_format)
@@ -123,9 +123,9 @@ class GridAttention(Attention):
     ) -> tuple[Tensor, Tensor | None]:
         """The result (B, H, N, d) of all tokens, and for a trace the bias between all of them."""
         prefix, grid = layout.prefix, layout.grid
-        inside = gather(q[:, :, prefix:], self.cells, grid)
+        inside = gather(q[:, :, prefix:], self.windows, grid)
         keys, values = (
-            _seen(part[:, :, :prefix], gather(part[:, :, prefix:], self.cells, grid)) for part in (k, v)
+            _seen(part[:, :, :prefix], gather(part[:, :, prefix:], self.windows, grid)) for part in (k, v)
         )
         bias = self._cell_bias(inside, grid)
         shape = inside.shape
@@ -133,17 +133,17 @@ class GridAttention(Attention):
             None if bias is None else F.pad(bias, (prefix, 0)).expand(-1, shape[1], -1, -1, -1).flatten(1, 2)
         )
         patches = self._attend(inside.flatten(1, 2), keys.flatten(1, 2), values.flatten(1, 2), joined)
-        result = scatter(patches.view(shape), self.cells, grid)
+        result = scatter(patches.view(shape), self.windows, grid)
         if prefix:
             result = torch.cat([self._attend(q[:, :, :prefix], k, v), result], dim=2)
         if not traced:
             return result, None
         known = inside.new_zeros(1, 1, *shape[2:4], shape[3]) if bias is None else bias
-        return result, F.pad(spread_windows(known, self.cells, grid), (prefix, 0, prefix, 0))
+        return result, F.pad(spread_windows(known, self.windows, grid), (prefix, 0, prefix, 0))
 
     def _cell_bias(self, queries: Tensor, grid: Grid) -> Tensor | None:
-        """Relative logits and mask of patches within cells, (B or 1, H or 1, g, m, m)."""
-        allowed = mask(self.cells, grid, device=queries.device)
+        """Relative logits and mask of patches within windows, (B or 1, H or 1, g, m, m)."""
+        allowed = mask(self.windows, grid, device=queries.device)
         bias = None if self.relative is None else self.relative.within(queries * self.scale, grid)
         if allowed is None:
             return bias
@@ -152,7 +152,7 @@ class GridAttention(Attention):
 
 
 def _seen(prefix: Tensor, patches: Tensor) -> Tensor:
-    """Keys or values of a cell: the prefix (B, H, P, d), then its patches (B, H, g, m, d)."""
+    """Keys or values of a window: the prefix (B, H, P, d), then its patches (B, H, g, m, d)."""
     if prefix.shape[2] == 0:
         return patches
     return torch.cat([prefix.unsqueeze(2).expand(-1, -1, patches.shape[2], -1, -1), patches], dim=3)

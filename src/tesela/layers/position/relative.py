@@ -3,8 +3,8 @@
 Every query takes an inner product with an embedding of the row offset and one of the column offset to each
 key, with tables of each head's own; their sum, scaled as the first logits are, is added before the softmax.
 An offset is the key's place minus the query's. Prefix tokens have no place: pairs with one of them get
-nothing. Along an axis on which a cell is one patch there is no table, so that axial attention has the one of
-its own axis (arXiv 1912.12180; the query's term of arXiv 2003.07853, equation 4).
+nothing. Along an axis on which a window is one patch there is no table, so that axial attention has the one
+of its own axis (arXiv 1912.12180; the query's term of arXiv 2003.07853, equation 4).
 
 Other grids: the table is stretched or squeezed linearly, without aligned corners, to the offsets of the new
 grid, as in MViTv2 and SAM: offsets that span about the same share of the image keep their embedding. Within
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from tesela.layers.attention.cells import Cells
+from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.grid import Grid
 from tesela.layers.token_layout import TokenLayout
 
@@ -34,15 +34,15 @@ class RelativePositions(nn.Module):
     Args:
         heads: H.
         head_width: d.
-        cells: which patches see one another.
+        windows: which patches see one another.
         grid: the grid the tables belong to.
     """
 
-    def __init__(self, heads: int, head_width: int, *, cells: Cells, grid: Grid) -> None:
+    def __init__(self, heads: int, head_width: int, *, windows: WindowPlan, grid: Grid) -> None:
         super().__init__()
-        self.cells = cells
+        self.windows = windows
         self.grid = grid
-        rows, columns = cells.offsets(grid)
+        rows, columns = windows.offsets(grid)
         self.rows = nn.Parameter(torch.empty(heads, rows, head_width)) if rows else None
         self.columns = nn.Parameter(torch.empty(heads, columns, head_width)) if columns else None
 
@@ -61,7 +61,7 @@ class RelativePositions(nn.Module):
         self.grid = grid
 
     def within(self, queries: Tensor, grid: Grid) -> Tensor:
-        """Logits between the patches of each cell.
+        """Logits between the patches of each window.
 
         Args:
             queries: (B, H, g, m, d), already scaled.
@@ -70,7 +70,7 @@ class RelativePositions(nn.Module):
         Returns:
             (B, H, g, m, m).
         """
-        rows, columns = self.cells.size(grid)
+        rows, columns = self.windows.size(grid)
         image = torch.unflatten(queries, 3, (rows, columns))
         parts: list[Tensor] = []
         if self.rows is not None:
@@ -99,15 +99,15 @@ class RelativePositions(nn.Module):
                 3, index[:, None].expand(-1, queries.shape[1], -1, -1)
             )
             total = logits if total is None else total + logits
-        assert total is not None, "no shape of cell is without both axes"
+        assert total is not None, "no shape of window is without both axes"
         return total
 
     def _read(self, table: Tensor, axis: int, grid: Grid) -> Tensor:
-        """The table (H, 2 m - 1, d) for cells of the grid at hand."""
-        reach, middle = self.cells.size(grid)[axis] - 1, table.shape[1] // 2
+        """The table (H, 2 m - 1, d) for windows of the grid at hand."""
+        reach, middle = self.windows.size(grid)[axis] - 1, table.shape[1] // 2
         if reach == middle:
             return table
-        if self.cells.shape != "windows":
+        if self.windows.shape != "windows":
             wide = table if table.dtype == torch.float64 else table.float()
             image = F.interpolate(
                 wide.transpose(1, 2), size=2 * reach + 1, mode="linear", align_corners=False

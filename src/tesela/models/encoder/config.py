@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from tesela.core.errors import ConfigError
-from tesela.layers.attention.cells import Cells
+from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.grid import Grid
 from tesela.models.config import ModelConfig
 
@@ -212,13 +212,13 @@ class EncoderConfig(ModelConfig):
         """Whether the attention must know where its tokens stand."""
         return self.attention in ("axial", "local") or self.position in ("relative", "rotary")
 
-    def cells(self, index: int) -> Cells:
+    def windows(self, index: int) -> WindowPlan:
         """Which patches see one another in block ``index``."""
         if self.attention == "axial":
-            return Cells("columns" if index % 2 else "rows")
+            return WindowPlan("columns" if index % 2 else "rows")
         if self.attention == "local":
-            return Cells("windows", self.window, shifted=index % 2 == 1)
-        return Cells()
+            return WindowPlan("windows", self.window, shifted=index % 2 == 1)
+        return WindowPlan()
 
     def relative(self, index: int) -> bool:
         """Whether block ``index`` has relative positions.
@@ -236,7 +236,7 @@ class EncoderConfig(ModelConfig):
         mlp = plain + hidden * (width + 1) if self.mlp == "swiglu" else plain
         blocks = self.depth * (attention + mlp + 2 * norm + (2 * width if self.layer_scale else 0))
         blocks += inner * sum(
-            sum(self.cells(index).offsets(grid)) for index in range(self.depth) if self.relative(index)
+            sum(self.windows(index).offsets(grid)) for index in range(self.depth) if self.relative(index)
         )
         pool = {"sequence": width + 1, "attention": width + 4 * width * (width + 1) + norm + plain}.get(
             self.pool, 0
@@ -259,9 +259,9 @@ class EncoderConfig(ModelConfig):
         layers = (3 if self.mlp == "swiglu" else 2) * width * self.mlp_width
         blocks = self.depth * count * (4 * width * inner + layers)
         for index in range(self.depth):
-            cells = self.cells(index)
-            offsets = cells.offset_products(grid) if self.relative(index) else 0
-            blocks += inner * (2 * cells.pairs(grid, prefix=self.prefix) + offsets)
+            windows = self.windows(index)
+            offsets = windows.offset_products(grid) if self.relative(index) else 0
+            blocks += inner * (2 * windows.pairs(grid, prefix=self.prefix) + offsets)
         mapped = 2 * count + 2  # tokens to keys and values, the probe to its query, the result to the output
         pool = {
             "sequence": 2 * patches * width,

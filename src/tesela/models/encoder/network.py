@@ -194,7 +194,7 @@ def _attention(config: EncoderConfig, index: int) -> Attention:
         return Attention(config.width, config.heads, **options)
     kind = {"relative": config.relative(index), "rotary": config.position == "rotary"}
     return GridAttention(
-        config.width, config.heads, cells=config.cells(index), grid=config.grid(), **kind, **options
+        config.width, config.heads, windows=config.windows(index), grid=config.grid(), **kind, **options
     )
 
 

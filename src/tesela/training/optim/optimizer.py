@@ -106,22 +106,22 @@ def build_optimizers(
     named = [
         (name, parameter) for name, parameter in [*model.named_parameters(), *own] if parameter.requires_grad
     ]
-    spared, factors = no_decay_names(model), layer_factors(model, config.layer_decay)
+    no_decay, factors = no_decay_names(model), layer_factors(model, config.layer_decay)
     if config.name != "muon":
         return Optimizers(
-            [_elementwise(config.name, _groups(named, spared, factors, config), config)], lr=config.lr
+            [_elementwise(config.name, _groups(named, no_decay, factors, config), config)], lr=config.lr
         )
     head: set[str] = getattr(model, "head_names", set)()
     matrices = [
         (name, parameter)
         for name, parameter in named
-        if parameter.ndim == 2 and name not in spared | head and not name.startswith("objective.")
+        if parameter.ndim == 2 and name not in no_decay | head and not name.startswith("objective.")
     ]
     inner = {name for name, _ in matrices}
     rest = [(name, parameter) for name, parameter in named if name not in inner]
-    parts = [_muon(_groups(matrices, spared, factors, config), config)] if matrices else []
+    parts = [_muon(_groups(matrices, no_decay, factors, config), config)] if matrices else []
     if rest:
-        parts.append(_elementwise("adamw", _groups(rest, spared, factors, config), config))
+        parts.append(_elementwise("adamw", _groups(rest, no_decay, factors, config), config))
     return Optimizers(parts, lr=config.lr)
 
 
@@ -146,14 +146,14 @@ def no_decay_names(model: nn.Module) -> set[str]:
 
 def _groups(
     named: Iterable[tuple[str, torch.Tensor]],
-    spared: set[str],
+    no_decay: set[str],
     factors: dict[str, float],
     config: OptimConfig,
 ) -> list[dict[str, Any]]:
     """Parameter groups by learning-rate factor, lowest layers first; decayed before others."""
     found: dict[tuple[float, bool], list[torch.Tensor]] = {}
     for name, parameter in named:
-        found.setdefault((factors.get(name, 1.0), name in spared), []).append(parameter)
+        found.setdefault((factors.get(name, 1.0), name in no_decay), []).append(parameter)
     groups: list[dict[str, Any]] = []
     for (factor, free), parameters in sorted(found.items(), key=lambda item: item[0]):
         group: dict[str, Any] = {"params": parameters, "weight_decay": 0.0 if free else config.weight_decay}
