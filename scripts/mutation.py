@@ -84,7 +84,11 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         other.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
         yield "and/or", other
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
-        yield "negation", other.operand
+        if isinstance(node.operand, ast.Constant):  # an axis -1 and an axis 1 are often the same
+            other.operand.value += 1
+            yield "constant", other
+        else:
+            yield "negation", other.operand
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         other.value = not node.value
         yield "constant", other
@@ -146,7 +150,13 @@ def faults_of(path: Path) -> list[Fault]:
 
 
 def _declarations(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts that say types: they compute nothing."""
+    """Parts that compute nothing: types, decorators' options, and checks of lengths that always agree."""
+    for decorator in getattr(node, "decorator_list", []):
+        yield from ast.walk(decorator)
+    if isinstance(node, ast.keyword) and node.arg in ("strict", "slots", "kw_only", "frozen", "daemon"):
+        yield from ast.walk(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
+        yield node.operand
     for name in ("annotation", "returns"):
         part = getattr(node, name, None)
         if isinstance(part, ast.AST):
