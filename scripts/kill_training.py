@@ -2,8 +2,7 @@
 
     python scripts/kill_training.py --kills 1000        # by hand
     python scripts/kill_training.py --kills 30          # what the tests run
-    python scripts/kill_training.py --kills 100 --tune lora --workers ""    # fine-tuning: all, head, lora or
-    bias
+    python scripts/kill_training.py --kills 100 --tune lora --workers ""    # or all, head, bias
 
 Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing,
 through a named failpoint), resumes it, perhaps kills it again, and lets it end. Its final checkpoint

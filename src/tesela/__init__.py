@@ -1,6 +1,6 @@
 """tesela: Vision Transformers from a folder of images to a trained and served model.
 
-import tesela as ts
+    import tesela as ts
     run = ts.train("photos/", model="vit_s16", epochs=20)
     model = ts.load(run.path)
 

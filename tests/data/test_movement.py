@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tesela.data.augment.augment import Augment
+from tesela.data.augment.geometry import flip_and_crop
 from tesela.data.config import AugmentConfig
 from tesela.imaging.spec import ImageSpec
 
@@ -50,3 +51,18 @@ def test_what_lies_outside_has_the_value_that_was_asked_for() -> None:
     moved = movement.masks(masks, outside=255)
     assert torch.equal(moved == 255, images == 0)
     assert 0 < (moved == 255).float().mean() < 0.5
+
+
+def test_a_border_wider_than_the_image_is_mirrored_again_and_again() -> None:
+    """Reference: NumPy's padding by reflection."""
+    image = np.arange(5 * 4, dtype=np.uint8).reshape(5, 4)
+    wide = np.pad(image, 9, mode="reflect")
+    for down, right in ((-9, 3), (8, -7), (9, 9)):
+        moved = flip_and_crop(
+            torch.from_numpy(image)[None, None],
+            hflip=np.array([False]),
+            vflip=np.array([False]),
+            moves=np.array([[down, right]]),
+            reflect=True,
+        )
+        assert np.array_equal(moved[0, 0].numpy(), wide[9 + down : 14 + down, 9 + right : 13 + right])

@@ -121,3 +121,12 @@ def test_logarithmic_axes() -> None:
     assert log_ticks(9.0, 1100.0) == [10.0, 30.0, 100.0, 300.0, 1000.0]
     assert time_ticks(25.0, 4000.0) == [30.0, 120.0, 600.0, 1800.0]
     assert all(9.0 <= tick <= 11.0 for tick in log_ticks(9.0, 11.0))
+
+
+def test_equal_ratios_have_equal_distances() -> None:
+    """The cost axis is logarithmic: 10, 100 and 1,000 are as far from one another."""
+    dots = [Dot(x=cost, y=0.5, error=0.0, number=1, tip="") for cost in (10.0, 100.0, 1000.0)]
+    page = BeautifulSoup(escape(scatter_chart(dots, title="t", x_label="cost")), "html.parser")
+    places = sorted(float(str(circle["cx"])) for circle in page.find_all("circle"))
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+    assert places[1] - places[0] > 20

@@ -1,6 +1,6 @@
 """Error tree: a message, a hint and an exit code for every failure a user can mend.
 
-TeselaError                    exit 1   something failed
+    TeselaError                    exit 1   something failed
     |-- UsageError                 exit 2   the call itself is wrong
     |   |-- ConfigError                     a field is unknown, of the wrong type or out of range
     |   |-- UnknownNameError                a name that no registry has

@@ -1,12 +1,14 @@
 """Any pixel layout as grey or RGB, 8 bits per channel; one documented outcome for each.
 
-1-bit             0 and 255
-grey, RGB         as they are; grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma
-16-bit            the high byte (value // 256), for grey as for colour; 32-bit integers likewise, clipped to
-16 bits palette           its colours transparency      laid over white (alpha channel, or one transparent
-colour or palette entry) CMYK, YCCK        by Pillow's conversion without profile: R = (255 - C)(255 - K) /
-255 and so on LAB, HSV          by Pillow float             refused: its range is unknown ICC profile
-ignored: numbers are taken as sRGB, as every training set's reader does
+1-bit           0 and 255
+grey, RGB       as they are; grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma
+16-bit          the high byte (value // 256), grey and colour; 32-bit integers likewise, clipped to 16 bits
+palette         its colours
+transparency    laid over white (alpha channel, or one transparent colour or palette entry)
+CMYK, YCCK      by Pillow's conversion without profile: R = (255 - C)(255 - K) / 255 and so on
+LAB, HSV        by Pillow
+float           refused: its range is unknown
+ICC profile     ignored: numbers are taken as sRGB, as every training set's reader does
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Training writes it, every other verb reads it.
 
-    config.json         what it is, its labels, how it sees an image, a digest of every tensor or file, a
-    checksum of itself model.safetensors   the weights (or model.onnx, or both) README.md           the model
-    card
+    config.json         description: labels, preprocessing, digests of tensors and files, its own checksum
+    model.safetensors   the weights (or model.onnx, or both)
+    README.md           the model card
 
 Everything about config.json works without torch. Odd: the checksum covers every value of config.json in a
 canonical form, so spaces and the order of keys may change, but a flipped bit or an edited value is noticed.

@@ -1,10 +1,13 @@
 """Run folder: paths of its files, and the lock against a second training.
 
-config.yaml      the whole configuration, replayable          checkpoints/   what --resume reads
-    choices.json     what was measured and chosen on this machine metrics.jsonl  reproducible rows of every
-    step and epoch bundle/          the finished model                           timing.jsonl   seconds and
-    images/s, never compared evaluation.json  predictions.npz  report.html  tensorboard/   result.json
-    written last: the run is complete
+    config.yaml        the whole configuration, replayable
+    choices.json       what was measured and chosen on this machine
+    checkpoints/       what --resume reads
+    metrics.jsonl      reproducible rows of every step and epoch
+    timing.jsonl       seconds and images/s, never compared
+    bundle/            the finished model
+    evaluation.json    scores; predictions.npz, report.html and tensorboard/ lie beside it
+    result.json        written last: the run is complete
 
 Odd: the lock is POSIX's ``lockf``, not ``flock``, because loader workers would inherit the latter and keep it
 after a SIGKILL of their parent.

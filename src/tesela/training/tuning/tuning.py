@@ -1,6 +1,6 @@
 """Trainable and frozen parts of a network.
 
-all   every parameter                  head   the head; the body is frozen
+    all   every parameter                  head   the head; the body is frozen
     bias  every bias, and the head (Ben Zaken et al. 2022, arXiv 2106.10199)
     lora  adapters of low rank, and the head (Hu et al. 2021, arXiv 2106.09685)
 
