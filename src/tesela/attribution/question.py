@@ -24,7 +24,7 @@ Target = Class | Sequence[Class] | None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """Which scores are explained, T of them for each image.
+    """Scores to explain, T for each image.
 
     Attributes:
         targets: (B, T), classes.

@@ -41,7 +41,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What is explained.
+    """Everything that a method needs to explain.
 
     Attributes:
         model: the classifier or segmenter, to be called inside ``undisturbed`` only.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a foreign checkpoint lies, and what the user says of it.
+    """Place of a foreign checkpoint, with what the user says of it.
 
     Attributes:
         folder: with its files.

@@ -28,7 +28,7 @@ def _split(tensor: Tensor, count: int) -> Sequence[Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """How one of our tensors is made of foreign ones.
+    """Rule from foreign tensors to one of ours, and back.
 
     Attributes:
         own: our name; ``{i}`` is the block.

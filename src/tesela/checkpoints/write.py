@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointReport:
-    """What was written.
+    """Report of an export.
 
     Attributes:
         format: ``hf``, ``timm`` or ``jax``.

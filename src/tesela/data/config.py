@@ -63,7 +63,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """What is done to training images.
+    """Settings of the augmentation of training images.
 
     Everything is off by default; all draws are functions of (seed, epoch, index).
     """

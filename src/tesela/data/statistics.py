@@ -20,7 +20,7 @@ _LEAST_STD = 0.01
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """What was measured.
+    """Statistics of a data set.
 
     Attributes:
         size: median (height, width).

@@ -45,7 +45,7 @@ LARGEST_INSIDE = 1_800_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnnxReport:
-    """What was written and how far it is from torch.
+    """Report of an export, with the largest differences from torch.
 
     Attributes:
         bundle: the folder.

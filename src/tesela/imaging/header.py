@@ -34,7 +34,7 @@ _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the first bytes say.
+    """Facts in the first bytes of an image file.
 
     Attributes:
         format: Pillow's name of the format, or None where it is unknown.

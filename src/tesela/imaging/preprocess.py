@@ -35,7 +35,7 @@ FILTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which part of the original lies where in the model's view.
+    """Geometry of the original image in the model's view.
 
     Attributes:
         box: (top, left, height, width) in pixels of the original, fractions allowed.
@@ -47,7 +47,7 @@ class Placement:
 
 
 def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
-    """Where an image of ``original_size`` (height, width) lies in the view of ``spec``.
+    """Place of an image of ``original_size`` (height, width) in the view of ``spec``.
 
     Raises:
         DataError: with resize "none", the size differs.

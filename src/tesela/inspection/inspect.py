@@ -47,7 +47,7 @@ class Browsable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What was found in a model; what needs attention, tokens or images is None if there are none.
+    """Findings of an inspection; None for those that need attention, tokens or images that are not there.
 
     Attributes:
         filters: principal filters of the first layer.

@@ -24,7 +24,7 @@ from tesela.layers.trace import AttentionRecord
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Positions:
-    """What was found.
+    """Positions of a model.
 
     Attributes:
         kind: how the model tells positions apart, as its configuration calls it.

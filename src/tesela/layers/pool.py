@@ -24,7 +24,7 @@ from tesela.layers.trace import OFF, Trace
 
 
 class Readout(NamedTuple):
-    """How a head reads the tokens of the last layer.
+    """Readout: the tokens of the last layer that a head reads.
 
     Attributes:
         how: ``first``: the mean of some first tokens, or each of them; ``mean`` of the patches;

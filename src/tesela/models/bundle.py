@@ -107,7 +107,7 @@ def locate_bundle(run_or_bundle: Path) -> Path:
 
 
 def read_info(path: Path) -> BundleInfo:
-    """What the bundle folder ``path`` says about itself.
+    """Description of the bundle in the folder ``path``.
 
     Raises:
         UsageError: there is no config.json.

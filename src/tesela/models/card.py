@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What a model card tells.
+    """Contents of a model card.
 
     Attributes:
         model: name of the architecture.

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """What a run reached. Its task's scores can be read as attributes: ``result.accuracy``.
+    """Result of a run. Its task's scores can be read as attributes: ``result.accuracy``.
 
     Attributes:
         run: the run folder.

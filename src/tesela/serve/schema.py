@@ -48,7 +48,7 @@ def _field_type(name: str, kind: Any) -> Any:
 
 
 class ExplainBody(BaseModel):
-    """Where in the image the evidence for a class lies.
+    """Evidence for a class by place in the image.
 
     ``heatmap`` is a PNG (base64) of the image's size, shrunk to 1,024 pixels at most, transparent where
     nothing spoke for the class; ``tokens`` is the same per patch, rows of ``grid`` from top to bottom,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Material:
-    """What a run folder holds for its report.
+    """Contents of a run folder, for its report.
 
     Attributes:
         path: the run folder.

@@ -61,7 +61,7 @@ class Choices:
 
     @classmethod
     def read(cls, path: Path) -> Choices | None:
-        """What was written down, or None where the run did not come that far.
+        """The choices in a file, or None if the run did not come that far.
 
         Raises:
             WeightsError: the file is damaged.

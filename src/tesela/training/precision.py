@@ -28,7 +28,7 @@ ADVANTAGE = {"precision": 0.90, "attention": 0.95}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timed:
-    """What one pair took.
+    """Timing of one pair.
 
     Attributes:
         precision: fp32, bf16 or fp16.

@@ -43,7 +43,7 @@ AUTOMATIC = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageStats:
-    """What a few images look like.
+    """Size and channels of a few images.
 
     Attributes:
         size: (height, width) where all that were looked at agree, else None.

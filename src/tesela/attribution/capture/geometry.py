@@ -118,7 +118,7 @@ def _within(one: StridedLayer, record: AttentionRecord) -> bool:
 
 
 def _reduction(record: AttentionRecord, grid: Grid, convolutions: Sequence[StridedLayer]) -> Reduction | None:
-    """How keys were made from the grid, by the attention's own convolution.
+    """Reduction of the grid to keys, by the attention's own convolution.
 
     None where each token is a key.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pooled:
-    """What was averaged, and the result in the graph of the logits.
+    """A mean of tokens and its result in the graph of the logits.
 
     Attributes:
         tokens: (B, n, D), the last n tokens of the sequence.

@@ -22,7 +22,7 @@ BLOCK = 1_048_576
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capture:
-    """What one forward pass left behind.
+    """Record of one forward pass.
 
     Attributes:
         images: (B, C, H, W) as the model saw them; with gradients, the leaf of the graph.

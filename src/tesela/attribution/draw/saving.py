@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explained:
-    """What one method gave for a batch.
+    """Result of one method for a batch.
 
     Attributes:
         found: maps and numbers.

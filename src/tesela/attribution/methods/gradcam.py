@@ -19,7 +19,7 @@ from tesela.core.errors import UsageError
 
 
 def gradcam(request: Request) -> LogitsAndMaps:
-    """What spoke for each class, by the tokens of one layer.
+    """Evidence for each class in the tokens of one layer.
 
     Raises:
         UsageError: there is no such layer, or its tokens are not known.

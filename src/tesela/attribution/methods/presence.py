@@ -39,7 +39,7 @@ from tesela.layers.trace import AttentionRecord
 
 
 def presence(request: Request) -> LogitsAndMaps:
-    """What speaks for and against each class, by the attention that each patch gets.
+    """Evidence for and against each class, by the attention that each patch gets.
 
     Nothing is said of prefix tokens.
     """

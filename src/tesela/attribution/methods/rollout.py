@@ -157,7 +157,7 @@ def through(heads: Tensor, spread: Tensor) -> Tensor:
 
 
 def _shares(part: Tensor, total: Tensor, options: RolloutOptions) -> tuple[Tensor, Tensor]:
-    """What of ``part`` stays at its token, and the factor of the row F that the rest is spread with.
+    """Share of ``part`` that stays at its token, and the factor of row F for the rest.
 
     A row of zeros counts as the unit row: all of it stays.
     """

@@ -22,7 +22,7 @@ _ACTIVATIONS = {
 
 
 def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
-    """Which of ``ARCHITECTURES`` a checkpoint is.
+    """The entry of ``ARCHITECTURES`` that a checkpoint is.
 
     Args:
         config: its config.json.

@@ -56,7 +56,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def read_spec(
     config: Mapping[str, Any] | None, *, model_type: str, image_size: tuple[int, int], channels: int
 ) -> tuple[ImageSpec, list[str]]:
-    """How a model wants to see an image, and remarks on what is not quite the same here.
+    """Preprocessing of a model, and remarks on what is not quite the same here.
 
     Args:
         config: preprocessor_config.json; None if there is none.

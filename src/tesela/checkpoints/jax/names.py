@@ -33,7 +33,7 @@ _BLOCK = "Transformer/encoderblock_{i}/"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JaxStyle:
-    """What of a file's names our configuration does not say.
+    """Naming variants that the model's configuration does not determine.
 
     Attributes:
         published: the parts of a block are counted through.

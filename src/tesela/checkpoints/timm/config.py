@@ -74,7 +74,7 @@ def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
 
 
 def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> TimmStyle:
-    """How timm would keep a model of ours.
+    """Style in which timm would keep a model of ours.
 
     Args:
         fields: all fields of the configuration.

@@ -30,7 +30,7 @@ PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimmStyle:
-    """What of a checkpoint's names and table our configuration does not say.
+    """Naming variants that the model's configuration does not determine.
 
     Attributes:
         class_row: the class token (or distillation token) has a row of its own in the position table.

@@ -62,7 +62,7 @@ class WindowPlan(NamedTuple):
         return padded[0] * padded[1] * (rows * columns + prefix) + prefix * (grid[0] * grid[1] + prefix)
 
     def offsets(self, grid: Grid) -> Grid:
-        """How many row and column offsets occur within a window.
+        """Numbers of row and column offsets within a window.
 
         0 along an axis on which a window is one patch by its shape.
         """

@@ -27,7 +27,7 @@ from tesela.layers.trace import OFF, Trace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResidualStyle:
-    """What all units of a network share.
+    """Settings that all units of a network share.
 
     Attributes:
         norm: ``batch`` or ``group``.

@@ -189,7 +189,7 @@ class SinCosPositions(AddedPositions):
 
 
 def make_positions(name: str, *, grid: Grid, width: int, prefix: int, mode: str = "bicubic") -> nn.Module:
-    """What is added to the tokens by the variant of that name: ``learned``, ``learned2d``, ``sincos2d``.
+    """Position embedding of a variant: ``learned``, ``learned2d``, ``sincos2d``.
 
     Nothing by any other.
     """

@@ -35,7 +35,7 @@ class Sums:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands.
+    """Position of a run.
 
     Attributes:
         step: updates done.

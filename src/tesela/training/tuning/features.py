@@ -88,7 +88,7 @@ def seen(images: Tensor, view: View) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Body:
-    """How features are made.
+    """Settings of a computation of features.
 
     Attributes:
         model: in evaluation mode but for its head.

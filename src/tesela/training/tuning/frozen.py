@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class FrozenBody:
-    """What is frozen in a model whose head alone is trained.
+    """The frozen part of a model whose head alone is trained.
 
     Args:
         model: the whole model.
@@ -64,7 +64,7 @@ class FrozenBody:
         return 4 * self.width * self.passes
 
     def place(self) -> str:
-        """Where the features are to be kept: ram, disk, or empty where they are not.
+        """Place of the features: ram, disk, or empty if they are not kept.
 
         Raises:
             ConfigError: they are asked for, and training sees more than an image and its flips.

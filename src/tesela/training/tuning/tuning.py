@@ -37,7 +37,7 @@ MODES = ("all", "head", "lora", "bias")
 
 
 class Tuning:
-    """What is trained of one model.
+    """The trained part of a model.
 
     Args:
         model: with adapters where they are what is trained.
