@@ -74,6 +74,8 @@ def test_split_verb_writes_what_open_reads(
     out = tmp_path / "elsewhere" / "split.csv"
     assert run(["data", "split", str(folder), "--out", str(out), "--json"]) == 0
     assert last_line(capsys.readouterr().out)["splits"] == {"train": 46, "val": 5, "test": 7}
+    assert run(["data", "split", str(folder), "--out", str(out)]) == 0
+    assert "{" not in capsys.readouterr().out
     again = open_source(out)
     assert {split: len(items) for split, items in again.splits.items()} == {"train": 46, "val": 5, "test": 7}
     assert again.splits["test"].read(0).shape == (8, 6, 3)

@@ -15,6 +15,7 @@ from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.loader import BatchMaker, Loader, _Processes
 from tesela.data.open import open_source
+from tesela.data.reader import fits_in_ram
 from tesela.data.source import ArrayItems, Selection
 from tesela.data.sources.folder import FileItems
 from tesela.data.targets import LabelTargets
@@ -141,6 +142,14 @@ def test_auto_cache_streams_only_where_crops_need_detail(photographs: FileItems)
     assert Loader(
         digits, SPEC, batch_size=8, augment=TRAINING, targets=LabelTargets(tuple("0123456789"))
     ).in_ram
+
+
+@pytest.mark.parametrize(("count", "kept"), [(59_000, True), (60_000, False)])
+def test_auto_cache_keeps_two_gigabytes_of_pixels(count: int, kept: bool) -> None:
+    """Images of 12 x 1000 x 3 bytes: 59,652 of them are 2 GiB."""
+    wide = ImageSpec(height=12, width=1000, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    items = FileItems(Path("nowhere"), ["x.png"] * count, [0] * count)
+    assert fits_in_ram(items, wide, crops=False) == kept
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])

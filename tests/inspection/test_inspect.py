@@ -237,3 +237,9 @@ def test_the_page_is_whole() -> None:
     assert data["images"][1]["name"] == "<b>1</b>"
     assert len(page.find_all("circle")) == 6
     assert "needs images" in inspect_page(inspect(model), name="x")
+
+
+def test_the_number_of_images_is_stated_without_attention_too() -> None:
+    model = create_model("resnet20_small", num_classes=3, seed=0).eval()
+    assert inspect(model).images == 0
+    assert inspect(model, torch.randn(4, 3, 32, 32)).images == 4

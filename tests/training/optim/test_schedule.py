@@ -71,6 +71,13 @@ def test_rsqrt_falls_with_the_square_root_and_cools_down() -> None:
     assert found[95] == pytest.approx(0.5 / math.sqrt(1 + 0.95 / 0.1))
 
 
+def test_rsqrt_without_a_cool_down_keeps_to_the_square_root() -> None:
+    found = factors(
+        ScheduleConfig(name="rsqrt", warmup=0, timescale=0.1, cooldown=0), total=100, per_epoch=10
+    )
+    assert found[95] == pytest.approx(1 / math.sqrt(1 + 0.95 / 0.1))
+
+
 def test_warmup_rises_by_equal_steps_from_the_first() -> None:
     """Reference: step k of a warm-up over 10 steps has factor (k + 1) / 10."""
     found = factors(ScheduleConfig(name="constant", warmup=0.1), total=100, per_epoch=10)
