@@ -106,9 +106,8 @@ def compare(build: Callable[[], Any], size: tuple[int, int], start: list[float])
         "reading": all(torch.allclose(torch.tensor(one), torch.tensor(start)) for one in reads)
         and (bool(start) or found.pool is not None),
     }
-    if (
-        start and start[0] > 0
-    ):  # a head that reads patches has a part of its own, which timm's maps do not show
+    # a head that reads patches has a part of its own, which timm's maps do not show
+    if start and start[0] > 0:
         falls = [
             (a * (s - (a * s).sum(-1, keepdim=True))).sum((1, 2)) for a, s in zip(maps, slopes, strict=True)
         ]

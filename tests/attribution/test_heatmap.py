@@ -71,10 +71,11 @@ def test_stretching_uses_what_was_seen_and_shows_no_heat_in_a_flat_map() -> None
     rounding = np.full((4, 4), 0.0625, np.float32)
     rounding[0, 0] += 4e-9
     assert not stretched(rounding).any()
+    # what speaks against is no heat
     assert stretched(np.array([[-4.0, 0.0], [1.0, 2.0]])).tolist() == [
         [0.0, 0.0],
         [0.5, 1.0],
-    ]  # what speaks against is no heat
+    ]
     assert not stretched(np.array([[-4.0, -1.0]])).any()
     assert not stretched(np.zeros((2, 2))).any()
 

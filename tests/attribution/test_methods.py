@@ -38,7 +38,6 @@ def test_every_method_has_an_answer() -> None:
 
 
 # ---- relevance
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fields", [{}, {"distillation": True, "registers": 2}, {"pool": "mean"}])
@@ -68,7 +67,6 @@ def test_defect_relevance_has_no_identity_left() -> None:
 
 
 # ---- attention
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("layer", "head"), [(None, None), (0, None), (1, 2), (-2, 0)])
@@ -94,7 +92,6 @@ def test_a_layer_or_head_that_is_not_there(keywords: dict[str, Any], message: st
 
 
 # ---- gradcam
-# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", [None, 1])
@@ -117,7 +114,6 @@ def test_gradcam_equals_its_formula(norm: str, layer: int | None) -> None:
 
 
 # ---- gradients by the pixels
-# ----------------------------------------------------------------------------------------
 
 
 def case(model: nn.Module, images: Tensor, target: int, **settings: Any) -> Request:
@@ -188,7 +184,6 @@ def test_captums_saliency_is_smoothgrad_without_noise(monkeypatch: pytest.Monkey
 
 
 # ---- taking patches away
-# --------------------------------------------------------------------------------------------
 
 
 def without(model: Any, image: Tensor, kept: list[int]) -> Tensor:
@@ -267,7 +262,6 @@ def test_seeds_repeat_and_differ(method: str) -> None:
 
 
 # ---- questions
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -314,7 +308,6 @@ def test_32_images_and_5_classes_equal_160_single_calls(method: str) -> None:
 
 
 # ---- our own variants
-# -----------------------------------------------------------------------------------------------
 
 VARIANTS: list[dict[str, Any]] = [
     {"attention": "axial", "depth": 4},

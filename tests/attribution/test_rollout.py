@@ -157,9 +157,8 @@ def test_discard_counts_ties_diagonal_and_prefix_by_hand() -> None:
     torch.testing.assert_close(result[0], expected, rtol=0, atol=0)
     assert discard_smallest(matrix, 0.0, diagonal=torch.arange(5), prefix=1) is matrix
     largest = discard_smallest(matrix[:, :1], 0.9999, diagonal=torch.arange(1), prefix=1)
-    assert largest[0, 0].tolist() == pytest.approx(
-        [0.01, 0.3, 0.0, 0.0, 0.0]
-    )  # floor(3.9996) = 3 go, the largest stays
+    # floor(3.9996) = 3 go, the largest stays
+    assert largest[0, 0].tolist() == pytest.approx([0.01, 0.3, 0.0, 0.0, 0.0])
 
 
 def test_a_row_of_zeros_becomes_the_unit_row() -> None:

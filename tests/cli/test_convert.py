@@ -54,9 +54,8 @@ def test_bundle_and_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["convert", str(tmp_path / "hf"), str(tmp_path / "bundle"), "--json"]) == 0
     captured = capsys.readouterr()
     said = json.loads(captured.out.splitlines()[-1])
-    assert (
-        said["parameters"] == sum(parameter.numel() for parameter in theirs.parameters()) - 48
-    )  # the mask token
+    # the mask token
+    assert said["parameters"] == sum(parameter.numel() for parameter in theirs.parameters()) - 48
     assert said["carried"] == ["dinov2.embeddings.mask_token"] and "mask_token (1x48)" in captured.err
     model, info = load_bundle(tmp_path / "bundle")
     assert info.labels == ["cat", "crane (1)", "dog", "crane (3)", "fox"]

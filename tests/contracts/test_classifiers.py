@@ -155,9 +155,8 @@ def test_closed_forms(config: ModelConfig) -> None:
     set_attention_kernel(model, "matmul")
     for size in (config.image_size, larger(config)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(
-                images(config, count=1, size=size), trace=Trace()
-            )  # the whole network, all tokens of the last block too
+            # the whole network, all tokens of the last block too
+            model(images(config, count=1, size=size), trace=Trace())
         assert counter.get_total_flops() == config.flops(CLASSES, image_size=size)
 
 
@@ -227,9 +226,8 @@ def test_onnx_gives_the_same_logits(config: ModelConfig, tmp_path: Path) -> None
 def test_trace_changes_nothing_and_names_every_stage(config: ModelConfig) -> None:
     model, trace = make(config), Trace()
     traced, plain = model(images(config), trace=trace), model(images(config))
-    torch.testing.assert_close(
-        traced, plain, rtol=1e-5, atol=1e-6
-    )  # with a class token the plain pass computes less in the last block
+    # with a class token the plain pass computes less in the last block
+    torch.testing.assert_close(traced, plain, rtol=1e-5, atol=1e-6)
     model(images(config), trace=(again := Trace()))
     assert torch.equal(trace.tensors["head"], again.tensors["head"])
     assert {"pool", "head"} <= set(trace.tensors)

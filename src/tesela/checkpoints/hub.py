@@ -68,9 +68,8 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:
-        part = Path(
-            getattr(error, "snapshot_path", "") or ""
-        )  # another program may have left out files that we can do without
+        # another program may have left out files that we can do without
+        part = Path(getattr(error, "snapshot_path", "") or "")
         if (
             any((part / file).is_file() for file in (*_SAFE[:2], *_PICKLED[:2]))
             and (part / _TEXTS[0]).is_file()

@@ -67,9 +67,8 @@ def find_source(text: str | Path) -> Source:
         UsageError: there is nothing, or no kind knows it.
         DataError: it is damaged.
     """
-    for entry in sorted(
-        entries("dataset"), key=lambda entry: entry.name == "folder"
-    ):  # takes any folder: last
+    # takes any folder: last
+    for entry in sorted(entries("dataset"), key=lambda entry: entry.name == "folder"):
         source: Source | None = entry.load()(text)
         if source is not None:
             return source

@@ -22,9 +22,8 @@ def keep_freed_memory() -> bool:
 
     Call it before torch allocates anything: torch then also asks for huge pages, where the kernel gives them.
     """
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # read by torch at its first allocation: large blocks on huge pages
+    # read by torch at its first allocation: large blocks on huge pages
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
         if hasattr(library, "gnu_get_libc_version"):

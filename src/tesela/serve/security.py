@@ -48,9 +48,8 @@ class KeyRing:
         scheme, _, value = headers.get("authorization", "").partition(" ")
         offered = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = hashlib.sha256(offered.encode("utf-8", "surrogateescape")).digest()
-        matches = [
-            hmac.compare_digest(digest, known) for known in self._digests
-        ]  # all are compared, whatever matches
+        # all are compared, whatever matches
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches)
 
 

@@ -132,9 +132,6 @@ class Loop:
         self._first = self._refitted = 0
         self._aside: list[float] = []
 
-    # ---------------------------------------------------------------------------------------------- top to
-    # bottom
-
     def run(self) -> None:
         """Train until the last step, or until a signal asks to stop.
 
@@ -172,9 +169,6 @@ class Loop:
     def _done(self) -> bool:
         return self.at.stopped or self.at.step >= self.budget.total
 
-    # -------------------------------------------------------------------------------------------------------
-    # data
-
     def _batches(self) -> Iterator[Batch]:
         epoch, position = divmod(self.at.step, self.steps_per_epoch)
         self.tuning.enter(self.step.model, epoch)
@@ -187,9 +181,6 @@ class Loop:
             if self.stop.requested:  # Ctrl-C reaches loader processes too; their end is no error then
                 raise StopRequested from None
             raise
-
-    # -----------------------------------------------------------------------------------------------------
-    # update
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
         lr = self.step.optimizers.set_lr(self.lr_factor())
@@ -242,9 +233,6 @@ class Loop:
         """The epoch, from 0, that the last step belonged to."""
         return max(0, self.at.step - 1) // self.steps_per_epoch
 
-    # -----------------------------------------------------------------------------------------------------
-    # scores
-
     @property
     def shipped(self) -> nn.Module:
         """The model that is validated and shipped: the average where there is one."""
@@ -295,9 +283,6 @@ class Loop:
         """The weights with the best validation score; written only where early stopping is on."""
         return self.checkpoints.folder / "best.safetensors"
 
-    # -------------------------------------------------------------------------------------------------------
-    # logs
-
     def _log(self) -> None:
         means = self.at.window.means()
         now = time.monotonic()
@@ -316,9 +301,6 @@ class Loop:
         """Seconds of all sittings so far."""
         return self._spent + time.monotonic() - self._begin
 
-    # -------------------------------------------------------------------------------------------------- time
-    # left
-
     def _refit(self) -> None:
         """Every twentieth of the way, fit the number of steps to the time that is left."""
         step, known = self.at.step, self.budget.rows[-1][0]
@@ -335,9 +317,6 @@ class Loop:
             self.budget = fitted
             self.bar.resize(fitted.total)
         self._refitted = step
-
-    # ------------------------------------------------------------------------------------------------------
-    # saving
 
     def _save_when_due(self) -> None:
         by_steps = self.pace.checkpoint_steps and self.at.step % self.pace.checkpoint_steps == 0

@@ -141,9 +141,8 @@ def _automatic(size: tuple[int, int] | None, channels: int) -> list[str]:
     if size is None or max(size) > SMALL:
         return ["vit_s16"]
     names = next(names for limit, names in AUTOMATIC if max(size) <= limit)
-    return sorted(
-        names, key=lambda name: catalog.find_model(name).config.channels != channels
-    )  # those meant for such images first
+    # those meant for such images first
+    return sorted(names, key=lambda name: catalog.find_model(name).config.channels != channels)
 
 
 def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: ImageStats) -> bool:

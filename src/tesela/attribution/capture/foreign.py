@@ -140,7 +140,6 @@ class Interception(TorchFunctionMode):
         return result
 
     # ---- fused
-    # ----------------------------------------------------------------------------------------------------
 
     def _attend(
         self,
@@ -193,7 +192,6 @@ class Interception(TorchFunctionMode):
         return out, weights.mean(1) if average else weights
 
     # ---- written out
-    # ----------------------------------------------------------------------------------------------
 
     def _softmax(self, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
@@ -230,7 +228,6 @@ class Interception(TorchFunctionMode):
         return self._write(q, k, value, out, scale=1.0, bias=logits)
 
     # ---- both
-    # -----------------------------------------------------------------------------------------------------
 
     def _write(
         self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None

@@ -200,9 +200,8 @@ def normalized(images: Tensor, spec: ImageSpec) -> Tensor:
     result = torch.empty(images.shape, dtype=torch.float32)
     step = max(1, _CHUNK // max(1, images[:1].numel()))
     work = torch.empty((min(step, len(images)), *images.shape[1:]), dtype=torch.float32)
-    for start in range(
-        0, len(images), step
-    ):  # pieces that stay in the cache: up to three times as fast as whole batches
+    # pieces that stay in the cache: up to three times as fast as whole batches
+    for start in range(0, len(images), step):
         part = images[start : start + step]
         torch.add(work[: len(part)].copy_(part).mul_(scale), bias, out=result[start : start + step])
     return result

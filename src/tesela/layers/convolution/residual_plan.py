@@ -132,9 +132,8 @@ class ResidualPlan:
     def parameter_count(self) -> int:
         """Weights of all convolutions, and scale and shift of all norms."""
         root = self.root_convolution()
-        total = root.weights + (
-            2 * root.after if self.order == "post" else 2 * self.width
-        )  # the norm of the root, or the last one
+        # the norm of the root, or the last one
+        total = root.weights + (2 * root.after if self.order == "post" else 2 * self.width)
         for unit in (unit for stage in self.units() for unit in stage):
             convolutions = [*unit.branch, *([unit.projection] if unit.projection else [])]
             total += sum(convolution.weights for convolution in convolutions)

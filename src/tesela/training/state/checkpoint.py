@@ -143,9 +143,8 @@ def encode(state: Mapping[str, Any]) -> bytes:
     labels = {name: _label(tensor) for name, tensor in tensors.items()}
     tree, digests = json.dumps(skeleton), json.dumps(labels)
     book = {"format": CHECKPOINT_FORMAT, "tree": tree, "digests": digests, "seal": _seal(tree, digests)}
-    return bytes(
-        safetensors.torch.save(tensors, {BOOK: json.dumps(book)})
-    )  # one key, for the library shuffles several
+    # one key, for the library shuffles several
+    return bytes(safetensors.torch.save(tensors, {BOOK: json.dumps(book)}))
 
 
 def decode_checkpoint(data: bytes, *, name: str) -> dict[str, Any]:
