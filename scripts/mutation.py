@@ -60,11 +60,13 @@ class Fault:
         after: as it is with the fault.
         text: the whole file with the fault.
         first: line where its statement begins.
+        last: line where its statement ends; of a default in a signature, where the function does.
     """
 
     file: str
     line: int
     first: int
+    last: int
     kind: str
     before: str
     after: str
@@ -124,6 +126,8 @@ def faults_of(path: Path) -> list[Fault]:
     skipped = {id(part) for node in ast.walk(tree) for part in _declarations(node)}
     begins = {id(part): node.lineno for node in ast.walk(tree) if isinstance(node, ast.stmt)
               for part in ast.walk(node)}  # fmt: skip
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    ends = {id(part): one.end_lineno or one.lineno for one in functions for part in ast.walk(one.args)}
     found = []
     for node in ast.walk(tree):
         if id(node) in skipped or not hasattr(node, "lineno"):
@@ -140,6 +144,7 @@ def faults_of(path: Path) -> list[Fault]:
                         file=str(path.relative_to(ROOT)),
                         line=node.lineno,
                         first=begins.get(id(node), node.lineno),
+                        last=ends.get(id(node), node.lineno),
                         kind=kind,
                         before=before.splitlines()[0],
                         after=after.splitlines()[0],
@@ -217,13 +222,14 @@ class Reach:
         return [words for words in (chosen, [folder, "-m", "slow"] if folder else []) if words]
 
     def tests(self, fault: Fault) -> set[str]:
-        """Tests that run the statement of a fault."""
+        """Tests that run the statement of a fault; any line of its file, where it runs on import."""
         if fault.file not in self.lines:
             measured = next((name for name in self.data.measured_files() if name.endswith(fault.file)), "")
             self.lines[fault.file] = self.data.contexts_by_lineno(measured) if measured else {}
         known = self.lines[fault.file]
-        found = {name for line in range(fault.first, fault.line + 1) for name in known.get(line, [])}
-        return {name.split("|")[0] for name in found if name}
+        reached = (name for line in range(fault.first, fault.last + 1) for name in known.get(line, []))
+        found = {name.split("|")[0] for name in reached if name}
+        return found or {name.split("|")[0] for names in known.values() for name in names if name}
 
 
 def mirrored(file: str) -> str:

@@ -111,3 +111,10 @@ def test_bad_calls_are_named(run: Path) -> None:
         ts.train(resume=True)
     with pytest.raises(UsageError, match="no/such"):
         ts.load("no/such")
+
+
+def test_a_resumed_run_gives_its_result(run: Path) -> None:
+    """A finished run, resumed from Python, gives the result that its folder states."""
+    found = ts.train(resume=True, out=run)
+    stated = json.loads((run / "result.json").read_text())
+    assert found.accuracy == stated["accuracy"] and found.path == run

@@ -286,3 +286,31 @@ def test_gradients_work_where_the_caller_has_switched_them_off(context: Callable
     model.requires_grad_(False)
     with context():
         torch.testing.assert_close(explain(model, pictures()).tokens, expected)
+
+
+class Grouped(nn.Module):
+    """Attention whose four query heads share two heads of keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 16)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = images.flatten(2).transpose(1, 2)
+        q, k, v = self.project(tokens).split((8, 4, 4), dim=-1)
+        q, k, v = (part.unflatten(2, (-1, 2)).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return mixed.transpose(1, 2).flatten(2).mean(1)
+
+
+def test_shared_keys_are_repeated_for_their_queries() -> None:
+    """Reference: softmax of each query head with the key head of its group, written out."""
+    torch.manual_seed(0)
+    model, images = Grouped().eval(), torch.randn(1, 8, 2, 3)
+    with undisturbed(model):
+        found = capture(model, images, gradient=False)
+    tokens = images.flatten(2).transpose(1, 2)
+    q, k, _ = model.project(tokens).split((8, 4, 4), dim=-1)
+    q, k = q.unflatten(2, (4, 2)).transpose(1, 2), k.unflatten(2, (2, 2)).transpose(1, 2)
+    expected = torch.stack([(q[0, head] @ k[0, head // 2].T * 2**-0.5).softmax(-1) for head in range(4)])
+    torch.testing.assert_close(found.layers[0].dense()[0], expected)

@@ -22,6 +22,11 @@ READS: dict[str, tuple[Callable[[Tensor], Tensor], list[float]]] = {
         lambda tokens: torch.cat([tokens[:, 0], tokens[:, 2:].mean(1)], 1),
         HALF,
     ),
+    # parts of unequal size, whose weights still differ by more than the root of the number of patches
+    "a small class token beside the mean": (
+        lambda tokens: torch.cat([tokens[:, 0] * 0.25, tokens[:, 2:].mean(1)], 1),
+        HALF,
+    ),
     "mean of all tokens": (lambda tokens: tokens.mean(1), EVEN),
     # the class token a little heavier than one patch, far from the weight of a part of its own
     "weighted mean of all": (lambda tokens: tokens.mean(1) + tokens[:, 0] * (4 / (N + 2)), EVEN),

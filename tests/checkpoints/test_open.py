@@ -10,8 +10,9 @@ import pytest
 from tests.runtime.bundles import digits_run
 from torch import nn
 
+from tesela.checkpoints.files import read_file
 from tesela.checkpoints.open import open_model
-from tesela.core.errors import UsageError
+from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters.onnx import export_onnx
 from tesela.models.bundle import read_info, write_info
 from tesela.runtime.predictor import Predictor
@@ -43,3 +44,10 @@ def test_a_graph_with_weights_beside_it_is_explained_by_the_weights(tmp_path: Pa
     write_info(both, replace(whole, digests={**graph.digests, **whole.digests}))
     assert isinstance(network_of(Predictor(both, backend="onnxruntime")), nn.Module)
     assert network_of(Predictor(tmp_path / "graph", backend="onnxruntime")) is None
+
+
+def test_the_hint_names_the_endings_that_are_read(tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    with pytest.raises(WeightsError) as caught:
+        read_file(tmp_path / "weights.h5")
+    assert caught.value.hint.startswith("known endings are .safetensors, .npz, .")

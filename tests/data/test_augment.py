@@ -307,3 +307,15 @@ def test_config_refuses_nonsense() -> None:
 
 GOLDEN: list[list[float]] = [[0.596753879028, 0.004242269327], [0.073588465197, 0.261063581474]]
 GOLDEN_ORDER = [0, 7, 6, 4, 2, 3, 1, 5]
+
+
+def test_padded_crops_move_either_way_by_at_most_the_padding() -> None:
+    """Every whole number from -3 to 3, in both directions, about equally often."""
+    augment = Augment(
+        AugmentConfig(crop_padding=3), ImageSpec(height=8, width=8, channels=1, mean=(0.5,), std=(0.5,))
+    )
+    moves = augment.movement((8, 8), seed=0, epoch=0, indices=np.arange(4000)).moves
+    for axis in (0, 1):
+        found, counts = np.unique(moves[:, axis], return_counts=True)
+        assert found.tolist() == list(range(-3, 4))
+        assert counts.min() > 0.8 * 4000 / 7

@@ -3,6 +3,7 @@ that shows it."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -234,6 +235,11 @@ def test_the_page_is_whole() -> None:
     assert source is not None
     data = json.loads(source.text)
     assert data["grid"] == [4, 6]
+    assert found.browsable is not None
+    assert base64.b64decode(data["images"][1]["maps"]) == found.browsable.maps[1].tobytes()
+    for chart in page.find_all("svg"):
+        lines = [str(line["class"]) for line in chart.find_all("polyline")]
+        assert len(lines) == len(set(lines)), "two lines of one chart have one colour"
     assert data["images"][1]["name"] == "<b>1</b>"
     assert len(page.find_all("circle")) == 6
     assert "needs images" in inspect_page(inspect(model), name="x")

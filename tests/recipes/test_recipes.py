@@ -24,6 +24,7 @@ def test_the_papers_values() -> None:
     assert (config.optim.name, config.optim.momentum, config.optim.weight_decay) == ("sgd", 0.9, 0.0)
     assert (config.schedule.name, config.clip_norm, config.size) == ("cosine", 1.0, (384, 384))
     assert config.batch_size * config.accumulate == 512
+    assert config.schedule.warmup == 0.05
     assert config.optim.lr in (0.001, 0.003, 0.01, 0.03)
 
 

@@ -122,3 +122,21 @@ def test_threads_and_determinism_are_put_back() -> None:
         assert threads == torch.get_num_threads() == 2
         assert torch.are_deterministic_algorithms_enabled()
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_imagenets_statistics_by_channels() -> None:
+    """Reference: the usual three values, and their mean for grey images."""
+    items = make_source(np.zeros((2, 4, 4, 3), np.uint8)).splits["train"]
+    colour = ImageSpec(height=4, width=4, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    grey = ImageSpec(height=4, width=4, channels=1, mean=(0.0,), std=(1.0,))
+    mean, std = normalisation("imagenet", items, colour)
+    assert (mean, std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    one_mean, one_std = normalisation("imagenet", items, grey)
+    assert one_mean == pytest.approx((np.mean(mean),), abs=1e-3)
+    assert one_std == pytest.approx((np.mean(std),), abs=1e-3)
+
+
+def test_a_batch_of_one_image_is_allowed() -> None:
+    assert layered({"batch_size": 1}).batch_size == 1
+    with pytest.raises(ConfigError, match="batch_size"):
+        layered({"batch_size": 0})
