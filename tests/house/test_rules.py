@@ -21,7 +21,7 @@ FOLDERS = ("src", "tests", "benchmarks", "scripts", "examples")
 #: work.
 VERBS = ("cli/verbs/", "api.py")
 #: A name that each module of a kind has: a family's table of sizes.
-SHARED_NAMES = {"MODELS", "Row"}
+SHARED_NAMES = {"MODELS", "DECODERS", "CLASSES", "Row"}
 #: Words of model hubs' and file formats' own vocabularies, which are no decision about a task.
 HUB_WORDS = {"image-classification"}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import torch
 
 from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.models import catalog
-from tesela.models.config import ModelConfig
 from tesela.models.factory import create_model, empty_model
+from tesela.models.vit.config import ViTConfig
 
 
 def test_by_name_with_overrides() -> None:
@@ -63,29 +63,8 @@ def test_unknown_names_and_strangers() -> None:
     with pytest.raises(ConfigError, match="dropuot"):
         create_model("vit_b16", dropuot=0.1)
 
-    class Stranger(ModelConfig):
-        def grid(self, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
-            return 1, 1
-
-        @property
-        def pooled_width(self) -> int:
-            return 1
-
-        def parameter_count(self, num_classes: int) -> int:
-            return 0
-
-        def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-            return 0
-
-        def summary(self) -> str:
-            return "a stranger"
-
-        @property
-        def prefix(self) -> int:
-            return 0
-
-        def tiny(self) -> Self:
-            return self
+    class Stranger(ViTConfig):
+        """Of no registered family."""
 
     with pytest.raises(ConfigError, match="Stranger belongs to no family"):
         empty_model(Stranger(), num_classes=2)

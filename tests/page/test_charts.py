@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup, escape
 
 from tesela.page.charts.axis import Axis, log_ticks, time_ticks
+from tesela.page.charts.confusion import confusion_chart
 from tesela.page.charts.figure import chart_sheet
 from tesela.page.charts.line import Series, line_chart
+from tesela.page.charts.reliability import reliability_chart
 from tesela.page.charts.scatter import Dot, scatter_chart
 from tesela.page.document import data_table, document
 from tesela.page.element import element
@@ -130,3 +132,35 @@ def test_equal_ratios_have_equal_distances() -> None:
     places = sorted(float(str(circle["cx"])) for circle in page.find_all("circle"))
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
     assert places[1] - places[0] > 20
+
+
+def number(element: Tag, name: str) -> float:
+    return float(str(element[name]))
+
+
+def test_nothing_is_drawn_beyond_a_charts_edge() -> None:
+    """Reference: the HTML parser: every rectangle and every text inside the view box."""
+    bins = [
+        {"low": place / 10, "high": place / 10 + 0.1, "count": place, "confidence": 0.5, "accuracy": 0.4}
+        for place in range(10)
+    ]
+    drawing = BeautifulSoup(escape(reliability_chart(bins)), "html.parser").find("svg")
+    assert drawing is not None
+    _, _, width, height = map(float, str(drawing["viewbox"]).split())
+    for box in drawing.find_all("rect"):
+        assert number(box, "x") >= 0 and number(box, "x") + number(box, "width") <= width
+        assert number(box, "y") >= 0 and number(box, "y") + number(box, "height") <= height
+    assert all(0 < number(word, "y") < height for word in drawing.find_all("text"))
+
+
+def test_names_stand_at_their_rows_and_columns() -> None:
+    """Reference: the cells: each name on the middle of its row and of its column."""
+    chart = BeautifulSoup(escape(confusion_chart([[3, 1], [0, 2]], ["a", "b"])), "html.parser")
+    boxes = [box for box in chart.find_all("rect") if "empty" in box["class"]]
+    middle = [number(box, "x") + number(box, "width") / 2 for box in boxes[:2]]
+    rows = [number(box, "y") + number(box, "height") / 2 for box in boxes[::2]]
+    words = [word for word in chart.find_all("text") if word.text in ("a", "b")]
+    ends = [word for word in words if word.get("text-anchor") == "end"]
+    assert [number(word, "y") for word in ends] == pytest.approx(rows, abs=6)
+    across = [word for word in words if word not in ends]
+    assert [number(word, "x") for word in across] == pytest.approx(middle, abs=1)

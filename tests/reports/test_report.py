@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bs4 import BeautifulSoup
 from markupsafe import escape
 from PIL import Image
 from tests.evaluation.test_evaluate import write_run
@@ -368,31 +367,3 @@ def test_reliability_bars_have_the_bins_heights() -> None:
     counts = [float(height) for height in re.findall(r'<rect class="neutral"[^>]* height="([\d.]+)"', svg)]
     assert counts[0] / counts[1] == pytest.approx(4 / 12, abs=0.01)
     assert "4 images: probability 40.0%, right 25.0%" in svg
-
-
-def test_nothing_is_drawn_beyond_a_charts_edge() -> None:
-    """Reference: the HTML parser: every rectangle and every text inside the view box."""
-    bins = [
-        {"low": place / 10, "high": place / 10 + 0.1, "count": place, "confidence": 0.5, "accuracy": 0.4}
-        for place in range(10)
-    ]
-    drawing = BeautifulSoup(escape(reliability_chart(bins)), "html.parser").find("svg")
-    assert drawing is not None
-    _, _, width, height = map(float, str(drawing["viewbox"]).split())
-    for box in drawing.find_all("rect"):
-        assert float(box["x"]) >= 0 and float(box["x"]) + float(box["width"]) <= width
-        assert float(box["y"]) >= 0 and float(box["y"]) + float(box["height"]) <= height
-    assert all(0 < float(word["y"]) < height for word in drawing.find_all("text"))
-
-
-def test_names_stand_at_their_rows_and_columns() -> None:
-    """Reference: the cells: each name on the middle of its row and of its column."""
-    chart = BeautifulSoup(escape(confusion_chart([[3, 1], [0, 2]], ["a", "b"])), "html.parser")
-    boxes = [box for box in chart.find_all("rect") if "empty" in box["class"]]
-    middle = [float(box["x"]) + float(box["width"]) / 2 for box in boxes[:2]]
-    rows = [float(box["y"]) + float(box["height"]) / 2 for box in boxes[::2]]
-    words = [word for word in chart.find_all("text") if word.text in ("a", "b")]
-    ends = [word for word in words if word.get("text-anchor") == "end"]
-    assert [float(word["y"]) for word in ends] == pytest.approx(rows, abs=6)
-    across = [word for word in words if word not in ends]
-    assert [float(word["x"]) for word in across] == pytest.approx(middle, abs=1)

@@ -26,8 +26,8 @@ class Features:
             is convolutional.
         grid: rows and columns of the n patch tokens.
         prefix: number of tokens before the patches.
-        stages: feature maps (B, D_i, H_i, W_i) from fine to coarse; empty where the backbone has one
-            resolution.
+        stages: feature maps (B, D_i, H_i, W_i) from fine to coarse, of a pyramid; else those after the
+            blocks that were asked for.
     """
 
     tokens: Tensor
@@ -49,6 +49,8 @@ class Backbone(ABC, nn.Module, Generic[_C]):
     pre_norm = True
     #: Whether the attention must know where its tokens are on the grid.
     needs_grid = False
+    #: Whether it always gives feature maps of several scales.
+    pyramid = False
 
     def __init__(self, config: _C) -> None:
         super().__init__()
@@ -60,13 +62,21 @@ class Backbone(ABC, nn.Module, Generic[_C]):
         return self.config.prefix
 
     @abstractmethod
-    def forward(self, images: Tensor, *, trace: Trace = OFF, first: int | None = None) -> Features:
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        trace: Trace = OFF,
+        first: int | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> Features:
         """Tokens of images (B, C, H, W).
 
         Args:
             images: to look at.
             trace: records the intermediate tensors.
             first: how many of the first tokens are read afterwards; the others may be left out. None is all.
+            taps: blocks whose patch tokens are wanted too, as ``stages``; a pyramid has its own.
         """
 
     @abstractmethod

@@ -51,6 +51,8 @@ class BundleInfo:
     """The network's configuration, all fields."""
     head: str = "classifier"
     """What sits on the network, as registered."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of what sits on the network."""
     task: str = "classify"
     """What it does."""
     num_classes: int
@@ -214,7 +216,7 @@ def load_bundle(
     tensors = read_tensors(file)
     head = model_class(info.head)
     model = empty_with_head(
-        _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes)
+        _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes, **info.options)
     )
     load_weights(model, tensors, source=str(file))
     if verify:
@@ -239,6 +241,7 @@ def describe(model: Model, *, name: str, labels: list[str], image: ImageSpec, **
     return BundleInfo(
         architecture=family_of(model.config),
         head=model.kind,
+        options=model.options,
         name=name,
         model=to_mapping(model.config),
         num_classes=model.num_classes,

@@ -11,17 +11,21 @@ import functools
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.core.registry import Entry, entries, lookup
 from tesela.models.config import ModelConfig
+from tesela.models.segmenter.config import decoder_config
 
 # Importing a family's configuration registers it. Its module may have a table MODELS: name -> fields.
-for _family in ("vit", "deit", "hybrid", "cct", "resnet"):
+for _family in ("vit", "deit", "hybrid", "cct", "resnet", "segformer", "unet"):
     importlib.import_module(f"tesela.models.{_family}.config")
+
+# The classes that published parameter counts are for: ImageNet's at 224 px, ten on small images.
+IMAGENET_CLASSES, SMALL_CLASSES = 1000, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,12 +37,31 @@ class ModelEntry:
         family: such as ``vit``; the name under which its class is registered.
         config: as it is without overrides.
         summary: one line.
+        decoder: settings of the decoder that it has as a segmenter, by its authors; empty if it has none.
+        classes: what published parameter counts are for.
     """
 
     name: str
     family: str
     config: ModelConfig
     summary: str
+    decoder: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 1000
+
+    def parameter_count(self, config: ModelConfig, num_classes: int) -> int:
+        """Number of trainable values with its own head or decoder."""
+        if not self.decoder:
+            return config.parameter_count(num_classes)
+        _, decoder = decoder_config(self.decoder)
+        return config.backbone_parameters() + decoder.parameter_count(config, num_classes)
+
+    def flops(self, config: ModelConfig, num_classes: int) -> int:
+        """Operations of one image's way to the logits."""
+        if not self.decoder:
+            return config.flops(num_classes)
+        _, decoder = decoder_config(self.decoder)
+        products = config.backbone_products(config.image_size)
+        return 2 * (products + decoder.products(config, num_classes, config.image_size))
 
 
 def family(name: str) -> Entry:
@@ -74,9 +97,19 @@ def _entries() -> dict[str, ModelEntry]:
     found: dict[str, ModelEntry] = {}
     for entry in entries("model"):
         assert entry.config is not None
-        for name, row in getattr(sys.modules[entry.config.__module__], "MODELS", {}).items():
+        module = sys.modules[entry.config.__module__]
+        decoders, classes = getattr(module, "DECODERS", {}), getattr(module, "CLASSES", {})
+        for name, row in getattr(module, "MODELS", {}).items():
             config: ModelConfig = entry.config(**row)
-            found[name] = ModelEntry(name=name, family=entry.name, config=config, summary=config.summary())
+            usual = IMAGENET_CLASSES if config.image_size[0] >= 224 else SMALL_CLASSES
+            found[name] = ModelEntry(
+                name=name,
+                family=entry.name,
+                config=config,
+                summary=config.summary(),
+                decoder=decoders.get(name, {}),
+                classes=classes.get(name, usual),
+            )
     return found
 
 

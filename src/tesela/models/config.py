@@ -42,6 +42,11 @@ class ModelConfig(ABC):
         """
 
     @property
+    def token_width(self) -> int:
+        """Width of a token (D), as it leaves the backbone."""
+        return self.stage_widths[-1]
+
+    @property
     @abstractmethod
     def pooled_width(self) -> int:
         """Width of a classification head's input."""
@@ -51,9 +56,26 @@ class ModelConfig(ABC):
     def prefix(self) -> int:
         """Tokens before the patches."""
 
+    @property
+    @abstractmethod
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map, from fine to coarse; of one where the network has one resolution."""
+
+    @abstractmethod
+    def stage_grids(self, image_size: tuple[int, int]) -> list[Grid]:
+        """Rows and columns of each feature map, in the order of ``stage_widths``."""
+
+    @abstractmethod
+    def backbone_parameters(self) -> int:
+        """Number of trainable values before whatever reads the tokens."""
+
+    @abstractmethod
+    def backbone_products(self, image_size: tuple[int, int]) -> int:
+        """Multiply-adds of one image's way to the tokens."""
+
     @abstractmethod
     def parameter_count(self, num_classes: int) -> int:
-        """Number of trainable values, in closed form."""
+        """Number of trainable values of a classifier, in closed form."""
 
     @abstractmethod
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:

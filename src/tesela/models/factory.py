@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from tesela.models.backbone import Backbone
 from tesela.models.classifier import Classifier
 from tesela.models.config import ModelConfig
 from tesela.models.model import Model
+from tesela.models.segmenter.segmenter import Segmenter
 
 M = TypeVar("M", bound=Model)
 
@@ -40,12 +41,56 @@ def create_model(
         UnknownNameError: no such model.
         ConfigError: a field is unknown or does not fit.
     """
+    config = _resolved(name_or_config, num_classes, image_size, channels, overrides)
+    return build_model(config, lambda backbone: Classifier(backbone, num_classes=num_classes), seed=seed)
+
+
+def create_segmenter(
+    name_or_config: str | ModelConfig,
+    *,
+    num_classes: int,
+    decoder: str | Mapping[str, Any] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int | None = None,
+    **overrides: Any,
+) -> Segmenter:
+    """A new segmenter with initial weights, in training mode, on the CPU.
+
+    Args:
+        name_or_config: a name of ``tesela models``, or a configuration.
+        num_classes: K.
+        decoder: its name, or its settings with the key ``name``; the model's own, or ``light``, if None.
+        image_size: side or (height, width); the model's own if None.
+        channels: of the images; the model's own if None.
+        seed: of the weights; if None they come from torch's global generator.
+        **overrides: fields of the family's config, such as ``depth=6``.
+
+    Raises:
+        UnknownNameError: no such model or decoder.
+        ConfigError: a field is unknown or does not fit, or the decoder does not go with the model.
+    """
+    config = _resolved(name_or_config, num_classes, image_size, channels, overrides)
+    own = catalog.find_model(name_or_config).decoder if isinstance(name_or_config, str) else {}
+    settings = {"name": decoder} if isinstance(decoder, str) else own if decoder is None else decoder
+    return build_model(
+        config,
+        lambda backbone: Segmenter(backbone, num_classes=num_classes, decoder=settings),
+        seed=seed,
+    )
+
+
+def _resolved(
+    name_or_config: str | ModelConfig,
+    num_classes: int,
+    image_size: int | tuple[int, int] | None,
+    channels: int | None,
+    overrides: Mapping[str, Any],
+) -> ModelConfig:
     images: dict[str, Any] = {"image_size": image_size, "channels": channels}
     if isinstance(name_or_config, str):
-        config = catalog.resolve(name_or_config, num_classes=num_classes, overrides=overrides, **images)
-    else:
-        config = catalog.changed(name_or_config, overrides=overrides, **images)
-    return build_model(config, lambda backbone: Classifier(backbone, num_classes=num_classes), seed=seed)
+        return catalog.resolve(name_or_config, num_classes=num_classes, overrides=overrides, **images)
+    return catalog.changed(name_or_config, overrides=overrides, **images)
 
 
 def build_model(config: ModelConfig, build: Callable[[Backbone[Any]], M], *, seed: int | None = None) -> M:

@@ -34,6 +34,7 @@ class Model(HasKernel, ABC, nn.Module):
         kind: name under which the class is registered as a model head.
         head: turns what it reads of the tokens into outputs; its parameters are ``head.*``.
         info: the bundle it was loaded from, or None.
+        options: further keyword arguments that the class was made with, plain values.
     """
 
     kind: ClassVar[str]
@@ -43,6 +44,7 @@ class Model(HasKernel, ABC, nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.info: Any = None
+        self.options: dict[str, Any] = {}
         self.backbone = backbone
 
     @abstractmethod

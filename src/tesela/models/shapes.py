@@ -7,15 +7,17 @@ Odd: a parameter belongs to the step with the longest name that begins its own n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from tesela.layers.trace import Trace
 from tesela.models.config import ModelConfig
-from tesela.models.factory import empty_model
+from tesela.models.factory import empty_model, empty_with_head
 from tesela.models.model import Model, file_names
+from tesela.models.segmenter.segmenter import Segmenter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +36,11 @@ class StepShape:
 
 
 def step_shapes(
-    config: ModelConfig, *, num_classes: int, image_size: tuple[int, int] | None = None
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    image_size: tuple[int, int] | None = None,
+    decoder: Mapping[str, Any] | None = None,
 ) -> list[StepShape]:
     """All steps of one image through the model, from the image to the logits.
 
@@ -42,11 +48,17 @@ def step_shapes(
         config: the model.
         num_classes: K.
         image_size: (height, width); the config's own if None.
+        decoder: settings of a segmenter's decoder; None for a classifier.
 
     Raises:
         ConfigError: the image does not fit the model.
     """
-    model, trace = empty_model(config, num_classes=num_classes), Trace()
+    model: Model = empty_model(config, num_classes=num_classes)
+    if decoder:
+        model = empty_with_head(
+            config, lambda base: Segmenter(base, num_classes=num_classes, decoder=decoder)
+        )
+    trace = Trace()
     images = trace(
         "images", torch.empty(1, config.channels, *(image_size or config.image_size), device="meta")
     )
@@ -73,7 +85,7 @@ def _rows(trace: Trace) -> Iterator[tuple[str, tuple[int, ...]]]:
 def _parameters(model: Model, steps: list[str]) -> dict[str, int]:
     counts = dict.fromkeys(steps, 0)
     for name, parameter in file_names(model, dict(model.named_parameters())).items():
-        scoped = re.sub(r"^blocks\.(\d+)", lambda found: f"block{int(found[1]):02d}", name)
+        scoped = re.sub(r"\bblocks\.(\d+)", lambda found: f"block{int(found[1]):02d}", name)
         owner = max((step for step in steps if f"{scoped}.".startswith(f"{step}.")), key=len)
         counts[owner] += parameter.numel()
     return counts

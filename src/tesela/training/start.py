@@ -264,7 +264,7 @@ def _with_dropouts(model: Model, overrides: Mapping[str, Any]) -> Model:
         )
     network = catalog.changed(model.config, overrides=overrides)
     changed: Model = empty_with_head(
-        network, lambda backbone: type(model)(backbone, num_classes=model.num_classes)
+        network, lambda backbone: type(model)(backbone, num_classes=model.num_classes, **model.options)
     )
     changed.load_state_dict(model.state_dict(), assign=True)
     return changed

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 app = App(name="models", help="List the models, or show one with the shapes of its steps.")
 
-# The classes that published parameter counts are for: ImageNet's at 224 px, ten on small images.
-IMAGENET_CLASSES = 1000
-_SMALL = 10
-
 
 @app.default
 def models(pattern: str | None = None, *, json: bool = False) -> None:
@@ -64,39 +60,37 @@ def show(
     """
     use_json(json)
     size = None if image_size is None else convert_value(tuple[int, int], image_size, "image_size")
-    classes = _classes(catalog.find_model(name).config) if num_classes is None else num_classes
+    classes = catalog.find_model(name).classes if num_classes is None else num_classes
     config = catalog.resolve(name, num_classes=classes, image_size=size, channels=channels)
     facts = _facts(name, config, classes)
     say(f"{name}: {catalog.find_model(name).summary}")
-    say(_pairs({key: value for key, value in facts.items() if key not in ("name", "config")}))
+    say(_pairs({key: value for key, value in facts.items() if key not in ("name", "config") and value != {}}))
     say("\nconfiguration")
     say(_pairs(facts["config"]))
     if shapes:
-        facts["steps"] = _steps(config, classes)
+        facts["steps"] = _steps(config, classes, facts["decoder"])
     result(facts, json)
 
 
-def _classes(config: ModelConfig) -> int:
-    return IMAGENET_CLASSES if config.image_size[0] >= 224 else _SMALL
-
-
 def _facts(name: str, config: ModelConfig, classes: int) -> dict[str, Any]:
+    entry = catalog.find_model(name)
     return {
         "name": name,
-        "family": catalog.find_model(name).family,
+        "family": entry.family,
         "num_classes": classes,
         "image_size": list(config.image_size),
         "grid": list(config.grid()),
-        "parameters": config.parameter_count(classes),
-        "gflops": round(config.flops(classes) / 1e9, 4),
+        "parameters": entry.parameter_count(config, classes),
+        "gflops": round(entry.flops(config, classes) / 1e9, 4),
+        "decoder": dict(entry.decoder),
         "config": to_mapping(config),
     }
 
 
 def _row(name: str) -> dict[str, Any]:
     config = catalog.find_model(name).config
-    facts = _facts(name, config, _classes(config))
-    return {key: value for key, value in facts.items() if key not in ("config", "grid")} | {
+    facts = _facts(name, config, catalog.find_model(name).classes)
+    return {key: value for key, value in facts.items() if key not in ("config", "grid", "decoder")} | {
         "summary": catalog.find_model(name).summary
     }
 
@@ -139,10 +133,10 @@ def _text(key: str, value: Any) -> str:
     return f"{value:,}" if type(value) is int else str(value)
 
 
-def _steps(config: ModelConfig, classes: int) -> list[dict[str, Any]]:
+def _steps(config: ModelConfig, classes: int, decoder: dict[str, Any]) -> list[dict[str, Any]]:
     from tesela.models.shapes import step_shapes
 
-    steps = step_shapes(config, num_classes=classes)
+    steps = step_shapes(config, num_classes=classes, decoder=decoder)
     table = Table(box=None, header_style="bold")
     table.add_column("step")
     table.add_column("shape")

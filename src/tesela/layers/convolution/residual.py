@@ -128,16 +128,15 @@ class Root(nn.Module):
         self.norm = style.make_norm(plan.base) if plan.order == "post" else None
         self.pool = MaxPool2d(3, 2, same=style.same) if plan.root == "large" else nn.Identity()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, base, H', W')."""
-        result = self.conv(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to (B, base, H', W'), before and after the pooling."""
+        result: Tensor = self.conv(images)
         result = result if self.norm is None else F.relu(self.norm(result))
-        pooled: Tensor = self.pool(result)
-        return pooled
+        return result, self.pool(result)
 
 
 class ResidualBody(nn.Module):
-    """(B, C, H, W) to the last feature map (B, D, H', W').
+    """(B, C, H, W) to feature maps, from the root's before its pooling to the last one (B, D, H', W').
 
     Args:
         plan: units and widths.
@@ -161,10 +160,17 @@ class ResidualBody(nn.Module):
             done += len(units)
         self.norm = style.make_norm(plan.width) if plan.order == "pre" else None
 
-    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
-        """The last feature map; the root and each unit are traced under their modules' names."""
-        result = trace("root", self.root(images))
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> tuple[Tensor, ...]:
+        """One map of each size, the last of each; root and units are traced under their modules' names."""
+        unpooled, result = self.root(images)
+        maps = [unpooled, result] if result.shape != unpooled.shape else [result]
+        trace("root", result)
         for number, stage in enumerate(self.stages):
             for index, unit in enumerate(stage.children()):
                 result = trace(f"stages.{number}.{index}", unit(result))
-        return result if self.norm is None else trace("norm", F.relu(self.norm(result)))
+            if result.shape[2:] == maps[-1].shape[2:]:
+                maps.pop()
+            maps.append(result)
+        if self.norm is not None:
+            maps[-1] = trace("norm", F.relu(self.norm(maps[-1])))
+        return tuple(maps)

@@ -46,6 +46,8 @@ class EncoderConfig(ModelConfig):
     """With local: side of a window in tokens; every second block's windows are shifted by half of it."""
     qkv_bias: bool = True
     """Whether the query, key and value projections have a bias."""
+    input_norm: Literal["none", "batch"] = "none"
+    """batch: BatchNorm of the image's channels before anything else, in place of fixed statistics."""
     norm: Literal["pre", "post"] = "pre"
     """LayerNorm before each branch (the paper) or after each sum."""
     norm_eps: float = 1e-6
@@ -227,34 +229,39 @@ class EncoderConfig(ModelConfig):
         """
         return self.position == "relative" and not (self.pool == "class" and index == self.depth - 1)
 
-    def parameter_count(self, num_classes: int) -> int:
-        """Number of trainable values, in closed form."""
+    def backbone_parameters(self) -> int:
+        """Number of trainable values before the pool, in closed form."""
         grid = self.grid()
         width, hidden, inner = self.width, self.mlp_width, self.attention_width
         attention = 3 * inner * (width + self.qkv_bias) + (inner + 1) * width
-        plain, norm = 2 * width * hidden + hidden + width, 2 * width
+        plain, norm = self._plain_mlp(), 2 * width
         mlp = plain + hidden * (width + 1) if self.mlp == "swiglu" else plain
         blocks = self.depth * (attention + mlp + 2 * norm + (2 * width if self.layer_scale else 0))
         blocks += inner * sum(
             sum(self.windows(index).offsets(grid)) for index in range(self.depth) if self.relative(index)
         )
-        pool = {"sequence": width + 1, "attention": width + 4 * width * (width + 1) + norm + plain}.get(
-            self.pool, 0
-        )
+        stem = self.stem_parameters() + (2 * self.channels if self.input_norm == "batch" else 0)
+        return stem + self.prefix * width + self._table_parameters(grid) + blocks + self.final_norm * norm
+
+    def parameter_count(self, num_classes: int) -> int:
+        """Number of trainable values of a classifier, in closed form."""
+        width = self.width
+        attention = width + 4 * width * (width + 1) + 2 * width + self._plain_mlp()
+        pool = {"sequence": width + 1, "attention": attention}.get(self.pool, 0)
         pool += self.pooled_norm * 2 * self.pooled_width
-        body = self.prefix * width + self._table_parameters(grid) + blocks + self.final_norm * norm + pool
-        return self.stem_parameters() + body + self._head_parameters(num_classes)
+        return self.backbone_parameters() + pool + self._head_parameters(num_classes)
 
-    def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-        """Operations of one image's forward pass.
+    def _plain_mlp(self) -> int:
+        """Parameters of two dense layers."""
+        return 2 * self.width * self.mlp_width + self.mlp_width + self.width
 
-        Two for each multiply-add of a matrix product or convolution.
+    def backbone_products(self, image_size: tuple[int, int]) -> int:
+        """Multiply-adds of one image's way to the tokens.
 
         Norms, activations, softmax and sums are left out, as is usual.
         """
         grid = self.grid(image_size)
-        patches = grid[0] * grid[1]
-        count = patches + self.prefix
+        count = grid[0] * grid[1] + self.prefix
         width, inner = self.width, self.attention_width
         layers = (3 if self.mlp == "swiglu" else 2) * width * self.mlp_width
         blocks = self.depth * count * (4 * width * inner + layers)
@@ -262,17 +269,31 @@ class EncoderConfig(ModelConfig):
             windows = self.windows(index)
             offsets = windows.offset_products(grid) if self.relative(index) else 0
             blocks += inner * (2 * windows.pairs(grid, prefix=self.prefix) + offsets)
+        return self.stem_products(image_size) + blocks
+
+    def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
+        """Operations of one image's forward pass through a classifier.
+
+        Two for each multiply-add of a matrix product or convolution.
+        """
+        size, width = image_size or self.image_size, self.width
+        patches = self.grid(size)[0] * self.grid(size)[1]
+        count = patches + self.prefix
         mapped = 2 * count + 2  # tokens to keys and values, the probe to its query, the result to the output
         pool = {
             "sequence": 2 * patches * width,
             "attention": mapped * width * width + 2 * count * width + 2 * width * self.mlp_width,
         }.get(self.pool, 0)
-        return 2 * (
-            self.stem_products(image_size or self.image_size)
-            + blocks
-            + pool
-            + self._head_products(num_classes)
-        )
+        return 2 * (self.backbone_products(size) + pool + self._head_products(num_classes))
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of a feature map."""
+        return (self.width,)
+
+    def stage_grids(self, image_size: tuple[int, int]) -> list[Grid]:
+        """The one grid."""
+        return [self.grid(image_size)]
 
     def tiny(self) -> Self:
         """Two blocks of width 16, for 20 x 12 pixels."""

@@ -22,7 +22,9 @@ from tesela.layers.attention.grid_attention import GridAttention
 from tesela.layers.attention.kernels import HasKernel
 from tesela.layers.block import Block
 from tesela.layers.grid import Grid
+from tesela.layers.hierarchical.overlap_patch import on_grid
 from tesela.layers.mlp import Mlp, SwiGlu
+from tesela.layers.norm import BatchNorm
 from tesela.layers.patch_dropout import PatchDropout
 from tesela.layers.pool import AttentionPool, ClassMeanPool, ClassPool, MeanPool, SequencePool
 from tesela.layers.position.embedding import make_positions
@@ -34,6 +36,8 @@ from tesela.models.encoder.config import EncoderConfig
 from tesela.models.heads import Head
 
 _C = TypeVar("_C", bound=EncoderConfig)
+#: Modules before the first block.
+EMBEDDING = ("input_norm", "patches", "prefix", "positions")
 
 
 @runtime_checkable
@@ -54,6 +58,7 @@ class Encoder(HasKernel, Backbone[_C]):
     def __init__(self, config: _C) -> None:
         super().__init__(config)
         self.pre_norm, self.needs_grid = config.norm == "pre", config.needs_grid
+        self.input_norm = BatchNorm(config.channels) if config.input_norm == "batch" else None
         self.patches = self.make_stem(config)
         self.prefix = PrefixTokens(
             config.width,
@@ -89,9 +94,20 @@ class Encoder(HasKernel, Backbone[_C]):
         hidden = (config.head_width or config.width) if config.head == "mlp" else None
         return Head(config.pooled_width, num_classes, hidden=hidden)
 
-    def forward(self, images: Tensor, *, trace: Trace = OFF, first: int | None = None) -> Features:
-        """Tokens of images (B, C, H, W); the last block computes only the ``first``, if given."""
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        trace: Trace = OFF,
+        first: int | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> Features:
+        """Tokens of images (B, C, H, W); the last block computes only the ``first``, if given.
+
+        Tokens of earlier blocks that are asked for pass through the last norm as well, as DINOv2 has it.
+        """
         tokens, layout = self._embedded(images, trace)
+        stages: list[Tensor] = []
         if trace is OFF:
             tokens = residual_stream(tokens, kernel=self.kernel)
         for index, block in enumerate(self.blocks):
@@ -101,12 +117,16 @@ class Encoder(HasKernel, Backbone[_C]):
                 layout=self._layout_if_needed(layout),
                 trace=trace.inside(f"block{index:02d}"),
             )
+            if index in taps:
+                stages.append(on_grid(self.norm(tokens)[:, self.config.prefix :], layout.grid))
         tokens = trace("norm", self.norm(tokens))
-        return Features(tokens=tokens, grid=layout.grid, prefix=self.config.prefix)
+        return Features(tokens=tokens, grid=layout.grid, prefix=self.config.prefix, stages=tuple(stages))
 
     def _embedded(self, images: Tensor, trace: Trace) -> tuple[Tensor, TokenLayout]:
         """The tokens that enter the first block, with its positions, and where they stand."""
         grid = self.grid((images.shape[2], images.shape[3]))
+        if self.input_norm is not None:
+            images = trace("input_norm", self.input_norm(images))
         tokens = trace("patches", self.patches(images, trace=trace.inside("patches")))
         tokens = trace("prefix", self.prefix.with_special(tokens))
         first = self.positions[0] if isinstance(self.positions, nn.ModuleList) else self.positions
@@ -154,9 +174,7 @@ class Encoder(HasKernel, Backbone[_C]):
         own = {"blocks", "positions"} if self.config.position_at == "block" else {"blocks"}
         for name, _ in self.named_parameters():
             first, second = name.split(".")[:2]
-            index = (
-                int(second) + 1 if first in own else 0 if first in ("patches", "prefix", "positions") else -1
-            )
+            index = int(second) + 1 if first in own else 0 if first in EMBEDDING else -1
             groups[index].append(name)
         return groups
 

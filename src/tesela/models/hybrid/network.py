@@ -47,7 +47,7 @@ class HybridPatches(nn.Module):
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """The tokens, in raster order."""
-        tokens: Tensor = self.projection(self.backbone(images, trace=trace.inside("backbone")))
+        tokens: Tensor = self.projection(self.backbone(images, trace=trace.inside("backbone"))[-1])
         return tokens
 
 

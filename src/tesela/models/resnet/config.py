@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
-from tesela.layers.convolution.residual_plan import ResidualPlan
+from tesela.layers.convolution.residual_plan import ResidualPlan, halved
 from tesela.layers.grid import Grid
 from tesela.models.config import ModelConfig
 
@@ -79,6 +79,18 @@ class ResNetConfig(ModelConfig):
         return self.plan().width
 
     @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each feature map, from fine to coarse."""
+        plan = self.plan()
+        widths = tuple((plan.base << stage) * plan.expansion for stage in range(len(plan.stages)))
+        return (plan.base, *widths) if plan.root == "large" else widths
+
+    def stage_grids(self, image_size: tuple[int, int]) -> list[Grid]:
+        """Each half as large as the one before."""
+        first = 1 if self.plan().root == "large" else 0
+        return [halved(image_size, first + stage) for stage in range(len(self.stage_widths))]
+
+    @property
     def pooled_width(self) -> int:
         """Width of the head's input."""
         return self.width
@@ -94,7 +106,15 @@ class ResNetConfig(ModelConfig):
 
     def parameter_count(self, num_classes: int) -> int:
         """Number of trainable values, in closed form."""
-        return self.plan().parameter_count() + (self.width + 1) * num_classes
+        return self.backbone_parameters() + (self.width + 1) * num_classes
+
+    def backbone_parameters(self) -> int:
+        """Number of trainable values before the head."""
+        return self.plan().parameter_count()
+
+    def backbone_products(self, image_size: tuple[int, int]) -> int:
+        """Multiply-adds of one image's way to the last feature map."""
+        return self.plan().products(image_size)
 
     def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
         """Operations of one image's forward pass.
@@ -103,7 +123,7 @@ class ResNetConfig(ModelConfig):
 
         Norms, activations, sums and the standardisation of weights are left out.
         """
-        return 2 * (self.plan().products(image_size or self.image_size) + self.width * num_classes)
+        return 2 * (self.backbone_products(image_size or self.image_size) + self.width * num_classes)
 
     def tiny(self) -> Self:
         """Two stages of an eighth of the width."""

@@ -24,6 +24,8 @@ class ResNet(Backbone[ResNetConfig]):
         config: the network's configuration.
     """
 
+    pyramid = True
+
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
         style = ResidualStyle(
@@ -35,12 +37,19 @@ class ResNet(Backbone[ResNetConfig]):
         )
         self.backbone = ResidualBody(config.plan(), style, drop_path=config.drop_path)
 
-    def forward(self, images: Tensor, *, trace: Trace = OFF, first: int | None = None) -> Features:
-        """The last feature map of images (B, C, H, W), in raster order."""
-        del first
-        cells: Tensor = self.backbone(images, trace=trace.inside("backbone"))
-        grid = cells.shape[2], cells.shape[3]
-        return Features(tokens=cells.flatten(2).transpose(1, 2), grid=grid, prefix=0)
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        trace: Trace = OFF,
+        first: int | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> Features:
+        """The last feature map of images (B, C, H, W), in raster order, and the map of each scale."""
+        del first, taps
+        maps = self.backbone(images, trace=trace.inside("backbone"))
+        grid = maps[-1].shape[2], maps[-1].shape[3]
+        return Features(tokens=maps[-1].flatten(2).transpose(1, 2), grid=grid, prefix=0, stages=maps)
 
     def layer_groups(self) -> list[list[str]]:
         """The root, each stage, and the last norm."""

@@ -7,6 +7,8 @@ paper's "b": B with every width halved, that of a head too (32). The number in a
 Odd: ``vit_mnist_article`` is article C's network: width 100, three blocks, three heads that keep the full
 width, which is what makes 613,710 parameters. Its library twin has ordinary heads; three do not divide 100,
 so it has four of 25, and 371,910 parameters, a number that does not depend on how many heads share the width.
+``vit_seg_article`` is article B's segmenter of 86,284,806 parameters: batch norm of the image, no class
+token, no last norm, each token to its own patch's pixels.
 """
 
 from __future__ import annotations
@@ -118,3 +120,14 @@ MODELS: dict[str, Row] = {
     for patch in PATCHES
 }
 MODELS |= _COMPACT
+MODELS["vit_seg_article"] = {
+    "image_size": (128, 128),
+    "heads": 8,
+    "dropout": 0.2,
+    "input_norm": "batch",
+    "pool": "mean",
+    "final_norm": False,
+}
+#: The decoder of the article's segmenter, and its classes: pet, background, border.
+DECODERS: dict[str, Row] = {"vit_seg_article": {"name": "patch"}}
+CLASSES = {"vit_seg_article": 3}

@@ -1,0 +1,1 @@
+"""Layers of hierarchical transformers: tokens whose number falls from stage to stage."""

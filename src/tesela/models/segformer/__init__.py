@@ -1,0 +1,1 @@
+"""SegFormer's hierarchical encoder."""

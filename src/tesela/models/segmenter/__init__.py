@@ -1,0 +1,1 @@
+"""Decoders: from a backbone's features to logits of every pixel."""

@@ -1,0 +1,62 @@
+"""Segmenters: backbone and decoder, logits of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from tesela.core.registry import lookup, register
+from tesela.layers.initialise import initialise
+from tesela.layers.trace import OFF, Trace
+from tesela.models.backbone import Backbone
+from tesela.models.model import Model
+from tesela.models.segmenter.config import decoder_config, decoder_settings
+
+
+class Segmenter(Model):
+    """Images (B, C, H, W) to logits (B, K, H, W).
+
+    Args:
+        backbone: turns images into tokens and feature maps.
+        num_classes: K.
+        decoder: its name and settings, as ``tesela.models.segmenter.config.decoder_config`` reads them.
+
+    Raises:
+        ConfigError: the decoder does not go with the backbone.
+    """
+
+    kind = "segmenter"
+
+    def __init__(
+        self, backbone: Backbone[Any], *, num_classes: int, decoder: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(backbone, num_classes=num_classes)
+        name, self.decoder = decoder_config(decoder or {})
+        self.decoder.check(backbone.config)
+        self.options = {"decoder": decoder_settings(name, self.decoder)}
+        self._make = lookup("decoder", name).load()
+        self.taps = self.decoder.taps(backbone.config)
+        self.head = self._make(self.decoder, backbone.config, num_classes)
+
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """Logits (B, K, H, W); those of a coarser decoder are upsampled, bilinear."""
+        features = self.backbone(images, trace=trace, taps=self.taps)
+        logits: Tensor = self.head(features, images, trace=trace.inside("head"))
+        if logits.shape[2:] != images.shape[2:]:
+            logits = F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
+        return trace("head", logits)
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the decoder by a new one for ``num_classes``."""
+        old = next(self.head.parameters())
+        self.head = self._make(self.decoder, self.backbone.config, num_classes).to(
+            device=old.device, dtype=old.dtype
+        )
+        initialise(self.head)
+        self.num_classes = num_classes
+
+
+register("head", Segmenter.kind, target=f"{__name__}:Segmenter", summary="decoder: logits of every pixel")

@@ -1,0 +1,1 @@
+"""Convolutional encoder of a U-Net or SegNet."""
