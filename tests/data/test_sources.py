@@ -210,7 +210,7 @@ def test_refusals(tmp_path: Path) -> None:
     )
     make_folder(tmp_path / "flat", {"a": 2})
     assert "no class folders" in refusal(tmp_path / "flat" / "a", DataError)
-    assert "segmentation" in refusal(make_folder(tmp_path / "seg", {"images": 2, "masks": 2}), DataError)
+    assert "have colours" in refusal(make_folder(tmp_path / "seg", {"images": 2, "masks": 2}), DataError)
 
 
 def test_damaged_idx_is_named(tmp_path: Path) -> None:

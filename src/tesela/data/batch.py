@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,21 +18,27 @@ class Batch:
         targets: (B, ...), whatever the task's ``Targets`` reads; (B, 0) where a task has none.
         indices: (B,) int64, the images' numbers in the items.
         views: further views of the same images, each (B, C, h', w').
+        full: spatial targets (H, W) at the images' own sizes, where a loader was asked for them.
     """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
     views: tuple[Tensor, ...] = ()
+    full: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        parts = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "views"}
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in parts.items()}
-        return Batch(**moved, views=tuple(view.to(device, non_blocking=True) for view in self.views))
+
+        def moved(part: Tensor | tuple[Tensor, ...]) -> Any:
+            if isinstance(part, tuple):
+                return tuple(map(moved, part))
+            return part.to(device, non_blocking=True)
+
+        return Batch(**{part.name: moved(getattr(self, part.name)) for part in fields(self)})
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of the batch."""
@@ -42,4 +49,5 @@ class Batch:
             targets=self.targets[:count],
             indices=self.indices[:count],
             views=views,
+            full=self.full[:count],
         )

@@ -36,6 +36,12 @@ class DataConfig:
     cache: Literal["auto", "ram", "none"] = "auto"
     """ram keeps decoded images in memory; auto does where they fit and cropping needs no more than the
     model's size."""
+    mask_names: tuple[str, ...] = ()
+    """Names of the values 0, 1, 2 ... of masks; by default classes.csv beside the data says them."""
+    mask_ignore: tuple[int, ...] = ()
+    """Values of masks that belong to no class; 255 is one where classes are named here."""
+    reduce_zero: bool = False
+    """Value 0 of masks belongs to no class, and the names begin at 1."""
     max_unreadable: float = 0.01
     """Largest share of unreadable training images; above it training refuses."""
 
@@ -51,6 +57,9 @@ class DataConfig:
             raise ConfigError(
                 f"max_unreadable is a share, not {self.max_unreadable}", hint="give a number from 0 to 1"
             )
+        for value in self.mask_ignore:
+            if not 0 <= value <= 255:
+                raise ConfigError(f"masks have no value {value}", hint="give numbers from 0 to 255")
         if self.subset is not None and self.subset < 1:
             raise ConfigError(f"a subset of {self.subset} images trains nothing", hint="give 1 or more")
         if self.per_class is not None and self.per_class < 1:

@@ -30,9 +30,9 @@ from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation
 from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, load_all
-from tesela.data.scan import Unreadable, refuse_too_many, scan
+from tesela.data.scan import Unreadable, in_threads, refuse_too_many, scan
 from tesela.data.source import Items
-from tesela.data.targets import LabelTargets, Targets
+from tesela.data.targets import LabelTargets, SpatialTargets, Targets
 from tesela.hardware.torch_private import stop_workers
 from tesela.imaging.spec import ImageSpec
 
@@ -57,7 +57,10 @@ class BatchMaker:
         augment: Augment | None,
         seed: int,
         shuffle: bool,
+        full: bool = False,
     ) -> None:
+        self.full = full
+        self.kept: Tensor | None = None
         self.reader, self.items, self.rows, self.targets, self.spec = reader, items, rows, targets, spec
         self.batch_size, self.augment, self.seed, self.shuffle = batch_size, augment, seed, shuffle
         self._order: tuple[int, NDArray[np.int64]] | None = None
@@ -73,8 +76,8 @@ class BatchMaker:
     def make(self, epoch: int, number: int) -> Batch:
         """One batch."""
         rows = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
-        images = self.reader.read(rows, self.seed, epoch)
-        targets = torch.from_numpy(self.targets.read(self.items, rows)).to(images.device)
+        images, boxes = self.reader.read(rows, self.seed, epoch)
+        targets = self.read_targets(rows, boxes).to(images.device)
         if self.augment is not None:
             size = (images.shape[2], images.shape[3])
             images = self.augment(images, seed=self.seed, epoch=epoch, indices=rows)
@@ -86,7 +89,28 @@ class BatchMaker:
             config, first = self.augment.config, int(rows[0])
             share = mix_images(inputs, config, seed=self.seed, epoch=epoch, first=first)
             targets = self.targets.mix(targets, share=share)
-        return Batch(inputs, targets, torch.from_numpy(rows.copy()))
+        full: tuple[Tensor, ...] = ()
+        if self.full and isinstance(self.targets, SpatialTargets):
+            full = tuple(torch.from_numpy(self.targets.full(self.items, int(row))) for row in rows)
+        return Batch(inputs, targets, torch.from_numpy(rows.copy()), full=full)
+
+    def read_targets(self, rows: NDArray[np.int64], boxes: NDArray[np.float64] | None = None) -> Tensor:
+        """(B, ...) targets of some images, neither warped nor mixed."""
+        if self.kept is not None:
+            return self.kept[torch.from_numpy(rows)]
+        return torch.from_numpy(self.targets.read(self.items, rows, self.spec, boxes=boxes))
+
+    def keep_targets(self) -> None:
+        """Read all targets now and keep them in memory."""
+        found = in_threads(lambda row: self.targets.read(self.items, self.rows[row : row + 1], self.spec)[0],
+                           len(self.rows))  # fmt: skip
+        every = torch.zeros(0)
+        for place, target in enumerate(found):
+            one = torch.from_numpy(np.asarray(target))
+            if not place:
+                every = torch.zeros((len(self.items), *one.shape), dtype=one.dtype)
+            every[int(self.rows[place])] = one
+        self.kept = every
 
 
 class Loader:
@@ -105,6 +129,7 @@ class Loader:
         targets: how targets are read and follow their images; by default the stored classes.
         device: where a memory cache lies and batches are made; streamed batches are always made on the CPU.
         max_unreadable: largest share of unreadable images.
+        full: give spatial targets at the images' own sizes too.
 
     Raises:
         DataError: too many images are unreadable, or none is left.
@@ -125,6 +150,7 @@ class Loader:
         targets: Targets | None = None,
         device: torch.device | str = "cpu",
         max_unreadable: float = 0.01,
+        full: bool = False,
     ) -> None:
         crops = augment is not None and augment.random_resized_crop
         self.items, self.spec, self.batch_size = items, spec, batch_size
@@ -149,7 +175,10 @@ class Loader:
             augment=augmenter,
             seed=seed,
             shuffle=shuffle,
+            full=full,
         )
+        if self.in_ram and self._maker.targets.spatial and len(rows):
+            self._maker.keep_targets()
         self._processes: _Processes | None = None
 
     def _read(self, augmenter: Augment | None, device: torch.device | str) -> tuple[Reader, list[Unreadable]]:
@@ -174,7 +203,7 @@ class Loader:
 
     def read_targets(self, rows: NDArray[np.int64]) -> Tensor:
         """(B, ...) targets of some images, as stored: neither warped nor mixed."""
-        return torch.from_numpy(self._maker.targets.read(self.items, rows))
+        return self._maker.read_targets(rows)
 
     def plain(self) -> Loader:
         """The same images as evaluation sees them, each once, in ascending order.

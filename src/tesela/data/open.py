@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tesela.core.errors import DataError, UsageError
+from tesela.core.errors import ConfigError, DataError, UsageError
 from tesela.core.registry import entries, register
 from tesela.data.config import DataConfig
+from tesela.data.masks.items import has_masks
+from tesela.data.masks.resolve import with_mask_classes
+from tesela.data.masks.targets import MaskTargets
 from tesela.data.source import Source
 from tesela.data.split import complete, few_per_class, only_classes, subset
 from tesela.data.targets import LabelTargets, Targets
 
 # In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its
 # own.
-for _kind in ("digits", "manifest", "idx", "parquet", "folder"):
+for _kind in ("digits", "manifest", "idx", "parquet", "masks", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
-FORMS = "a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits"
+FORMS = (
+    "a folder of class folders or of images and masks, IDX or Parquet files, a CSV/JSONL manifest, or digits"
+)
 
 
 def open_source(
@@ -45,10 +50,17 @@ def open_source(
     """
     config = config or DataConfig()
     source = find_source(text)
+    if has_masks(source):
+        source = with_mask_classes(source, config, Path(text).expanduser())
+    if config.classes and source.masks is not None:
+        raise ConfigError(
+            "data.classes chooses among classes of whole images, and these are masks",
+            hint="have other values ignored: --data.mask_ignore, or in classes.csv",
+        )
     if config.classes:
         source = only_classes(source, config.classes)
     refuse_without_training_images(source)
-    wanted = targets(source) if targets is not None else LabelTargets(source.labels)
+    wanted = targets(source) if targets is not None else usual_targets(source)
     wanted.check(source)
     fractions = {"val": config.val_fraction, "test": config.test_fraction}
     source = complete(source, wanted, fractions=fractions, seed=config.split_seed)
@@ -58,6 +70,11 @@ def open_source(
     if config.per_class is not None:
         train = few_per_class(train, wanted.strata(train), config.per_class, seed=config.split_seed)
     return source.with_splits({**source.splits, "train": train}, cut=source.cut)
+
+
+def usual_targets(source: Source) -> Targets:
+    """Masks where each image has one, else the stored classes."""
+    return LabelTargets(source.labels) if source.masks is None else MaskTargets(source.masks)
 
 
 def find_source(text: str | Path) -> Source:

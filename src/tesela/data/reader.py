@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -40,9 +40,21 @@ Encoded: TypeAlias = "bytes | NDArray[np.uint8]"
 class Reader(Protocol):
     """Gives pixels by row."""
 
-    def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Tensor:
-        """(B, C, h, w), uint8."""
+    def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Pixels:
+        """The rows' images at the model's size."""
         ...
+
+
+class Pixels(NamedTuple):
+    """Images of a batch.
+
+    Attributes:
+        images: (B, C, h, w), uint8.
+        boxes: (B, 4), the part (top, left, height, width) of each image that was cut out; None for all.
+    """
+
+    images: Tensor
+    boxes: NDArray[np.float64] | None = None
 
 
 class RamReader:
@@ -51,9 +63,9 @@ class RamReader:
     def __init__(self, images: Tensor) -> None:
         self.images = images
 
-    def read(self, rows: NDArray[np.int64], _seed: int, _epoch: int, /) -> Tensor:
+    def read(self, rows: NDArray[np.int64], _seed: int, _epoch: int, /) -> Pixels:
         """The rows' images, copied."""
-        return self.images.index_select(0, torch.from_numpy(rows).to(self.images.device))
+        return Pixels(self.images.index_select(0, torch.from_numpy(rows).to(self.images.device)))
 
 
 class StreamReader:
@@ -69,22 +81,20 @@ class StreamReader:
         self.items, self.spec, self.augment = items, spec, augment
         self._scratch = np.empty(0, np.uint8)
 
-    def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Tensor:
+    def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Pixels:
         """The rows' images, decoded one after another."""
         if self.augment is None:
-            return torch.stack(
-                [
-                    self._guarded(row, lambda row: planes(fitted(self.items, row, self.spec)))
-                    for row in rows.tolist()
-                ]
-            )
+            views = [
+                self._guarded(row, lambda row: planes(fitted(self.items, row, self.spec)))
+                for row in rows.tolist()
+            ]
+            return Pixels(torch.stack(views))
         sources = [self._guarded(row, self._source) for row in rows.tolist()]
         sizes = np.array([size for _, size in sources], np.int64)
-        boxes = self.augment.boxes(sizes, seed=seed, epoch=epoch, indices=rows).tolist()
-        images = zip(rows.tolist(), sources, boxes, strict=True)
-        return torch.stack(
-            [self._guarded(row, partial(self._crop, *source, box)) for row, source, box in images]
-        )
+        boxes = self.augment.boxes(sizes, seed=seed, epoch=epoch, indices=rows)
+        images = zip(rows.tolist(), sources, boxes.tolist(), strict=True)
+        views = [self._guarded(row, partial(self._crop, *source, box)) for row, source, box in images]
+        return Pixels(torch.stack(views), boxes)
 
     def _guarded(self, row: int, work: Callable[[int], _T]) -> _T:
         """The work's result; an image that fails now was readable when the loader was made."""

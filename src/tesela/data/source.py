@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tesela.data.masks.coding import MaskCoding
+
 #: Texts (N,) by name.
 Columns: TypeAlias = "Mapping[str, NDArray[np.str_]]"
 #: The splits that ``open_source`` guarantees, in this order.
@@ -60,12 +62,14 @@ class Source:
 
     Attributes:
         name: what it is called in reports.
-        kind: folder, idx, parquet, manifest or digits.
+        kind: folder, masks, coco, idx, parquet, manifest or digits.
         labels: class names; a target is an index into them.
         splits: items by split name; after ``open_source`` train, val and test.
         channels: channels as stored: 1 where the whole source is grey.
         cut: splits that were cut out of train because the source had none.
         ignored: files that are no images, listed by ``tesela data check``.
+        masks: how masks read, where each image has one.
+        notes: remarks for people on how the source was read.
     """
 
     name: str
@@ -75,6 +79,8 @@ class Source:
     channels: int = 3
     cut: tuple[str, ...] = ()
     ignored: tuple[str, ...] = field(default=(), repr=False)
+    masks: MaskCoding | None = None
+    notes: tuple[str, ...] = ()
 
     def with_splits(self, splits: Mapping[str, Items], *, cut: tuple[str, ...]) -> Source:
         """The same source, split otherwise."""

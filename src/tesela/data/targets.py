@@ -8,7 +8,7 @@ is named.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tesela.data.augment.movement import Movement
+    from tesela.imaging.spec import ImageSpec
 
 
 class Targets(Protocol):
@@ -39,8 +40,22 @@ class Targets(Protocol):
     def strata(self, items: Items) -> NDArray[np.int64]:
         """(N,) group of each item; each group is split, and taken subsets of, in equal shares."""
 
-    def read(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-        """(B, ...) targets of some rows."""
+    def read(
+        self,
+        items: Items,
+        rows: NDArray[np.int64],
+        spec: ImageSpec,
+        *,
+        boxes: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.generic]:
+        """(B, ...) targets of some rows.
+
+        Args:
+            items: what the rows are of.
+            rows: (B,).
+            spec: the model's view, which spatial targets are fitted to.
+            boxes: (B, 4), the part (top, left, height, width) of each image that is looked at; None is all.
+        """
 
     def matched(self, labels: Sequence[str]) -> Targets:
         """The same targets, numbered as a model with these labels numbers them; labels are matched by name.
@@ -49,7 +64,7 @@ class Targets(Protocol):
             DataError: there is a label that the model does not know.
         """
 
-    def dry(self, count: int) -> NDArray[np.generic]:
+    def dry(self, count: int, spec: ImageSpec) -> NDArray[np.generic]:
         """(count, ...) valid targets made up for a dry run."""
 
     def follow(self, values: Tensor, movement: Movement) -> Tensor:
@@ -65,6 +80,14 @@ class Targets(Protocol):
         Raises:
             ConfigError: these targets cannot be mixed.
         """
+
+
+@runtime_checkable
+class SpatialTargets(Protocol):
+    """Targets that have places in the image."""
+
+    def full(self, items: Items, row: int) -> NDArray[np.generic]:
+        """(H, W) targets of one image at its own size."""
 
 
 class LabelTargets:
@@ -110,8 +133,16 @@ class LabelTargets:
         """The classes."""
         return items.targets
 
-    def read(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def read(
+        self,
+        items: Items,
+        rows: NDArray[np.int64],
+        spec: ImageSpec,
+        *,
+        boxes: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
         """(B,) class numbers."""
+        del spec, boxes
         stored = items.targets[rows]
         return stored if self._numbers is None else self._numbers[stored]
 
@@ -121,8 +152,9 @@ class LabelTargets:
             return self
         return LabelTargets(labels, match_labels(self.labels, labels))
 
-    def dry(self, count: int) -> NDArray[np.int64]:
+    def dry(self, count: int, spec: ImageSpec) -> NDArray[np.int64]:
         """(count,) of class 0."""
+        del spec
         return np.zeros(count, np.int64)
 
     def follow(self, values: Tensor, movement: Movement) -> Tensor:

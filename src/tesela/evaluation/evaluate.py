@@ -196,13 +196,14 @@ def evaluate_run(
         cache=config.cache,
         device=device,
         max_unreadable=config.max_unreadable,
+        full=True,
     )
     with RowSpool() as spool:
         evaluation = evaluate_model(
             model,
             loader,
             task,
-            task.scorer(info.labels, **options),
+            task.scorer(info.labels, **task.scorer_facts(model, info), **options),
             spool=spool,
             precision=precision,
             kernel=kernel,
@@ -288,6 +289,7 @@ def summarise(
         "model": info.name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "labels": list(info.labels),
+        **({"colors": list(info.colors)} if info.colors else {}),
         **about,
         **scores,
         "seconds": round(evaluation.seconds, 3),

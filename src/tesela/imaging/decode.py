@@ -9,6 +9,7 @@ the hint. JPEGs take the faster way of ``jpeg`` where it is installed, with the 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,10 +114,29 @@ def decode(
         raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
 
 
+def decode_stored(
+    source: bytes | Path, convert: Callable[[Image.Image, str], NDArray[np.uint8]], *, limits: DecodeLimits
+) -> NDArray[np.uint8]:
+    """Pixels of an encoded image as ``convert`` reads them from Pillow's image and the format's name.
+
+    Raises:
+        ImageError: with a code of CODES.
+    """
+    data = source if isinstance(source, bytes) else _read(source, limits)
+    header = _admit(data, limits)
+    try:
+        with _open(data, limits) as image:
+            return upright(convert(image, str(header.format)), _orientation(image))
+    except ImageError:
+        raise
+    except Exception as error:  # as in decode
+        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
+
+
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation (1..8) to (H, W, C) pixels: transpose first, then flip."""
+    """Apply an EXIF orientation (1..8) to (H, W) or (H, W, C) pixels: transpose first, then flip."""
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):

@@ -59,6 +59,8 @@ class BundleInfo:
     """Number of classes."""
     labels: list[str]
     """Name of each class, in the order of the logits."""
+    colors: list[str] = field(default_factory=list)
+    """Colour of each class in pictures, such as #804080; empty for the usual ones."""
     image: ImageSpec
     """How it wants to see an image."""
     license: str = "unknown"

@@ -74,6 +74,12 @@ class Model(HasKernel, ABC, nn.Module):
         """Initialise all weights."""
         initialise(self, generator)
 
+    def initialise_head(self, generator: Generator | None = None) -> None:
+        """Initialise all weights but the backbone's."""
+        for name, module in self.named_children():
+            if name != "backbone":
+                initialise(module, generator)
+
     def features(self, images: Tensor, *, trace: Trace = OFF) -> Features:
         """The backbone's tokens of images (B, C, H, W)."""
         found: Features = self.backbone(images, trace=trace)

@@ -87,12 +87,18 @@ def data_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]
 
     Args:
         columns: title and kind of each: ``n`` for numbers, ``name`` and ``text`` for words that may be long,
-            ``meter`` for bars whose cells are percentages; no head is shown if no column has a title.
+            ``meter`` for bars whose cells are percentages, ``swatch`` for colours; no head is shown if no
+            column has a title.
         rows: the cells.
     """
     return render("tesela.page/table.html.j2", columns=columns, rows=rows)
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG file as a ``data:`` address, so that the page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """A picture's file as a ``data:`` address, so that the page needs no other file.
+
+    Args:
+        picture: the file.
+        kind: png or gif.
+    """
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")

@@ -75,9 +75,16 @@ class Predictor:
         Raises:
             ImageError: it cannot be decoded, or has a size that a model without resizing does not take.
         """
+        return self.fitted(source, limits=limits)[0]
+
+    def fitted(
+        self, source: ImageSource, *, limits: DecodeLimits = DEFAULT_LIMITS
+    ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """As ``prepare``, with the image's own (height, width)."""
         spec = self.info.image
         try:
-            return fit_image(pixels(source, spec, limits=limits), spec)
+            image = pixels(source, spec, limits=limits)
+            return fit_image(image, spec), (image.shape[0], image.shape[1])
         except ImageError:
             raise
         except DataError as error:
@@ -117,13 +124,19 @@ class Predictor:
         self, sources: Sequence[ImageSource], *, first: int, options: dict[str, Any]
     ) -> Iterator[Result]:
         images: list[NDArray[np.uint8]] = []
+        sizes: list[tuple[int, int]] = []
         failures: dict[int, ImageError] = {}
         for index, source in enumerate(sources):
             try:
-                images.append(self.prepare(source))
+                image, size = self.fitted(source)
+                images.append(image)
+                sizes.append(size)
             except ImageError as error:
                 failures[index] = error
-        results = iter(self.task.decode(self.outputs(images), self.info, **options) if images else ())
+        decoded: Sequence[Result] = ()
+        if images:
+            decoded = self.task.decode(self.outputs(images), self.info, sizes=sizes, **options)
+        results = iter(decoded)
         for index, source in enumerate(sources):
             name = str(source) if isinstance(source, Path) else f"image {first + index}"
             if index in failures:

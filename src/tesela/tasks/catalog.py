@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tesela.core.errors import DataError, UsageError
 from tesela.core.registry import lookup, names, register
 from tesela.tasks.classification.config import ClassificationConfig
+from tesela.tasks.segmentation.config import SegmentationConfig
 
 if TYPE_CHECKING:
     from tesela.data.source import Source
@@ -29,6 +30,13 @@ register(
     target="tesela.tasks.classification.task:Classification",
     config=ClassificationConfig,
     summary="one label per image",
+)
+register(
+    "task",
+    "segment",
+    target="tesela.tasks.segmentation.task:SegmentationTask",
+    config=SegmentationConfig,
+    summary="a class for each pixel",
 )
 
 

@@ -64,6 +64,9 @@ class Task(ABC):
         card_scores: scored values that a model card lists, each with its name for people.
         score_options: keyword arguments that ``scorer`` takes.
         decode_options: keyword arguments that ``decode`` takes.
+        has_decoder: whether ``build`` and ``adapt`` take a decoder's settings.
+        whole_images: whether the model must see all of an image, so that none is cropped.
+        automatic_model: what ``--model auto`` takes for photographs; a ViT-S/16 if None.
     """
 
     name: ClassVar[str]
@@ -75,6 +78,9 @@ class Task(ABC):
     card_scores: ClassVar[Mapping[str, str]]
     score_options: ClassVar[frozenset[str]] = frozenset()
     decode_options: ClassVar[frozenset[str]] = frozenset()
+    has_decoder: ClassVar[bool] = False
+    whole_images: ClassVar[bool] = False
+    automatic_model: ClassVar[str | None] = None
 
     @abstractmethod
     def suits(self, source: Source) -> bool:
@@ -85,23 +91,40 @@ class Task(ABC):
         """How targets are read, warped and mixed with their images, and stratified."""
 
     @abstractmethod
-    def objective(self, config: Any, labels: Sequence[str]) -> Objective:
+    def objective(self, config: Any, targets: Targets) -> Objective:
         """The loss.
 
         Args:
             config: the settings, of the class that the task is registered with.
-            labels: names of what is predicted.
+            targets: as ``targets`` gave them, after they have checked the source.
         """
 
     @abstractmethod
     def scorer(self, labels: Sequence[str]) -> Scorer:
         """A new scorer; subclasses may take the keyword arguments in ``score_options``."""
 
+    def scorer_facts(self, model: Model, info: BundleInfo) -> dict[str, Any]:
+        """Further keyword arguments of ``scorer`` when a trained model is evaluated."""
+        del model, info
+        return {}
+
     @abstractmethod
     def decode(
-        self, outputs: NDArray[np.floating[Any]], info: BundleInfo, **options: Any
+        self,
+        outputs: NDArray[np.floating[Any]],
+        info: BundleInfo,
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        **options: Any,
     ) -> Sequence[Result]:
-        """Results of a model's outputs (B, ...), with NumPy alone; one per image."""
+        """Results of a model's outputs (B, ...), with NumPy alone; one per image.
+
+        Args:
+            outputs: of the model.
+            info: of its bundle.
+            sizes: (height, width) of each image as it was read; None where they are the model's own.
+            **options: of ``decode_options``.
+        """
 
     def probabilities(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64] | None:
         """(B, K) probability of each label, from outputs (B, ...).
@@ -115,27 +138,51 @@ class Task(ABC):
     def unreadable(self) -> Result:
         """An empty result, for an image that could not be read."""
 
-    def build(self, backbone: Backbone[Any], labels: Sequence[str]) -> Model:
+    def build(
+        self, backbone: Backbone[Any], labels: Sequence[str], *, decoder: Mapping[str, Any] | None = None
+    ) -> Model:
         """A new model: by default a classifier with one logit for each label.
 
         Args:
             backbone: of any family; on the meta device, as the model is to be.
             labels: names of what is predicted.
+            decoder: its settings, where the task ``has_decoder``.
         """
+        del decoder
         from tesela.models.classifier import Classifier
 
         return Classifier(backbone, num_classes=len(labels))
 
-    def adapt(self, model: Model, labels: Sequence[str], known: Sequence[str]) -> None:
-        """Fit a trained model to other labels, in place.
+    def adapt(
+        self,
+        model: Model,
+        labels: Sequence[str],
+        known: Sequence[str],
+        *,
+        seed: int,
+        decoder: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """A trained model, fitted to other labels; changed in place where it is of the task's kind.
 
         Args:
             model: as loaded.
             labels: of the data.
             known: of the model; where they are the same, its head stays.
+            seed: of a new head.
+            decoder: its settings, where the task ``has_decoder`` and a new one is wanted.
         """
+        del decoder
+        import torch
+
+        with torch.device("meta"):
+            kind = self.build(model.backbone, labels).kind
+        if model.kind != kind:
+            own = self.build(model.backbone, labels)
+            own.initialise_head(torch.Generator().manual_seed(seed))
+            return own
         if list(labels) != list(known):
             model.reset_head(len(labels))
+        return model
 
     def rows(self, batch: Batch, outputs: Tensor) -> Rows:
         """Arrays (B, ...) that are kept of every evaluated image, by name; they go to disk, not to memory."""

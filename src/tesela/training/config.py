@@ -58,6 +58,9 @@ class TrainConfig:
     """What is learned; auto reads it off the data."""
     objective: dict[str, Any] = field(default_factory=dict)
     """Settings of the task's objective, such as --objective.label_smoothing 0.1."""
+    decoder: dict[str, Any] = field(default_factory=dict)
+    """Decoder of a segmenter: --decoder.name light, linear, mlp, patch or unet, and its settings; by default
+    what goes with the model."""
     recipe: str | None = None
     """Named full configuration that the other options override."""
     epochs: int | None = None

@@ -165,7 +165,7 @@ def _activation_bytes(prepared: Prepared) -> int:
     spec, device = prepared.start.spec, prepared.device
     batch = Batch(
         images=torch.zeros(2, spec.channels, spec.height, spec.width),
-        targets=torch.from_numpy(prepared.targets.dry(2)),
+        targets=torch.from_numpy(prepared.targets.dry(2, spec)),
         indices=torch.arange(2),
     ).to(device)
 

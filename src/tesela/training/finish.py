@@ -14,6 +14,7 @@ import torch
 from tesela.core.errors import UsageError
 from tesela.core.files import write_atomic, write_json
 from tesela.core.version import __version__
+from tesela.data.masks.classes_file import hexadecimal
 from tesela.layers.lora import merge_adapters
 from tesela.models.bundle import CARD, BundleInfo, describe, write_bundle, write_info
 from tesela.models.card import Card
@@ -111,6 +112,7 @@ def bundle_info(prepared: Prepared, outcome: Outcome, model: Any) -> BundleInfo:
         image=start.spec,
         provenance=provenance,
         license=start.license,
+        colors=[hexadecimal(colour) for colour in getattr(prepared.targets, "colours", ())],
     )
 
 

@@ -85,9 +85,9 @@ def prepare(config: TrainConfig, run: Run, device: torch.device) -> Prepared:
     )
     task = task_for(config.task, source)
     targets = task.targets(source)
-    objective = task.objective(build(objective_config(task.name), config.objective), targets.labels).to(
-        device
-    )
+    targets.check(source)
+    settings = build(objective_config(task.name), config.objective)
+    objective = task.objective(settings, targets).to(device)
     beginning = start(config, source, task, targets.labels)
     if config.tune == "lora":
         adapt(beginning.model, config.lora, seed=config.seed)

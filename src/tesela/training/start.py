@@ -20,6 +20,7 @@ from tesela.core.errors import ConfigError, DataError, ImageError
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.factory import build_model, empty_with_head
+from tesela.tasks.catalog import task_names
 from tesela.tasks.task import Task
 from tesela.training.config import TrainConfig
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tesela.models.model import Model
 
 SMALL = 96
+WHOLE = 640
 #: Fields of a network's configuration that touch no weight, so that they can be changed when it is loaded.
 DROPOUTS = frozenset({"dropout", "attention_dropout", "drop_path", "patch_dropout"})
 LOOKED_AT, MEASURED = 32, 1024
@@ -101,9 +103,10 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
             hint="give --from RUN, or train everything",
         )
     looks = inspect_images(source.splits["train"], source.channels)
-    name, size = choose_model(config, looks)
+    name, size = choose_model(config, looks, task)
     network = catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
-    model = build_model(network, lambda backbone: task.build(backbone, labels), seed=config.seed)
+    decoder = _decoder(config, task, catalog.find_model(name).decoder)
+    model = build_model(network, lambda backbone: task.build(backbone, labels, **decoder), seed=config.seed)
     height, width = network.image_size
     plain = ImageSpec(
         height=height,
@@ -111,7 +114,7 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
         channels=looks.channels,
         mean=(0.0,) * looks.channels,
         std=(1.0,) * looks.channels,
-        resize=_resize(config, looks, (height, width)),
+        resize=_resize(config, looks, (height, width), task),
     )
     mean, std = normalisation(
         "data" if config.normalize == "auto" else config.normalize, source.splits["train"], plain
@@ -119,17 +122,42 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
     return Start(model=model, name=name, spec=dataclasses.replace(plain, mean=mean, std=std))
 
 
-def choose_model(config: TrainConfig, looks: ImageStats) -> tuple[str, tuple[int, int]]:
+def _decoder(config: TrainConfig, task: Task, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of ``Task.build``: the decoder's settings, over those that the model's authors chose.
+
+    Raises:
+        ConfigError: the task has no decoder.
+    """
+    asked = dict(config.decoder)
+    if not task.has_decoder:
+        if asked:
+            raise ConfigError(
+                f"the task {task.name} has no decoder",
+                hint="leave the decoder out, or name the task: --task " + "|".join(task_names()),
+            )
+        return {}
+    same = asked.get("name", own.get("name")) == own.get("name")
+    merged = {**own, **asked} if same else asked
+    return {"decoder": merged} if merged else {}
+
+
+def choose_model(
+    config: TrainConfig, looks: ImageStats, task: Task | None = None
+) -> tuple[str, tuple[int, int]]:
     """Name and image size: as asked for, else by the images' own size.
 
     Small images keep their size where the model is a compact one and its patches divide them; all others take
-    the model's.
+    the model's. Where a task sees whole images, they keep their common size up to ``WHOLE`` pixels a side.
     """
-    native = looks.size if looks.size is not None and max(looks.size) <= SMALL else None
+    whole = task is not None and task.whole_images
+    limit = WHOLE if whole else SMALL
+    native = looks.size if looks.size is not None and max(looks.size) <= limit else None
     names = [config.model] if config.model != "auto" else _automatic(config.size or native, looks.channels)
+    if config.model == "auto" and task is not None and task.automatic_model is not None:
+        names = [task.automatic_model]
     for name in names:
         own = catalog.find_model(name).config.image_size
-        size = config.size or (native if native is not None and max(own) <= SMALL else None)
+        size = config.size or (native if native is not None and (whole or max(own) <= SMALL) else None)
         if size is None or _fits(name, size, config, looks):
             return name, size or own
     if config.size is None:
@@ -154,10 +182,17 @@ def _fits(name: str, size: tuple[int, int], config: TrainConfig, looks: ImageSta
 
 
 def _resize(
-    config: TrainConfig, looks: ImageStats, size: tuple[int, int]
+    config: TrainConfig, looks: ImageStats, size: tuple[int, int], task: Task
 ) -> Literal["squash", "crop", "pad"]:
+    if config.resize == "crop" and task.whole_images:
+        raise ConfigError(
+            f"the task {task.name} needs whole images, and --resize crop cuts their borders off",
+            hint="use --resize squash or pad; --augment.random_resized_crop crops while training",
+        )
     if config.resize != "auto":
         return config.resize
+    if task.whole_images:
+        return "squash"
     return (
         "squash"
         if looks.size is not None and max(looks.size) <= SMALL
@@ -209,10 +244,11 @@ def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequen
     if size != info.image.size:
         resize_view(model, size, interpolate=config.interpolate_positions, seed=config.seed)
     model = _with_dropouts(model, config.net)
-    task.adapt(model, labels, info.labels)
+    model = task.adapt(model, labels, info.labels, seed=config.seed, **_decoder(config, task, {}))
     spec = dataclasses.replace(info.image, height=size[0], width=size[1])
-    if config.resize != "auto":
-        spec = dataclasses.replace(spec, resize=config.resize)
+    if config.resize != "auto" or (task.whole_images and spec.resize == "crop"):
+        looks = ImageStats(size=None, channels=spec.channels)
+        spec = dataclasses.replace(spec, resize=_resize(config, looks, size, task), crop_ratio=1.0)
     if config.normalize != "auto":
         mean, std = normalisation(config.normalize, source.splits["train"], spec)
         spec = dataclasses.replace(spec, mean=mean, std=std)

@@ -54,7 +54,9 @@ class TagTargets:
     def strata(self, items: Items) -> NDArray[np.int64]:
         return np.zeros(len(items), np.int64)
 
-    def read(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(
+        self, items: Items, rows: NDArray[np.int64], spec: Any, *, boxes: Any = None
+    ) -> NDArray[np.float32]:
         texts = items.columns["tags"][rows]
         return np.array([[tag in text.split(";") for tag in self.labels] for text in texts], np.float32)
 
@@ -63,7 +65,7 @@ class TagTargets:
             raise DataError(f"the model does not know {sorted(unknown)}", hint="use its own data")
         return TagTargets(labels)
 
-    def dry(self, count: int) -> NDArray[np.float32]:
+    def dry(self, count: int, spec: Any) -> NDArray[np.float32]:
         return np.zeros((count, len(self.labels)), np.float32)
 
     def follow(self, values: Any, movement: Any) -> Any:
@@ -137,15 +139,15 @@ class Tags(Task):
         texts = [text for items in source.splits.values() for text in items.columns["tags"]]
         return TagTargets(sorted({tag for text in texts for tag in text.split(";") if tag}))
 
-    def build(self, backbone: Any, labels: Sequence[str]) -> Any:
+    def build(self, backbone: Any, labels: Sequence[str], **options: Any) -> Any:
         from tags_model import Tagger
 
         return Tagger(backbone, num_classes=len(labels))
 
-    def objective(self, config: TagsConfig, labels: Sequence[str]) -> Any:
+    def objective(self, config: TagsConfig, targets: Any) -> Any:
         from tags_objective import TagObjective
 
-        return TagObjective(len(labels), forget=config.forget)
+        return TagObjective(len(targets.labels), forget=config.forget)
 
     def scorer(self, labels: Sequence[str]) -> TagScorer:
         return TagScorer()

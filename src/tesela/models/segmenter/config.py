@@ -112,7 +112,7 @@ class MlpDecoderConfig(DecoderConfig):
     width: int = 256
     """Channels of every scale."""
     dropout: float = 0.1
-    """Before the last layer."""
+    """Share of the channels that is left out before the last layer."""
     blocks: int = 4
     """With an encoder of one resolution: how many of its blocks are read, evenly spread up to the last."""
 
@@ -154,7 +154,7 @@ class LightDecoderConfig(DecoderConfig):
     """Read the image itself too, at a quarter and an eighth of its size, where the backbone has nothing that
     fine."""
     dropout: float = 0.1
-    """Before the last layer."""
+    """Share of the channels that is left out before the last layer."""
     blocks: int = 4
     """With an encoder of one resolution: how many of its blocks are read, evenly spread up to the last."""
 

@@ -40,7 +40,7 @@ class LightDecoder(nn.Module):
         self.refine = nn.ModuleList(
             ConvUnit(width, width, separable=True) for _ in range(config.refinements(backbone))
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout2d(config.dropout)
         self.linear = nn.Conv2d(width, num_classes, 1)
 
     def reset(self, generator: Generator | None = None) -> None:

@@ -39,7 +39,7 @@ class MlpDecoder(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(width, config.width) for width in widths)
         self.fuse = Plain(config.width * len(widths), config.width, 1)
         self.norm = BatchNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout2d(config.dropout)
         self.linear = nn.Conv2d(config.width, num_classes, 1)
 
     def reset(self, generator: Generator | None = None) -> None:

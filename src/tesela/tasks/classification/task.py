@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tesela.core.errors import DataError
 from tesela.data.targets import LabelTargets
 from tesela.metrics.probability import softmax
 from tesela.tasks.classification import sections
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tesela.data.batch import Batch
     from tesela.data.source import Source
+    from tesela.data.targets import Targets
     from tesela.models.bundle import BundleInfo
     from tesela.page.section import Section
     from tesela.tasks.classification.config import ClassificationConfig
@@ -53,15 +55,24 @@ class Classification(Task):
 
     def suits(self, source: Source) -> bool:
         """Whether each image has one of several labels."""
-        return len(source.labels) > 0
+        return len(source.labels) > 0 and source.masks is None
 
     def targets(self, source: Source) -> LabelTargets:
-        """The stored labels."""
+        """The stored labels.
+
+        Raises:
+            DataError: the source has masks in their place.
+        """
+        if source.masks is not None:
+            raise DataError(
+                f"{source.name} holds images and masks, which are for segmentation",
+                hint="name that task, or none; classification needs a folder of class folders",
+            )
         return LabelTargets(source.labels)
 
-    def objective(self, config: ClassificationConfig, labels: Sequence[str]) -> CrossEntropy:
+    def objective(self, config: ClassificationConfig, targets: Targets) -> CrossEntropy:
         """Cross-entropy."""
-        del labels
+        del targets
         from tesela.tasks.classification.objective import CrossEntropy
 
         return CrossEntropy(label_smoothing=config.label_smoothing)
@@ -73,9 +84,15 @@ class Classification(Task):
         return ClassificationScorer(labels, top=top)
 
     def decode(  # type: ignore[override]  # takes what decode_options names
-        self, outputs: NDArray[np.floating[Any]], info: BundleInfo, *, top: int = TOP
+        self,
+        outputs: NDArray[np.floating[Any]],
+        info: BundleInfo,
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        top: int = TOP,
     ) -> Sequence[Prediction]:
         """The ``top`` most probable labels of each image, from logits (B, K)."""
+        del sizes
         return [Prediction(scores=ranked(row, info.labels, top=top)) for row in softmax(outputs)]
 
     def probabilities(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

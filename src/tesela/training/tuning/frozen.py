@@ -11,6 +11,7 @@ from tesela.core.errors import ConfigError
 from tesela.core.format import byte_size, duration
 from tesela.core.progress import progress_bar
 from tesela.hardware.autocast import autocast
+from tesela.models.classifier import Classifier
 from tesela.models.model import Model
 from tesela.runs.folder import Run
 from tesela.training.choices import Choices
@@ -72,6 +73,13 @@ class FrozenBody:
         wanted = self.config.tune_cache
         if self.config.tune != "head" or wanted == "none":
             return ""
+        if not isinstance(self.model, Classifier):
+            if wanted == "auto":
+                return ""
+            raise ConfigError(
+                "features are kept for classifiers only, whose head reads one vector of an image",
+                hint="use --tune-cache none",
+            )
         if not self.config.augment.only_flips:
             if wanted == "auto":
                 return ""

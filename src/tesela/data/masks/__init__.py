@@ -1,0 +1,1 @@
+"""Masks: a class for each pixel of an image."""

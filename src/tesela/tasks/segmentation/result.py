@@ -1,0 +1,136 @@
+"""Result of a segmenter: the class of each pixel of one image, and the area of each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tesela.imaging.mask import encode_mask
+from tesela.tasks.result import Result
+
+MENTIONED = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Area:
+    """Pixels of one class in an image.
+
+    Attributes:
+        label: the class.
+        index: its place among the model's labels.
+        pixels: how many.
+        share: of the image's pixels.
+    """
+
+    label: str
+    index: int
+    pixels: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Result):
+    """Classes of one image's pixels.
+
+    Attributes:
+        mask: (H, W) class numbers at the image's own size; None where the image could not be read.
+        labels: names of the classes.
+        colours: of the classes, in pictures.
+    """
+
+    schema: ClassVar[dict[str, Any]] = {
+        "height": "int64",
+        "width": "int64",
+        "areas": [{"label": "string", "index": "int64", "pixels": "int64", "share": "float64"}],
+    }
+
+    mask: NDArray[np.uint8] | None = field(default=None, repr=False)
+    labels: tuple[str, ...] = ()
+    colours: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """The classes that occur, the largest first."""
+        if self.mask is None:
+            return ()
+        counts = np.bincount(self.mask.reshape(-1), minlength=len(self.labels))
+        order = np.argsort(-counts, kind="stable")
+        return tuple(
+            Area(
+                label=self.labels[index],
+                index=int(index),
+                pixels=int(counts[index]),
+                share=int(counts[index]) / self.mask.size,
+            )
+            for index in order
+            if counts[index]
+        )
+
+    def answer(self) -> dict[str, Any]:
+        """Size of the mask, and the area of each class that occurs."""
+        height, width = (None, None) if self.mask is None else self.mask.shape
+        areas = [
+            {"label": area.label, "index": area.index, "pixels": area.pixels, "share": area.share}
+            for area in self.areas
+        ]
+        return {"height": height, "width": width, "areas": areas}
+
+    def cells(self) -> dict[str, str]:
+        """The share of each class, in a column named after it."""
+        if self.mask is None:
+            return {}
+        found = {area.label: area.share for area in self.areas}
+        return {label: repr(found.get(label, 0.0)) for label in self.labels}
+
+    def text(self) -> str:
+        """The largest classes with their shares."""
+        largest = self.areas
+        rest = len(largest) - MENTIONED
+        more = f"  and {rest} more" if rest > 0 else ""
+        return "  ".join(f"{area.label} {area.share:.1%}" for area in largest[:MENTIONED]) + more
+
+    def files(self) -> dict[str, bytes]:
+        """The mask as a palette PNG, under the ending that it gets."""
+        return {} if self.mask is None else {".png": encode_mask(self.mask, self.colours)}
+
+    def drawn(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The mask laid over its image (H, W, 3)."""
+        if self.mask is None or image.shape[:2] != self.mask.shape:
+            return None
+        return overlaid(image, self.mask, self.colours)
+
+
+def overlaid(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    colours: tuple[tuple[int, int, int], ...],
+    *,
+    opacity: float = 0.55,
+) -> NDArray[np.uint8]:
+    """An image (H, W, 3 or 1) with the colours of its mask (H, W) over it; ignored pixels stay bare.
+
+    Args:
+        image: below.
+        mask: class numbers; those without a colour stay bare.
+        colours: of the classes.
+        opacity: of the colours.
+    """
+    table = np.zeros((256, 3), np.float32)
+    table[: len(colours)] = np.array(colours, np.float32).reshape(-1, 3)
+    strength = np.where(mask < len(colours), np.float32(opacity), np.float32(0))[..., None]
+    base = np.broadcast_to(image, (*mask.shape, 3)).astype(np.float32)
+    mixed: NDArray[np.uint8] = (base * (1 - strength) + table[mask] * strength + 0.5).astype(np.uint8)
+    edges = _edges(mask)
+    mixed[edges] = (mixed[edges] * np.float32(0.45)).astype(np.uint8)
+    return mixed
+
+
+def _edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels whose right or lower neighbour is of another class."""
+    found = np.zeros(mask.shape, np.bool_)
+    found[:-1] |= mask[:-1] != mask[1:]
+    found[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    return found

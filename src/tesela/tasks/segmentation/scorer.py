@@ -1,0 +1,98 @@
+"""Scorer of a segmenter: mean IoU and what else ``tesela.metrics.segmentation`` counts.
+
+While training, masks are scored in the model's view. Where a batch brings masks at the images' own sizes, the
+logits are upsampled to these (bilinear) before the class of each pixel is taken, so scores are about the
+images, not about the model's view of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tesela.data.batch import Batch
+from tesela.imaging.mask import IGNORE
+from tesela.imaging.preprocess import placement
+from tesela.imaging.spec import ImageSpec
+from tesela.metrics.segmentation import SegmentationScores
+
+
+class SegmentationScorer:
+    """Scores over all images that were seen.
+
+    Args:
+        labels: the K class names, in the order of the logits.
+        spec: the model's view; needed for masks at the images' own sizes.
+        patch: height and width of a patch in pixels of the view, for block artefacts.
+        boundary: whether boundary IoU is counted.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        spec: ImageSpec | None = None,
+        patch: tuple[int, int] | None = None,
+        boundary: bool = False,
+    ) -> None:
+        self._scores = SegmentationScores(labels, boundary=boundary)
+        self._spec, self._patch = spec, patch
+        self._loss, self._pixels = 0.0, 0
+
+    def update(self, batch: Batch, outputs: Tensor) -> None:
+        """Count in logits (B, K, h, w)."""
+        targets = batch.targets.long()
+        terms = F.cross_entropy(outputs.float(), targets, ignore_index=IGNORE, reduction="none")
+        self._loss += float(terms.double().sum())
+        self._pixels += int((targets != IGNORE).sum())
+        for index in range(len(batch)):
+            truth = batch.full[index] if batch.full else batch.targets[index]
+            predicted = classes_at(outputs[index], (truth.shape[0], truth.shape[1]), self._spec)
+            view = outputs.shape[2:]
+            scale = truth.shape[0] / view[0], truth.shape[1] / view[1]
+            patch = self._patch and (self._patch[0] * scale[0], self._patch[1] * scale[1])
+            self._scores.update(predicted, truth.cpu().numpy(), patch=patch)
+
+    def merge(self, other: SegmentationScorer) -> None:
+        """Count in what another scorer has seen."""
+        self._scores.merge(other._scores)
+        self._loss += other._loss
+        self._pixels += other._pixels
+
+    def validation(self) -> dict[str, float]:
+        """Mean loss of a pixel, mean IoU, share of right pixels."""
+        confusion = self._scores.confusion
+        hits, truth = np.diagonal(confusion), confusion.sum(1)
+        union = truth + confusion.sum(0) - hits
+        there = union > 0
+        return {
+            "loss": self._loss / max(self._pixels, 1),
+            "mean_iou": float((hits[there] / union[there]).mean()) if there.any() else 0.0,
+            "pixel_accuracy": int(hits.sum()) / max(int(truth.sum()), 1),
+        }
+
+    def result(self) -> dict[str, Any]:
+        """See ``tesela.metrics.segmentation.SegmentationScores``."""
+        return self._scores.result()
+
+
+def classes_at(logits: Tensor, size: tuple[int, int], spec: ImageSpec | None) -> np.ndarray[Any, Any]:
+    """(H, W) most probable class of each pixel of an image of ``size``, from logits (K, h, w) of its view.
+
+    Args:
+        logits: of one image.
+        size: (height, width) of the image.
+        spec: the model's view; None where the image is the view.
+    """
+    if spec is not None:
+        top, left, height, width = placement(size, spec).view
+        logits = logits[:, top : top + height, left : left + width]
+    if tuple(logits.shape[1:]) != size:
+        logits = F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+    classes: np.ndarray[Any, Any] = logits.argmax(0).to(torch.uint8).cpu().numpy()
+    return classes

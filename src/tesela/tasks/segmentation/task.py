@@ -1,0 +1,211 @@
+"""Segmentation: a class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tesela.data.masks.coding import palette
+from tesela.data.masks.targets import MaskTargets
+from tesela.imaging.mask import IGNORE, resize_mask
+from tesela.imaging.preprocess import unfit
+from tesela.metrics.segmentation import iou_of
+from tesela.tasks.segmentation.result import Segmentation
+from tesela.tasks.segmentation.sections import mask_lead, mask_sections, mask_tiles
+from tesela.tasks.task import Rows, Scorer, Task
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from torch import Tensor
+
+    from tesela.data.batch import Batch
+    from tesela.data.source import Source
+    from tesela.data.targets import Targets
+    from tesela.models.backbone import Backbone
+    from tesela.models.bundle import BundleInfo
+    from tesela.models.model import Model
+    from tesela.page.section import Section
+    from tesela.tasks.material import Material
+    from tesela.tasks.segmentation.config import SegmentationConfig
+    from tesela.tasks.segmentation.objective import MaskLoss
+
+#: The longer side of a mask that is kept for the report.
+KEPT_SIDE = 192
+WORST = 12
+
+
+class SegmentationTask(Task):
+    """A class for each pixel, by cross-entropy, Dice and focal loss."""
+
+    name = "segment"
+    score = "mean_iou"
+    headline = ("mean_iou", "pixel_accuracy")
+    noun = "image segmenter"
+    pipeline_tag = "image-segmentation"
+    curves = MappingProxyType({"mean_iou": "Mean IoU", "pixel_accuracy": "Pixel accuracy"})
+    card_scores = MappingProxyType(
+        {
+            "mean_iou": "mean IoU",
+            "pixel_accuracy": "pixel accuracy",
+            "dice": "mean Dice",
+            "boundary_iou": "boundary IoU",
+        }
+    )
+    has_decoder = whole_images = True
+    automatic_model = "segformer_b0"
+
+    def suits(self, source: Source) -> bool:
+        """Whether each image has a mask."""
+        return source.masks is not None
+
+    def targets(self, source: Source) -> MaskTargets:
+        """The masks."""
+        from tesela.core.errors import DataError
+
+        if source.masks is None:
+            raise DataError(
+                f"{source.name} has no masks",
+                hint="segmentation needs a folder of images and one of masks, such as images/ and masks/",
+            )
+        return MaskTargets(source.masks)
+
+    def objective(self, config: SegmentationConfig, targets: Targets) -> MaskLoss:
+        """The weighted sum of losses."""
+        from tesela.tasks.segmentation.objective import MaskLoss, weights_of
+
+        weights = None
+        if isinstance(targets, MaskTargets) and "train" in targets.pixels:
+            weights = weights_of(targets.pixels["train"].tolist(), config.class_weights)
+        return MaskLoss(config, weights)
+
+    def scorer(self, labels: Sequence[str], **options: Any) -> Scorer:
+        """Mean IoU, Dice, boundary IoU, block artefacts."""
+        from tesela.tasks.segmentation.scorer import SegmentationScorer
+
+        return SegmentationScorer(labels, **options)
+
+    def scorer_facts(self, model: Model, info: BundleInfo) -> dict[str, Any]:
+        """View and patch of the model; evaluation counts boundaries too."""
+        rows, columns = model.grid(info.image.size)
+        patch = info.image.height // rows, info.image.width // columns
+        return {"spec": info.image, "patch": patch, "boundary": True}
+
+    def decode(
+        self,
+        outputs: NDArray[np.floating[Any]],
+        info: BundleInfo,
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        **options: Any,
+    ) -> Sequence[Segmentation]:
+        """Masks at the images' own sizes, from logits (B, K, h, w)."""
+        del options
+        colours = colours_of(info)
+        sizes = sizes or [info.image.size] * len(outputs)
+        return [
+            Segmentation(mask=mask_of(logits, size, info), labels=tuple(info.labels), colours=colours)
+            for logits, size in zip(outputs, sizes, strict=True)
+        ]
+
+    def unreadable(self) -> Segmentation:
+        """No mask."""
+        return Segmentation()
+
+    def build(
+        self, backbone: Backbone[Any], labels: Sequence[str], *, decoder: Mapping[str, Any] | None = None
+    ) -> Model:
+        """A segmenter with that decoder."""
+        from tesela.models.segmenter.segmenter import Segmenter
+
+        return Segmenter(backbone, num_classes=len(labels), decoder=decoder)
+
+    def adapt(
+        self,
+        model: Model,
+        labels: Sequence[str],
+        known: Sequence[str],
+        *,
+        seed: int,
+        decoder: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """The trained model where its classes are the data's; else its backbone with a new decoder."""
+        from torch import Generator
+
+        from tesela.models.segmenter.segmenter import Segmenter
+
+        is_segmenter = isinstance(model, Segmenter)
+        if is_segmenter and list(labels) == list(known) and not decoder:
+            return model
+        settings = decoder or (model.options["decoder"] if is_segmenter else None)
+        found = Segmenter(model.backbone, num_classes=len(labels), decoder=settings)
+        found.initialise_head(Generator().manual_seed(seed))
+        return found
+
+    def rows(self, batch: Batch, outputs: Tensor) -> Rows:
+        """Mean IoU (B,) of each image, and small masks (B, h, w) of truth and prediction."""
+        predicted = outputs.argmax(1).cpu().numpy().astype(np.uint8)
+        truth = batch.targets.cpu().numpy().astype(np.uint8)
+        scale = min(1.0, KEPT_SIDE / max(truth.shape[1:]))
+        size = max(1, round(truth.shape[1] * scale)), max(1, round(truth.shape[2] * scale))
+        ious = [iou_of(p, t, outputs.shape[1]) for p, t in zip(predicted, truth, strict=True)]
+        return {
+            "iou": np.array(ious, np.float32),
+            "truth": np.stack([resize_mask(mask, size) for mask in truth]),
+            "predicted": np.stack([resize_mask(mask, size) for mask in predicted]),
+        }
+
+    def pictures(self, rows: Rows, sample: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """The images with the lowest mean IoU."""
+        del sample
+        iou = np.nan_to_num(np.asarray(rows["iou"]), nan=1.0)
+        return {"worst": np.argsort(iou, kind="stable")[:WORST].astype(np.int64)}
+
+    def lead(self, scores: Mapping[str, Any]) -> str:
+        """Mean IoU and right pixels."""
+        return mask_lead(scores)
+
+    def tiles(self, scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+        """Mean IoU, right pixels, Dice, boundaries, size."""
+        return mask_tiles(scores)
+
+    def sections(self, material: Material) -> list[Section]:
+        """Classes, overlays, worst images, explanations."""
+        return mask_sections(material)
+
+    def tables(self, scores: Mapping[str, Any], **options: Any) -> list[RenderableType]:
+        """The scores that matter, and each class with the worst first."""
+        del options
+        from tesela.tasks.segmentation.tables import mask_score_tables
+
+        return mask_score_tables(scores)
+
+
+def mask_of(logits: NDArray[np.floating[Any]], size: tuple[int, int], info: BundleInfo) -> NDArray[np.uint8]:
+    """(H, W) most probable class of each pixel of an image of ``size``, from logits (K, h, w) of its view.
+
+    One class after the other, so that memory does not grow with their number.
+    """
+    if size == logits.shape[1:] and size == info.image.size:
+        classes: NDArray[np.uint8] = logits.argmax(0).astype(np.uint8)
+        return classes
+    best = unfit(logits[0], size, info.image)
+    found = np.zeros(size, np.uint8)
+    for label in range(1, len(logits)):
+        values = unfit(logits[label], size, info.image)
+        higher = values > best
+        found[higher] = label
+        np.copyto(best, values, where=higher)
+    return found
+
+
+def colours_of(info: BundleInfo) -> tuple[tuple[int, int, int], ...]:
+    """Colours of a bundle's classes; usual ones where it has none."""
+    from tesela.data.masks.classes_file import parse_colour
+
+    if len(info.colors) == len(info.labels):
+        return tuple(parse_colour(text) for text in info.colors)
+    return palette(min(len(info.labels), IGNORE))
