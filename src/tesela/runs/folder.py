@@ -7,6 +7,7 @@
     timing.jsonl       seconds and images/s, never compared
     bundle/            the finished model
     evaluation.json    scores; predictions.npz, report.html and tensorboard/ lie beside it
+    epochs.gif         what the task drew of the validation after each epoch
     result.json        written last: the run is complete
 
 Odd: the lock is POSIX's ``lockf``, not ``flock``, because loader workers would inherit the latter and keep it
@@ -96,6 +97,16 @@ class Run:
     def predictions(self) -> Path:
         """Probabilities, targets and thumbnails behind the report."""
         return self.path / "predictions.npz"
+
+    @property
+    def frames(self) -> Path:
+        """A picture of the validation for each epoch, of tasks that draw one; there until the run is done."""
+        return self.path / "frames"
+
+    @property
+    def animation(self) -> Path:
+        """These pictures, one after the other."""
+        return self.path / "epochs.gif"
 
     @property
     def report(self) -> Path:

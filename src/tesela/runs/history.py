@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tesela.core.files import io_call, storage_errors
+from tesela.core.files import io_call, storage_errors, write_atomic
 from tesela.runs.folder import Run
 
 
@@ -66,6 +66,10 @@ class Events:
         """Append one row of seconds and speeds."""
         self._append(self._timing, self._run.timing, (json.dumps(values) + "\n").encode())
         self._scalars("timing", values)
+
+    def picture(self, epoch: int, png: bytes) -> None:
+        """Keep the picture of an epoch's validation; one of an earlier attempt is replaced."""
+        write_atomic(self._run.frames / f"{epoch:06d}.png", png)
 
     def position(self) -> dict[str, Any]:
         """How far the reproducible rows go, made durable: what a checkpoint remembers."""

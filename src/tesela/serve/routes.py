@@ -104,7 +104,7 @@ def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], con
         served = served_model(able, model)
         served.gate.check()
         result = await served.predict(await read_image(request, config), **options)
-        return {"model": served.name, **result.answer()}
+        return {"model": served.name, **result.body()}
 
 
 def served_model(models: dict[str, ServedModel], name: str | None) -> ServedModel:

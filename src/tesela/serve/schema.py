@@ -30,7 +30,8 @@ def result_body(task: Task) -> type[BaseModel]:
     """The answer of a task's endpoint: the model's name and what its results hold."""
     name = task.name.title()
     fields: dict[str, Any] = {"model": (str, ...)}
-    for field, kind in task.unreadable().schema.items():
+    empty = task.unreadable()
+    for field, kind in {**empty.schema, **empty.body_schema}.items():
         fields[field] = (_field_type(f"{name}{field.title()}", kind), ...)
     return create_model(f"{name}Body", __doc__=f"What a model of the task {task.name} says.", **fields)
 

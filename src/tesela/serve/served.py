@@ -62,11 +62,14 @@ class ServedModel:
         """What the model's task says about an encoded image."""
         deadline = time.monotonic() + self._seconds
         with self.gate.enter():
-            pixels = await self._in_time(
-                self._decoding, deadline, lambda: self.predictor.prepare(data, limits=self._limits)
+            pixels, size = await self._in_time(
+                self._decoding, deadline, lambda: self.predictor.fitted(data, limits=self._limits)
             )
             row = await self.batcher.submit(pixels, deadline=deadline)
-        return self.predictor.task.decode(row[None], self.predictor.info, **options)[0]
+            task, info = self.predictor.task, self.predictor.info
+            return await self._in_time(
+                self._decoding, deadline, lambda: task.decode(row[None], info, sizes=[size], **options)[0]
+            )
 
     async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> ExplainedImage:
         """The heat map of an encoded image for a class, by name or number.

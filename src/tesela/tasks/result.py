@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tesela.core.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +34,8 @@ class Result(ABC):
     #: Type of each field of ``answer``: a name such as ``string``, ``int64`` or ``float64``, or a list of
     #: such a mapping.
     schema: ClassVar[dict[str, Any]]
+    #: The same of what ``body`` adds.
+    body_schema: ClassVar[dict[str, Any]] = {}
 
     source: str = ""
     failure: Failure | None = None
@@ -45,6 +51,23 @@ class Result(ABC):
     @abstractmethod
     def text(self) -> str:
         """One line for people."""
+
+    def body(self) -> dict[str, Any]:
+        """What a server answers: the plain values, and what else fits into JSON."""
+        return self.answer()
+
+    def files(self) -> dict[str, bytes]:
+        """Files of the result, by the ending that the image's name gets; none by default."""
+        return {}
+
+    def drawn(self, image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The result drawn over its image (H, W, C); None where there is nothing to draw."""
+        del image
+        return None
+
+    def bare(self) -> Self:
+        """The same result without what only its files need, so that many can be kept."""
+        return self
 
     def of(self, source: str) -> Self:
         """The same result under the image's name."""

@@ -47,6 +47,9 @@ class Scorer(Protocol):
     def validation(self) -> dict[str, float]:
         """The loss, the task's ``score`` and what else is shown after each epoch."""
 
+    def picture(self) -> NDArray[np.uint8] | None:
+        """A picture (H, W, 3) of some of the images, the same ones each time; None where none is drawn."""
+
     def result(self) -> dict[str, Any]:
         """All scores as plain values for JSON; at least ``images`` and the task's ``score``."""
 
@@ -102,6 +105,16 @@ class Task(ABC):
     @abstractmethod
     def scorer(self, labels: Sequence[str]) -> Scorer:
         """A new scorer; subclasses may take the keyword arguments in ``score_options``."""
+
+    def validation_scorer(self, targets: Targets, places: Sequence[int]) -> Scorer:
+        """A scorer for a validation while training.
+
+        Args:
+            targets: whose labels are scored.
+            places: numbers of the images that can be drawn.
+        """
+        del places
+        return self.scorer(targets.labels)
 
     def scorer_facts(self, model: Model, info: BundleInfo) -> dict[str, Any]:
         """Further keyword arguments of ``scorer`` when a trained model is evaluated."""

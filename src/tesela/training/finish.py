@@ -19,6 +19,7 @@ from tesela.layers.lora import merge_adapters
 from tesela.models.bundle import CARD, BundleInfo, describe, write_bundle, write_info
 from tesela.models.card import Card
 from tesela.models.model import Model
+from tesela.reports.animation import write_animation
 from tesela.runs.result import RunResult
 from tesela.training.decide import Decisions
 from tesela.training.fit import Outcome
@@ -55,6 +56,7 @@ def finish(
             console=console,
         )
         _describe(prepared, outcome, info, scores)
+    write_animation(run)
     if prepared.config.report:
         _report(prepared, console)
     shutil.rmtree(run.features, ignore_errors=True)

@@ -21,6 +21,7 @@ from tesela.core.errors import WeightsError
 from tesela.core.failpoint import failpoint
 from tesela.core.progress import Bar
 from tesela.data.batch import Batch
+from tesela.imaging.png import encode_png
 from tesela.runs.history import Events
 from tesela.tasks.objective import Draw, Loss
 from tesela.tasks.task import Scorer
@@ -262,6 +263,9 @@ class Loop:
                 moved = self.step.move(batch)
                 scorer.update(moved, self.shipped(moved.images))
         self.tuning.train(self.step.model)
+        picture = scorer.picture()
+        if picture is not None:
+            self.events.picture(self.epoch, encode_png(picture, level=6))
         return scorer.validation()
 
     def _judge(self, scores: dict[str, float]) -> None:

@@ -62,8 +62,8 @@ class Prepared:
 
     @property
     def scorer(self) -> Callable[[], Scorer]:
-        """Makes a scorer."""
-        return lambda: self.task.scorer(self.targets.labels)
+        """Makes a scorer of the validation split."""
+        return lambda: self.task.validation_scorer(self.targets, range(self.count("val")))
 
     def count(self, split: str) -> int:
         """Images of a split, 0 without one."""

@@ -98,6 +98,9 @@ class TagScorer:
         images, hits, named, true = self.counts.tolist()
         return {"loss": self.loss / max(images, 1), "f1": 2 * hits / max(named + true, 1)}
 
+    def picture(self) -> None:
+        return None
+
     def result(self) -> dict[str, Any]:
         return {"images": int(self.counts[0]), **self.validation()}
 

@@ -1,4 +1,4 @@
-"""``tesela predict``: labels for images, folders and patterns."""
+"""``tesela predict``: labels or masks for images, folders and patterns."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def predict(
     engine: Literal["local"] = "local",  # noqa: ARG001
     json: bool = False,
 ) -> int:
-    """Labels for images, folders and globs.
+    """Labels, or masks, for images, folders and globs.
 
     Args:
         run: A run folder, or a bundle.
         images: Image files, folders (with all below them) and quoted patterns.
         top: How many labels a classifier shows for each image; 5 by default.
-        out: A file for the results: .jsonl, .csv or .parquet.
+        out: A file for the results: .jsonl, .csv or .parquet; or a folder, for masks as PNG files beside a
+            results.jsonl, with overlays in overlays/.
         backend: What computes; auto prefers an exported ONNX graph.
         batch: Images computed at once.
         engine: Where it runs: on this machine.
@@ -33,17 +34,25 @@ def predict(
     """
     from tesela.cli import output
     from tesela.runtime.predictor import Predictor
+    from tesela.runtime.result_folder import ResultFolder
     from tesela.runtime.sources import find_images
     from tesela.runtime.table import write_predictions, writer_for
 
     output.use_json(json)
+    predictor = Predictor(run, backend=backend)
+    paths = find_images(images)
+    pictures = None
+    if out is not None and not out.suffix and predictor.task.unreadable().body_schema:
+        pictures = ResultFolder(out, paths)
+        out = pictures.table
     if out is not None:
         writer_for(out)
-    predictor = Predictor(run, backend=backend)
     options = {} if top is None else {"top": top}
     found: list[Result] = []
-    for result in predictor.stream(find_images(images), batch=batch, **options):
-        found.append(result)
+    for path, result in zip(paths, predictor.stream(paths, batch=batch, **options), strict=True):
+        if pictures is not None:
+            pictures.write(path, result)
+        found.append(result.bare())
         if json:
             output.result(result.to_mapping())
         else:

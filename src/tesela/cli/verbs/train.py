@@ -36,7 +36,7 @@ GROUPS = {
 }
 TITLES = ("Run", "Objective", *GROUPS.values())
 #: Fields that hold any settings of another component, given as --net.NAME VALUE.
-FREE_MAPPINGS = ("net", "objective")
+FREE_MAPPINGS = ("net", "objective", "decoder")
 _TOP = {
     "resume": "Continue the run in --out where it stands; DATA and all options may be left out.",
     "quiet": "Show neither plan nor progress.",

@@ -45,6 +45,9 @@ class ClassificationScorer:
         images = max(self._scores.images, 1)
         return {"loss": self._loss / images, "accuracy": self._scores.correct / images}
 
+    def picture(self) -> None:
+        """None: an image's class is no picture."""
+
     def result(self) -> dict[str, Any]:
         """See ``tesela.metrics.classification.ClassificationScores``."""
         return self._scores.result()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import base64
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tesela.data.masks.classes_file import hexadecimal
 from tesela.imaging.mask import encode_mask
 from tesela.tasks.result import Result
 
@@ -23,10 +25,12 @@ class Area:
         index: its place among the model's labels.
         pixels: how many.
         share: of the image's pixels.
+        color: such as ``#804080``.
     """
 
     label: str
     index: int
+    color: str
     pixels: int
     share: float
 
@@ -36,7 +40,10 @@ class Segmentation(Result):
     """Classes of one image's pixels.
 
     Attributes:
-        mask: (H, W) class numbers at the image's own size; None where the image could not be read.
+        mask: (H, W) class numbers at the image's own size; None where the image could not be read, and in a
+            result without its files.
+        size: (height, width) of the mask.
+        counts: (K,) pixels of each class.
         labels: names of the classes.
         colours: of the classes, in pictures.
     """
@@ -44,43 +51,55 @@ class Segmentation(Result):
     schema: ClassVar[dict[str, Any]] = {
         "height": "int64",
         "width": "int64",
-        "areas": [{"label": "string", "index": "int64", "pixels": "int64", "share": "float64"}],
+        "areas": [
+            {"label": "string", "index": "int64", "color": "string", "pixels": "int64", "share": "float64"}
+        ],
     }
+    body_schema: ClassVar[dict[str, Any]] = {"mask": "string"}
 
     mask: NDArray[np.uint8] | None = field(default=None, repr=False)
+    size: tuple[int, int] | None = None
+    counts: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def areas(self) -> tuple[Area, ...]:
         """The classes that occur, the largest first."""
-        if self.mask is None:
+        if self.size is None:
             return ()
-        counts = np.bincount(self.mask.reshape(-1), minlength=len(self.labels))
-        order = np.argsort(-counts, kind="stable")
+        order = np.argsort(-np.array(self.counts), kind="stable").tolist()
+        total = self.size[0] * self.size[1]
         return tuple(
             Area(
                 label=self.labels[index],
-                index=int(index),
-                pixels=int(counts[index]),
-                share=int(counts[index]) / self.mask.size,
+                index=index,
+                color=hexadecimal(self.colours[index]),
+                pixels=self.counts[index],
+                share=self.counts[index] / total,
             )
             for index in order
-            if counts[index]
+            if self.counts[index]
         )
 
     def answer(self) -> dict[str, Any]:
         """Size of the mask, and the area of each class that occurs."""
-        height, width = (None, None) if self.mask is None else self.mask.shape
+        height, width = self.size or (None, None)
         areas = [
-            {"label": area.label, "index": area.index, "pixels": area.pixels, "share": area.share}
+            {
+                "label": area.label,
+                "index": area.index,
+                "color": area.color,
+                "pixels": area.pixels,
+                "share": area.share,
+            }
             for area in self.areas
         ]
         return {"height": height, "width": width, "areas": areas}
 
     def cells(self) -> dict[str, str]:
         """The share of each class, in a column named after it."""
-        if self.mask is None:
+        if self.size is None:
             return {}
         found = {area.label: area.share for area in self.areas}
         return {label: repr(found.get(label, 0.0)) for label in self.labels}
@@ -92,6 +111,15 @@ class Segmentation(Result):
         more = f"  and {rest} more" if rest > 0 else ""
         return "  ".join(f"{area.label} {area.share:.1%}" for area in largest[:MENTIONED]) + more
 
+    def bare(self) -> Segmentation:
+        """Without the mask."""
+        return replace(self, mask=None)
+
+    def body(self) -> dict[str, Any]:
+        """The answer, and the mask as a palette PNG in base64."""
+        png = self.files().get(".png", b"")
+        return {**self.answer(), "mask": base64.b64encode(png).decode("ascii")}
+
     def files(self) -> dict[str, bytes]:
         """The mask as a palette PNG, under the ending that it gets."""
         return {} if self.mask is None else {".png": encode_mask(self.mask, self.colours)}
@@ -101,6 +129,15 @@ class Segmentation(Result):
         if self.mask is None or image.shape[:2] != self.mask.shape:
             return None
         return overlaid(image, self.mask, self.colours)
+
+
+def segmentation(
+    mask: NDArray[np.uint8], labels: tuple[str, ...], colours: tuple[tuple[int, int, int], ...]
+) -> Segmentation:
+    """The result that a mask (H, W) of class numbers makes."""
+    counts = np.bincount(mask.reshape(-1), minlength=len(labels)).tolist()
+    size = mask.shape[0], mask.shape[1]
+    return Segmentation(mask=mask, size=size, counts=tuple(counts), labels=labels, colours=colours)
 
 
 def overlaid(

@@ -8,7 +8,7 @@ images, not about the model's view of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ from tesela.imaging.preprocess import placement
 from tesela.imaging.spec import ImageSpec
 from tesela.metrics.segmentation import SegmentationScores
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Longest side of a drawn mask, masks in a row, and pixels between them.
+TILE, ACROSS, GAP = 160, 7, 4
+
 
 class SegmentationScorer:
     """Scores over all images that were seen.
@@ -30,6 +36,8 @@ class SegmentationScorer:
         spec: the model's view; needed for masks at the images' own sizes.
         patch: height and width of a patch in pixels of the view, for block artefacts.
         boundary: whether boundary IoU is counted.
+        drawn: numbers of the images whose masks are drawn.
+        colours: of the classes.
     """
 
     def __init__(
@@ -39,10 +47,15 @@ class SegmentationScorer:
         spec: ImageSpec | None = None,
         patch: tuple[int, int] | None = None,
         boundary: bool = False,
+        drawn: Sequence[int] = (),
+        colours: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         self._scores = SegmentationScores(labels, boundary=boundary)
         self._spec, self._patch = spec, patch
         self._loss, self._pixels = 0.0, 0
+        self._drawn: dict[int, NDArray[np.uint8] | None] = dict.fromkeys(drawn)
+        self._colours = np.zeros((256, 3), np.uint8)
+        self._colours[: len(colours)] = np.array(colours, np.uint8).reshape(-1, 3)
 
     def update(self, batch: Batch, outputs: Tensor) -> None:
         """Count in logits (B, K, h, w)."""
@@ -57,6 +70,8 @@ class SegmentationScorer:
             scale = truth.shape[0] / view[0], truth.shape[1] / view[1]
             patch = self._patch and (self._patch[0] * scale[0], self._patch[1] * scale[1])
             self._scores.update(predicted, truth.cpu().numpy(), patch=patch)
+            if (place := int(batch.indices[index])) in self._drawn:
+                self._drawn[place] = predicted
 
     def merge(self, other: SegmentationScorer) -> None:
         """Count in what another scorer has seen."""
@@ -75,6 +90,23 @@ class SegmentationScorer:
             "mean_iou": float((hits[there] / union[there]).mean()) if there.any() else 0.0,
             "pixel_accuracy": int(hits.sum()) / max(int(truth.sum()), 1),
         }
+
+    def picture(self) -> NDArray[np.uint8] | None:
+        """The masks that are drawn, in rows of seven."""
+        masks = [mask for mask in self._drawn.values() if mask is not None]
+        if not masks:
+            return None
+        height, width = masks[0].shape
+        scale = max(1, -(-max(height, width) // TILE))
+        small = [mask[::scale, ::scale] for mask in masks]
+        size = small[0].shape
+        across = min(ACROSS, len(small))
+        down = -(-len(small) // across)
+        canvas = np.full((down * (size[0] + GAP) - GAP, across * (size[1] + GAP) - GAP, 3), 255, np.uint8)
+        for number, mask in enumerate(small):
+            top, left = number // across * (size[0] + GAP), number % across * (size[1] + GAP)
+            canvas[top : top + size[0], left : left + size[1]] = self._colours[mask]
+        return canvas
 
     def result(self) -> dict[str, Any]:
         """See ``tesela.metrics.segmentation.SegmentationScores``."""

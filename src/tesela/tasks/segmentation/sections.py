@@ -16,6 +16,7 @@ from tesela.imaging.png import encode_png
 from tesela.page.charts.confusion import confusion_chart
 from tesela.page.document import data_table, data_uri, render
 from tesela.page.section import Section
+from tesela.runs.folder import Run
 from tesela.tasks.material import Material
 from tesela.tasks.segmentation.result import overlaid
 
@@ -167,7 +168,7 @@ def _enlarged(image: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[
 
 
 def _animation(run: Path) -> str:
-    file = run / "masks.gif"
+    file = Run(run).animation
     if not file.is_file():
         return ""
     return render("tesela.tasks.segmentation/animation.html.j2", gif=data_uri(file.read_bytes(), "gif"))

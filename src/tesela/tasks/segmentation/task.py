@@ -14,7 +14,7 @@ from tesela.data.masks.targets import MaskTargets
 from tesela.imaging.mask import IGNORE, resize_mask
 from tesela.imaging.preprocess import unfit
 from tesela.metrics.segmentation import iou_of
-from tesela.tasks.segmentation.result import Segmentation
+from tesela.tasks.segmentation.result import Segmentation, segmentation
 from tesela.tasks.segmentation.sections import mask_lead, mask_sections, mask_tiles
 from tesela.tasks.task import Rows, Scorer, Task
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: The longer side of a mask that is kept for the report.
 KEPT_SIDE = 192
 WORST = 12
+#: Validation images whose masks are drawn after each epoch.
+DRAWN = 21
 
 
 class SegmentationTask(Task):
@@ -88,6 +90,12 @@ class SegmentationTask(Task):
 
         return SegmentationScorer(labels, **options)
 
+    def validation_scorer(self, targets: Targets, places: Sequence[int]) -> Scorer:
+        """Scores in the model's view; masks of ``DRAWN`` images, evenly spread, are drawn."""
+        chosen = np.unique(np.linspace(0, max(len(places) - 1, 0), min(DRAWN, len(places))).astype(int))
+        drawn = [places[int(index)] for index in chosen] if len(places) else []
+        return self.scorer(targets.labels, drawn=drawn, colours=getattr(targets, "colours", ()))
+
     def scorer_facts(self, model: Model, info: BundleInfo) -> dict[str, Any]:
         """View and patch of the model; evaluation counts boundaries too."""
         rows, columns = model.grid(info.image.size)
@@ -107,7 +115,7 @@ class SegmentationTask(Task):
         colours = colours_of(info)
         sizes = sizes or [info.image.size] * len(outputs)
         return [
-            Segmentation(mask=mask_of(logits, size, info), labels=tuple(info.labels), colours=colours)
+            segmentation(mask_of(logits, size, info), tuple(info.labels), colours)
             for logits, size in zip(outputs, sizes, strict=True)
         ]
 

@@ -1,0 +1,50 @@
+"""Folder of results that are pictures: a file for each image, overlays, and a table of all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tesela.core.errors import ImageError
+from tesela.core.files import unique_names, write_atomic
+from tesela.imaging.decode import decode
+from tesela.imaging.png import encode_png
+from tesela.tasks.result import Result
+
+TABLE = "results.jsonl"
+OVERLAYS = "overlays"
+
+
+class ResultFolder:
+    """Writes each result's files, named after its image, as soon as it is there.
+
+    Args:
+        path: the folder.
+        images: all that will come, in order.
+    """
+
+    def __init__(self, path: Path, images: Sequence[Path]) -> None:
+        self.path = path
+        self._names = dict(zip(images, unique_names(image.stem for image in images), strict=True))
+
+    @property
+    def table(self) -> Path:
+        """The table of all results."""
+        return self.path / TABLE
+
+    def write(self, image: Path, result: Result) -> None:
+        """Write the files and the overlay of one image; an image that could not be read has none.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        if result.failure is not None:
+            return
+        stem = self._names[image]
+        for ending, content in result.files().items():
+            write_atomic(self.path / f"{stem}{ending}", content)
+        with contextlib.suppress(ImageError):
+            drawn = result.drawn(decode(image))
+            if drawn is not None:
+                write_atomic(self.path / OVERLAYS / f"{stem}.png", encode_png(drawn, level=3))
