@@ -21,8 +21,9 @@ from tesela.core.files import sha256_file
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.bundle import BundleInfo, describe
-from tesela.models.factory import empty_model
+from tesela.models.factory import empty_model, empty_with_head
 from tesela.models.model import file_names
+from tesela.models.segmenter.segmenter import Segmenter
 from tesela.models.tensors import Tensors, load_weights
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Foreign:
         family: of ours.
         fields: of the family's configuration.
         layout: names and shapes of its tensors.
+        decoder: settings of a segmenter's decoder; empty for a classifier.
         tensors: as they were read, under their own names.
         image: how it wants to see an image.
         labels: of its classes; None where the files name none.
@@ -74,6 +76,7 @@ class Foreign:
     tensors: Tensors
     image: ImageSpec
     provenance: dict[str, Any]
+    decoder: dict[str, Any] = field(default_factory=dict)
     labels: list[str] | None = None
     remarks: list[str] = field(default_factory=list)
     license: str = "unknown"
@@ -127,7 +130,12 @@ def assemble(
     check_finite(tensors, source=source)
     classes = _classes(found.layout, tensors)
     headless = not any(rule.own == "head.linear.weight" for rule in found.layout.rules)
-    model = empty_model(config, num_classes=classes or num_classes or 1)
+    count = classes or num_classes or 1
+    model: Model = empty_model(config, num_classes=count)
+    if found.decoder:
+        model = empty_with_head(
+            config, lambda backbone: Segmenter(backbone, num_classes=count, decoder=found.decoder)
+        )
     wanted = file_names(model, model.state_dict())
     fresh = {
         key: tensor
@@ -162,7 +170,13 @@ def assemble(
             model.set_image_size(image_size)
         image = replace(image, height=image_size[0], width=image_size[1])
     info = describe(
-        model, name=name, labels=labels, image=image, license=found.license, provenance={"source": provenance}
+        model,
+        name=name,
+        task="segment" if found.decoder else "classify",
+        labels=labels,
+        image=image,
+        license=found.license,
+        provenance={"source": provenance},
     )
     model = model.eval()
     model.info = info

@@ -23,7 +23,7 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _split(tensor: Tensor, count: int) -> Sequence[Tensor]:
-    return tensor.chunk(count)
+    return tensor.chunk(count) if count > 1 else [tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tesela.checkpoints.huggingface.names import ARCHITECTURES
+from tesela.checkpoints.huggingface.segformer import segformer_fields
 from tesela.core.errors import WeightsError
 
 # Our activation -> theirs, the first being the one that is written.
@@ -45,7 +46,11 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
             f"the model type {config.get('model_type')!r} in config.json is not known",
             hint=f"known are {known}",
         )
-    heads = {"teacher": "cls_classifier.weight", "classifier": "classifier.weight"}
+    heads = {
+        "teacher": "cls_classifier.weight",
+        "decoder": "decode_head.classifier.weight",
+        "classifier": "classifier.weight",
+    }
     for head, tensor in heads.items():
         found = [name for name in kinds if ARCHITECTURES[name].head == head and tensor in names]
         if found:
@@ -60,6 +65,8 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
         WeightsError: the config uses what we have not, or is damaged.
     """
     kind = ARCHITECTURES[architecture]
+    if kind.model_type == "segformer":
+        return "segformer", segformer_fields(config)
     try:
         width = int(config.get("hidden_size", 768))
         fields: dict[str, Any] = {

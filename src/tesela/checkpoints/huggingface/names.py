@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tesela.checkpoints.huggingface.segformer import segformer_table
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
 
@@ -24,12 +25,12 @@ class Architecture:
     Attributes:
         model_type: of its config.json.
         prefix: of the body's names; empty for a bare model.
-        head: ``classifier``, ``teacher`` (two of them) or ``none``.
+        head: ``classifier``, ``teacher`` (two of them), ``decoder`` or ``none``.
     """
 
     model_type: str
     prefix: str = ""
-    head: Literal["classifier", "teacher", "none"] = "none"
+    head: Literal["classifier", "teacher", "decoder", "none"] = "none"
 
 
 ARCHITECTURES = {
@@ -44,17 +45,27 @@ ARCHITECTURES = {
         model_type="dinov2_with_registers", prefix="dinov2_with_registers.", head="classifier"
     ),
     "Dinov2WithRegistersModel": Architecture(model_type="dinov2_with_registers"),
+    "SegformerForSemanticSegmentation": Architecture(
+        model_type="segformer", prefix="segformer.", head="decoder"
+    ),
+    "SegformerForImageClassification": Architecture(
+        model_type="segformer", prefix="segformer.", head="classifier"
+    ),
+    "SegformerModel": Architecture(model_type="segformer"),
 }
 
 
-def huggingface_table(name: str, *, swiglu: bool = False) -> TensorTable:
+def huggingface_table(name: str, *, swiglu: bool = False, stages: int = 0) -> TensorTable:
     """The names of an architecture of ``ARCHITECTURES``.
 
     Args:
         name: the architecture.
         swiglu: DINOv2's gated MLP (its giant).
+        stages: of a SegFormer.
     """
     kind = ARCHITECTURES[name]
+    if kind.model_type == "segformer":
+        return segformer_table(name, head=kind.head, prefix=kind.prefix, stages=stages)
     body = kind.prefix
     embeddings, block = f"{body}embeddings.", f"{body}encoder.layer.{{i}}."
     dino = kind.model_type.startswith("dinov2")

@@ -41,6 +41,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "image_mean": _MEAN,
         "image_std": _STD,
     },
+    "segformer": {
+        "image_processor_type": "SegformerImageProcessor",
+        "size": {"height": 512, "width": 512},
+        "resample": 2,
+        "image_mean": _MEAN,
+        "image_std": _STD,
+    },
     "dinov2": {
         "image_processor_type": "BitImageProcessor",
         "size": {"shortest_edge": 256},

@@ -7,8 +7,11 @@ from tesela.checkpoints.foreign import Foreign, Place
 from tesela.checkpoints.huggingface.config import architecture_of, huggingface_fields, read_labels
 from tesela.checkpoints.huggingface.names import ARCHITECTURES, huggingface_table
 from tesela.checkpoints.huggingface.preprocessor import read_spec
+from tesela.checkpoints.huggingface.segformer import segformer_decoder
 
 PREPROCESSOR = "preprocessor_config.json"
+#: Image size of a model whose files do not say one: SegFormer's, on ADE20K.
+UNSAID = (512, 512)
 
 
 def find_huggingface(place: Place) -> Foreign | None:
@@ -25,7 +28,12 @@ def find_huggingface(place: Place) -> Foreign | None:
     architecture = architecture_of(config, tensors)
     family, fields = huggingface_fields(config, architecture)
     kind = ARCHITECTURES[architecture]
-    head = {"classifier": "classifier.bias", "teacher": "cls_classifier.bias"}.get(kind.head)
+    heads = {
+        "classifier": "classifier.bias",
+        "teacher": "cls_classifier.bias",
+        "decoder": "decode_head.classifier.bias",
+    }
+    head = heads.get(kind.head)
     if head is not None and config.get("id2label") == {} and head not in tensors:
         architecture = next(
             name
@@ -34,20 +42,26 @@ def find_huggingface(place: Place) -> Foreign | None:
         )
         tensors = {name.removeprefix(kind.prefix): tensor for name, tensor in tensors.items()}
         head = None
-    names = huggingface_table(architecture, swiglu=fields.get("mlp") == "swiglu")
+    stages = len(config.get("depths", (0,) * config.get("num_encoder_blocks", 4)))
+    names = huggingface_table(architecture, swiglu=fields.get("mlp") == "swiglu", stages=stages)
     labels = (
         read_labels(config, tensors[head].shape[0]) if head in tensors and tensors[head].ndim == 1 else None
     )
     spec = read_mapping(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else None
     image, remarks = read_spec(
-        spec, model_type=kind.model_type, image_size=fields["image_size"], channels=fields["channels"]
+        spec,
+        model_type=kind.model_type,
+        image_size=fields.get("image_size", UNSAID),
+        channels=fields.get("channels", 3),
     )
+    fields.setdefault("image_size", image.size)
     return Foreign(
         source=folder,
         files=files,
         family=family,
         fields=fields,
         layout=names,
+        decoder=segformer_decoder(config) if kind.head == "decoder" else {},
         tensors=tensors,
         image=image,
         labels=labels,

@@ -1,4 +1,4 @@
-"""Export to a folder for transformers' ``from_pretrained``: ViT, DeiT, DINOv2.
+"""Export to a folder for transformers' ``from_pretrained``: ViT, DeiT, DINOv2, SegFormer.
 
 DeiT goes with its teacher's head.
 
@@ -37,22 +37,33 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
         huggingface_config,
     )
     from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, huggingface_table
+    from tesela.checkpoints.huggingface.segformer import segformer_config
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
     known = origin.get("architecture") if origin.get("format") == "huggingface" else None
-    architecture = choose_architecture(info.architecture, fields)
+    hierarchical = info.architecture == "segformer"
+    decoder = info.options.get("decoder", {})
+    if hierarchical:
+        architecture = f"SegformerFor{'SemanticSegmentation' if decoder else 'ImageClassification'}"
+    else:
+        architecture = choose_architecture(info.architecture, fields)
     if exported.headless():
         architecture = bare(architecture)
     if known in ARCHITECTURES and ARCHITECTURES[known].model_type == ARCHITECTURES[architecture].model_type:
         architecture = known if ARCHITECTURES[known].head != "none" or exported.headless() else architecture
-    check_huggingface(architecture, fields)
     kind = ARCHITECTURES[architecture]
-    names = huggingface_table(architecture, swiglu=fields["mlp"] == "swiglu")
+    if not hierarchical:
+        check_huggingface(architecture, fields)
+    stages = len(fields.get("depths", ()))
+    names = huggingface_table(architecture, swiglu=fields.get("mlp") == "swiglu", stages=stages)
     base = dict(origin.get("config") or {}) if known is not None else {}
     config = {key: value for key, value in base.items() if key not in ("id2label", "label2id", "num_labels")}
-    config |= huggingface_config(architecture, fields, labels=exported.labels())
+    if hierarchical:
+        config |= segformer_config(architecture, fields, decoder, exported.labels())
+    else:
+        config |= huggingface_config(architecture, fields, labels=exported.labels())
     if kind.head == "none" and "id2label" in base:
         config |= {key: base[key] for key in ("id2label", "label2id") if key in base}
     carried = dict(exported.carried)
@@ -94,4 +105,7 @@ def _preprocessor(
         size = (int(fields["image_size"][0]), int(fields["image_size"][1]))
         if read_spec(given, model_type=model_type, image_size=size, channels=fields["channels"])[0] == image:
             return given
-    return write_spec(image)
+    spec = write_spec(image)
+    if model_type == "segformer":
+        spec |= {"image_processor_type": "SegformerImageProcessor", "do_reduce_labels": False}
+    return spec
