@@ -47,7 +47,9 @@ from tesela.tasks.catalog import find_task
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tesela.data.batch import Batch
     from tesela.data.source import Items, Source
+    from tesela.imaging.spec import ImageSpec
     from tesela.models.bundle import BundleInfo
     from tesela.tasks.task import Scorer, Task
 
@@ -80,6 +82,7 @@ def evaluate_model(
     spool: RowSpool | None = None,
     precision: str = "fp32",
     kernel: str | None = None,
+    ways: Ways | None = None,
     console: Console | None = None,
 ) -> Evaluation:
     """Run ``model`` over everything ``loader`` gives and score it; the model is left in the mode it was in.
@@ -92,6 +95,7 @@ def evaluate_model(
         spool: where the task's rows go, if anywhere.
         precision: ``fp32``, or ``bf16`` and ``fp16`` for autocast.
         kernel: attention kernel during the evaluation; None leaves the model's own.
+        ways: another way to look at each image, by the task's ``infer``.
         console: where a progress bar goes.
 
     Raises:
@@ -108,7 +112,7 @@ def evaluate_model(
         for batch in loader.epoch(0):
             moved = batch.to(device)
             with autocast(device, precision):
-                outputs = model(moved.images)
+                outputs = model(moved.images) if ways is None else ways.outputs(model, task, moved)
             scorer.update(moved, outputs)
             if spool is not None:
                 spool.append(task.rows(moved, outputs))
@@ -120,6 +124,41 @@ def evaluate_model(
         )
     seconds = time.perf_counter() - start
     return Evaluation(scores=scorer.result(), indices=np.concatenate(indices), seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Another way to look at images than once, as a whole.
+
+    Attributes:
+        items: the images.
+        spec: the model's view.
+        options: of the task's ``infer``.
+    """
+
+    items: Items
+    spec: ImageSpec
+    options: Mapping[str, Any]
+
+    def outputs(self, model: nn.Module, task: Task, batch: Batch) -> list[torch.Tensor]:
+        """Outputs of each image of a batch, at its own size."""
+        device = batch.images.device
+
+        def compute(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            found: npt.NDArray[np.float32] = model(torch.from_numpy(views).to(device)).float().cpu().numpy()
+            return found
+
+        return [
+            torch.from_numpy(
+                task.infer(
+                    compute,
+                    self.items.read(index, channels=self.spec.channels),
+                    self.spec,
+                    **self.options,
+                )
+            )
+            for index in batch.indices.tolist()
+        ]
 
 
 @contextlib.contextmanager
@@ -180,6 +219,7 @@ def evaluate_run(
     run, device = Run(path), choose_device(device).type
     model, info = load_bundle(bundle_of(path), device=device)
     task = find_task(info.task)
+    ways = {name: options.pop(name) for name in list(options) if name in task.infer_options}
     check_options(task, options)
     precision = recorded_precision(run, device) if precision == "auto" else precision
     config = _settings(run, data)
@@ -207,6 +247,7 @@ def evaluate_run(
             spool=spool,
             precision=precision,
             kernel=kernel,
+            ways=Ways(items, info.image, ways) if any(ways.values()) else None,
             console=console,
         )
         loader.close()
@@ -220,10 +261,12 @@ def evaluate_run(
             "unreadable": unreadable,
             "precision": precision,
             "device": device,
+            **ways,
         }
         summary = summarise(evaluation, info, model, about)
-        own = data is None and split == main_split(source)
-        folder = _folder_for(run, own=own, name=f"{source.name}-{split}")
+        chosen = [name for name, wanted in ways.items() if wanted]
+        own = data is None and split == main_split(source) and not chosen
+        folder = _folder_for(run, own=own, name="-".join([source.name, split, *chosen]))
         if folder is not None:
             save_evaluation(folder, summary, evaluation, spool.arrays(), task, items, info)
     return {**summary, "folder": folder}

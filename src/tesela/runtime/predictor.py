@@ -108,6 +108,7 @@ class Predictor:
         """Like ``predict``, giving each batch's results as soon as they are there."""
         if batch < 1 or options.get("top", 1) < 1:
             raise UsageError("top and batch must be 1 or more", hint="leave them out for the usual values")
+        ways = {name: options.pop(name) for name in list(options) if name in self.task.infer_options}
         unknown = sorted(set(options) - self.task.decode_options)
         if unknown:
             raise UsageError(
@@ -117,8 +118,26 @@ class Predictor:
         remaining = iter(sources)
         number = 0
         while chunk := list(islice(remaining, batch)):
-            yield from self._batch(chunk, first=number, options=options)
+            if any(ways.values()):
+                yield from self._one_by_one(chunk, first=number, ways=ways, options=options)
+            else:
+                yield from self._batch(chunk, first=number, options=options)
             number += len(chunk)
+
+    def _one_by_one(
+        self, sources: Sequence[ImageSource], *, first: int, ways: dict[str, Any], options: dict[str, Any]
+    ) -> Iterator[Result]:
+        """Results of images that are looked at in another way than once, as a whole."""
+        for index, source in enumerate(sources):
+            name = str(source) if isinstance(source, Path) else f"image {first + index}"
+            try:
+                image = pixels(source, self.info.image)
+            except ImageError as error:
+                yield self.task.unreadable().failed(name, error)
+                continue
+            outputs = self.task.infer(self.backend.logits, image, self.info.image, **ways)
+            size = image.shape[0], image.shape[1]
+            yield self.task.decode(outputs[None], self.info, sizes=[size], **options)[0].of(name)
 
     def _batch(
         self, sources: Sequence[ImageSource], *, first: int, options: dict[str, Any]

@@ -11,7 +11,7 @@ the methods that need torch import it themselves.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from torch import Tensor
 
     from tesela.data.batch import Batch
     from tesela.data.source import Source
     from tesela.data.targets import Targets
+    from tesela.imaging.spec import ImageSpec
     from tesela.models.backbone import Backbone
     from tesela.models.bundle import BundleInfo
     from tesela.models.model import Model
@@ -38,8 +38,14 @@ Rows = Mapping[str, NDArray[Any]]
 class Scorer(Protocol):
     """Scores of a model over a split, in constant memory; batches may come in any order and from any rank."""
 
-    def update(self, batch: Batch, outputs: Tensor) -> None:
-        """Count a batch in; ``outputs`` is what the model gave for it."""
+    def update(self, batch: Batch, outputs: Any) -> None:
+        """Count a batch in.
+
+        Args:
+            batch: of images.
+            outputs: the tensor that the model gave for it; where ``infer`` looked at the images, a list of
+                one for each.
+        """
 
     def merge(self, other: Any) -> None:
         """Count in what another scorer of the same kind has seen."""
@@ -67,6 +73,7 @@ class Task(ABC):
         card_scores: scored values that a model card lists, each with its name for people.
         score_options: keyword arguments that ``scorer`` takes.
         decode_options: keyword arguments that ``decode`` takes.
+        infer_options: keyword arguments of ``infer``: other ways to look at an image than once, as a whole.
         has_decoder: whether ``build`` and ``adapt`` take a decoder's settings.
         whole_images: whether the model must see all of an image, so that none is cropped.
         automatic_model: what ``--model auto`` takes for photographs; a ViT-S/16 if None.
@@ -81,6 +88,7 @@ class Task(ABC):
     card_scores: ClassVar[Mapping[str, str]]
     score_options: ClassVar[frozenset[str]] = frozenset()
     decode_options: ClassVar[frozenset[str]] = frozenset()
+    infer_options: ClassVar[frozenset[str]] = frozenset()
     has_decoder: ClassVar[bool] = False
     whole_images: ClassVar[bool] = False
     automatic_model: ClassVar[str | None] = None
@@ -138,6 +146,24 @@ class Task(ABC):
             sizes: (height, width) of each image as it was read; None where they are the model's own.
             **options: of ``decode_options``.
         """
+
+    def infer(
+        self,
+        compute: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        image: NDArray[np.uint8],
+        spec: ImageSpec,
+        **options: Any,
+    ) -> NDArray[np.float32]:
+        """Outputs of one image at its own size, looked at in another way; for tasks with ``infer_options``.
+
+        Args:
+            compute: outputs of normalised views (B, C, h, w).
+            image: (H, W, C).
+            spec: the model's view.
+            **options: of ``infer_options``.
+        """
+        del compute, image, spec, options
+        raise NotImplementedError
 
     def probabilities(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64] | None:
         """(B, K) probability of each label, from outputs (B, ...).
@@ -197,7 +223,7 @@ class Task(ABC):
             model.reset_head(len(labels))
         return model
 
-    def rows(self, batch: Batch, outputs: Tensor) -> Rows:
+    def rows(self, batch: Batch, outputs: Any) -> Rows:
         """Arrays (B, ...) that are kept of every evaluated image, by name; they go to disk, not to memory."""
         del batch, outputs
         return {}

@@ -13,6 +13,8 @@ def evaluate(
     *,
     split: str = "test",
     top: int | None = None,
+    windows: Annotated[bool, Parameter(negative="")] = False,
+    flip: Annotated[bool, Parameter(negative="")] = False,
     batch_size: Annotated[int, Parameter(name=["--batch-size", "--batch"])] = 256,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -28,6 +30,8 @@ def evaluate(
         data: Another data set, whose labels are matched by name; by default the run's own.
         split: train, val or test.
         top: The k of a classifier's top-k accuracy; 5 by default.
+        windows: Let a segmenter look at each image at its own size, through windows that overlap by half.
+        flip: Average a segmenter's answer with that for the mirror image.
         batch_size: Images at a time; changes only the speed.
         precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
@@ -46,6 +50,8 @@ def evaluate(
     from tesela.reports.report import write_report
 
     options: dict[str, Any] = {} if top is None else {"top": top}
+    ways = {"windows": windows, "flip": flip}
+    options |= {name: True for name, wanted in ways.items() if wanted}
     scores = evaluate_run(
         run,
         data=data,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from tesela.tasks.result import Result
@@ -14,6 +16,8 @@ def predict(
     *images: str,
     top: int | None = None,
     out: Path | None = None,
+    windows: Annotated[bool, Parameter(negative="")] = False,
+    flip: Annotated[bool, Parameter(negative="")] = False,
     backend: Literal["auto", "onnxruntime", "torch"] = "auto",
     batch: int = 32,
     engine: Literal["local"] = "local",  # noqa: ARG001
@@ -27,6 +31,8 @@ def predict(
         top: How many labels a classifier shows for each image; 5 by default.
         out: A file for the results: .jsonl, .csv or .parquet; or a folder, for masks as PNG files beside a
             results.jsonl, with overlays in overlays/.
+        windows: Let a segmenter look at each image at its own size, through windows that overlap by half.
+        flip: Average a segmenter's answer with that for the mirror image.
         backend: What computes; auto prefers an exported ONNX graph.
         batch: Images computed at once.
         engine: Where it runs: on this machine.
@@ -47,7 +53,8 @@ def predict(
         out = pictures.table
     if out is not None:
         writer_for(out)
-    options = {} if top is None else {"top": top}
+    options: dict[str, Any] = {} if top is None else {"top": top}
+    options |= {name: True for name, wanted in (("windows", windows), ("flip", flip)) if wanted}
     found: list[Result] = []
     for path, result in zip(paths, predictor.stream(paths, batch=batch, **options), strict=True):
         if pictures is not None:

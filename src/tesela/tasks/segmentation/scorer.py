@@ -57,16 +57,19 @@ class SegmentationScorer:
         self._colours = np.zeros((256, 3), np.uint8)
         self._colours[: len(colours)] = np.array(colours, np.uint8).reshape(-1, 3)
 
-    def update(self, batch: Batch, outputs: Tensor) -> None:
-        """Count in logits (B, K, h, w)."""
-        targets = batch.targets.long()
-        terms = F.cross_entropy(outputs.float(), targets, ignore_index=IGNORE, reduction="none")
+    def update(self, batch: Batch, outputs: Tensor | list[Tensor]) -> None:
+        """Count in logits (B, K, h, w), or one (K, H, W) for each image at its own size."""
+        targets, spec = batch.targets.long(), self._spec
+        logits = in_view(outputs, (targets.shape[1], targets.shape[2]), spec)
+        if isinstance(outputs, list):
+            spec = None
+        terms = F.cross_entropy(logits.to(targets.device), targets, ignore_index=IGNORE, reduction="none")
         self._loss += float(terms.double().sum())
         self._pixels += int((targets != IGNORE).sum())
         for index in range(len(batch)):
             truth = batch.full[index] if batch.full else batch.targets[index]
-            predicted = classes_at(outputs[index], (truth.shape[0], truth.shape[1]), self._spec)
-            view = outputs.shape[2:]
+            predicted = classes_at(outputs[index], (truth.shape[0], truth.shape[1]), spec)
+            view = targets.shape[1:]
             scale = truth.shape[0] / view[0], truth.shape[1] / view[1]
             patch = self._patch and (self._patch[0] * scale[0], self._patch[1] * scale[1])
             self._scores.update(predicted, truth.cpu().numpy(), patch=patch)
@@ -111,6 +114,27 @@ class SegmentationScorer:
     def result(self) -> dict[str, Any]:
         """See ``tesela.metrics.segmentation.SegmentationScores``."""
         return self._scores.result()
+
+
+def in_view(outputs: Tensor | list[Tensor], size: tuple[int, int], spec: ImageSpec | None) -> Tensor:
+    """Logits (B, K, h, w), float32, of the model's view, from these or from logits at the images' sizes.
+
+    Args:
+        outputs: (B, K, h, w), or (K, H, W) each.
+        size: (height, width) of the view.
+        spec: the view; None where images fill it.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    views = []
+    for logits in outputs:
+        place = (0, 0, *size) if spec is None else placement((logits.shape[1], logits.shape[2]), spec).view
+        top, left, height, width = place
+        part = F.interpolate(logits[None].float(), size=(height, width), mode="bilinear", align_corners=False)
+        view = part.new_zeros((1, logits.shape[0], *size))
+        view[:, :, top : top + height, left : left + width] = part
+        views.append(view)
+    return torch.cat(views)
 
 
 def classes_at(logits: Tensor, size: tuple[int, int], spec: ImageSpec | None) -> np.ndarray[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tesela.data.masks.coding import palette
 from tesela.data.masks.targets import MaskTargets
 from tesela.imaging.mask import IGNORE, resize_mask
-from tesela.imaging.preprocess import unfit
+from tesela.imaging.preprocess import fit_image, normalize, unfit
 from tesela.metrics.segmentation import iou_of
 from tesela.tasks.segmentation.result import Segmentation, segmentation
 from tesela.tasks.segmentation.sections import mask_lead, mask_sections, mask_tiles
+from tesela.tasks.segmentation.windows import flipped_mean, sliding_logits
 from tesela.tasks.task import Rows, Scorer, Task
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tesela.data.batch import Batch
     from tesela.data.source import Source
     from tesela.data.targets import Targets
+    from tesela.imaging.spec import ImageSpec
     from tesela.models.backbone import Backbone
     from tesela.models.bundle import BundleInfo
     from tesela.models.model import Model
@@ -57,6 +59,7 @@ class SegmentationTask(Task):
             "boundary_iou": "boundary IoU",
         }
     )
+    infer_options = frozenset({"windows", "flip"})
     has_decoder = whole_images = True
     automatic_model = "segformer_b0"
 
@@ -119,6 +122,22 @@ class SegmentationTask(Task):
             for logits, size in zip(outputs, sizes, strict=True)
         ]
 
+    def infer(  # type: ignore[override]  # takes what infer_options names
+        self,
+        compute: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        image: NDArray[np.uint8],
+        spec: ImageSpec,
+        *,
+        windows: bool = False,
+        flip: bool = False,
+    ) -> NDArray[np.float32]:
+        """Logits (K, H, W) of one image, by windows or as a whole, and averaged with its mirror image's."""
+        if windows:
+            return sliding_logits(compute, normalize(image[None], spec)[0], view=spec.size, flip=flip)
+        logits = flipped_mean(compute, normalize(fit_image(image, spec)[None], spec), flip=flip)[0]
+        size = image.shape[0], image.shape[1]
+        return np.stack([unfit(plane, size, spec) for plane in logits])
+
     def unreadable(self) -> Segmentation:
         """No mask."""
         return Segmentation()
@@ -153,13 +172,16 @@ class SegmentationTask(Task):
         found.initialise_head(Generator().manual_seed(seed))
         return found
 
-    def rows(self, batch: Batch, outputs: Tensor) -> Rows:
+    def rows(self, batch: Batch, outputs: Tensor | list[Tensor]) -> Rows:
         """Mean IoU (B,) of each image, and small masks (B, h, w) of truth and prediction."""
-        predicted = outputs.argmax(1).cpu().numpy().astype(np.uint8)
+        from tesela.tasks.segmentation.scorer import in_view
+
         truth = batch.targets.cpu().numpy().astype(np.uint8)
+        logits = in_view(outputs, (truth.shape[1], truth.shape[2]), None)
+        predicted = logits.argmax(1).cpu().numpy().astype(np.uint8)
         scale = min(1.0, KEPT_SIDE / max(truth.shape[1:]))
         size = max(1, round(truth.shape[1] * scale)), max(1, round(truth.shape[2] * scale))
-        ious = [iou_of(p, t, outputs.shape[1]) for p, t in zip(predicted, truth, strict=True)]
+        ious = [iou_of(p, t, logits.shape[1]) for p, t in zip(predicted, truth, strict=True)]
         return {
             "iou": np.array(ious, np.float32),
             "truth": np.stack([resize_mask(mask, size) for mask in truth]),
@@ -197,9 +219,9 @@ def mask_of(logits: NDArray[np.floating[Any]], size: tuple[int, int], info: Bund
 
     One class after the other, so that memory does not grow with their number.
     """
-    if size == logits.shape[1:] and size == info.image.size:
-        classes: NDArray[np.uint8] = logits.argmax(0).astype(np.uint8)
-        return classes
+    if size == logits.shape[1:]:  # at the image's own size already
+        whole: NDArray[np.uint8] = logits.argmax(0).astype(np.uint8)
+        return whole
     best = unfit(logits[0], size, info.image)
     found = np.zeros(size, np.uint8)
     for label in range(1, len(logits)):
