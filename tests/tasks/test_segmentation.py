@@ -1,0 +1,344 @@
+"""Segmentation from a folder to masks: losses, training, resume, scores, predictions, server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import load_file
+from starlette.testclient import TestClient
+from torch import Tensor, nn
+
+import tesela as ts
+from tesela.cli.main import run as command
+from tesela.core.errors import ConfigError, DataError
+from tesela.data.batch import Batch
+from tesela.imaging.decode import decode
+from tesela.imaging.mask import IGNORE, decode_mask, mask_palette
+from tesela.metrics.segmentation import SegmentationScores
+from tesela.runtime.predictor import Predictor
+from tesela.serve.app import create_app
+from tesela.tasks.objective import Draw
+from tesela.tasks.segmentation.config import SegmentationConfig
+from tesela.tasks.segmentation.objective import MaskLoss, weights_of
+from tesela.tasks.segmentation.windows import sliding_logits, window_starts
+
+SIZE = 32, 48
+SHORT: dict[str, Any] = {
+    "model": "segformer_b0",
+    "net": {"widths": [8, 16, 24, 32], "heads": [1, 2, 3, 4], "reductions": [4, 2, 1, 1]},
+    "epochs": 30,
+    "batch_size": 8,
+    "optim": {"lr": 3e-3},
+    "augment": {"hflip": 0.5, "zoom": 0.2, "translation": 0.1},
+    "precision": "fp32",
+    "attention": "fused",
+    "threads": 1,
+    "tensorboard": False,
+}
+
+
+def draw(root: Path, split: str, count: int, *, seed: int) -> None:
+    """Photographs of a red and a green box on a dark ground, with their masks; the top two rows are void."""
+    generator = np.random.default_rng(seed)
+    for kind in ("images", "masks"):
+        (root / split / kind).mkdir(parents=True)
+    for number in range(count):
+        mask = np.zeros(SIZE, np.uint8)
+        image = generator.integers(0, 80, (*SIZE, 3))
+        for label, colour in ((1, (210, 40, 40)), (2, (40, 210, 60))):
+            height, width = generator.integers(10, 18, 2)
+            top, left = generator.integers(0, SIZE[0] - height), generator.integers(0, SIZE[1] - width)
+            mask[top : top + height, left : left + width] = label
+            image[top : top + height, left : left + width] = colour
+        mask[:2] = 255
+        Image.fromarray(image.astype(np.uint8)).save(root / split / "images" / f"{number:02d}.png")
+        Image.fromarray(mask).save(root / split / "masks" / f"{number:02d}.png")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("boxes")
+    draw(root / "data", "train", 24, seed=0)
+    draw(root / "data", "val", 6, seed=1)
+    draw(root / "data", "test", 6, seed=2)
+    (root / "data" / "classes.csv").write_text(
+        "value,name,color,ignored\n0,ground,#202020,\n1,red,#d02020,\n2,green,#20d020,\n255,void,,yes\n"
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Path:
+    result = ts.train(place / "data", out=place / "run", **SHORT)
+    assert result.task == "segment" and (result.scores["mean_iou"] or 0) > 0.6
+    return place / "run"
+
+
+def masks(place: Path, split: str = "test") -> list[NDArray[np.uint8]]:
+    return [decode_mask(file) for file in sorted((place / "data" / split / "masks").glob("*.png"))]
+
+
+# ---- losses
+
+
+class Fixed(nn.Module):
+    """Gives the same logits for everything."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        del images
+        return self.logits
+
+
+def loss_of(config: SegmentationConfig, weights: list[float] | None = None) -> tuple[float, Tensor, Tensor]:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 5, 7)
+    targets = torch.randint(0, 3, (2, 5, 7), dtype=torch.uint8)
+    targets[0, 0] = IGNORE
+    batch = Batch(torch.zeros(2, 3, 5, 7), targets, torch.arange(2))
+    model = Fixed(logits)
+    loss = MaskLoss(config, weights).loss(model, batch, Draw(0, 0))
+    loss.value.backward()
+    assert model.logits.grad is not None
+    assert (model.logits.grad[0, :, 0] == 0).all(), "ignored pixels have a gradient"
+    return float(loss.value.detach()), logits, targets.long()
+
+
+def pixels(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log probabilities and classes of the pixels that count."""
+    seen = targets != IGNORE
+    return logits.log_softmax(1).movedim(1, 3)[seen], targets[seen]
+
+
+def test_cross_entropy_is_the_mean_over_the_pixels_that_count() -> None:
+    value, logits, targets = loss_of(SegmentationConfig())
+    logs, wanted = pixels(logits, targets)
+    assert value == pytest.approx(-float(logs.gather(1, wanted[:, None]).mean()))
+
+
+def test_class_weights_make_a_weighted_mean() -> None:
+    weights = [0.5, 2.0, 0.25]
+    value, logits, targets = loss_of(SegmentationConfig(), weights)
+    logs, wanted = pixels(logits, targets)
+    each = torch.tensor(weights)[wanted]
+    assert value == pytest.approx(-float((logs.gather(1, wanted[:, None])[:, 0] * each).sum() / each.sum()))
+
+
+def test_focal_loss() -> None:
+    value, logits, targets = loss_of(SegmentationConfig(cross_entropy=0, focal=1, focal_gamma=3))
+    logs, wanted = pixels(logits, targets)
+    log = logs.gather(1, wanted[:, None])[:, 0]
+    assert value == pytest.approx(-float(((1 - log.exp()) ** 3 * log).mean()), rel=1e-5)
+
+
+def test_dice_loss_and_sums() -> None:
+    value, logits, targets = loss_of(SegmentationConfig(cross_entropy=0, dice=1))
+    logs, wanted = pixels(logits, targets)
+    one = F.one_hot(wanted, 3).float()
+    dice = 2 * (logs.exp() * one).sum(0) / (logs.exp() + one).sum(0)
+    assert value == pytest.approx(1 - float(dice.mean()), rel=1e-5)
+    both, _, _ = loss_of(SegmentationConfig(cross_entropy=0.5, dice=2))
+    assert both == pytest.approx(0.5 * loss_of(SegmentationConfig())[0] + 2 * value, rel=1e-5)
+
+
+def test_a_batch_of_ignored_pixels_has_no_loss() -> None:
+    batch = Batch(torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), IGNORE, dtype=torch.uint8), torch.arange(1))
+    for config in (SegmentationConfig(), SegmentationConfig(dice=1, focal=1)):
+        model = Fixed(torch.randn(1, 3, 4, 4))
+        value = MaskLoss(config).loss(model, batch, Draw(0, 0)).value
+        value.backward()
+        assert float(value.detach()) == 0 and model.logits.grad is not None
+        assert not model.logits.grad.any()
+
+
+def test_weights_from_the_pixels_of_training() -> None:
+    """Reference: the formulas of the papers; a class without pixels weighs 1 before scaling."""
+    assert weights_of([1, 2, 3], "none") is None
+    shares = np.array([100, 300, 600]) / 1000
+    median = np.median(shares) / shares
+    assert weights_of([100, 300, 600], "median") == pytest.approx((median / median.mean()).tolist())
+    root = median**0.5
+    assert weights_of([100, 300, 600], "sqrt") == pytest.approx((root / root.mean()).tolist())
+    log = 1 / np.log(1.02 + shares)
+    assert weights_of([100, 300, 600], "log") == pytest.approx((log / log.mean()).tolist())
+    with pytest.raises(ConfigError, match="all losses have weight 0"):
+        SegmentationConfig(cross_entropy=0)
+
+
+# ---- windows
+
+
+@pytest.mark.parametrize("size", [(20, 30), (8, 8), (5, 40), (33, 8)])
+def test_windows_cover_everything_and_average(size: tuple[int, int]) -> None:
+    """A pixelwise network gives through windows what it gives for the whole image; overlaps are averaged."""
+    torch.manual_seed(0)
+    weight = torch.randn(4, 3, 1, 1)
+
+    def compute(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert views.shape[1:] == (3, 8, 8)
+        return F.conv2d(torch.from_numpy(views), weight).numpy()
+
+    image = torch.randn(3, *size)
+    found = sliding_logits(compute, image.numpy(), view=(8, 8), flip=True)
+    np.testing.assert_allclose(found, F.conv2d(image[None], weight)[0].numpy(), rtol=1e-5, atol=1e-6)
+    for length in range(1, 60):
+        starts = window_starts(length, 8)
+        assert starts[0] == 0 and (length <= 8 or starts[-1] == length - 8)
+        assert all(after - before <= 4 for before, after in itertools.pairwise(starts))
+
+
+# ---- a run
+
+
+def test_scores_are_those_of_the_predicted_masks(place: Path, run: Path) -> None:
+    """Reference: the masks that ``predict`` writes, counted against the files."""
+    out = place / "masks"
+    assert command(["predict", str(run), str(place / "data" / "test" / "images"), "--out", str(out)]) == 0
+    scores = SegmentationScores(["ground", "red", "green"])
+    for number, stored in enumerate(masks(place)):
+        scores.update(decode_mask(out / f"{number:02d}.png"), stored)
+    result, stated = scores.result(), json.loads((run / "evaluation.json").read_text())
+    for name in ("mean_iou", "pixel_accuracy", "dice", "boundary_iou"):
+        assert stated[name] == pytest.approx(result[name], abs=2e-3)
+    assert stated["labels"] == ["ground", "red", "green"] and stated["colors"][1] == "#d02020"
+    assert mask_palette(out / "00.png")[1] == (0xD0, 0x20, 0x20)
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    mask = decode_mask(out / "00.png")
+    counts = {name: int((mask == index).sum()) for index, name in enumerate(stated["labels"])}
+    assert {area["label"]: area["pixels"] for area in rows[0]["areas"]} == {
+        name: count for name, count in counts.items() if count
+    }
+    assert decode(out / "overlays" / "00.png").shape == (*SIZE, 3)
+
+
+def test_masks_have_their_images_own_sizes(place: Path, run: Path, tmp_path: Path) -> None:
+    """An image three times as large gets a mask three times as large that says nearly the same."""
+    source = place / "data" / "test" / "images" / "01.png"
+    large = Image.open(source).resize((SIZE[1] * 3, SIZE[0] * 3), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "large.png")
+    small, big = Predictor(run).predict([source, tmp_path / "large.png"])
+    assert big.mask.shape == (SIZE[0] * 3, SIZE[1] * 3)
+    assert (big.mask[1::3, 1::3] == small.mask).mean() > 0.97
+    assert small.areas[0].share == pytest.approx(small.areas[0].pixels / (SIZE[0] * SIZE[1]))
+
+
+def test_windows_and_flips_at_test_time(run: Path) -> None:
+    plain = ts.evaluate(run)
+    every: list[dict[str, Any]] = [{"flip": True}, {"windows": True}, {"windows": True, "flip": True}]
+    for ways in every:
+        found = ts.evaluate(run, **ways)
+        assert abs(found["mean_iou"] - plain["mean_iou"]) < 0.1
+        assert "evaluations" in str(found["folder"])
+    assert json.loads((run / "evaluation.json").read_text())["mean_iou"] == plain["mean_iou"]
+
+
+def test_the_report_shows_masks_classes_and_epochs(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    for words in (
+        "Mean IoU",
+        "Boundary IoU",
+        "Block artefacts",
+        "Worst images",
+        "Over the epochs",
+        "#d02020",
+    ):
+        assert words in page
+    assert page.count('alt="predicted mask of') >= 6
+    with Image.open(run / "epochs.gif") as animation:
+        assert animation.n_frames == 30  # type: ignore[attr-defined]
+    assert not (run / "frames").exists()
+
+
+def test_resumes_to_the_same_bits_after_sigkill(place: Path, run: Path) -> None:
+    """Reference: the undisturbed run; killed after steps 30 and 50."""
+    words = [sys.executable, "-m", "tesela", "train"]
+    config = ["--config", str(run / "config.yaml"), "--out", str(place / "killed"), "--no-report"]
+
+    def train(*more: str, code: int, **variables: str) -> None:
+        done = subprocess.run(
+            [*words, *more], env={**os.environ, **variables}, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr[-2000:]
+
+    train(str(place / "data"), *config, code=-9, TESELA_FAILPOINT="loop.after_step=kill@30")
+    again = ("--out", str(place / "killed"), "--resume")
+    train(*again, code=-9, TESELA_FAILPOINT="loop.after_step=kill@20")
+    train(*again, code=0)
+    first, second = (load_file(folder / "bundle" / "model.safetensors") for folder in (run, place / "killed"))
+    assert all((first[name] == second[name]).all() for name in first)
+    assert (run / "metrics.jsonl").read_bytes() == (place / "killed" / "metrics.jsonl").read_bytes()
+    assert (run / "epochs.gif").read_bytes() == (place / "killed" / "epochs.gif").read_bytes()
+
+
+def test_an_exported_graph_gives_the_same_masks(place: Path, run: Path, tmp_path: Path) -> None:
+    ts.export(run, to="onnx", out=tmp_path / "onnx")
+    images = sorted((place / "data" / "test" / "images").glob("*.png"))
+    ours, theirs = (
+        Predictor(run, backend="torch").predict(images),
+        Predictor(tmp_path / "onnx").predict(images),
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.mask == other.mask).mean() > 0.999
+
+
+def test_is_served_with_a_mask_and_a_legend(place: Path, run: Path) -> None:
+    image = place / "data" / "test" / "images" / "00.png"
+    wanted = Predictor(run).predict([image])[0]
+    with TestClient(create_app({"boxes": Predictor(run)})) as client:
+        answer = client.post(
+            "/v1/segment", content=image.read_bytes(), headers={"Content-Type": "image/png"}
+        ).json()
+        assert "/v1/segment" in client.get("/openapi.json").json()["paths"]
+    mask = np.array(Image.open(io.BytesIO(base64.b64decode(answer["mask"]))))
+    assert np.array_equal(mask, wanted.mask)
+    assert {area["label"] for area in answer["areas"]} <= {"ground", "red", "green"}
+    assert all(area["color"].startswith("#") for area in answer["areas"])
+
+
+def test_the_backbone_of_a_classifier_gets_a_decoder(place: Path, tmp_path: Path) -> None:
+    """From a classifier's bundle to a segmenter with a new decoder; the backbone keeps its weights."""
+    base = ts.train(
+        "digits", model="vit_nano", epochs=1, out=tmp_path / "base", image_size=32, report=False,
+        threads=1, tensorboard=False, net={"width": 16, "depth": 2, "heads": 2, "patch_size": [8, 8]},
+        resize="squash",
+    )  # fmt: skip
+    options: dict[str, Any] = {
+        "tune": "head",
+        "epochs": 1,
+        "report": False,
+        "threads": 1,
+        "tensorboard": False,
+    }
+    with pytest.raises((ConfigError, DataError)):
+        ts.train(place / "data", from_=str(base.path), resize="crop", out=tmp_path / "no", **options)
+    found = ts.train(place / "data", from_=str(base.path), out=tmp_path / "run", **options)
+    before, after = (load_file(path / "bundle" / "model.safetensors") for path in (base.path, found.path))
+    body = [name for name in before if name.startswith("blocks.")]
+    assert body and all((before[name] == after[name]).all() for name in body)
+    assert any(name.startswith("head.detail") for name in after)
+
+
+def test_what_does_not_fit_is_named(place: Path, tmp_path: Path) -> None:
+    data = str(place / "data")
+    assert command(["train", data, "--task", "classify", "--out", str(tmp_path / "a")]) == 1
+    assert command(["train", "digits", "--task", "segment", "--out", str(tmp_path / "b")]) == 1
+    assert command(["train", "digits", "--decoder.name", "light", "--out", str(tmp_path / "c")]) == 2
+    with pytest.raises(ConfigError, match="needs whole images"):
+        ts.train(data, resize="crop", out=tmp_path / "d", model="segformer_b0")
