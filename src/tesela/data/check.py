@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tesela.core.files import sha256_bytes
+from tesela.data.masks.check import MaskReport, mask_reports
 from tesela.data.scan import Unreadable, attempt, in_threads, is_plain
 from tesela.data.source import Items, Source
 from tesela.data.targets import label_counts
@@ -51,6 +52,7 @@ class Report:
         modes: format and layout, such as "JPEG RGB" -> images.
         duplicates: the same pixels in two splits.
         notes: remarks for people.
+        masks: what the masks of each split hold, where there are masks.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Report:
     duplicates: list[Duplicate] = field(default_factory=list)
     ignored: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    masks: dict[str, MaskReport] | None = None
 
     @property
     def images(self) -> int:
@@ -72,8 +75,11 @@ class Report:
 
     @property
     def balance(self) -> float:
-        """Training images of the largest class over those of the smallest."""
-        present = [count for count in self.counts.get("train", []) if count]
+        """Training images, or pixels of masks, of the largest class over those of the smallest."""
+        counts = self.counts.get("train", [])
+        if self.masks is not None:
+            counts = self.masks["train"].pixels.tolist()
+        present = [count for count in counts if count]
         return max(present) / min(present) if present else 0.0
 
     def mapping(self) -> dict[str, object]:
@@ -102,6 +108,11 @@ class Report:
             ],
             "ignored": list(self.ignored),
             "notes": self.notes,
+            **(
+                {"masks": {split: one.mapping(self.labels) for split, one in self.masks.items()}}
+                if self.masks is not None
+                else {}
+            ),
         }
 
 
@@ -127,7 +138,8 @@ def check(source: Source) -> Report:
                 report.unreadable[split].append(result)
             else:
                 _note(report, result, split, items.name(index), seen)
-    report.notes = _notes(report)
+    report.masks = mask_reports(source)
+    report.notes = [*source.notes, *_notes(report)]
     return report
 
 
@@ -164,7 +176,8 @@ def _notes(report: Report) -> list[str]:
         notes.append("cut out of train, reproducibly: " + ", ".join(report.cut))
     if report.balance > IMBALANCE:
         notes.append(
-            f"classes are unbalanced: the largest has {report.balance:.0f} times the images of the smallest"
+            f"classes are unbalanced: the largest has {report.balance:,.0f} times the "
+            f"{'images' if report.masks is None else 'pixels'} of the smallest"
         )
     if report.duplicates:
         notes.append(

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tesela.core.errors import DataError
 from tesela.data.config import AugmentConfig
+from tesela.data.masks.targets import MaskTargets
 from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, attempt
 from tesela.data.source import Items
+from tesela.imaging.mask import IGNORE
+from tesela.imaging.overlay import overlaid
 from tesela.imaging.preprocess import fit_image
 from tesela.imaging.spec import ImageSpec
 
@@ -45,6 +49,7 @@ def grid(
     columns: int = 10,
     augment: AugmentConfig | None = None,
     seed: int = 0,
+    masks: MaskTargets | None = None,
 ) -> Image.Image:
     """A picture of ``count`` images at the model's size; an unreadable one is a grey tile with its code.
 
@@ -56,6 +61,7 @@ def grid(
         columns: tiles per row.
         augment: show them as epoch 0 of training would.
         seed: of choice and augmentation.
+        masks: how the images' masks read, which are laid over them.
     """
     rows = chosen(items, count, seed=seed)
     views = [
@@ -63,7 +69,7 @@ def grid(
         for row in rows
     ]
     captions = [
-        view.code if isinstance(view, Unreadable) else labels[items.targets[row]]
+        view.code if isinstance(view, Unreadable) else _caption(items, row, labels, masks)
         for row, view in zip(rows, views, strict=True)
     ]
     tiles = np.stack(
@@ -72,21 +78,51 @@ def grid(
             for view in views
         ]
     )
-    return draw(
-        tiles if augment is None else _augmented(tiles, augment, spec, rows, seed), captions, columns=columns
-    )
+    drawn = None
+    if masks is not None:
+        drawn = np.stack([_mask(items, row, masks, spec) for row in rows])
+    if augment is not None:
+        tiles, drawn = _augmented(tiles, drawn, augment, spec, rows, seed)
+    if drawn is not None and masks is not None:
+        colours = masks.colours
+        tiles = np.stack([overlaid(tile, mask, colours) for tile, mask in zip(tiles, drawn, strict=True)])
+    return draw(tiles, captions, columns=columns)
+
+
+def _caption(items: Items, row: int, labels: tuple[str, ...], masks: MaskTargets | None) -> str:
+    """The label, or the file's name where there is a mask in its place."""
+    return labels[items.targets[row]] if masks is None else items.name(row).rpartition("/")[2]
+
+
+def _mask(items: Items, row: int, masks: MaskTargets, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The fitted mask; all ignored where it cannot be read."""
+    try:
+        found: NDArray[np.uint8] = masks.read(items, np.array([row]), spec)[0]
+        return found
+    except DataError:
+        return np.full(spec.size, IGNORE, np.uint8)
 
 
 def _augmented(
-    tiles: NDArray[np.uint8], config: AugmentConfig, spec: ImageSpec, rows: list[int], seed: int
-) -> NDArray[np.uint8]:
+    tiles: NDArray[np.uint8],
+    masks: NDArray[np.uint8] | None,
+    config: AugmentConfig,
+    spec: ImageSpec,
+    rows: list[int],
+    seed: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Images (N, h, w, C) and their masks (N, h, w) as epoch 0 of training has them."""
     import torch
 
     from tesela.data.augment.augment import Augment
 
+    augment, indices = Augment(config, spec), np.array(rows)
     images = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
-    result = Augment(config, spec)(images, seed=seed, epoch=0, indices=np.array(rows))
-    return np.ascontiguousarray(result.permute(0, 2, 3, 1).numpy())
+    result = augment(images, seed=seed, epoch=0, indices=indices)
+    if masks is not None:
+        movement = augment.movement(spec.size, seed=seed, epoch=0, indices=indices)
+        masks = movement.masks(torch.from_numpy(masks), outside=IGNORE).numpy()
+    return np.ascontiguousarray(result.permute(0, 2, 3, 1).numpy()), masks
 
 
 def draw(tiles: NDArray[np.uint8], captions: list[str], *, columns: int) -> Image.Image:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tesela.core.errors import ConfigError, UnknownNameError
+from tesela.core.errors import ConfigError, DataError, UnknownNameError
 from tesela.core.files import write_atomic
 from tesela.data.random import name_keys
 from tesela.data.source import SPLITS, Items, Selection, Source
@@ -125,17 +125,36 @@ def ranks_in_strata(items: Items, strata: NDArray[np.int64], *, seed: int) -> ND
 
 
 def manifest_text(source: Source, *, folder: Path | None) -> str:
-    """The splits as CSV: path, label, split.
+    """The splits as CSV: path, label or mask, split.
 
     Paths are below ``folder`` where they name files there, else absolute or rows.
+
+    Raises:
+        DataError: the masks are no files.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split"))
+    writer.writerow(("path", "label" if source.masks is None else "mask", "split"))
     for split, items in source.splits.items():
         for index in range(len(items)):
-            writer.writerow((_located(items.name(index), folder), source.labels[items.targets[index]], split))
+            told = (
+                source.labels[items.targets[index]] if source.masks is None else _mask(items, index, folder)
+            )
+            writer.writerow((_located(items.name(index), folder), told, split))
     return text.getvalue()
+
+
+def _mask(items: Items, index: int, folder: Path | None) -> str:
+    """Where the mask of an image is."""
+    base: object = items.items if isinstance(items, Selection) else items
+    row = int(items.rows[index]) if isinstance(items, Selection) else index
+    paths = getattr(base, "masks", None)
+    if paths is None:
+        raise DataError(
+            "the masks of this data set are no files that a manifest could name",
+            hint="keep the data set as it is; its splits are cut the same way each time",
+        )
+    return _located(paths[row], folder)
 
 
 def write_manifest(source: Source, out: Path, *, root: Path | None) -> None:

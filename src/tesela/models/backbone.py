@@ -49,6 +49,8 @@ class Backbone(ABC, nn.Module, Generic[_C]):
     pre_norm = True
     #: Whether the attention must know where its tokens are on the grid.
     needs_grid = False
+    #: Whether it is convolutional throughout, which is faster with the channels of a pixel side by side.
+    channels_last = False
     #: Whether it always gives feature maps of several scales.
     pyramid = False
 

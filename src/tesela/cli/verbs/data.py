@@ -9,6 +9,7 @@ from cyclopts import App
 
 if TYPE_CHECKING:
     from tesela.data.check import Report
+    from tesela.data.masks.check import MaskReport
 
 app = App(name="data", help="Check, show and split a data set.", help_format="plaintext")
 _LISTED = 20
@@ -27,7 +28,8 @@ def check(
     """Count, measure and verify every image; exit code 1 if training would refuse the data.
 
     Args:
-        data: a folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits.
+        data: a folder of class folders or of images and masks, IDX or Parquet files, a CSV/JSONL manifest,
+            or digits.
         val_fraction: share cut off for validation where the source has no such split.
         test_fraction: share cut off for testing where the source has no such split.
         split_seed: another number cuts the splits differently.
@@ -38,18 +40,19 @@ def check(
     from tesela.core.errors import DataError
     from tesela.data.check import check as check_source
     from tesela.data.config import DataConfig
-    from tesela.data.open import open_source
+    from tesela.data.masks.check import listed_targets
+    from tesela.data.open import open_source, usual_targets
     from tesela.data.scan import refuse_too_many
 
     output.use_json(json)
-    source = open_source(
-        data, config=DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
-    )
+    config = DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
+    source = open_source(data, config=config, targets=listed_targets)
     report = check_source(source)
     _say(report)
     refusal = None
     try:
         refuse_too_many(report.unreadable["train"], len(source.splits["train"]), limit=max_unreadable)
+        usual_targets(source).check(source)
     except DataError as error:
         refusal = error
     output.result({**report.mapping(), "accepted": refusal is None}, json)
@@ -71,7 +74,7 @@ def show(
     seed: int = 0,
     json: bool = False,
 ) -> int:
-    """Draw a grid of samples, all classes taking turns.
+    """Draw a grid of samples, all classes taking turns; masks lie over their images.
 
     Args:
         data: as for check.
@@ -92,6 +95,7 @@ def show(
     from tesela.core.errors import UnknownNameError
     from tesela.core.files import write_atomic
     from tesela.data.config import AugmentConfig
+    from tesela.data.masks.targets import MaskTargets
     from tesela.data.open import open_source
     from tesela.data.show import grid
     from tesela.data.statistics import pixel_statistics
@@ -107,7 +111,17 @@ def show(
     height, width = (image_size, image_size) if image_size else found.size
     spec = ImageSpec(height=height, width=width, channels=source.channels, mean=found.mean, std=found.std)
     config = build(AugmentConfig, settings(augment)) if augment is not None else None
-    picture = grid(items, source.labels, spec, count=count, columns=columns, augment=config, seed=seed)
+    masks = None if source.masks is None else MaskTargets(source.masks)
+    picture = grid(
+        items,
+        source.labels,
+        spec,
+        count=count,
+        columns=columns,
+        augment=config,
+        seed=seed,
+        masks=masks,
+    )
     write_atomic(out, encode_png(np.asarray(picture)))
     output.say(f"{min(count, len(items))} of {len(items)} {split} images of {source.name}: {out}")
     output.result({"out": str(out), "images": min(count, len(items)), "size": [height, width]}, json)
@@ -175,13 +189,16 @@ def _say(report: Report) -> None:
     from tesela.cli.output import say
 
     say(f"{report.name} ({report.kind}): {report.images} images, {len(report.labels)} classes")
-    table = Table("class", *report.counts)
-    for number, label in list(enumerate(report.labels))[:_LISTED]:
-        table.add_row(label, *(str(counts[number]) for counts in report.counts.values()))
-    if len(report.labels) > _LISTED:
-        table.add_row(f"... {len(report.labels) - _LISTED} more", *("" for _ in report.counts))
-    table.add_row("all", *(str(sum(counts)) for counts in report.counts.values()))
-    say(table)
+    if report.masks is not None:
+        _say_masks(report, report.masks)
+    else:
+        table = Table("class", *report.counts)
+        for number, label in list(enumerate(report.labels))[:_LISTED]:
+            table.add_row(label, *(str(counts[number]) for counts in report.counts.values()))
+        if len(report.labels) > _LISTED:
+            table.add_row(f"... {len(report.labels) - _LISTED} more", *("" for _ in report.counts))
+        table.add_row("all", *(str(sum(counts)) for counts in report.counts.values()))
+        say(table)
     sizes = report.sizes.most_common(5)
     say(
         "sizes (height x width): "
@@ -196,6 +213,28 @@ def _say(report: Report) -> None:
         say(f"same pixels in {twin.splits[0]} and {twin.splits[1]}: {twin.first}, {twin.second}")
     for note in report.notes:
         say(f"note: {note}")
+
+
+def _say_masks(report: Report, masks: dict[str, MaskReport]) -> None:
+    """Shares of pixels and numbers of images of each class, and what is wrong with which mask."""
+    from rich.table import Table
+
+    from tesela.cli.output import say
+
+    table = Table("class", *(f"{split}: pixels, images" for split in masks))
+    for number, label in list(enumerate(report.labels))[:_LISTED]:
+        table.add_row(
+            label, *(f"{one.share(number):.2%}, {int(one.images[number])}" for one in masks.values())
+        )
+    if len(report.labels) > _LISTED:
+        table.add_row(f"... {len(report.labels) - _LISTED} more", *("" for _ in masks))
+    table.add_row("ignored", *(f"{one.ignored:.2%}" for one in masks.values()))
+    say(table)
+    for split, one in masks.items():
+        for fault in one.faults:
+            say(f"mask in {split}: {fault.message}")
+        for name in one.empty[:_LISTED]:
+            say(f"nothing but ignored pixels in {split}: {name}")
 
 
 def _more(total: int, shown: int) -> str:

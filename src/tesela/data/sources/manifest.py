@@ -1,4 +1,4 @@
-"""CSV and JSON-lines manifests: path, label and optional split.
+"""CSV and JSON-lines manifests: path, label or mask, and optional split.
 
 Paths are relative to the manifest.
 
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesela.core.errors import DataError
+from tesela.data.masks.classes_file import read_classes
+from tesela.data.masks.items import MaskedFiles
 from tesela.data.source import Columns, Items, Source
 from tesela.data.sources.folder import SPLIT_NAMES, FileItems
 
@@ -59,6 +61,8 @@ def open_manifest(path: Path) -> Source:
     bare = next((number for number, row in enumerate(rows, start=1) if row.label is None), None)
     if bare is not None and (not others or any(row.label is not None for row in rows)):
         raise DataError(f"{path}: row {bare} lacks its label", hint="each row needs path and label")
+    if "mask" in others and all(row.label is None for row in rows):
+        return _with_masks(path, rows)
     labels = tuple(sorted({row.label for row in rows if row.label is not None}, key=_label_order))
     number = {label: index for index, label in enumerate(labels)}
     splits: dict[str, Items] = {}
@@ -72,6 +76,30 @@ def open_manifest(path: Path) -> Source:
         )
     channels = min(getattr(items, "channels", 3) for items in splits.values())
     return Source(name=path.stem, kind="manifest", labels=labels, splits=splits, channels=channels)
+
+
+def _with_masks(path: Path, rows: list[ManifestRow]) -> Source:
+    """A source of images and masks, each a file of its own.
+
+    Raises:
+        DataError: a row has no mask, or names a row of another file.
+    """
+    for number, row in enumerate(rows, start=1):
+        if not row.columns.get("mask"):
+            raise DataError(f"{path}: row {number} lacks its mask", hint="each row needs path and mask")
+        if "#" in row.path:
+            raise DataError(
+                f"{path}: row {number} names a row of another file, which has no mask",
+                hint="open that file itself",
+            )
+    folder = path.resolve().parent
+    splits = {
+        split: MaskedFiles(folder, [(row.path, row.columns["mask"]) for row in rows if row.split == split])
+        for split in dict.fromkeys(row.split for row in rows)
+    }
+    coding = read_classes(folder)
+    labels = coding.names if coding is not None else ()
+    return Source(name=path.stem, kind="manifest", labels=labels, splits=splits, masks=coding)
 
 
 def _read(path: Path) -> Iterable[Mapping[str, Any]]:

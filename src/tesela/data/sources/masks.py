@@ -35,7 +35,7 @@ _ENDINGS = re.compile(
 )
 #: Further files of Cityscapes beside each mask.
 _OTHERS = re.compile(r"_(color|instanceIds|polygons|instanceTrainIds)$")
-_NAMED = 3
+_NAMED = 10
 
 Pairs = dict[str, list[tuple[str, str]]]
 

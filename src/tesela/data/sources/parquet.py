@@ -1,4 +1,4 @@
-"""Parquet files in the layout of model hubs: image struct {bytes, path} and label.
+"""Parquet files in the layout of model hubs: image struct {bytes, path}, and label or mask.
 
 Class names come from the features in the schema's metadata (ClassLabel), else from the column's values. The
 split is read off the file's name (train-00000-of-00002.parquet) or its folder (train/0000.parquet). Up to 2
@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesela.core.errors import DataError, ImageError, MissingExtraError
+from tesela.data.masks.classes_file import read_classes
 from tesela.data.source import Columns, Source
 from tesela.data.sources.folder import SPLIT_NAMES
 from tesela.imaging.decode import decode
+from tesela.imaging.mask import decode_mask, mask_palette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MASK_COLUMNS = ("mask", "masks", "annotation", "label", "segmentation", "segmentation_mask", "semantic")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "category")
 IN_MEMORY = 2 << 30
 _KEPT_GROUPS = 8
@@ -142,6 +145,43 @@ def find_parquet(text: str | Path) -> Source | None:
     return open_parquet(path) if ours else None
 
 
+class MaskedParquet(ParquetItems):
+    """Encoded images with a mask each, in two columns.
+
+    Args:
+        files: in order.
+        column: the image column.
+        masks: the mask column.
+        root: what names are relative to.
+    """
+
+    def __init__(self, files: Sequence[Path], column: str, masks: str, *, root: Path) -> None:
+        rows = sum(_parquet().ParquetFile(file).metadata.num_rows for file in files)
+        super().__init__(files, column, np.zeros(rows, np.int64), root=root)
+        self._masks = ParquetItems(files, masks, self.targets, root=root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(MaskedParquet, root=self.root), (self.files, self.column, self._masks.column)
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """As HasMasks.mask."""
+        return decode_mask(self._encoded(index))
+
+    def mask_name(self, index: int) -> str:
+        """The file, the row and the column."""
+        return f"{self.name(index)} {self._masks.column}"
+
+    def mask_colours(self, index: int) -> list[tuple[int, int, int]]:
+        """The mask's own palette."""
+        return mask_palette(self._encoded(index))
+
+    def _encoded(self, index: int) -> bytes:
+        data = self._masks.raw(index)
+        if data is None:
+            raise ImageError("the row holds no mask", code="empty", hint="remove the row")
+        return data
+
+
 def open_parquet(path: Path) -> Source:
     """A source of one Parquet file or a folder of them.
 
@@ -150,7 +190,11 @@ def open_parquet(path: Path) -> Source:
     """
     files = parquet_files(path)
     schema = _schema(files[0])
-    image, label = image_column(schema, files[0]), label_column(schema, files[0])
+    image = image_column(schema, files[0])
+    masks = mask_column(schema, image)
+    if masks is not None:
+        return _open_masked(path, files, image, masks)
+    label = label_column(schema, files[0])
     values = {file: _column(file, label) for file in files}
     labels = _class_names(schema, label) or _names_of(values)
     by_split: dict[str, list[Path]] = {}
@@ -167,6 +211,31 @@ def open_parquet(path: Path) -> Source:
         for split, members in by_split.items()
     }
     return Source(name=path.resolve().stem, kind="parquet", labels=labels, splits=splits)
+
+
+def _open_masked(path: Path, files: list[Path], image: str, masks: str) -> Source:
+    root = path if path.is_dir() else path.parent
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(split_of(file, path), []).append(file)
+    splits = {split: MaskedParquet(members, image, masks, root=root) for split, members in by_split.items()}
+    coding = read_classes(root)
+    labels = coding.names if coding is not None else ()
+    return Source(name=path.resolve().stem, kind="parquet", labels=labels, splits=splits, masks=coding)
+
+
+def mask_column(schema: Any, image: str) -> str | None:
+    """The column of encoded masks beside that of the images; None if there is none."""
+    import pyarrow.types as types
+
+    for column in schema:
+        kind = column.type
+        encoded = types.is_binary(kind) or types.is_large_binary(kind)
+        if types.is_struct(kind):
+            encoded = "bytes" in {kind.field(place).name for place in range(kind.num_fields)}
+        if encoded and column.name != image and column.name.lower() in MASK_COLUMNS:
+            return str(column.name)
+    return None
 
 
 def image_column(schema: Any, file: Path) -> str:

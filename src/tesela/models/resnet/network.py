@@ -24,7 +24,7 @@ class ResNet(Backbone[ResNetConfig]):
         config: the network's configuration.
     """
 
-    pyramid = True
+    pyramid = channels_last = True
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,6 +44,8 @@ class Segmenter(Model):
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """Logits (B, K, H, W); those of a coarser decoder are upsampled, bilinear."""
+        if self.backbone.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         features = self.backbone(images, trace=trace, taps=self.taps)
         logits: Tensor = self.head(features, images, trace=trace.inside("head"))
         if logits.shape[2:] != images.shape[2:]:

@@ -18,7 +18,7 @@ class Unet(Backbone[UnetConfig]):
         config: the network's configuration.
     """
 
-    pyramid = True
+    pyramid = channels_last = True
 
     def __init__(self, config: UnetConfig) -> None:
         super().__init__(config)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from tesela.core.format import percent
+from tesela.imaging.overlay import overlaid
 from tesela.imaging.png import encode_png
 from tesela.page.charts.confusion import confusion_chart
 from tesela.page.document import data_table, data_uri, render
 from tesela.page.section import Section
 from tesela.runs.folder import Run
 from tesela.tasks.material import Material
-from tesela.tasks.segmentation.result import overlaid
 
 MOST_DRAWN = 40
 SAMPLES = 12
