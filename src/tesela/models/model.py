@@ -38,6 +38,8 @@ class Model(HasKernel, ABC, nn.Module):
     """
 
     kind: ClassVar[str]
+    #: Whether what reads the tokens needs all patches of the grid.
+    whole_grid: ClassVar[bool] = False
     head: nn.Module
 
     def __init__(self, backbone: Backbone[Any], *, num_classes: int) -> None:

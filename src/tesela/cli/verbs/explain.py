@@ -16,9 +16,11 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import nn
 
+    from tesela.imaging.spec import ImageSpec
     from tesela.models.bundle import BundleInfo
 
 #: Images explained in one pass, and written at the same time.
@@ -32,6 +34,7 @@ def explain(
     target: Annotated[list[str] | None, Parameter(negative="")] = None,
     out: str = "explanations",
     contrast: str | None = None,
+    region: str | None = None,
     head_fusion: Literal["mean", "max", "min"] = "mean",
     discard: float = 0.0,
     residual: float = 0.5,
@@ -60,6 +63,8 @@ def explain(
             each image's predicted class.
         out: Folder for the pictures and numbers.
         contrast: A class to tell the targets from: what speaks for the target and not for this one.
+        region: Of a segmenter, the pixels to explain, as LEFT,TOP,WIDTH,HEIGHT in each image; by default
+            those that the class wins.
         head_fusion: How the heads of a layer become one; rollouts only, as the next two.
         discard: Share of the patches to clear in each row of attention, the smallest first; 0 clears none.
         residual: Share of attention in a layer's mixing; the rest is the skip connection.
@@ -82,6 +87,7 @@ def explain(
             "layer": layer, "head": head, "samples": samples,
         },
         measured={"random_maps": random_maps, "seed": seed} if faithfulness else None,
+        region=box_of(region),
     )  # fmt: skip
     unreadable = sum("error" in row for row in rows)
     for row in rows:
@@ -120,6 +126,7 @@ def explain_files(
     colours: str,
     options: dict[str, Any],
     measured: dict[str, Any] | None,
+    region: tuple[int, int, int, int] | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
     """Explain image files and write what was found.
 
@@ -147,6 +154,8 @@ def explain_files(
     RolloutOptions(**{name: options[name] for name in ("head_fusion", "discard", "residual")})
     figures = None if measured is None else FaithfulnessOptions(**measured)
     model, info = open_model(run, device="cuda" if torch.cuda.is_available() else "cpu")
+    if model.whole_grid:  # no patch can be taken from a segmenter, so its maps are not measured
+        figures = None
     files = find_images(words)
     classes = None
     if target is not None:
@@ -169,6 +178,7 @@ def explain_files(
         twin=twin,
         out=out,
         colours=colours,
+        region=region,
     )
     rows: list[dict[str, Any]] = []
     for first in range(0, len(files), BATCH):
@@ -213,6 +223,9 @@ class _Work:
 
         given, options = self.given, self.given["options"]
         images = torch.from_numpy(preprocess([image for *_, image in read], self.info.image))
+        if given["region"] is not None:
+            sizes = [(image.shape[0], image.shape[1]) for *_, image in read]
+            options = {**options, "region": view_regions(given["region"], sizes, self.info.image)}
         explained = []
         for method in given["methods"]:
             found = explain_tensors(self.model, images, target=given["classes"], method=method, **options)
@@ -233,6 +246,52 @@ class _Work:
             )
             for (row, *_), files in zip(read, written, strict=True):
                 row.update(files)
+
+
+def box_of(text: str | None) -> tuple[int, int, int, int] | None:
+    """Left, top, width and height of ``--region``.
+
+    Raises:
+        UsageError: it does not read so.
+    """
+    from tesela.core.errors import UsageError
+
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts) or min(map(int, parts[2:])) < 1:
+        raise UsageError(f"{text!r} is no region", hint="write --region LEFT,TOP,WIDTH,HEIGHT in pixels")
+    left, top, width, height = map(int, parts)
+    return left, top, width, height
+
+
+def view_regions(
+    box: tuple[int, int, int, int], sizes: Sequence[tuple[int, int]], spec: ImageSpec
+) -> torch.Tensor:
+    """The box as masks (B, h, w) of the model's view, for images of these sizes.
+
+    Raises:
+        UsageError: an image does not reach to the box.
+    """
+    import numpy as np
+    import torch
+
+    from tesela.core.errors import UsageError
+    from tesela.imaging.mask import fit_mask
+
+    left, top, width, height = box
+    masks = []
+    for size in sizes:
+        mask = np.zeros(size, np.uint8)
+        mask[top : top + height, left : left + width] = 1
+        found = fit_mask(mask, spec) == 1
+        if not found.any():
+            raise UsageError(
+                f"the region has no pixel in an image of {size[1]}x{size[0]} pixels",
+                hint="give LEFT,TOP,WIDTH,HEIGHT inside of it",
+            )
+        masks.append(found)
+    return torch.from_numpy(np.stack(masks))
 
 
 def split(words: Sequence[str], known: Sequence[str] = ()) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tesela.core.errors import ConfigError
 from tesela.core.registry import lookup, register
 from tesela.layers.initialise import initialise
 from tesela.layers.trace import OFF, Trace
@@ -30,6 +31,7 @@ class Segmenter(Model):
     """
 
     kind = "segmenter"
+    whole_grid = True
 
     def __init__(
         self, backbone: Backbone[Any], *, num_classes: int, decoder: Mapping[str, Any] | None = None
@@ -37,6 +39,10 @@ class Segmenter(Model):
         super().__init__(backbone, num_classes=num_classes)
         name, self.decoder = decoder_config(decoder or {})
         self.decoder.check(backbone.config)
+        if getattr(backbone.config, "patch_dropout", 0.0):
+            raise ConfigError(
+                "patch_dropout leaves holes in the grid that a decoder needs", hint="set it to 0"
+            )
         self.options = {"decoder": decoder_settings(name, self.decoder)}
         self._make = lookup("decoder", name).load()
         self.taps = self.decoder.taps(backbone.config)

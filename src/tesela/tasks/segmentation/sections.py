@@ -67,6 +67,11 @@ def mask_sections(material: Material) -> list[Section]:
             body=_rows(material, "worst", most=SAMPLES),
         ),
         Section(
+            title="Explanations",
+            note="Bright: the patches on which the class with the most pixels rests in each image.",
+            body=_explanations(material),
+        ),
+        Section(
             title="Over the epochs",
             note="Predicted masks of the same validation images after each epoch.",
             body=_animation(material.path),
@@ -165,6 +170,14 @@ def _enlarged(image: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[
     height, width = image.shape[:2]
     base = resize_box(image, (0.0, 0.0, float(height), float(width)), size, interpolation="bilinear")
     return np.repeat(base, 3, axis=2) if base.shape[2] == 1 else base
+
+
+def _explanations(material: Material) -> str:
+    names = material.arrays.get("shown_names", ())
+    pictures = [
+        {"png": png, "name": str(name)} for png, name in zip(material.explanations, names, strict=False)
+    ]
+    return render("tesela.tasks.segmentation/explained.html.j2", pictures=pictures) if pictures else ""
 
 
 def _animation(run: Path) -> str:
