@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Any
 from tesela.core.version import __version__
 
 if TYPE_CHECKING:
-    from tesela.api import create_model, evaluate, explain, export, load, predict, train
+    from tesela.api import create_model, create_segmenter, evaluate, explain, export, load, predict, train
 
-__all__ = ["__version__", "create_model", "evaluate", "explain", "export", "load", "predict", "train"]
+__all__ = [
+    "__version__",
+    "create_model",
+    "create_segmenter",
+    "evaluate",
+    "explain",
+    "export",
+    "load",
+    "predict",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

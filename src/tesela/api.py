@@ -19,7 +19,7 @@ from tesela.attribution.explain import Explanation, explain
 from tesela.evaluation.evaluate import evaluate_run as evaluate
 from tesela.exporters.catalog import ExportReport, export_model
 from tesela.hardware.allocator import keep_freed_memory
-from tesela.models.factory import create_model
+from tesela.models.factory import create_model, create_segmenter
 from tesela.runs.result import RunResult
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ __all__ = [
     "ExportReport",
     "RunResult",
     "create_model",
+    "create_segmenter",
     "evaluate",
     "explain",
     "export",

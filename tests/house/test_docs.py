@@ -49,6 +49,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray((data.images[number] * 15).astype(np.uint8)).save(
             folder / "photos" / label / f"{number}.png"
         )
+    for kind in ("images", "masks"):
+        (folder / "scenes" / kind).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    rows, columns = np.indices((32, 32))
+    for number in range(24):
+        top, left = generator.integers(8, 24, 2)
+        mask = ((rows - top) ** 2 + (columns - left) ** 2 < 50).astype(np.uint8)
+        image = generator.integers(0, 90, (32, 32, 3)) + 120 * mask[..., None]
+        Image.fromarray(mask).save(folder / "scenes" / "masks" / f"{number:02d}.png")
+        Image.fromarray(image.astype(np.uint8)).save(folder / "scenes" / "images" / f"{number:02d}.png")
+    (folder / "scenes" / "classes.csv").write_text("value,name\n0,ground\n1,disc\n")
     (folder / "new").mkdir()
     for number in range(1, 4):
         Image.fromarray((data.images[400 + number] * 15).astype(np.uint8)).convert("RGB").save(

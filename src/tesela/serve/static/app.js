@@ -1,4 +1,4 @@
-// The page: one image, its most probable classes, and a heat map for the class that is chosen.
+// The page: one image, its most probable classes, and a heat map for the class that is chosen; or its mask and legend.
 // Every text of the server is set as text, never as markup. Answers that come too late (another image, another class) are dropped.
 "use strict";
 
@@ -48,7 +48,7 @@ async function start() {
   at("model-field").hidden = state.models.length < 2;
   describe();
   if (state.file) classify();
-  else say("The most probable classes appear here.");
+  else say(model().task === "segment" ? "The classes of the pixels appear here." : "The most probable classes appear here.");
 }
 
 function describe() {
@@ -79,11 +79,17 @@ async function classify() {
   say("Looking …");
   const began = performance.now();
   try {
-    const found = await ask(`/v1/classify?top=5&model=${encodeURIComponent(model().name)}`, state.file);
+    const masks = model().task === "segment";
+    const query = `${masks ? "" : "top=5&"}model=${encodeURIComponent(model().name)}`;
+    const found = await ask(`/v1/${encodeURIComponent(model().task)}?${query}`, state.file);
     if (turn !== state.image) return;
     say("");
-    show(found.top);
     at("timing").textContent = `answered in ${Math.round(performance.now() - began)} ms`;
+    if (masks) {
+      showMask(found);
+      return;
+    }
+    show(found.top);
     if (model().explainable) explain(found.top[0]);
   } catch (error) {
     if (turn === state.image) complain(error);
@@ -91,6 +97,8 @@ async function classify() {
 }
 
 function clear() {
+  at("heat").classList.remove("mask");
+  at("layer-name").textContent = "Heat map";
   at("bars").replaceChildren();
   at("heat").hidden = true;
   at("explained").hidden = true;
@@ -100,6 +108,27 @@ function clear() {
 
 function show(scores) {
   at("bars").replaceChildren(...scores.map((score) => bar(score)));
+}
+
+function showMask(found) {
+  at("heat").src = `data:image/png;base64,${found.mask}`;
+  at("heat").alt = "mask of the image's classes";
+  at("heat").classList.add("mask");
+  at("heat").hidden = false;
+  at("layer-name").textContent = "Mask";
+  at("opacity-field").hidden = false;
+  at("bars").replaceChildren(...found.areas.map((area) => legend(area)));
+}
+
+function legend(area) {
+  const row = document.createElement("div");
+  row.className = "legend";
+  const swatch = document.createElement("i");
+  swatch.style.background = area.color;
+  row.append(swatch, part("label", area.label), part("value", `${(area.share * 100).toFixed(1)} %`));
+  const item = document.createElement("li");
+  item.append(row);
+  return item;
 }
 
 function bar(score) {
