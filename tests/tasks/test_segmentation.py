@@ -28,7 +28,9 @@ from tesela.core.errors import ConfigError, DataError
 from tesela.data.batch import Batch
 from tesela.imaging.decode import decode
 from tesela.imaging.mask import IGNORE, decode_mask, mask_palette
+from tesela.imaging.preprocess import preprocess
 from tesela.metrics.segmentation import SegmentationScores
+from tesela.models.factory import create_segmenter
 from tesela.runtime.predictor import Predictor
 from tesela.serve.app import create_app
 from tesela.tasks.objective import Draw
@@ -342,3 +344,49 @@ def test_what_does_not_fit_is_named(place: Path, tmp_path: Path) -> None:
     assert command(["train", "digits", "--decoder.name", "light", "--out", str(tmp_path / "c")]) == 2
     with pytest.raises(ConfigError, match="needs whole images"):
         ts.train(data, resize="crop", out=tmp_path / "d", model="segformer_b0")
+
+
+# ---- explanation
+
+
+def test_a_region_rests_on_its_own_patches_where_nothing_else_can_speak() -> None:
+    """A ViT whose attention and MLP add nothing: the logits of a patch depend on its own token alone."""
+    model = create_segmenter("vit_ti16", num_classes=3, decoder="linear", image_size=64, depth=2, seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "attention.out" in name or "mlp.contract" in name:
+                parameter.zero_()
+        model.head.linear.weight.normal_()  # type: ignore[operator, union-attr]
+    region = torch.zeros(64, 64)
+    region[16:32, 32:48] = 1
+    found = ts.explain(model.eval(), torch.randn(1, 3, 64, 64), [1], region=region)
+    assert found.method == "gradient_rollout"
+    tokens = found.tokens[0, 0]
+    assert tokens[1, 2] == pytest.approx(1) and tokens.sum() == pytest.approx(1)
+
+
+def test_maps_of_a_trained_segmenter_lie_on_the_object(place: Path, run: Path) -> None:
+    """The mean of a map inside of the predicted region is twice that of the whole image."""
+    model = ts.load(run)
+    images = sorted((place / "data" / "test" / "images").glob("*.png"))
+    batch = torch.from_numpy(preprocess(images, model.info.image))
+    found = ts.explain(model, batch, [1, 2])
+    classes, ratios = model(batch).argmax(1), []
+    for image in range(len(images)):
+        for place_of, label in enumerate((1, 2)):
+            inside = classes[image] == label
+            heat = found.map[image, place_of].clamp(min=0)
+            if inside.sum() > 40:
+                ratios.append(float(heat[inside].mean() / heat.mean()))
+    assert np.mean(ratios) > 2
+
+
+def test_explain_takes_a_region(place: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(place / "data" / "test" / "images" / "00.png")
+    words = ["explain", str(run), image, "--target", "red", "--out", str(place / "why")]
+    assert command([*words, "--region", "4,4,12,12", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["explained"] == 1 and (place / "why" / "00.figure.png").is_file()
+    assert command([*words, "--region", "400,4,12,12"]) == 2
+    assert command([*words, "--region", "4,4"]) == 2
+    assert "LEFT,TOP,WIDTH,HEIGHT" in capsys.readouterr().err

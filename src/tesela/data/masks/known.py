@@ -17,6 +17,21 @@ _CITYSCAPES: tuple[tuple[int, str, Colour], ...] = (
     (32, "motorcycle", (0, 0, 230)), (33, "bicycle", (119, 11, 32)),
 )  # fmt: skip
 
+#: The same classes under the names of CamVid.
+_STREET: dict[str, Colour] = {
+    "pavement": (244, 35, 232), "tree": (107, 142, 35), "sign": (220, 220, 0), "pedestrian": (220, 20, 60),
+    "bicyclist": (255, 120, 0),
+}  # fmt: skip
+
+
+def usual_colours(names: Sequence[str]) -> tuple[Colour, ...]:
+    """Colours of classes by their names: those of street scenes where all are of such, else a palette."""
+    street = {name: colour for _, name, colour in _CITYSCAPES} | _STREET
+    found = [street.get(name.lower()) for name in names]
+    if any(colour is None for colour in found) or len(set(found)) < len(found):
+        return palette(len(names))
+    return tuple(colour for colour in found if colour is not None)
+
 
 def known_coding(root: Path, masks: Sequence[str]) -> MaskCoding | None:
     """The coding of a data set that is recognised; None of any other.

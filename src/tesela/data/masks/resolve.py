@@ -9,8 +9,9 @@ from pathlib import Path
 from tesela.core.errors import ConfigError, DataError
 from tesela.data.config import DataConfig
 from tesela.data.masks.classes_file import NAME, write_classes
-from tesela.data.masks.coding import Colour, MaskCoding, coding_of, palette
+from tesela.data.masks.coding import Colour, MaskCoding, coding_of
 from tesela.data.masks.items import masked
+from tesela.data.masks.known import usual_colours
 from tesela.data.masks.survey import stored_values
 from tesela.data.source import Source
 from tesela.imaging.mask import IGNORE
@@ -59,7 +60,7 @@ def _named(config: DataConfig) -> MaskCoding:
     return MaskCoding(
         names=config.mask_names,
         values=tuple(values),
-        colours=palette(len(values)),
+        colours=usual_colours(config.mask_names),
         ignored=tuple(sorted(dropped)),
     )
 
