@@ -26,7 +26,8 @@ from tesela.inspection.norms import outliers, token_norms
 from tesela.inspection.page import inspect_page
 from tesela.inspection.positions import position_kernel, position_tables, similarity
 from tesela.layers.trace import AttentionRecord
-from tesela.models.factory import create_model
+from tesela.models.catalog import find_model
+from tesela.models.factory import create_model, create_segmenter
 
 
 def record(q: Tensor, k: Tensor) -> AttentionRecord:
@@ -249,3 +250,12 @@ def test_the_number_of_images_is_stated_without_attention_too() -> None:
     model = create_model("resnet20_small", num_classes=3, seed=0).eval()
     assert inspect(model).images == 0
     assert inspect(model, torch.randn(4, 3, 32, 32)).images == 4
+
+
+def test_a_pyramid_shows_its_filters() -> None:
+    """The attentions of SegFormer have several grids, and keys on coarser ones."""
+    config = find_model("segformer_b0").config.tiny()
+    model = create_segmenter(config, num_classes=3, seed=0).eval()
+    found = inspect(model, torch.randn(2, 3, *config.image_size))
+    assert found.distance is None and found.images == 2
+    assert "no attention that can be traced" in inspect_page(found, name="pyramid")

@@ -130,7 +130,7 @@ def inspect(model: nn.Module, images: Tensor | None = None) -> Inspection:
     blank = parameter.new_zeros(1, filters.images.shape[1], *size)
     with undisturbed(network):
         seen = capture(network, blank, gradient=False)
-        if not seen.layers:
+        if not seen.layers or not _on_one_grid(seen):
             return Inspection(
                 filters=filters, grid=seen.grid, prefix=0, positions=None,
                 images=0 if images is None else len(images),
@@ -153,6 +153,12 @@ def inspect(model: nn.Module, images: Tensor | None = None) -> Inspection:
         images=0 if images is None else len(images),
         **found,
     )
+
+
+def _on_one_grid(seen: Capture) -> bool:
+    """Whether all attentions are among the same tokens; those of a pyramid are not."""
+    count = seen.grid[0] * seen.grid[1] + seen.prefix
+    return all(layer.q.shape[2] == layer.k.shape[2] == count for layer in seen.layers)
 
 
 def _positions(model: nn.Module, seen: Capture) -> Positions:
