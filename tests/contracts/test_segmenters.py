@@ -196,7 +196,7 @@ def test_a_decoder_that_does_not_fit_is_named() -> None:
         create_segmenter("vit_ti16", num_classes=3, decoder={"name": "light", "widht": 3})
 
 
-def test_the_article_s_segmenter() -> None:
+def test_the_segmenter_of_the_article() -> None:
     """86,284,806 parameters, no convolution, and the article's shapes from step to step."""
     model = create_segmenter("vit_seg_article", num_classes=3, seed=0).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == 86_284_806
