@@ -17,7 +17,7 @@ BAND, SIZE = 26, 14
 #: Milliseconds of a frame, and of the last one.
 SHOWN, LAST = 250, 2500
 #: Most frames; of more epochs, those that are evenly spread.
-MOST = 120
+MOST_FRAMES = 120
 
 
 def write_animation(run: Run) -> None:
@@ -29,7 +29,7 @@ def write_animation(run: Run) -> None:
     files = sorted(run.frames.glob("*.png")) if run.frames.is_dir() else []
     if not files:
         return
-    count = min(MOST, len(files))
+    count = min(MOST_FRAMES, len(files))
     chosen = [files[round(place * (len(files) - 1) / max(count - 1, 1))] for place in range(count)]
     first, *others = chosen
     with file_atomic(run.animation) as temporary:

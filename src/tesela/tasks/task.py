@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tesela.core.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -161,9 +163,15 @@ class Task(ABC):
             image: (H, W, C).
             spec: the model's view.
             **options: of ``infer_options``.
+
+        Raises:
+            UsageError: the task has none.
         """
-        del compute, image, spec, options
-        raise NotImplementedError
+        del compute, image, spec
+        raise UsageError(
+            f"the task {self.name} looks at an image once, as a whole",
+            hint="leave out " + (", ".join(sorted(options)) or "the option"),
+        )
 
     def probabilities(self, outputs: NDArray[np.floating[Any]]) -> NDArray[np.float64] | None:
         """(B, K) probability of each label, from outputs (B, ...).

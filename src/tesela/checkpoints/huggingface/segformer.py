@@ -29,7 +29,7 @@ _NUMBERS = {
     "attention_dropout": "attention_probs_dropout_prob",
     "drop_path": "drop_path_rate",
 }
-NORM_EPS = 1e-5
+SEGFORMER_EPS = 1e-5
 
 
 def segformer_table(name: str, *, head: str, prefix: str, stages: int) -> TensorTable:
@@ -93,7 +93,7 @@ def segformer_fields(config: Mapping[str, Any]) -> dict[str, Any]:
             "a SegFormer whose last stage is not reshaped is not known",
             hint="set reshape_last_stage to true in its config.json if it was trained so",
         )
-    fields: dict[str, Any] = {"norm_eps": NORM_EPS}
+    fields: dict[str, Any] = {"norm_eps": SEGFORMER_EPS}
     for own, theirs in _LISTS.items():
         if theirs in config:
             fields[own] = tuple(config[theirs])
@@ -132,10 +132,10 @@ def segformer_config(
             f"transformers has no SegFormer with the decoder {decoder.get('name')!r}",
             hint="only the decoder mlp fits",
         )
-    if fields["norm_eps"] != NORM_EPS:
+    if fields["norm_eps"] != SEGFORMER_EPS:
         raise WeightsError(
             f"transformers' SegFormer has no norm_eps={fields['norm_eps']}",
-            hint=f"only models with norm_eps={NORM_EPS} fit",
+            hint=f"only models with norm_eps={SEGFORMER_EPS} fit",
         )
     config: dict[str, Any] = {
         "architectures": [architecture],

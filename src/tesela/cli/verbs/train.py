@@ -47,10 +47,10 @@ _TOP = {
 def train(*words: str, **options: Any) -> int | None:
     """Train a model on your images.
 
-    A folder of class folders, IDX or Parquet files, a CSV/JSONL manifest, or digits.
+    A folder of class folders or of images and masks, IDX or Parquet files, a CSV/JSONL manifest, or digits.
 
     Any option may also be written key=value. Options of the model itself are --net.NAME VALUE; see: tesela
-    models show NAME.
+    models show NAME. A segmenter's decoder is --decoder.name NAME, its options are --decoder.NAME VALUE.
     """
     json, resume, quiet = (
         bool(options.pop("json", False)),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BESIDE = "_annotations.coco.json"
-MOST = 254
+MOST_CATEGORIES = 254
 #: Value that a stored mask has at a crowd.
 CROWD = 255
 
@@ -157,8 +157,8 @@ def _items(root: Path, file: Path, folder: Path) -> tuple[CocoItems, list[str]]:
         raise DataError(
             f"{file} is no COCO file: {error!r}", hint="export it again from its program"
         ) from error
-    if len(names) > MOST:
-        raise DataError(f"{file} has {len(names)} categories", hint=f"{MOST} fit into a mask")
+    if len(names) > MOST_CATEGORIES:
+        raise DataError(f"{file} has {len(names)} categories", hint=f"{MOST_CATEGORIES} fit into a mask")
     missing = [image["file_name"] for image in images if not (folder / image["file_name"]).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

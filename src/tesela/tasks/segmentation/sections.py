@@ -22,7 +22,7 @@ from tesela.tasks.material import Material
 
 MOST_DRAWN = 40
 SAMPLES = 12
-MASK_COLUMNS = (
+SCORE_COLUMNS = (
     ("", "swatch"),
     ("class", "name"),
     ("IoU", "n"),
@@ -108,7 +108,7 @@ def mask_classes(material: Material) -> Section:
         else "The worst first.",
         body=render(
             "tesela.tasks.segmentation/classes.html.j2",
-            table=data_table(MASK_COLUMNS, rows),
+            table=data_table(SCORE_COLUMNS, rows),
             matrix=confusion_chart(_thousands(scores["confusion"]), names) if drawn else "",
         ),
     )
