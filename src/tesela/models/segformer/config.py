@@ -13,7 +13,7 @@ from typing import Any, Self
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
 from tesela.layers.grid import Grid, conv_grid
-from tesela.models.config import ModelConfig
+from tesela.models.pyramid import PyramidConfig
 
 
 @registered_config(
@@ -23,7 +23,7 @@ from tesela.models.config import ModelConfig
     summary="SegFormer's encoder: four scales, reduced attention, no positions",
 )
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegformerConfig(ModelConfig):
+class SegformerConfig(PyramidConfig):
     """A Mix Transformer; one value for each stage in every tuple."""
 
     image_size: tuple[int, int] = (512, 512)
@@ -53,7 +53,7 @@ class SegformerConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Check what would fail later with a worse message."""
-        ModelConfig.__post_init__(self)
+        PyramidConfig.__post_init__(self)
         for name in ("widths", "heads", "reductions", "mlp_ratios", "kernels", "strides"):
             values = getattr(self, name)
             if len(values) != len(self.depths) or min(values, default=0) <= 0:
@@ -98,34 +98,6 @@ class SegformerConfig(ModelConfig):
             step *= stride
         return step
 
-    def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
-        """Rows and columns of the last stage."""
-        return self.grids(image_size)[-1]
-
-    @property
-    def width(self) -> int:
-        """Width of the last stage's tokens."""
-        return self.widths[-1]
-
-    @property
-    def pooled_width(self) -> int:
-        """Width of the head's input."""
-        return self.width
-
-    @property
-    def stage_widths(self) -> tuple[int, ...]:
-        """Channels of each feature map, from fine to coarse."""
-        return self.widths
-
-    def stage_grids(self, image_size: tuple[int, int]) -> list[Grid]:
-        """Rows and columns of each feature map."""
-        return self.grids(image_size)
-
-    @property
-    def prefix(self) -> int:
-        """Tokens before the patches: none."""
-        return 0
-
     def hidden(self, stage: int) -> int:
         """Hidden width of the Mix-FFN in a stage."""
         return int(self.widths[stage] * self.mlp_ratios[stage])
@@ -143,10 +115,6 @@ class SegformerConfig(ModelConfig):
             before = width
         return total
 
-    def parameter_count(self, num_classes: int) -> int:
-        """Number of trainable values of a classifier, in closed form."""
-        return self.backbone_parameters() + (self.width + 1) * num_classes
-
     def backbone_products(self, image_size: tuple[int, int]) -> int:
         """Multiply-adds of one image's way through the encoder."""
         total, before = 0, self.channels
@@ -160,13 +128,6 @@ class SegformerConfig(ModelConfig):
             total += self.depths[stage] * (attention + mix)
             before = width
         return total
-
-    def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-        """Operations of one image's forward pass through a classifier.
-
-        Two for each multiply-add of a matrix product or convolution.
-        """
-        return 2 * (self.backbone_products(image_size or self.image_size) + self.width * num_classes)
 
     def tiny(self) -> Self:
         """One block of a few channels in each stage."""

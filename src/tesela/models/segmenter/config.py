@@ -99,15 +99,9 @@ class PatchDecoderConfig(DecoderConfig):
         patch_side(backbone)
 
 
-@registered_config(
-    "decoder",
-    "mlp",
-    target="tesela.models.segmenter.mlp:MlpDecoder",
-    summary="SegFormer's: a linear map of each scale, upsampled to the finest, fused (arXiv 2105.15203)",
-)
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MlpDecoderConfig(DecoderConfig):
-    """Linear maps, one fusion, batch norm, ReLU."""
+class ScaledDecoderConfig(DecoderConfig):
+    """Settings of decoders that bring several feature maps to one width."""
 
     width: int = 256
     """Channels of every scale."""
@@ -117,13 +111,28 @@ class MlpDecoderConfig(DecoderConfig):
     """With an encoder of one resolution: how many of its blocks are read, evenly spread up to the last."""
 
     def __post_init__(self) -> None:
-        _check_width(self.width, self.blocks)
+        if min(self.width, self.blocks) < 1:
+            raise ConfigError(
+                f"width and blocks of a decoder must be 1 or more, not {self.width} and {self.blocks}",
+                hint="leave them at their defaults",
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), not {self.dropout}", hint="0.1 is usual")
 
     def taps(self, backbone: ModelConfig) -> tuple[int, ...]:
         """Evenly spread."""
         return spread_taps(backbone, self.blocks)
+
+
+@registered_config(
+    "decoder",
+    "mlp",
+    target="tesela.models.segmenter.mlp:MlpDecoder",
+    summary="SegFormer's: a linear map of each scale, upsampled to the finest, fused (arXiv 2105.15203)",
+)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MlpDecoderConfig(ScaledDecoderConfig):
+    """Linear maps, one fusion, batch norm, ReLU."""
 
     def parameter_count(self, backbone: ModelConfig, num_classes: int) -> int:
         """Of the maps, the fusion with its norm, and the last layer."""
@@ -145,7 +154,7 @@ class MlpDecoderConfig(DecoderConfig):
     summary="separable convolutions from coarse to fine, with the image's own details beside the tokens",
 )
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LightDecoderConfig(DecoderConfig):
+class LightDecoderConfig(ScaledDecoderConfig):
     """Few channels, several scales."""
 
     width: int = 128
@@ -153,19 +162,6 @@ class LightDecoderConfig(DecoderConfig):
     detail: bool = True
     """Read the image itself too, at a quarter and an eighth of its size, where the backbone has nothing that
     fine."""
-    dropout: float = 0.1
-    """Share of the channels that is left out before the last layer."""
-    blocks: int = 4
-    """With an encoder of one resolution: how many of its blocks are read, evenly spread up to the last."""
-
-    def __post_init__(self) -> None:
-        _check_width(self.width, self.blocks)
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must be in [0, 1), not {self.dropout}", hint="0.1 is usual")
-
-    def taps(self, backbone: ModelConfig) -> tuple[int, ...]:
-        """Evenly spread."""
-        return spread_taps(backbone, self.blocks)
 
     def detail_levels(self, backbone: ModelConfig) -> tuple[tuple[int, int], ...]:
         """Stride and channels of the convolutions of the image itself, from fine to coarse.
@@ -333,11 +329,3 @@ def read_scales(
 def cell_count(grid: Grid) -> int:
     """Cells of a grid."""
     return grid[0] * grid[1]
-
-
-def _check_width(width: int, blocks: int) -> None:
-    if min(width, blocks) < 1:
-        raise ConfigError(
-            f"width and blocks of a decoder must be 1 or more, not {width} and {blocks}",
-            hint="leave them at their defaults",
-        )

@@ -15,7 +15,7 @@ from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
 from tesela.layers.convolution.unit_plan import unit_parameters, unit_products
 from tesela.layers.grid import Grid
-from tesela.models.config import ModelConfig
+from tesela.models.pyramid import PyramidConfig
 
 
 @registered_config(
@@ -25,7 +25,7 @@ from tesela.models.config import ModelConfig
     summary="Convolutional baseline for segmentation: U-Net, whole or depthwise-separable",
 )
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UnetConfig(ModelConfig):
+class UnetConfig(PyramidConfig):
     """Scales of two convolutions each, with max-pooling between them."""
 
     image_size: tuple[int, int] = (256, 256)
@@ -37,7 +37,7 @@ class UnetConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Check what would fail later with a worse message."""
-        ModelConfig.__post_init__(self)
+        PyramidConfig.__post_init__(self)
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ConfigError(
                 f"widths {self.widths} are no pyramid",
@@ -61,34 +61,6 @@ class UnetConfig(ModelConfig):
             )
         return found
 
-    def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
-        """Rows and columns of the coarsest scale."""
-        return self.grids(image_size)[-1]
-
-    @property
-    def width(self) -> int:
-        """Channels of the coarsest scale."""
-        return self.widths[-1]
-
-    @property
-    def pooled_width(self) -> int:
-        """Width of the head's input."""
-        return self.width
-
-    @property
-    def stage_widths(self) -> tuple[int, ...]:
-        """Channels of each feature map, from fine to coarse."""
-        return self.widths
-
-    def stage_grids(self, image_size: tuple[int, int]) -> list[Grid]:
-        """Rows and columns of each feature map."""
-        return self.grids(image_size)
-
-    @property
-    def prefix(self) -> int:
-        """Tokens before the patches: none."""
-        return 0
-
     def units(self) -> list[list[tuple[int, int, bool]]]:
         """Channels before and after each convolution of each scale, and whether it is separable."""
         found, before = [], self.channels
@@ -101,10 +73,6 @@ class UnetConfig(ModelConfig):
         """Number of trainable values of the encoder."""
         return sum(unit_parameters(a, b, separable=thin) for scale in self.units() for a, b, thin in scale)
 
-    def parameter_count(self, num_classes: int) -> int:
-        """Number of trainable values of a classifier, in closed form."""
-        return self.backbone_parameters() + (self.width + 1) * num_classes
-
     def backbone_products(self, image_size: tuple[int, int]) -> int:
         """Multiply-adds of one image's way through the encoder."""
         return sum(
@@ -112,13 +80,6 @@ class UnetConfig(ModelConfig):
             for (rows, columns), scale in zip(self.grids(image_size), self.units(), strict=True)
             for a, b, thin in scale
         )
-
-    def flops(self, num_classes: int = 1000, *, image_size: tuple[int, int] | None = None) -> int:
-        """Operations of one image's forward pass through a classifier.
-
-        Two for each multiply-add of a matrix product or convolution.
-        """
-        return 2 * (self.backbone_products(image_size or self.image_size) + self.width * num_classes)
 
     def tiny(self) -> Self:
         """Three scales of a few channels."""
