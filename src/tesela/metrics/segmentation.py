@@ -70,13 +70,12 @@ class SegmentationScores:
 
     def _count_edges(self, predicted: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
         distance = boundary_distance((truth.shape[0], truth.shape[1]))
-        for label in range(len(self.labels)):
-            found, wanted = predicted == label, truth == label
-            if not (found.any() or wanted.any()):
-                continue
-            found, wanted = boundary_of(found, distance), boundary_of(wanted, distance)
-            self._edges[0, label] += np.count_nonzero(found & wanted)
-            self._edges[1, label] += np.count_nonzero(found | wanted)
+        count = IGNORE + 1
+        found, wanted = (np.where(boundaries(mask, distance), mask, IGNORE) for mask in (predicted, truth))
+        hits = np.bincount(found[found == wanted], minlength=count)
+        sizes = np.bincount(found.ravel(), minlength=count), np.bincount(wanted.ravel(), minlength=count)
+        union = sizes[0] + sizes[1] - hits
+        self._edges += np.stack([hits, union])[:, : len(self.labels)]
 
     def merge(self, other: SegmentationScores) -> None:
         """Count in what another has seen."""
@@ -139,21 +138,30 @@ def boundary_distance(size: tuple[int, int]) -> int:
     return max(1, round(BOUNDARY * float(np.hypot(*size))))
 
 
-def boundary_of(region: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Pixels of a region (H, W) within ``distance`` of its border, the image's edge being one.
+def boundaries(mask: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]:
+    """Pixels of any region of a mask (H, W) within ``distance`` of its border, the image's edge being one.
 
-    The distance is that of the chessboard: a window of 2 * distance + 1 pixels that is not all region.
+    The distance is that of the chessboard: a window of 2 * distance + 1 pixels that is not all of one class,
+    which is a window in which two neighbours differ.
     """
-    sums = np.zeros((region.shape[0] + 1, region.shape[1] + 1), np.int32)
-    np.cumsum(region, axis=0, dtype=np.int32, out=sums[1:, 1:])
+    side, found = 2 * distance + 1, np.ones(mask.shape, np.bool_)
+    if min(mask.shape) < side:
+        return found
+    across = _sums(mask[:, 1:] != mask[:, :-1], side, side - 1)
+    down = _sums(mask[1:] != mask[:-1], side - 1, side)
+    found[distance:-distance, distance:-distance] = (across + down) > 0
+    return found
+
+
+def _sums(values: NDArray[np.bool_], height: int, width: int) -> NDArray[np.int32]:
+    """Sums over all windows of that height and width."""
+    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1), np.int32)
+    np.cumsum(values, axis=0, dtype=np.int32, out=sums[1:, 1:])
     np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
-    side = 2 * distance + 1
-    inner = np.zeros_like(region)
-    if min(region.shape) >= side:
-        windows = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-        inner[distance:-distance, distance:-distance] = windows == side * side
-    boundary: NDArray[np.bool_] = region & ~inner
-    return boundary
+    windows: NDArray[np.int32] = (
+        sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    )
+    return windows
 
 
 def block_changes(
