@@ -1,4 +1,4 @@
-"""Base of configurations of networks that give feature maps of several scales, without torch."""
+"""Base of configurations of networks with several scales, without torch."""
 
 from __future__ import annotations
 
