@@ -128,3 +128,18 @@ def test_another_decoder_has_no_place_there(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", ours, info)
     with pytest.raises(WeightsError, match="decoder 'light'"):
         export_huggingface(tmp_path / "bundle", tmp_path / "hf")
+
+
+def test_images_are_seen_whole(tmp_path: Path) -> None:
+    """A preprocessor that would cut the borders off is taken as one that squashes, and a remark says so."""
+    saved("tiny", tmp_path / "hf")
+    spec = {
+        "do_resize": True,
+        "size": {"shortest_edge": 64},
+        "image_processor_type": "SegformerImageProcessor",
+    }
+    (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(spec))
+    report = convert_checkpoint(tmp_path / "hf", tmp_path / "bundle")
+    _, info = open_model(tmp_path / "bundle")
+    assert (info.image.resize, info.image.size) == ("squash", (64, 64))
+    assert any("squashed" in remark for remark in report.remarks)

@@ -21,7 +21,7 @@ for _module, _name, _summary in (
     ("cifar10", "cifar10_overnight", "CIFAR-10 from scratch, one night on two cores"),
     ("camvid", "camvid_60min", "CamVid from scratch in an hour on two cores"),
     ("pets", "pets_article", "Oxford-IIIT Pet with the plain ViT segmenter of the article"),
-    ("pets", "segment", "masks of your own: several scales, Dice, moving average"),
+    ("masks", "segment", "masks of your own: several scales, Dice, moving average"),
     ("finetune", "finetune", "fine-tuning for your own images: AdamW, layer decay, RandAugment"),
     ("finetune", "finetune_paper", "fine-tuning as the ViT paper has it: SGD, cosine, 384 px"),
     ("finetune", "head_only", "the head alone, on features that are computed once"),

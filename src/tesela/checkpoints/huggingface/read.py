@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tesela.checkpoints.files import license_of, read_mapping, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
 from tesela.checkpoints.huggingface.config import architecture_of, huggingface_fields, read_labels
@@ -54,6 +56,9 @@ def find_huggingface(place: Place) -> Foreign | None:
         image_size=fields.get("image_size", UNSAID),
         channels=fields.get("channels", 3),
     )
+    if kind.head == "decoder" and image.resize == "crop":
+        image = replace(image, resize="squash", crop_ratio=1.0)
+        remarks.append("images are squashed, not cut: a segmenter has to see all of them")
     fields.setdefault("image_size", image.size)
     return Foreign(
         source=folder,

@@ -174,14 +174,13 @@ class SegmentationTask(Task):
 
     def rows(self, batch: Batch, outputs: Tensor | list[Tensor]) -> Rows:
         """Mean IoU (B,) of each image, and small masks (B, h, w) of truth and prediction."""
-        from tesela.tasks.segmentation.scorer import in_view
-
-        truth = batch.targets.cpu().numpy().astype(np.uint8)
-        logits = in_view(outputs, (truth.shape[1], truth.shape[2]), None)
-        predicted = logits.max(1).indices.cpu().numpy().astype(np.uint8)
-        scale = min(1.0, KEPT_SIDE / max(truth.shape[1:]))
-        size = max(1, round(truth.shape[1] * scale)), max(1, round(truth.shape[2] * scale))
-        ious = [iou_of(p, t, logits.shape[1]) for p, t in zip(predicted, truth, strict=True)]
+        view = batch.targets.shape[1:]
+        scale = min(1.0, KEPT_SIDE / max(view))
+        size = max(1, round(view[0] * scale)), max(1, round(view[1] * scale))
+        own = isinstance(outputs, list)  # each at its image's own size, as its mask is
+        truth = [mask.cpu().numpy() for mask in (batch.full if own else batch.targets)]
+        predicted = [logits.max(0).indices.cpu().numpy().astype(np.uint8) for logits in outputs]
+        ious = [iou_of(p, t, len(logits)) for p, t, logits in zip(predicted, truth, outputs, strict=True)]
         return {
             "iou": np.array(ious, np.float32),
             "truth": np.stack([resize_mask(mask, size) for mask in truth]),
