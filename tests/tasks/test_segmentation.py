@@ -241,6 +241,30 @@ def test_masks_have_their_images_own_sizes(place: Path, run: Path, tmp_path: Pat
     assert small.areas[0].share == pytest.approx(small.areas[0].pixels / (SIZE[0] * SIZE[1]))
 
 
+def test_masks_are_scored_at_the_images_own_sizes(place: Path, run: Path) -> None:
+    """Images and masks of twice the size: every stored pixel that counts is counted, against what is
+    predicted at that size."""
+    for kind, how in (("images", Image.Resampling.BICUBIC), ("masks", Image.Resampling.NEAREST)):
+        for split in ("train", "test"):
+            (place / "twice" / split / kind).mkdir(parents=True)
+            for file in sorted((place / "data" / "test" / kind).glob("*.png")):
+                with Image.open(file) as stored:
+                    picture = stored.resize((2 * SIZE[1], 2 * SIZE[0]), how)
+                if kind == "masks":
+                    picture.putpixel((5, 40), 255)  # an ignored pixel that the view does not show
+                picture.save(place / "twice" / split / kind / file.name)
+    (place / "twice" / "classes.csv").write_text((place / "data" / "classes.csv").read_text())
+    stated = ts.evaluate(run, data=str(place / "twice"))
+    images = sorted((place / "twice" / "test" / "images").glob("*.png"))
+    scores = SegmentationScores(["ground", "red", "green"])
+    for result, file in zip(Predictor(run).predict(images), images, strict=True):
+        scores.update(result.mask, decode_mask(place / "twice" / "test" / "masks" / file.name))
+    expected = scores.result()
+    assert stated["pixels"] == expected["pixels"] == 6 * (4 * SIZE[0] * SIZE[1] - 4 * 2 * SIZE[1] - 1)
+    for name in ("mean_iou", "boundary_iou"):
+        assert stated[name] == pytest.approx(expected[name], abs=2e-3)
+
+
 def test_windows_and_flips_at_test_time(run: Path) -> None:
     plain = ts.evaluate(run)
     every: list[dict[str, Any]] = [{"flip": True}, {"windows": True}, {"windows": True, "flip": True}]
