@@ -14,6 +14,7 @@ import pytest
 from tesela.cli.main import run as tesela
 from tesela.models.bundle import load_bundle
 from tesela.reports.comparison import group_runs, read_run
+from tesela.reports.comparison_page import table_of
 from tesela.training.config import layered
 from tesela.training.run import train
 
@@ -112,3 +113,37 @@ def test_one_run_alone(runs: list[Path]) -> None:
     group = group_runs([runs[3]])[0]
     assert group.name == "vit_nano"
     assert group.runs == (read_run(runs[3]),)
+
+
+def test_unfinished_runs_are_left_out_and_named(
+    runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
+    assert tesela(["compare", str(runs[0]), str(tmp_path / "half"), str(runs[3]), "--json"]) == 0
+    captured = capfd.readouterr()
+    answer = json.loads(captured.out.strip().splitlines()[-1])
+    assert sum(group["n"] for group in answer["groups"]) == 2
+    assert len(answer["skipped"]) == 1 and "half is not finished" in answer["skipped"][0]
+    assert "left out" in captured.err and str(tmp_path / "half") in captured.err.replace("\n", "")
+
+
+def test_runs_are_named_first_and_only_differences_are_shown(runs: list[Path]) -> None:
+    """Two runs of one model differ in depth: no column for what is the same, a line for it instead."""
+    titles, rows, same = table_of(group_runs([runs[0], runs[3]]))
+    assert titles[1] == "run" and {row[1] for row in rows} == {"a", "deep"}
+    assert "n" not in titles and "parameters" in titles and "n 1" in same
+
+
+def test_scores_on_different_data_stand_apart(
+    runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The third run has no test split: its score is of the validation images."""
+    other = {"data": {**SMALL["data"], "test_fraction": 0.0}, "out": str(tmp_path / "val")}
+    train(layered(SMALL, other))
+    words = [str(runs[0]), str(runs[3]), str(tmp_path / "val")]
+    assert tesela(["compare", *words, "--out", str(tmp_path / "out")]) == 0
+    shown = capfd.readouterr().err
+    assert "digits, test" in shown and "digits, val" in shown
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "Table on digits, test" in page and "Table on digits, val" in page

@@ -110,12 +110,13 @@ def test_evaluation_equals_imagings_preprocess(photographs: FileItems) -> None:
         assert torch.cat([batch.targets for batch in batches]).tolist() == photographs.targets.tolist()
 
 
-def test_order_covers_every_image_once_and_drop_last_keeps_full_batches(photographs: FileItems) -> None:
-    loader = Loader(photographs, SPEC, batch_size=8, shuffle=True, drop_last=True)
+def test_order_covers_every_image_once_and_small_last_batches_are_left_out(photographs: FileItems) -> None:
+    loader = Loader(photographs, SPEC, batch_size=8, shuffle=True, least=8)
     assert len(loader) == 3
     seen = torch.cat([batch.indices for batch in epoch(loader)])
     assert len(seen) == len(set(seen.tolist())) == 24
-    assert len(Loader(Selection(photographs, range(3)), SPEC, batch_size=8, drop_last=True)) == 1
+    assert len(Loader(Selection(photographs, range(3)), SPEC, batch_size=8, least=8)) == 1
+    assert [len(Loader(photographs, SPEC, batch_size=8, least=least)) for least in (1, 6, 7)] == [4, 4, 3]
 
 
 def test_streamed_crop_is_a_part_of_the_image_at_the_right_place() -> None:

@@ -109,7 +109,7 @@ def test_a_plain_loader_gives_every_image_once_and_unchanged() -> None:
         batch_size=32,
         augment=AugmentConfig(hflip=0.5, mixup=0.5),
         shuffle=True,
-        drop_last=True,
+        least=32,
         targets=LabelTargets(tuple("0123456789")),
     )
     batches = list(loader.plain().epoch())

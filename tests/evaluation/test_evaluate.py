@@ -236,7 +236,6 @@ def test_model_is_left_as_it_was(tmp_path: Path) -> None:
         workers=0,
         cache="none",
         shuffle=False,
-        drop_last=False,
     )
     before = [(module.training, getattr(module, "kernel", None)) for module in model.modules()]
     task = find_task("classify")

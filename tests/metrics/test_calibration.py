@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tesela.metrics.calibration import Reliability, brier_scores, log_losses
+from tesela.metrics.calibration import Reliability, brier_scores, fit_temperature, log_losses
 
 
 def counted(probabilities: np.ndarray, targets: np.ndarray, *, bins: int = 15) -> Reliability:
@@ -87,3 +87,30 @@ def test_bins_by_hand() -> None:
 def test_nll_of_an_impossible_class_is_finite() -> None:
     """Reference: -log of the smallest normal float64."""
     assert log_losses(np.array([[1.0, 0.0]]), np.array([1]))[0] == pytest.approx(708.396, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_temperature_is_the_minimum_of_the_smoothed_log_loss(seed: int) -> None:
+    """Reference: SciPy's bounded search over the logarithm of the temperature."""
+    from scipy.optimize import minimize_scalar
+
+    logits, targets = random_case(seed)
+    logits *= (0.3, 1, 4, 11, 0.05)[seed]
+    smooth = 1 / (len(targets) + 2)
+
+    def loss(log_temperature: float) -> float:
+        likely = np.log(softmax(logits / math.exp(log_temperature), axis=1))
+        true = likely[np.arange(len(targets)), targets]
+        return -float(((1 - smooth) * true + smooth * likely.mean(1)).mean())
+
+    found = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+    assert fit_temperature(logits, targets) == pytest.approx(math.exp(found.x), rel=1e-4)
+
+
+def test_a_model_without_a_mistake_is_not_made_infinitely_sure() -> None:
+    """60 right answers are no proof of more than 1 - 1 / 62."""
+    targets = np.arange(60) % 3
+    logits = np.zeros((60, 3))
+    logits[np.arange(60), targets] = 2.0
+    sure = softmax(logits / fit_temperature(logits, targets), axis=1).max(1)
+    assert sure == pytest.approx(1 - 1 / 62 * 2 / 3, abs=1e-3)

@@ -202,6 +202,9 @@ def test_an_exported_graph_gives_the_same_masks(place: Path, run: Path, tmp_path
     )
     for one, other in zip(ours, theirs, strict=True):
         assert (one.mask == other.mask).mean() > 0.999
+    expected, found = ts.evaluate(run), ts.evaluate(tmp_path / "onnx", data=str(place / "data"))
+    for name in ("mean_iou", "pixel_accuracy", "boundary_iou", "block_artefacts", "parameters"):
+        assert found[name] == pytest.approx(expected[name], abs=2e-3), name
 
 
 def test_is_served_with_a_mask_and_a_legend(place: Path, run: Path) -> None:

@@ -26,6 +26,8 @@ TINY: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 16,
     "accumulate": 2,
+    "keep": "last",
+    "calibrate": False,
     "precision": "fp32",
     "attention": "fused",
     "threads": 1,

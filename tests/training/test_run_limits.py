@@ -17,6 +17,7 @@ from tesela.core.errors import (
     StorageError,
 )
 from tesela.core.failpoint import failpoint
+from tesela.core.files import read_json
 from tesela.runs.folder import Run
 from tesela.training import loop
 from tesela.training.config import layered
@@ -58,14 +59,24 @@ def test_early_stopping_ships_the_best_weights(tmp_path: Path) -> None:
 
     run = Run(tmp_path / "run")
     answer = train(
-        tiny(run.path, epochs=30, patience=2, ema={"decay": 0.0}, optim={"lr": 1.0}, schedule={"warmup": 4.0})
+        tiny(
+            run.path,
+            epochs=30,
+            patience=2,
+            keep="best",
+            ema={"decay": 0.0},
+            optim={"lr": 1.0},
+            schedule={"warmup": 4.0},
+        )
     )
     scores = [row["val_accuracy"] for row in rows(run, "epoch")]
     best = scores.index(max(scores))
     assert len(scores) == best + 3
-    assert answer.steps == 6 * len(scores)
+    assert answer.steps == 7 * len(scores)
     kept = read_checkpoint(run.checkpoints / "best.safetensors")
-    assert kept["step"] == 6 * (best + 1)
+    latest = max(place for place, score in enumerate(scores) if score == max(scores))
+    assert kept["step"] == 7 * (latest + 1)
+    assert read_json(run.bundle / "config.json")["provenance"]["best_step"] == 7 * (latest + 1)
     shipped = safetensors.torch.load_file(run.bundle / "model.safetensors")
     assert all(torch.equal(shipped[name], kept["model"][name]) for name in shipped)
 

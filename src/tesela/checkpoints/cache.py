@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tesela.checkpoints.convert import convert_checkpoint
 from tesela.checkpoints.hub import HUB_PREFIX, download
-from tesela.checkpoints.open import bundle_at
+from tesela.checkpoints.open import bundle_at, resolve_alias
 from tesela.core.files import home, sha256_bytes
 from tesela.core.version import __version__
 from tesela.models.bundle import locate_bundle
@@ -26,6 +26,7 @@ def bundle_of(source: str | Path) -> Path:
         UsageError: there is nothing at ``source``.
         WeightsError: it is damaged or does not fit.
     """
+    source = resolve_alias(source)
     found = bundle_at(source)
     if found is not None:
         return found

@@ -14,6 +14,7 @@ from tesela.core.errors import UnknownNameError, UsageError, WeightsError
 from tesela.core.registry import entries, register
 from tesela.models import catalog
 from tesela.models.bundle import CONFIG, BundleInfo, load_bundle
+from tesela.models.pretrained import find_pretrained
 
 if TYPE_CHECKING:
     from tesela.checkpoints.foreign import Foreign, Opened
@@ -64,6 +65,7 @@ def open_model(
         ConfigError: ``image_size`` does not fit the model.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    source = resolve_alias(source)
     bundle = bundle_at(source)
     if bundle is not None:
         model, info = load_bundle(bundle, image_size=size)
@@ -75,6 +77,12 @@ def open_model(
         opened = open_foreign(source, image_size=size, num_classes=num_classes)
         model, info = opened.model, opened.info
     return model.to(device), info
+
+
+def resolve_alias(source: str | Path) -> str | Path:
+    """The repository behind a name of ``tesela models --pretrained``; anything else, or a path, as it is."""
+    known = find_pretrained(str(source))
+    return known.source if known is not None and not Path(source).exists() else source
 
 
 def bundle_at(source: str | Path) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from rich.console import Console
@@ -32,6 +32,9 @@ class Bar(Protocol):
     def resize(self, total: int) -> None:
         """The loop turned out to have ``total`` steps."""
 
+    def line(self, text: str) -> None:
+        """Leave a line of text above the bar."""
+
 
 class SilentBar:
     """Shows nothing."""
@@ -40,6 +43,9 @@ class SilentBar:
         """Do nothing."""
 
     def resize(self, total: int) -> None:
+        """Do nothing."""
+
+    def line(self, text: str) -> None:
         """Do nothing."""
 
 
@@ -89,6 +95,10 @@ class RichBar:
         """Change the bar's length."""
         self._progress.update(self._task, total=total)
 
+    def line(self, text: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(text, markup=False, soft_wrap=True)
+
 
 class PlainBar:
     """A line of text at most every ten seconds and at the end."""
@@ -112,8 +122,13 @@ class PlainBar:
         """Count to another number."""
         self._total = total
 
+    def line(self, text: str) -> None:
+        """Print it; the next line of the bar waits its time from now on."""
+        self._last = time.monotonic()
+        self._console.print(text, markup=False, soft_wrap=True)
 
-def describe_fields(fields: dict[str, float]) -> str:
+
+def describe_fields(fields: Mapping[str, float]) -> str:
     """``{"loss": 0.5}`` as ``loss 0.500``, large values without decimals."""
     return "  ".join(
         f"{name.replace('_', ' ')} {value:,.{0 if abs(value) >= 100 else 3}f}"

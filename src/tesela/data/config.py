@@ -72,10 +72,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """Settings of the augmentation of training images.
+    """Settings of the augmentation of training images; all draws are functions of (seed, epoch, index)."""
 
-    Everything is off by default; all draws are functions of (seed, epoch, index).
-    """
+    preset: Literal["auto", "none"] = "auto"
+    """auto turns flips, crops and colour on for photographs where nothing else is set here."""
 
     hflip: float = 0.0
     """Probability of a left-right flip."""
@@ -161,6 +161,7 @@ class AugmentConfig:
                 "magnitude",
                 "erasing_area",
                 "mix_probability",
+                "preset",
             )
         }
         return dataclasses.replace(plain, **silent) == self

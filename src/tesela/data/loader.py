@@ -13,6 +13,7 @@ import contextlib
 import copy
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -125,7 +126,7 @@ class Loader:
         workers: processes that read (or 0); never changes a bit.
         cache: ram, none, or auto (see reader.fits_in_ram).
         shuffle: a new order each epoch.
-        drop_last: leave out a last batch that is not full, unless it is the only one.
+        least: leave out a last batch of fewer images, unless it is the only one.
         targets: how targets are read and follow their images; by default the stored classes.
         device: where a memory cache lies and batches are made; streamed batches are always made on the CPU.
         max_unreadable: largest share of unreadable images.
@@ -146,7 +147,7 @@ class Loader:
         workers: int | Literal["auto"] = 0,
         cache: Literal["auto", "ram", "none"] = "auto",
         shuffle: bool = False,
-        drop_last: bool = False,
+        least: int = 1,
         targets: Targets | None = None,
         device: torch.device | str = "cpu",
         max_unreadable: float = 0.01,
@@ -162,9 +163,8 @@ class Loader:
         if len(items) and not len(rows):
             raise DataError("no image can be read", hint="'tesela data check DATA' lists why")
         self.workers = _default_workers(self.in_ram) if workers == "auto" else workers
-        self._length = (
-            max(1, len(rows) // batch_size) if drop_last and len(rows) else math.ceil(len(rows) / batch_size)
-        )
+        whole, rest = divmod(len(rows), batch_size)
+        self._length = whole + (rest > 0 and (rest >= least or not whole))
         self._maker = BatchMaker(
             reader,
             items,
@@ -220,6 +220,15 @@ class Loader:
     def num_images(self) -> int:
         """Images that can be read."""
         return len(self._maker.rows)
+
+    def making_seconds(self, *, repeats: int = 3) -> float:
+        """Seconds that one batch takes to make in this process, the shortest of a few."""
+        found = []
+        for number in range(repeats):
+            begin = time.perf_counter()
+            self._maker.make(0, number % len(self))
+            found.append(time.perf_counter() - begin)
+        return min(found)
 
     def epoch(self, epoch: int = 0, *, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number ``start`` on.

@@ -96,6 +96,9 @@ class LabelTargets:
     Args:
         labels: class names; a target is an index into them.
         numbers: (stored classes,) the class that each stored number stands for; None where they are the same.
+
+    Attributes:
+        counts: training images of each of the K classes, once a source was checked.
     """
 
     spatial = False
@@ -103,6 +106,7 @@ class LabelTargets:
     def __init__(self, labels: Sequence[str], numbers: NDArray[np.int64] | None = None) -> None:
         self.labels = tuple(labels)
         self._numbers = numbers
+        self.counts: list[int] | None = None
 
     def check(self, source: Source) -> None:
         """Refuse a source with one class, or with a class that is in val or test only.
@@ -116,6 +120,7 @@ class LabelTargets:
                 f"{source.name} has {found}", hint="a classifier needs at least two class folders"
             )
         counts = label_counts(source)
+        self.counts = counts["train"]
         for number, label in enumerate(self.labels):
             places = [split for split in counts if split != "train" and counts[split][number]]
             if not counts["train"][number] and places:

@@ -32,15 +32,16 @@ from tesela.core.files import file_atomic, read_json, write_json
 from tesela.core.progress import progress_bar
 from tesela.core.version import __version__
 from tesela.data.config import DataConfig
+from tesela.data.digest import data_digest
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
+from tesela.evaluation.model import device_of, open_evaluated, parameter_count
 from tesela.evaluation.pictures import choose_pictures
 from tesela.evaluation.rows import Arrays, RowSpool
 from tesela.hardware.autocast import autocast
 from tesela.hardware.device import choose_device
 from tesela.hardware.machine import processor
 from tesela.layers.attention.attention import set_attention_kernel
-from tesela.models.bundle import load_bundle
 from tesela.runs.folder import Run
 from tesela.tasks.catalog import find_task
 
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
     from tesela.tasks.task import Scorer, Task
 
 EVALUATION_FORMAT = "tesela-evaluation/1"
+CHANGED = (
+    "the data has changed since the training: images that were trained on may now be in other splits, "
+    "and scores too good"
+)
 MOST_CLASSES_IN_JSON = 100
 """Above this many classes evaluation.json has no confusion matrix; predictions.npz has all it is made of."""
 
@@ -101,7 +106,7 @@ def evaluate_model(
     Raises:
         DataError: there is no image.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     indices = [np.zeros(0, np.int64)]
     start = time.perf_counter()
     with (
@@ -191,6 +196,7 @@ def evaluate_run(
     device: str = "auto",
     precision: str = "auto",
     kernel: str | None = None,
+    backend: str = "auto",
     console: Console | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -204,6 +210,7 @@ def evaluate_run(
         device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         precision: see ``evaluate_model``; ``auto`` is what the run was trained with, fp32 for a bundle.
         kernel: see ``evaluate_model``.
+        backend: ``torch``, ``onnxruntime``, or ``auto``: torch where there are weights.
         console: where a progress bar goes.
         **options: of the task's scorer, such as ``top=3`` for a classifier.
 
@@ -217,13 +224,16 @@ def evaluate_run(
         DataError: the data has labels that the model does not know.
     """
     run, device = Run(path), choose_device(device).type
-    model, info = load_bundle(bundle_of(path), device=device)
+    model, info = open_evaluated(bundle_of(path), device=device, backend=backend)
     task = find_task(info.task)
     ways = {name: options.pop(name) for name in list(options) if name in task.infer_options}
     check_options(task, options)
     precision = recorded_precision(run, device) if precision == "auto" else precision
     config = _settings(run, data)
     source = _open(config, task, own=data is None)
+    changed = data is None and _has_changed(run, source)
+    if changed and console is not None:
+        console.print(CHANGED, markup=False)
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
     items = source.splits[split]
@@ -259,6 +269,7 @@ def evaluate_run(
             "data": source.name,
             "split": split,
             "unreadable": unreadable,
+            **({"data_changed": True} if changed else {}),
             "precision": precision,
             "device": device,
             **ways,
@@ -290,6 +301,12 @@ def recorded_precision(run: Run, device: str) -> str:
     """The number format that the run was trained with, if ``device`` has it; fp32 without a record."""
     found = str(read_json(run.choices).get("precision", "fp32")) if run.choices.is_file() else "fp32"
     return "fp32" if found == "fp16" and device == "cpu" else found
+
+
+def _has_changed(run: Run, source: Source) -> bool:
+    """Whether the run's own data is not what it was trained on, and its splits maybe cut otherwise."""
+    recorded = read_json(run.choices).get("data") if run.choices.is_file() else None
+    return bool(recorded) and recorded != data_digest(source)
 
 
 def main_split(source: Source) -> str:
@@ -330,7 +347,7 @@ def summarise(
     return {
         "format": EVALUATION_FORMAT,
         "model": info.name,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameter_count(model),
         "labels": list(info.labels),
         **({"colors": list(info.colors)} if info.colors else {}),
         **about,

@@ -1,4 +1,4 @@
-"""Calibration: log loss, Brier score, expected calibration error.
+"""Calibration: log loss, Brier score, expected calibration error, temperature.
 
 The calibration error is the usual one (Guo et al. 2017, arXiv 1706.04599): the probability of the predicted
 class falls into one of 15 bins of equal width, closed above, and the gaps between mean probability and
@@ -7,6 +7,7 @@ accuracy are averaged by count.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ Integers = npt.NDArray[np.int64]
 
 BINS = 15
 """Bins of equal width between 0 and 1 of the calibration error."""
+
+MOST_TEMPERATURE = 50.0
+"""Largest temperature, and the smallest's inverse."""
 
 _SMALLEST = np.finfo(np.float64).tiny
 
@@ -39,6 +43,34 @@ def brier_scores(probabilities: Floats, targets: Integers) -> npt.NDArray[np.flo
     true = probabilities[np.arange(len(targets)), targets].astype(np.float64)
     scores: npt.NDArray[np.float64] = squares - 2 * true + 1
     return scores
+
+
+def fit_temperature(logits: Floats, targets: Integers) -> float:
+    """The temperature T that makes softmax(logits / T) most likely (Guo et al. 2017, section 4.2).
+
+    The log loss is convex in 1 / T, whose derivative is bisected between 1/50 and 50. Targets are smoothed as
+    in Platt 1999 (section 2.2), by 1 / (N + 2): else a model without a mistake would be made infinitely sure.
+
+    Args:
+        logits: (N, K).
+        targets: (N,) true classes.
+    """
+    count = len(logits)
+    values = logits.astype(np.float64)
+    values -= values.max(1, keepdims=True)
+    smooth = 1 / (count + 2)
+    true = values[np.arange(count), targets]
+    wanted = float(((1 - smooth) * true + smooth * values.mean(1)).sum())
+
+    def slope(inverse: float) -> float:
+        weights = np.exp(inverse * values)
+        return float(((weights * values).sum(1) / weights.sum(1)).sum()) - wanted
+
+    low, high = 1 / MOST_TEMPERATURE, MOST_TEMPERATURE
+    for _ in range(50):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / math.sqrt(low * high)
 
 
 class Reliability:

@@ -76,6 +76,7 @@ class ClassificationScores:
             "images": total,
             "correct": self.correct,
             "accuracy": self.correct / total,
+            "majority": int(self._confusion.sum(1).max()) / total,
             "accuracy_interval": list(wilson_interval(self.correct, total)),
             **{f"top{k}": hits / total for k, hits in self._hits.items()},
             "balanced_accuracy": _mean(row["recall"] for row in classes if row["support"]),

@@ -207,7 +207,6 @@ def load_bundle(
         UsageError: ``path`` is no bundle.
         WeightsError: something is missing, extra, of another shape, or damaged; the message names it.
     """
-    from tesela.models.factory import empty_with_head, model_class
     from tesela.models.tensors import check_digests, load_weights, read_tensors
 
     info = read_info(path)
@@ -216,10 +215,7 @@ def load_bundle(
         kind = " (it holds an exported model only)" if (Path(path) / "model.onnx").is_file() else ""
         raise WeightsError(f"{file} is missing{kind}", hint="give the run or bundle that training wrote")
     tensors = read_tensors(file)
-    head = model_class(info.head)
-    model = empty_with_head(
-        _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes, **info.options)
-    )
+    model = empty_model(info)
     load_weights(model, tensors, source=str(file))
     if verify:
         check_digests(tensors, info.digests, source=str(file))
@@ -230,6 +226,20 @@ def load_bundle(
     model = model.to(device).eval()
     model.info = info
     return model, info
+
+
+def empty_model(info: BundleInfo) -> Model:
+    """The model of a bundle on the meta device: shapes without values.
+
+    Raises:
+        WeightsError: this version cannot build it.
+    """
+    from tesela.models.factory import empty_with_head, model_class
+
+    head = model_class(info.head)
+    return empty_with_head(
+        _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes, **info.options)
+    )
 
 
 def describe(model: Model, *, name: str, labels: list[str], image: ImageSpec, **fields: Any) -> BundleInfo:

@@ -36,6 +36,12 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
+    def scale(self, factor: float) -> None:
+        """Multiply all logits by ``factor`` from now on."""
+        with torch.no_grad():
+            for parameter in self.linear.parameters():
+                parameter.mul_(factor)
+
     def forward(self, pooled: Tensor, *, trace: Trace = OFF) -> Tensor:
         """The logits."""
         if self.hidden is not None:

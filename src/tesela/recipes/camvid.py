@@ -33,5 +33,6 @@ def camvid_60min() -> dict[str, Any]:
         "data": CAMVID,
         "optim": {"name": "adamw", "lr": 3e-3, "weight_decay": 0.01},
         "schedule": {"name": "cosine", "warmup": 0.05},
+        "objective": {"class_weights": "sqrt"},
         "augment": {"hflip": 0.5, "zoom": 0.5, "translation": 0.2, "color_jitter": 0.4},
     }

@@ -18,6 +18,6 @@ def segment() -> dict[str, Any]:
         "optim": {"name": "adamw", "lr": 5e-4, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup": 0.05},
         "ema": {"decay": 0.998},
-        "objective": {"dice": 0.5},
+        "objective": {"class_weights": "sqrt", "dice": 0.5},
         "augment": {"hflip": 0.5, "zoom": 0.5, "translation": 0.2, "color_jitter": 0.4},
     }

@@ -85,6 +85,16 @@ class Group:
     runs: tuple[Contender, ...]
     values: dict[str, Spread]
 
+    @property
+    def data(self) -> str:
+        """Data and split that its runs were scored on."""
+        return self.runs[0].data
+
+    @property
+    def folders(self) -> str:
+        """Names of its runs' folders."""
+        return ", ".join(Path(run.run).name or run.run for run in self.runs)
+
     def mapping(self) -> dict[str, Any]:
         """As plain values."""
         first, kept = self.runs[0], ("run", "seed", "score", "seconds")
@@ -118,6 +128,35 @@ def group_runs(paths: Iterable[Path | str]) -> list[Group]:
         for name, members in zip(names, members_of, strict=True)
     ]
     return sorted(groups, key=lambda group: -group.values["score"].mean if "score" in group.values else 1.0)
+
+
+def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
+    """The finished runs among folders, and a line for each of the others that says why it is left out.
+
+    Raises:
+        UsageError: none is finished.
+    """
+    finished, skipped = [], []
+    for path in map(Path, paths):
+        try:
+            read_run(path)
+            finished.append(path)
+        except TeselaError as error:
+            skipped.append(f"left out: {error.message} ({error.hint})")
+    if not finished and skipped:
+        raise UsageError(
+            "; ".join(line.removeprefix("left out: ") for line in skipped),
+            hint="name folders of runs that tesela train has finished",
+        )
+    return finished, skipped
+
+
+def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Groups by what they were scored on: scores on different data say nothing about each other."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.data, []).append(group)
+    return found
 
 
 def read_run(path: Path) -> Contender:

@@ -12,12 +12,13 @@ from tesela.page.charts.figure import Chart, chart_sheet, charts_row
 from tesela.page.charts.scatter import Dot, scatter_chart
 from tesela.page.document import data_table, document
 from tesela.page.section import Section
-from tesela.reports.comparison import Group, Spread
+from tesela.reports.comparison import Group, Spread, by_data
 
 NOTE = "Score: mean ± standard deviation over seeds. FLOPs: of one image, two per multiply-add."
 COLUMNS = (
     "",
-    "runs",
+    "run",
+    "differs in",
     "n",
     "score",
     "parameters",
@@ -27,6 +28,10 @@ COLUMNS = (
     "images/s",
     "training images/s",
 )
+#: Columns that are shown even where all groups agree.
+KEPT = ("", "run", "score")
+#: Columns of words; the others hold numbers.
+WORDS = ("run", "differs in")
 RUN_COLUMNS = (("", "n"), ("folder", "text"), ("seed", "n"), ("score", "n"), ("time", "n"))
 PLOTTED: tuple[tuple[str, str, Callable[[float], str], Callable[[float, float], list[float]]], ...] = (
     ("parameters", "parameters", compact, log_ticks),
@@ -43,7 +48,8 @@ def write_comparison(folder: Path, groups: Sequence[Group]) -> Path:
         StorageError: the file system refused.
     """
     write_json(folder / "compare.json", {"groups": [group.mapping() for group in groups]})
-    sheet = chart_sheet(cost_charts(groups), title="Score against cost")
+    charts = [chart for found in by_data(groups).values() for chart in cost_charts(found)]
+    sheet = chart_sheet(charts, title="Score against cost")
     write_atomic(folder / "compare.svg", sheet.encode())
     write_atomic(folder / "compare.html", comparison_page(groups).encode())
     return folder / "compare.html"
@@ -54,6 +60,7 @@ def cells(number: int, group: Group) -> tuple[str, ...]:
     values = group.values
     return (
         str(number),
+        group.folders,
         group.name,
         str(len(group.runs)),
         score_text(values.get("score")),
@@ -61,6 +68,24 @@ def cells(number: int, group: Group) -> tuple[str, ...]:
         duration(values["seconds"].mean),
         *(_amount(values.get(name)) for name in ("images_per_second", "training_images_per_second")),
     )
+
+
+def table_of(groups: Sequence[Group]) -> tuple[list[str], list[list[str]], str]:
+    """Titles and rows of a table without the columns in which all groups agree, and a line on these."""
+    rows = [cells(number, group) for number, group in enumerate(groups, 1)]
+    shown = [
+        place
+        for place, title in enumerate(COLUMNS)
+        if title in KEPT or len(rows) == 1 or len({row[place] for row in rows}) > 1
+    ]
+    shown = [place for place in shown if any(row[place] for row in rows)] if len(rows) > 1 else shown
+    same = [
+        f"{COLUMNS[place]} {rows[0][place]}"
+        for place in range(1, len(COLUMNS))
+        if place not in shown and rows[0][place] not in ("", "-")
+    ]
+    note = f"The same in all: {', '.join(same)}." if same else ""
+    return [COLUMNS[place] for place in shown], [[row[place] for place in shown] for row in rows], note
 
 
 def score_text(spread: Spread | None) -> str:
@@ -109,21 +134,24 @@ def _dot(number: int, group: Group, cost: float, score: Spread) -> Dot:
 
 def comparison_page(groups: Sequence[Group]) -> str:
     """The whole HTML page."""
-    data = sorted({group.runs[0].data for group in groups})
+    separate = by_data(groups)
     count = sum(len(group.runs) for group in groups)
-    columns = [(title, "text" if title == "runs" else "n") for title in COLUMNS]
     members = [
         (str(number), run.run, str(run.seed), _percent(run.score), duration(run.seconds))
         for number, group in enumerate(groups, 1)
         for run in group.runs
     ]
-    table = data_table(columns, [cells(number, group) for number, group in enumerate(groups, 1)])
+    sections = []
+    for data, found in separate.items():
+        titles, rows, same = table_of(found)
+        columns = [(title, "text" if title in WORDS else "n") for title in titles]
+        place = f" on {data}" if len(separate) > 1 else ""
+        sections += [
+            Section(title=f"Table{place}", note=f"{NOTE} {same}".strip(), body=data_table(columns, rows)),
+            Section(title=f"Score against cost{place}", body=charts_row(*cost_charts(found))),
+        ]
     return document(
         "Comparison of runs",
-        lead=f"{count} runs on {'; '.join(data)}. Runs that differ only in their seed are one row.",
-        sections=[
-            Section(title="Table", note=NOTE, body=table),
-            Section(title="Score against cost", body=charts_row(*cost_charts(groups))),
-            Section(title="Single runs", body=data_table(RUN_COLUMNS, members)),
-        ],
+        lead=f"{count} runs on {'; '.join(separate)}. Runs that differ only in their seed are one row.",
+        sections=[*sections, Section(title="Single runs", body=data_table(RUN_COLUMNS, members))],
     )

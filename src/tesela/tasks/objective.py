@@ -54,5 +54,9 @@ class Objective(nn.Module, ABC):
     def loss(self, model: nn.Module, batch: Batch, draw: Draw) -> Loss:
         """The loss of ``model`` on a batch."""
 
+    def notes(self) -> list[tuple[str, str]]:
+        """Remarks for the plan, each with its label; none by default."""
+        return []
+
     def after_step(self, model: nn.Module, *, step: int) -> None:
         """Update state after the weights were updated for the ``step``-th time; does nothing by default."""

@@ -77,6 +77,7 @@ class Task(ABC):
         decode_options: keyword arguments that ``decode`` takes.
         infer_options: keyword arguments of ``infer``: other ways to look at an image than once, as a whole.
         has_decoder: whether ``build`` and ``adapt`` take a decoder's settings.
+        calibrates: whether outputs are logits of one label per image, whose scale training may calibrate.
         whole_images: whether the model must see all of an image, so that none is cropped.
         automatic_model: what ``--model auto`` takes for photographs; a ViT-S/16 if None.
     """
@@ -92,6 +93,7 @@ class Task(ABC):
     decode_options: ClassVar[frozenset[str]] = frozenset()
     infer_options: ClassVar[frozenset[str]] = frozenset()
     has_decoder: ClassVar[bool] = False
+    calibrates: ClassVar[bool] = False
     whole_images: ClassVar[bool] = False
     automatic_model: ClassVar[str | None] = None
 
@@ -126,7 +128,7 @@ class Task(ABC):
         del places
         return self.scorer(targets.labels)
 
-    def scorer_facts(self, model: Model, info: BundleInfo) -> dict[str, Any]:
+    def scorer_facts(self, model: Any, info: BundleInfo) -> dict[str, Any]:
         """Further keyword arguments of ``scorer`` when a trained model is evaluated."""
         del model, info
         return {}

@@ -7,8 +7,10 @@ another; where they come from different layers (a recipe and the command line), 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from tesela.core.config import Leaf, Tree, build, leaves, merge, nest, to_mapping
@@ -23,6 +25,8 @@ from tesela.training.optim.optimizer import OptimConfig
 from tesela.training.optim.schedule import ScheduleConfig
 
 DEFAULT_EPOCHS = 20
+#: Word of ``--from`` for random weights, where a pre-trained model would be taken otherwise.
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +45,9 @@ class TrainConfig:
     model: str = "auto"
     """Name from `tesela models`; auto takes a compact one for small images and a ViT-S/16 for large ones."""
     from_: str | None = None
-    """Weights to start from: a run, a bundle, a Hugging Face folder, a timm or JAX file, hub:NAME; another
-    head where classes differ."""
+    """Weights to start from: a run, a bundle, a Hugging Face folder, a timm or JAX file, hub:NAME, or a name
+    of `tesela models --pretrained`; another head where classes differ. By default photographs start from a
+    pre-trained model where one is here or can be fetched; scratch takes random weights."""
     tune: Literal["all", "head", "lora", "bias"] = "all"
     """What is trained of a model that was loaded: everything, the head alone, low-rank adapters and the head,
     or biases and the head."""
@@ -82,8 +87,12 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Longest gradient; 0 turns clipping off."""
     patience: int = 0
-    """Stop after this many epochs without a better validation score and keep the best weights; 0 turns it
-    off."""
+    """Stop after this many epochs without a better validation score; 0 turns it off."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that are kept: those of the epoch with the best validation score, or the last ones."""
+    calibrate: bool = True
+    """After training, scale a classifier's logits by one factor, fitted on the validation images, so that
+    its probabilities are right as often as they say."""
     image_size: int | tuple[int, int] | None = None
     """Side, or height,width, of the model's view; by default the images' own size where small, else the
     model's, and with --from its."""
@@ -215,12 +224,37 @@ def check_objective(task: str, settings: Mapping[str, Any]) -> None:
 
 def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Fields that differ and matter for the result: dotted name to (old, new)."""
-    before, after = _flat(old), _flat(new)
+    before, after = _flat(located(old)), _flat(located(new))
     return {
         name: (before[name], after[name])
         for name in before
         if name not in FREE_SETTINGS and before[name] != after[name]
     }
+
+
+def opening_line(config: TrainConfig) -> str:
+    """The first line that is shown: what is opened."""
+    return f"opening     {config.data.source or 'no data'}"
+
+
+def located(config: TrainConfig) -> TrainConfig:
+    """The same with absolute paths for data and weights, so that the run can be used from anywhere."""
+    data = dataclasses.replace(config.data, source=absolute(config.data.source))
+    from_ = config.from_ if config.from_ is None else absolute(config.from_)
+    return dataclasses.replace(config, data=data, from_=from_)
+
+
+def absolute(source: str) -> str:
+    """A path that exists, as an absolute one; any other word as it is."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if source and path.exists() else source
+
+
+def setting_changes(config: TrainConfig) -> list[str]:
+    """Dotted names of the fields that are not at their default."""
+    plain, mine = _flat(TrainConfig()), _flat(config)
+    named = [name for name, value in mine.items() if value != plain[name] and name != "objective"]
+    return [*named, *config.objective]
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

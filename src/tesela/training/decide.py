@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from tesela.core.errors import DataError
 from tesela.core.files import write_json
 from tesela.data.batch import Batch
+from tesela.data.digest import data_digest, image_counts
 from tesela.data.loader import Loader
+from tesela.data.source import Source
 from tesela.hardware.memory import activation_bytes, automatic_batch, free_memory, weight_bytes
 from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.attention.kernels import HasKernel
 from tesela.tasks.objective import Draw, Objective
 from tesela.training.choices import Choices
 from tesela.training.config import DEFAULT_EPOCHS
-from tesela.training.optim.budget import Budget, steps_in
+from tesela.training.optim.budget import Budget, steps_in, steps_per_epoch
 from tesela.training.optim.optimizer import build_optimizers
-from tesela.training.plan import Plan
+from tesela.training.plan import Facts, Plan, plan_table
 from tesela.training.precision import Timed, candidates, fastest, time_settings
 from tesela.training.prepare import Prepared
-from tesela.training.timing import TimePlan
+from tesela.training.timing import TimePlan, step_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,10 +90,14 @@ def decide(
         console: where the plan goes.
 
     Raises:
-        DataError: too many images are unreadable.
+        DataError: too many images are unreadable, or they are not those that the run began with.
         StorageError: the run does not fit on the disk.
     """
     config, model = prepared.config, prepared.model
+    if known is not None:
+        check_same_data(known, prepared.source)
+    if console is not None:
+        console.print(plan_table(make_facts(prepared).rows(), title="Plan"))
     per_image = known.activation_bytes if known else _activation_bytes(prepared)
     batch_size = known.batch_size if known else _batch_size(prepared, per_image)
     training = _loader(prepared, "train", batch_size)
@@ -104,12 +111,14 @@ def decide(
         opened=time.monotonic() - opening,
         accumulate=accumulate,
     )
+    if known is None and console is not None:
+        console.print("measuring   which number format and attention kernel are fastest here ...")
     choices = known or _choose(prepared, training, timing, threads=threads, per_image=per_image)
     choices.save(prepared.run.choices)
     set_attention_kernel(model, choices.attention)
     plan = make_plan(prepared, choices, timing)
     if console is not None:
-        console.print(plan.table())
+        console.print(plan_table(plan.rows()))
     plan.check()
     return Decisions(
         choices=choices,
@@ -122,8 +131,28 @@ def decide(
     )
 
 
+def check_same_data(known: Choices, source: Source) -> None:
+    """Refuse to go on with other images: splits, order and epochs are functions of them.
+
+    Raises:
+        DataError: it says how many there were and are.
+    """
+    if not known.data or known.data == data_digest(source):
+        return
+    counts = image_counts(source)
+    then, now = (", ".join(f"{count:,} {split}" for split, count in found.items())
+                 for found in (known.images, counts))  # fmt: skip
+    what = f"{then} then, {now} now" if counts != known.images else f"{now} as then, but not the same files"
+    raise DataError(
+        f"the data has changed since the run began: {what}",
+        hint="put the images back as they were, or begin a new run with another --out",
+    )
+
+
 def _loader(prepared: Prepared, split: str, batch_size: int) -> Loader:
     config, training = prepared.config, split == "train"
+    # batch normalisation cannot train on a single image
+    smallest = batch_size if config.accumulate == 1 else 2
     return Loader(
         prepared.source.splits[split],
         prepared.start.spec,
@@ -134,7 +163,7 @@ def _loader(prepared: Prepared, split: str, batch_size: int) -> Loader:
         workers=config.data.workers,
         cache=config.data.cache,
         shuffle=training,
-        drop_last=training,
+        least=smallest if training else 1,
         device=prepared.device,
         max_unreadable=config.data.max_unreadable,
     )
@@ -195,7 +224,7 @@ def _choose(
     )
     measured = _measure(prepared, prepared.model, prepared.objective, pairs, first, limit)
     best = fastest(measured)
-    per_epoch, seconds = max(1, len(training) // timing.accumulate), best.seconds
+    per_epoch, seconds = steps_per_epoch(len(training), timing.accumulate), best.seconds
     if place:
         features = dataclasses.replace(first, images=torch.zeros(len(first), frozen.width))
         pair = [("fp32", "fused")]
@@ -208,11 +237,24 @@ def _choose(
         attention=best.attention,
         batch_size=training.batch_size,
         steps_per_epoch=per_epoch,
-        step_seconds=seconds * timing.accumulate,
+        step_seconds=timing.accumulate
+        * (
+            seconds
+            if place
+            else step_seconds(
+                seconds,
+                training.making_seconds(),
+                workers=training.workers,
+                threads=threads,
+                shared=prepared.device.type == "cpu",
+            )
+        ),
         measured=[[timed.precision, timed.attention, timed.seconds] for timed in measured],
         activation_bytes=per_image,
         features=place,
         feature_seconds=best.seconds if place else 0.0,
+        data=data_digest(prepared.source),
+        images=image_counts(prepared.source),
     )
     if config.minutes is None:
         return choices.with_budget(((0, per_epoch * (config.epochs or DEFAULT_EPOCHS)),))
@@ -246,9 +288,25 @@ def _measure(
     )
 
 
+def make_facts(prepared: Prepared) -> Facts:
+    """The plan as far as it is known before anything is measured."""
+    spec = prepared.start.spec
+    return Facts(
+        data=prepared.source.name,
+        images=image_counts(prepared.source),
+        classes=len(prepared.targets.labels),
+        model=prepared.start.name,
+        parameters=sum(parameter.numel() for parameter in prepared.model.parameters()),
+        trainable=prepared.trainable,
+        tuning=prepared.config.tuning_text(),
+        view=(spec.height, spec.width, spec.channels),
+        notes=prepared.notes,
+    )
+
+
 def make_plan(prepared: Prepared, choices: Choices, timing: TimePlan) -> Plan:
-    """The plan that is shown before the first step."""
-    config, spec, model, frozen = prepared.config, prepared.start.spec, prepared.model, prepared.frozen
+    """What was chosen and measured, shown before the first step."""
+    config, model, frozen = prepared.config, prepared.model, prepared.frozen
     budget = Budget(tuple((row[0], row[1]) for row in choices.budget))
     epochs = budget.total / choices.steps_per_epoch
     weights = weight_bytes(model, ema=config.ema.decay > 0)
@@ -258,21 +316,11 @@ def make_plan(prepared: Prepared, choices: Choices, timing: TimePlan) -> Plan:
     in_ram, on_disk = (frozen.bytes if choices.features == place else 0 for place in ("ram", "disk"))
     return Plan(
         out=prepared.run.path,
-        data=prepared.source.name,
-        images={split: len(items) for split, items in prepared.source.splits.items()},
-        classes=len(prepared.targets.labels),
-        model=prepared.start.name,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        trainable=prepared.trainable,
-        tuning=config.tuning_text(),
         features=frozen.text(choices, prepared.run),
-        view=(spec.height, spec.width, spec.channels),
         batch_size=choices.batch_size * timing.accumulate,
         steps=budget.total,
         epochs=round(epochs, 1),
-        seconds=budget.total * choices.step_seconds
-        + epochs * timing.epoch_seconds(choices)
-        + frozen.seconds(choices),
+        seconds=60 * config.minutes if config.minutes else timing.whole_seconds(choices, budget.total),
         precision=f"{choices.precision}, {choices.attention} attention ({step})",
         device=f"{choices.device}, {choices.threads} thread{'s' if choices.threads != 1 else ''}",
         memory=weights + choices.activation_bytes * choices.batch_size + in_ram,

@@ -21,6 +21,7 @@ from tesela.models.card import Card
 from tesela.models.model import Model
 from tesela.reports.animation import write_animation
 from tesela.runs.result import RunResult
+from tesela.training.calibrate import Calibration, calibrate
 from tesela.training.decide import Decisions
 from tesela.training.fit import Outcome
 from tesela.training.prepare import Prepared
@@ -43,7 +44,11 @@ def finish(
 
     run, choices = prepared.run, decisions.choices
     model = _whole_model(prepared, outcome)
-    info = write_bundle(run.bundle, model, bundle_info(prepared, outcome, model))
+    calibration = calibrate(prepared, decisions, model)
+    if prepared.config.tune == "lora":
+        write_adapter(run.adapter, model, base=prepared.start.origin)
+        merge_adapters(model)
+    info = write_bundle(run.bundle, model, bundle_info(prepared, outcome, model, calibration))
     split = next((name for name in ("test", "val") if prepared.count(name)), None)
     scores: dict[str, Any] = {}
     if split is not None:
@@ -60,7 +65,7 @@ def finish(
     if prepared.config.report:
         _report(prepared, console)
     shutil.rmtree(run.features, ignore_errors=True)
-    images = outcome.steps * choices.batch_size * decisions.accumulate
+    images = outcome.steps / choices.steps_per_epoch * len(decisions.training) * choices.batch_size
     result = RunResult(
         run=str(run.path),
         task=prepared.task.name,
@@ -81,19 +86,18 @@ def finish(
 
 
 def _whole_model(prepared: Prepared, outcome: Outcome) -> Model:
-    """The whole model, with the weights that are shipped and without adapters, which are kept apart."""
+    """The whole model, with the weights that are shipped."""
     shipped = outcome.shipped
     if isinstance(shipped, HeadModel):
         prepared.model.head.load_state_dict(shipped.head.state_dict())
         return prepared.model
     assert isinstance(shipped, Model)
-    if prepared.config.tune == "lora":
-        write_adapter(prepared.run.adapter, shipped, base=prepared.start.origin)
-        merge_adapters(shipped)
     return shipped
 
 
-def bundle_info(prepared: Prepared, outcome: Outcome, model: Any) -> BundleInfo:
+def bundle_info(
+    prepared: Prepared, outcome: Outcome, model: Any, calibration: Calibration | None
+) -> BundleInfo:
     """What the bundle says about itself, before it is scored."""
     config, start = prepared.config, prepared.start
     provenance = {
@@ -103,6 +107,8 @@ def bundle_info(prepared: Prepared, outcome: Outcome, model: Any) -> BundleInfo:
         "tune": config.tune,
         "seed": config.seed,
         "steps": outcome.steps,
+        "best_step": outcome.kept,
+        "temperature": calibration.temperature if calibration else None,
         "tesela": __version__,
         "torch": str(torch.__version__),
     }

@@ -30,13 +30,15 @@ class Outcome:
 
     Attributes:
         shipped: the trained model, or its head alone where features were kept: the moving average if there is
-            one, with the best weights if early stopping is on.
+            one, of the best epoch where that is wanted.
         steps: updates made.
+        kept: step that the shipped weights are of.
         seconds: time of the loop, in all processes.
     """
 
     shipped: nn.Module
     steps: int
+    kept: int
     seconds: float
 
 
@@ -80,6 +82,7 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
                     accumulate=decisions.accumulate,
                     log_steps=config.log_steps,
                     patience=config.patience,
+                    keep=config.keep,
                     checkpoint_seconds=config.checkpoint_seconds,
                     checkpoint_steps=config.checkpoint_steps,
                 ),
@@ -94,9 +97,10 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
             loop.run()
     finally:
         events.close()
-    if config.patience and loop.best_path.exists():
+    kept = loop.at.best_step or loop.at.step
+    if kept < loop.at.step:
         load_changing(loop.shipped, read_checkpoint(loop.best_path)["model"], tuning.changing)
-    return Outcome(shipped=loop.shipped, steps=loop.at.step, seconds=loop.elapsed())
+    return Outcome(shipped=loop.shipped, steps=loop.at.step, kept=kept, seconds=loop.elapsed())
 
 
 def _inputs(

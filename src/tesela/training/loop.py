@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,14 +19,15 @@ from torch import nn
 
 from tesela.core.errors import WeightsError
 from tesela.core.failpoint import failpoint
-from tesela.core.progress import Bar
+from tesela.core.format import duration
+from tesela.core.progress import Bar, describe_fields
 from tesela.data.batch import Batch
 from tesela.imaging.png import encode_png
 from tesela.runs.history import Events
 from tesela.tasks.objective import Draw, Loss
 from tesela.tasks.task import Scorer
 from tesela.training.divergence import diverged, first_culprit, is_finite
-from tesela.training.optim.budget import Budget, refit
+from tesela.training.optim.budget import Budget, refit, steps_per_epoch
 from tesela.training.optim.ema import Ema
 from tesela.training.optim.schedule import ScheduleConfig, lr_factor
 from tesela.training.state.checkpoint import Checkpoints, save_state
@@ -54,6 +55,7 @@ class Pace:
     accumulate: int
     log_steps: int
     patience: int
+    keep: str
     checkpoint_seconds: float
     checkpoint_steps: int
 
@@ -124,7 +126,7 @@ class Loop:
         self.schedule, self.budget, self.pace, self.clock = schedule, budget, pace, clock
         self.checkpoints, self.events, self.stop, self.bar = checkpoints, events, stop, bar
         self.at = Progress()
-        self.steps_per_epoch = max(1, len(training) // pace.accumulate)
+        self.steps_per_epoch = steps_per_epoch(len(training), pace.accumulate)
         self._saved: int | None = None
         self._saved_time = self._begin = time.monotonic()
         self._spent = spent
@@ -183,9 +185,16 @@ class Loop:
                 raise StopRequested from None
             raise
 
+    def _group(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The batches of one step; the last step of an epoch takes what is left."""
+        position = self.at.step % self.steps_per_epoch * self.pace.accumulate
+        count = min(self.pace.accumulate, len(self.training) - position)
+        return [self._next(batches) for _ in range(count)]
+
     def _one_step(self, batches: Iterator[Batch]) -> None:
         lr = self.step.optimizers.set_lr(self.lr_factor())
-        group = [self._next(batches) for _ in range(self.pace.accumulate)]
+        group = self._group(batches)
+        images = sum(len(batch) for batch in group)
         seed_step(self.pace.seed, self.at.step)
         draw = Draw(self.pace.seed, self.at.step)
         later: list[tuple[Loss, Batch]] = []
@@ -195,7 +204,7 @@ class Loop:
                 self._count(loss, lr, batch)
             else:  # reading the value would make the GPU wait here
                 later.append((loss, batch))
-            self.step.backward(loss, share=1.0 / self.pace.accumulate)
+            self.step.backward(loss, share=len(batch) / images)
         self.step.update()
         for loss, batch in later:
             self._count(loss, lr, batch)
@@ -250,8 +259,20 @@ class Loop:
         }
         self._judge(scores)
         self.events.row("epoch", row)
+        self.bar.line(self._epoch_text(means, scores))
         self.at.epoch.clear()
         self.at.validated = self.at.step
+
+    def _epoch_text(self, means: Mapping[str, float], scores: Mapping[str, float]) -> str:
+        """Epoch, means of training, scores of validation, and the time that is left."""
+        epochs = math.ceil(self.budget.total / self.steps_per_epoch)
+        best = "  best" if self.at.best_step == self.at.step else ""
+        done, todo = self.at.step - self._first, self.budget.total - self.at.step
+        seconds = (time.monotonic() - self._begin) / max(done, 1) * todo
+        left = f"  {duration(seconds)} left" if todo and not self.at.stopped else ""
+        validated = f"  |  val: {describe_fields(scores)}" if scores else ""
+        trained = describe_fields({name.removeprefix("train_"): value for name, value in means.items()})
+        return f"epoch {self.epoch + 1}/{epochs}  train: {trained}{validated}{best}{left}"
 
     def _scores(self) -> dict[str, float]:
         if self.validation is None:
@@ -270,21 +291,22 @@ class Loop:
 
     def _judge(self, scores: dict[str, float]) -> None:
         score = scores.get(self.score)
-        if self.pace.patience == 0 or score is None:
+        if score is None:
             return
-        if self.at.best is None or score > self.at.best:
-            self.at.best, self.at.stale = score, 0
+        better = self.at.best is None or score > self.at.best
+        if self.pace.keep == "best" and (better or score == self.at.best):  # of equal ones the later
+            self.at.best_step = self.at.step
             save_state(
                 self.best_path,
                 {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step},
             )
-        else:
-            self.at.stale += 1
-            self.at.stopped = self.at.stale >= self.pace.patience
+        self.at.best = score if better else self.at.best
+        self.at.stale = 0 if better else self.at.stale + 1
+        self.at.stopped = 0 < self.pace.patience <= self.at.stale
 
     @property
     def best_path(self) -> Any:
-        """The weights with the best validation score; written only where early stopping is on."""
+        """The weights with the best validation score, where these are kept."""
         return self.checkpoints.folder / "best.safetensors"
 
     def _log(self) -> None:

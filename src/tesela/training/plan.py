@@ -5,7 +5,7 @@ A run that cannot be saved is refused here rather than after an hour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,33 +24,19 @@ class Plan:
 
     Attributes:
         out: the run folder.
-        data: name of the data.
-        images: number of images by split.
-        classes: number of classes.
-        model: name of the model.
-        parameters: number of its weights.
-        view: height, width and channels that the model sees.
         batch_size: images per step.
         steps: of the whole run.
         epochs: of the whole run, with a fraction where a time budget ends within one.
-        seconds: estimated time of all steps and validations.
+        seconds: estimated time of the whole run, from the command to the report.
         precision: number format and attention kernel, and how they were chosen.
         device: where it computes, with threads.
         memory: estimated bytes of weights, optimizer and activations.
         memory_free: bytes that are free on the device.
         disk: bytes that the run folder will take.
-        trainable: how many weights are trained; all if None.
-        tuning: how it is trained where not every weight is, such as ``head``; else empty.
         features: where and how long the frozen body's features are computed; empty where they are not kept.
     """
 
     out: Path
-    data: str
-    images: Mapping[str, int]
-    classes: int
-    model: str
-    parameters: int
-    view: tuple[int, int, int]
     batch_size: int
     steps: int
     epochs: float
@@ -60,8 +46,6 @@ class Plan:
     memory: int
     memory_free: int
     disk: int
-    trainable: int | None = None
-    tuning: str = ""
     features: str = ""
 
     def check(self) -> None:
@@ -78,18 +62,10 @@ class Plan:
             )
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and text, line by line."""
-        height, width, channels = self.view
+        """What was chosen and measured, line by line."""
         short = "  (more than is free)" if self.memory > self.memory_free else ""
         return [
-            (
-                "data",
-                f"{self.data}: "
-                + ", ".join(f"{count:,} {split}" for split, count in self.images.items())
-                + f"; {self.classes} classes",
-            ),
-            ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
-            *self._tuned(),
+            *([("features", self.features)] if self.features else []),
             (
                 "steps",
                 f"{self.steps:,} of {self.batch_size} images, {self.epochs:g} "
@@ -101,24 +77,55 @@ class Plan:
             ("disk", f"{byte_size(self.disk)} of {byte_size(free_bytes(self.out))} free in {self.out}"),
         ]
 
-    def _tuned(self) -> list[tuple[str, str]]:
-        if not self.tuning:
-            return []
-        trainable = self.parameters if self.trainable is None else self.trainable
-        share = 100 * trainable / max(self.parameters, 1)
-        rows = [
-            ("trained", f"{self.tuning}: {trainable:,} of {self.parameters:,} parameters ({share:.3g} %)")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """The part of a plan that is known before anything is measured.
+
+    Attributes:
+        data: name of the data.
+        images: number of images by split.
+        classes: number of classes.
+        model: name of the model.
+        parameters: number of its weights.
+        trainable: how many of them are trained.
+        tuning: how it is trained where not every weight is, such as ``head``; else empty.
+        view: height, width and channels that the model sees.
+        notes: further remarks, each with its label.
+    """
+
+    data: str
+    images: Mapping[str, int]
+    classes: int
+    model: str
+    parameters: int
+    trainable: int
+    tuning: str
+    view: tuple[int, int, int]
+    notes: Sequence[tuple[str, str]] = ()
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and text, line by line."""
+        height, width, channels = self.view
+        counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
+        share = 100 * self.trainable / max(self.parameters, 1)
+        trained = f"{self.tuning}: {self.trainable:,} of {self.parameters:,} parameters ({share:.3g} %)"
+        return [
+            ("data", f"{self.data}: {counts}; {self.classes} classes"),
+            ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
+            *([("trained", trained)] if self.tuning else []),
+            *self.notes,
         ]
-        return [*rows, ("features", self.features)] if self.features else rows
 
-    def table(self) -> Table:
-        """For a terminal."""
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(title="Plan", title_justify="left", show_header=False, box=None, pad_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for row in self.rows():
-            table.add_row(*(Text(cell) for cell in row))
-        return table
+def plan_table(rows: Sequence[tuple[str, str]], *, title: str | None = None) -> Table:
+    """Rows of label and text, for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", min_width=10)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Prepared:
         trainable: number of weights that are trained.
         frozen: the frozen part of a model whose head alone is trained.
         objective: the loss, on the device.
+        notes: remarks for the plan, each with its label.
     """
 
     config: TrainConfig
@@ -54,6 +55,7 @@ class Prepared:
     trainable: int
     frozen: FrozenBody
     objective: Objective
+    notes: Sequence[tuple[str, str]] = ()
 
     @property
     def model(self) -> Model:
@@ -70,19 +72,42 @@ class Prepared:
         return len(self.source.splits[split]) if split in self.source.splits else 0
 
 
-def prepare(config: TrainConfig, run: Run, device: torch.device) -> Prepared:
-    """Open the data, choose the task, build the model and its objective.
+def open_data(config: TrainConfig) -> Source:
+    """The data of a run, with its splits.
+
+    Raises:
+        UsageError: nothing is there.
+        DataError: what is there cannot be trained on.
+    """
+    return open_source(
+        config.data.source,
+        config=config.data,
+        targets=lambda found: task_for(config.task, found).targets(found),
+    )
+
+
+def prepare(
+    config: TrainConfig,
+    run: Run,
+    device: torch.device,
+    source: Source,
+    *,
+    notes: Sequence[tuple[str, str]] = (),
+) -> Prepared:
+    """Choose the task, build the model and its objective.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        device: where it computes.
+        source: from ``open_data``.
+        notes: remarks for the plan.
 
     Raises:
         ConfigError: model, overrides, objective and images do not fit together.
         DataError: the data cannot be trained on.
         WeightsError: the weights to start from are broken.
     """
-    source = open_source(
-        config.data.source,
-        config=config.data,
-        targets=lambda found: task_for(config.task, found).targets(found),
-    )
     task = task_for(config.task, source)
     targets = task.targets(source)
     targets.check(source)
@@ -114,4 +139,10 @@ def prepare(config: TrainConfig, run: Run, device: torch.device) -> Prepared:
             validation=count.get("val", 0),
         ),
         objective=objective,
+        notes=[*source_notes(source), *notes, *objective.notes()],
     )
+
+
+def source_notes(source: Source) -> list[tuple[str, str]]:
+    """Remarks on how the data was read."""
+    return [("note", note) for note in source.notes]

@@ -19,11 +19,13 @@ from tesela.core.files import read_json, write_atomic
 from tesela.runs.folder import Run
 from tesela.runs.history import elapsed_seconds
 from tesela.runs.result import RunResult
-from tesela.training.config import TrainConfig, changes, layered
+from tesela.training.config import TrainConfig, changes, layered, located
 from tesela.training.stop import Stop, StopRequested
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tesela.data.source import Source
 
 
 def train(
@@ -50,6 +52,7 @@ def train(
     begin = time.monotonic() if begin is None else begin
     if not config.data.source:
         raise UsageError("no data was named", hint="tesela train DATA")
+    config = located(config)
     run = Run(config.out or free_folder(config))
     check_folder(run, config, resume=resume)
     stop = Stop()
@@ -60,10 +63,14 @@ def train(
             return RunResult.read(read_json(run.result))
         _tidy(run)
         fresh = not run.exists()
+        notes: tuple[tuple[str, str], ...] = ()
+        source: Source | None = None
         if fresh:
+            with stop.interruptible():
+                config, source, notes = _settled(config)
             write_atomic(run.config, to_yaml(config).encode())
         try:
-            return _complete(config, run, stop=stop, console=console, begin=begin)
+            return _complete(config, run, source, notes, stop=stop, console=console, begin=begin)
         except StopRequested:
             raise _interrupted(run, stop) from None
         except TeselaError:
@@ -72,8 +79,27 @@ def train(
             raise
 
 
+def _settled(config: TrainConfig) -> tuple[TrainConfig, Source, tuple[tuple[str, str], ...]]:
+    """The configuration with defaults filled in, its data, and remarks for the plan."""
+    from tesela.training.defaults import fill_defaults
+    from tesela.training.inert import inert_options
+    from tesela.training.prepare import open_data
+
+    source = open_data(config)
+    filled = fill_defaults(config, source)
+    silent = [("no effect", line) for line in inert_options(config)] if config.recipe is None else []
+    return filled.config, source, (*filled.notes, *silent)
+
+
 def _complete(
-    config: TrainConfig, run: Run, *, stop: Stop, console: Console | None, begin: float
+    config: TrainConfig,
+    run: Run,
+    source: Source | None,
+    notes: tuple[tuple[str, str], ...],
+    *,
+    stop: Stop,
+    console: Console | None,
+    begin: float,
 ) -> RunResult:
     """The phases of a run, each of which hands on values.
 
@@ -85,7 +111,7 @@ def _complete(
     from tesela.training.decide import decide
     from tesela.training.finish import finish
     from tesela.training.fit import fit_model
-    from tesela.training.prepare import prepare
+    from tesela.training.prepare import open_data, prepare
 
     spent = elapsed_seconds(run)
     with stop.interruptible():
@@ -93,7 +119,7 @@ def _complete(
     with exact_arithmetic(device, known.threads if known else config.threads) as threads:
         with stop.interruptible():
             opening = time.monotonic()
-            prepared = prepare(config, run, device)
+            prepared = prepare(config, run, device, source or open_data(config), notes=notes)
             decisions = decide(
                 prepared,
                 known,

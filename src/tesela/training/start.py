@@ -22,7 +22,7 @@ from tesela.models import catalog
 from tesela.models.factory import build_model, empty_with_head
 from tesela.tasks.catalog import task_names
 from tesela.tasks.task import Task
-from tesela.training.config import TrainConfig
+from tesela.training.config import SCRATCH, TrainConfig
 
 if TYPE_CHECKING:
     from tesela.data.source import Items, Source
@@ -95,7 +95,7 @@ def start(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]
         ConfigError: the model, its overrides and the images do not fit together.
         WeightsError: the bundle to start from is broken.
     """
-    if config.from_ is not None:
+    if config.from_ not in (None, SCRATCH):
         return _from_source(config, source, task, labels)
     if config.tune != "all":
         raise ConfigError(

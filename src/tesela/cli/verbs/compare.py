@@ -13,43 +13,49 @@ def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
     """Compare runs: score against size, FLOPs, time and images/s, mean and standard deviation over seeds.
 
     Args:
-        runs: Run folders that training has finished.
+        runs: Run folders; those that training has not finished are named and left out.
         out: Folder for compare.html (table and plot in one page), compare.svg and compare.json.
         json: Print one JSON object as the last line.
     """
     from pathlib import Path
 
     from tesela.cli import output
-    from tesela.reports.comparison import group_runs
+    from tesela.reports.comparison import by_data, finished_runs, group_runs
     from tesela.reports.comparison_page import write_comparison
 
     output.use_json(json)
-    groups = group_runs(runs)
-    output.say(comparison_table(groups))
+    finished, skipped = finished_runs(runs)
+    for line in skipped:
+        output.say(line)
+    groups = group_runs(finished)
+    for data, found in by_data(groups).items():
+        output.say(comparison_table(data, found))
     page = write_comparison(Path(out), groups) if out is not None else None
     if page is not None:
         output.say(f"page    {page}")
         output.say(f"plot    {page.with_suffix('.svg')}")
-    output.result({"groups": [group.mapping() for group in groups], "out": out}, json)
+    output.result({"groups": [group.mapping() for group in groups], "skipped": skipped, "out": out}, json)
 
 
-def comparison_table(groups: Sequence[Group]) -> Any:
-    """One row for each group, best first."""
+def comparison_table(data: str, groups: Sequence[Group]) -> Any:
+    """One row for each group that was scored on ``data``, best first; only the columns that differ."""
     from rich.table import Table
     from rich.text import Text
 
-    from tesela.reports.comparison_page import COLUMNS, cells
+    from tesela.reports.comparison_page import NOTE, WORDS, table_of
 
+    titles, rows, same = table_of(groups)
     table = Table(
+        title=data,
+        title_justify="left",
         box=None,
         header_style="bold",
-        caption="score: mean ± standard deviation over seeds; FLOPs of one image",
+        caption=f"{NOTE} {same}".strip(),
         caption_justify="left",
     )
-    for place, name in enumerate(COLUMNS):
-        table.add_column(
-            name, justify="left" if place == 1 else "right", overflow="fold", no_wrap=place not in (1, 9)
-        )
-    for number, group in enumerate(groups, 1):
-        table.add_row(*(Text(cell) for cell in cells(number, group)))
+    for title in titles:
+        words = title in WORDS
+        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table

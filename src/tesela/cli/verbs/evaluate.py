@@ -18,6 +18,7 @@ def evaluate(
     batch_size: Annotated[int, Parameter(name=["--batch-size", "--batch"])] = 256,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    backend: Literal["auto", "torch", "onnxruntime"] = "auto",
     json: bool = False,
 ) -> None:
     """Score a run or bundle on a split: for a classifier accuracy, top-k, calibration, classes, confusion.
@@ -26,7 +27,7 @@ def evaluate(
     evaluations/ below it.
 
     Args:
-        run: Run folder, bundle, or a checkpoint of Hugging Face, timm or the JAX files.
+        run: Run folder, bundle, exported model, or a checkpoint of Hugging Face, timm or the JAX files.
         data: Another data set, whose labels are matched by name; by default the run's own.
         split: train, val or test.
         top: The k of a classifier's top-k accuracy; 5 by default.
@@ -35,6 +36,7 @@ def evaluate(
         batch_size: Images at a time; changes only the speed.
         precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
+        backend: What computes; auto takes torch, and ONNX Runtime for an exported model without weights.
         json: Print one JSON object as the last line.
     """
     from pathlib import Path
@@ -59,6 +61,7 @@ def evaluate(
         batch_size=batch_size,
         precision=precision,
         device=device,
+        backend=backend,
         console=stderr_console(),
         **options,
     )

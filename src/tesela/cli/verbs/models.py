@@ -6,6 +6,8 @@ but no values.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
@@ -14,7 +16,9 @@ from rich.table import Table
 from tesela.cli.output import result, say, use_json
 from tesela.core.config import convert_value, to_mapping
 from tesela.core.errors import UnknownNameError
+from tesela.core.format import byte_size
 from tesela.models import catalog
+from tesela.models.pretrained import PRETRAINED
 
 if TYPE_CHECKING:
     from tesela.models.config import ModelConfig
@@ -23,14 +27,18 @@ app = App(name="models", help="List the models, or show one with the shapes of i
 
 
 @app.default
-def models(pattern: str | None = None, *, json: bool = False) -> None:
+def models(pattern: str | None = None, *, pretrained: bool = False, json: bool = False) -> None:
     """List the models.
 
     Args:
         pattern: a family such as resnet, part of a name, or a glob such as "vit_s*".
+        pretrained: list published weights that --from takes by a short name.
         json: print one JSON object as the last line.
     """
     use_json(json)
+    if pretrained:
+        _list_pretrained(pattern, json)
+        return
     rows = [_row(name) for name in catalog.model_names(pattern)]
     if not rows:
         raise UnknownNameError("model", str(pattern), catalog.model_names())
@@ -70,6 +78,31 @@ def show(
     if shapes:
         facts["steps"] = _steps(config, classes, facts["decoder"])
     result(facts, json)
+
+
+def _list_pretrained(pattern: str | None, json: bool) -> None:
+    """Names, sizes, licences and origins of published weights."""
+    found = [
+        one for one in PRETRAINED if pattern is None or pattern in one.alias or fnmatch(one.alias, pattern)
+    ]
+    if not found:
+        raise UnknownNameError("pre-trained model", str(pattern), [one.alias for one in PRETRAINED])
+    table = Table(
+        box=None,
+        header_style="bold",
+        caption="tesela train DATA --from NAME fetches it once; the hub's cache keeps it",
+        caption_justify="left",
+    )
+    for title in ("name", "parameters", "download", "image", "licence", "trained by, on", "hub"):
+        right = title in ("parameters", "download", "image")
+        table.add_column(
+            title, justify="right" if right else "left", no_wrap=title == "name", overflow="fold"
+        )
+    for one in found:
+        numbers = f"{one.parameters:,}", byte_size(one.bytes), str(one.image_size)
+        table.add_row(one.alias, *numbers, one.license, one.origin, one.repository)
+    say(table)
+    result({"pretrained": [asdict(one) | {"source": one.source, "bytes": one.bytes} for one in found]}, json)
 
 
 def _facts(name: str, config: ModelConfig, classes: int) -> dict[str, Any]:

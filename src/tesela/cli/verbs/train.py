@@ -9,6 +9,7 @@ name gives the same error however it was given; nothing may be abbreviated.
 from __future__ import annotations
 
 import inspect
+import shlex
 import time
 import typing
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.tasks.catalog import AUTO, find_task, task_names
-from tesela.training.config import TrainConfig, layered, objective_fields
+from tesela.training.config import TrainConfig, layered, objective_fields, opening_line
 
 GROUPS = {
     "data": "Data",
@@ -71,16 +72,29 @@ def train(*words: str, **options: Any) -> int | None:
 
 def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
     keep_freed_memory()  # before torch is imported
+    console = stderr_console(quiet=quiet)
+    console.print(
+        opening_line(config), markup=False, soft_wrap=True
+    )  # at once; torch takes seconds to import
     from tesela.api import train_config
 
-    answer = train_config(config, resume=resume, console=stderr_console(quiet=quiet), begin=process_begin())
+    answer = train_config(config, resume=resume, console=console, begin=process_begin())
     summary = find_task(answer.task).summary(answer.scores, str(answer.split))
     say(f"{summary or 'trained'}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")
     if (answer.path / "report.html").exists():
         say(f"report  {answer.path / 'report.html'}")
+    for line in next_lines(answer.path):
+        say(line)
     print_result(answer.mapping(), json)
     return None
+
+
+def next_lines(run: Path) -> list[str]:
+    """Commands that use a finished run."""
+    folder = shlex.quote(str(run))
+    verbs = (f"predict {folder} IMAGES", f"explain {folder} IMAGES", f"export {folder}", f"serve {folder}")
+    return [f"{'next' if not place else '':8}tesela {words}" for place, words in enumerate(verbs)]
 
 
 def process_begin() -> float:

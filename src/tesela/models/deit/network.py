@@ -11,6 +11,7 @@ other.
 
 from __future__ import annotations
 
+import torch
 from torch import Generator, Tensor, nn
 
 from tesela.layers.pool import Readout
@@ -53,6 +54,12 @@ class DeiTHead(nn.Module):
         """Both zero."""
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+
+    def scale(self, factor: float) -> None:
+        """Multiply all logits by ``factor`` from now on."""
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(factor)
 
     def both(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of the class token and of the distillation token."""

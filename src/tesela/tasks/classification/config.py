@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tesela.core.errors import ConfigError
 
@@ -11,6 +12,9 @@ from tesela.core.errors import ConfigError
 class ClassificationConfig:
     """What can be set about learning one label per image."""
 
+    balance: Literal["auto", "sqrt", "inverse", "none"] = "auto"
+    """Weight each class by the inverse of its number of training images, or of its square root; auto takes
+    the root where the largest class has over twice the images of the smallest."""
     label_smoothing: float = 0.0
     """Share of each target that is spread over all classes."""
 

@@ -62,7 +62,11 @@ def lead(scores: Mapping[str, Any]) -> str:
 def score_tiles(scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     """The numbers that matter: name, value and note."""
     low, high = scores["accuracy_interval"]
-    yield "Accuracy", percent_of(scores["accuracy"]), f"95 % interval {low * 100:.1f} to {high * 100:.1f} %"
+    interval = f"95 % interval {low * 100:.1f} to {high * 100:.1f} %"
+    baseline = (
+        f"; the most frequent class alone: {percent_of(scores['majority'])}" if "majority" in scores else ""
+    )
+    yield "Accuracy", percent_of(scores["accuracy"]), interval + baseline
     if len(scores["labels"]) > 5:
         yield "Top-5 accuracy", percent_of(scores["top5"]), "true class among the 5 likeliest"
     yield "Calibration error", percent_of(scores["ece"]), f"{scores['ece_bins']} bins of equal width"

@@ -46,11 +46,13 @@ class Classification(Task):
     card_scores = MappingProxyType(
         {
             "accuracy": "accuracy",
+            "majority": "accuracy of always naming the most frequent class",
             "top5": "top-5 accuracy",
             "ece": "expected calibration error",
             "nll": "negative log-likelihood",
         }
     )
+    calibrates = True
     score_options = decode_options = frozenset({"top"})
 
     def suits(self, source: Source) -> bool:
@@ -71,11 +73,12 @@ class Classification(Task):
         return LabelTargets(source.labels)
 
     def objective(self, config: ClassificationConfig, targets: Targets) -> CrossEntropy:
-        """Cross-entropy."""
-        del targets
-        from tesela.tasks.classification.objective import CrossEntropy
+        """Cross-entropy, weighted where classes are unequal."""
+        from tesela.tasks.classification.objective import CrossEntropy, class_weights
 
-        return CrossEntropy(label_smoothing=config.label_smoothing)
+        counts = getattr(targets, "counts", None)
+        weights = None if counts is None else class_weights(counts, config.balance)
+        return CrossEntropy(label_smoothing=config.label_smoothing, weights=weights, counts=counts or ())
 
     def scorer(self, labels: Sequence[str], *, top: int = TOP) -> Scorer:
         """Accuracy, top-k, per-class scores, confusion and calibration."""

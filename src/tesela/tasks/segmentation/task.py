@@ -99,7 +99,7 @@ class SegmentationTask(Task):
         drawn = [places[int(index)] for index in chosen] if len(places) else []
         return self.scorer(targets.labels, drawn=drawn, colours=getattr(targets, "colours", ()))
 
-    def scorer_facts(self, model: Model, info: BundleInfo) -> dict[str, Any]:
+    def scorer_facts(self, model: Any, info: BundleInfo) -> dict[str, Any]:
         """View and patch of the model; evaluation counts boundaries too."""
         rows, columns = model.grid(info.image.size)
         patch = info.image.height // rows, info.image.width // columns

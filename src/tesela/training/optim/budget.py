@@ -8,6 +8,7 @@ continuous: after a refit the rest of the way is shared among the steps that are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -40,6 +41,11 @@ class Budget:
     def refitted(self, step: int, total: int) -> Budget:
         """The budget with a new total from ``step`` on."""
         return Budget((*(row for row in self.rows if row[0] < step), (step, max(total, step))))
+
+
+def steps_per_epoch(batches: int, accumulate: int) -> int:
+    """Steps of a pass over the training images, the last one over what is left."""
+    return max(1, math.ceil(batches / accumulate))
 
 
 def steps_in(

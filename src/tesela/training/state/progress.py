@@ -43,6 +43,7 @@ class Progress:
         window: sums since the last logged row.
         epoch: sums since the epoch began.
         best: best validation score so far.
+        best_step: step of the weights that are kept for it, 0 for none.
         stale: epochs since then.
         stopped: whether early stopping or the time budget ended the run before its last step.
     """
@@ -52,6 +53,7 @@ class Progress:
     window: Sums = field(default_factory=Sums)
     epoch: Sums = field(default_factory=Sums)
     best: float | None = None
+    best_step: int = 0
     stale: int = 0
     stopped: bool = False
 
