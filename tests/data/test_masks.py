@@ -235,7 +235,7 @@ def spoil(root: Path, kind: str) -> None:
 
 
 FAULTS = {
-    "unknown value": ("has the value 77, which no class has", "mask_ignore 77"),
+    "unknown value": ("has the value 77, which no class has", "classes.csv"),
     "missing": ("1 of 6 images have no mask", "put 02.png into"),
     "another size": ("has 6x16 pixels, its image", "one pixel for each pixel"),
     "16 bits": ("16 bits a pixel", "8 bits a pixel"),

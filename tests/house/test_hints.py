@@ -22,7 +22,18 @@ SOURCE = Path(__file__).parents[2] / "src" / "tesela"
 OPTION = re.compile(r"(?<![\w-])--([a-z][\w.-]*[\w])")
 COMMAND = re.compile(r"\btesela ([a-z]+)\b")
 #: Rooms whose hints are read on one verb only.
-ROOMS = {"training": "train", "recipes": "train", "serve": "serve"}
+ROOMS = {
+    "training": "train",
+    "recipes": "train",
+    "serve": "serve",
+    "attribution": "explain",
+    "exporters": "export",
+    "inspection": "inspect",
+}
+#: Hints of shared rooms that are read on one verb only.
+ON_TRAIN = ("augment.", "decoder.")
+#: Options that every verb has under which such a hint is read.
+COMMON = {"out", "split", "device"}
 #: Options of other programs that hints spell out.
 FOREIGN = {"local-dir", "key"}
 #: Words that follow the program's name where it is no command.
@@ -81,7 +92,7 @@ def exists(option: str, verb: str) -> bool:
     return name in known or free
 
 
-def verbs_of(place: str, before: str) -> list[str]:
+def verbs_of(place: str, before: str, option: str) -> list[str]:
     """The verbs on which an option is to be typed: named before it, or those that reach the hint's room."""
     named = [verb for verb in COMMAND.findall(before) if verb in NAMES]
     parts = place.split("/")
@@ -89,7 +100,9 @@ def verbs_of(place: str, before: str) -> list[str]:
         return named[-1:]
     if parts[:2] == ["cli", "verbs"]:
         return [parts[2].split(".")[0]]
-    return [ROOMS[parts[0]]] if parts[0] in ROOMS else NAMES
+    if parts[0] in ROOMS:
+        return [ROOMS[parts[0]]]
+    return ["train"] if option.startswith(ON_TRAIN) else NAMES if option in COMMON else []
 
 
 def test_there_are_hints_and_options() -> None:
@@ -106,5 +119,5 @@ def test_a_hint_names_what_exists(place: str, text: str) -> None:
     for found in OPTION.finditer(text):
         option = found[1]
         if option not in FOREIGN:
-            verbs = verbs_of(place, text[: found.start()])
+            verbs = verbs_of(place, text[: found.start()], option)
             assert any(exists(option, verb) for verb in verbs), f"no --{option} on {', '.join(verbs)}: {text}"

@@ -195,12 +195,10 @@ def _storage_error(path: Path, needed: int, error: OSError) -> StorageError:
     if error.errno in _FULL:
         return StorageError(
             f"no space left to write {path}: {needed:,} bytes needed, {free:,} free",
-            hint="free some space or choose another folder with --out; what was saved before is intact",
+            hint="free some space or choose another folder; what was saved before is intact",
         )
     if error.errno in _DENIED:
-        return StorageError(
-            f"no permission to write {path}", hint="choose a folder you may write to with --out"
-        )
+        return StorageError(f"no permission to write {path}", hint="choose a folder you may write to")
     return StorageError(
         f"could not write {path}: {error.strerror or error} ({needed:,} bytes needed, {free:,} free)",
         hint="check the disk; what was saved before is intact",

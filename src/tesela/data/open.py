@@ -55,7 +55,7 @@ def open_source(
     if config.classes and source.masks is not None:
         raise ConfigError(
             "data.classes chooses among classes of whole images, and these are masks",
-            hint="have other values ignored: --data.mask_ignore, or in classes.csv",
+            hint="have other values ignored: yes under 'ignored' in classes.csv",
         )
     if config.classes:
         source = only_classes(source, config.classes)

@@ -78,9 +78,11 @@ def task_for(name: str, source: Source) -> Task:
     if not suited:
         raise DataError(
             f"no task suits {source.name}: it has neither labels nor other targets",
-            hint="name the task with --task " + "|".join(task_names()),
+            hint="name the task: tesela train DATA --task " + "|".join(task_names()),
         )
     if len(suited) > 1:
         listed = ", ".join(task.name for task in suited)
-        raise UsageError(f"several tasks suit {source.name}: {listed}", hint="name one with --task")
+        raise UsageError(
+            f"several tasks suit {source.name}: {listed}", hint="name one: tesela train DATA --task NAME"
+        )
     return suited[0]

@@ -267,7 +267,8 @@ def _heads(width: int, arguments: Mapping[str, Any], heads: int | None) -> int:
     )
     if not isinstance(found, int) or found < 1:
         raise WeightsError(
-            f"how many heads share a width of {width} is in no tensor", hint="say it with --heads N"
+            f"how many heads share a width of {width} is in no tensor",
+            hint="say it: tesela convert SOURCE BUNDLE --heads N",
         )
     return found
 

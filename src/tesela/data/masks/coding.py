@@ -118,8 +118,7 @@ class MaskCoding:
         words = "value" if len(found) == 1 else "values"
         return DataError(
             f"the mask {name} has the {words} {listed}{more}, which no class has",
-            hint="add them to classes.csv, or have them ignored: --data.mask_ignore "
-            + ",".join(str(value) for value in found[:5]),
+            hint="add them to classes.csv, with yes under 'ignored' where they belong to no class",
         )
 
     def renumbered(self, labels: Sequence[str]) -> tuple[Colour, ...]:
