@@ -6,6 +6,7 @@ A resumed run takes what was written down, since another choice would be another
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -222,7 +223,10 @@ def _choose(
     pairs = candidates(
         config.precision, config.attention, prepared.device, attends=attends, backward=not place
     )
-    measured = _measure(prepared, prepared.model, prepared.objective, pairs, first, limit)
+    passes = config.epochs or (math.inf if config.minutes else DEFAULT_EPOCHS)
+    measured = _measure(
+        prepared, prepared.model, prepared.objective, pairs, first, limit, images=passes * training.num_images
+    )
     best = fastest(measured)
     per_epoch, seconds = steps_per_epoch(len(training), timing.accumulate), best.seconds
     if place:
@@ -275,6 +279,8 @@ def _measure(
     pairs: list[tuple[str, str]],
     batch: Batch,
     limit: float,
+    *,
+    images: float = math.inf,
 ) -> list[Timed]:
     return time_settings(
         model,
@@ -285,6 +291,7 @@ def _measure(
         set_kernel=set_attention_kernel,
         device=prepared.device,
         limit=limit,
+        images=images,
     )
 
 

@@ -60,7 +60,7 @@ def finish(
             kernel=choices.attention,
             console=console,
         )
-        _describe(prepared, outcome, info, scores)
+        _describe(prepared, decisions, outcome, info, scores)
     write_animation(run)
     if prepared.config.report:
         _report(prepared, console)
@@ -124,9 +124,14 @@ def bundle_info(
     )
 
 
-def _describe(prepared: Prepared, outcome: Outcome, info: BundleInfo, scores: dict[str, Any]) -> None:
+def _describe(
+    prepared: Prepared, decisions: Decisions, outcome: Outcome, info: BundleInfo, scores: dict[str, Any]
+) -> None:
     """Put the scores into the bundle's config.json and its model card."""
     task, spec, source = prepared.task, prepared.start.spec, prepared.source
+    readable = {"train": decisions.training.num_images, scores["split"]: scores["images"]}
+    if decisions.validation is not None:
+        readable["val"] = decisions.validation.num_images
     measured = {name: scores[name] for name in task.card_scores if name in scores}
     write_info(prepared.run.bundle, dataclasses.replace(info, metrics={scores["split"]: measured}))
     card = Card(
@@ -135,7 +140,7 @@ def _describe(prepared: Prepared, outcome: Outcome, info: BundleInfo, scores: di
         pipeline_tag=task.pipeline_tag,
         parameters=scores["parameters"],
         data=source.name,
-        images={name: len(items) for name, items in source.splits.items()},
+        images={name: readable.get(name, len(items)) for name, items in source.splits.items()},
         labels=prepared.targets.labels,
         size=(spec.height, spec.width, spec.channels),
         scores={label: scores[name] for name, label in task.card_scores.items() if name in scores},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from tesela.training.optim.optimizer import Optimizers
 from tesela.training.step import TrainingStep, seed_step
 
 SMALLEST_PROBE = 16
+#: Share of a run that may be spent on measuring, but for the shortest runs.
+SHARE = 0.05
+LEAST_SECONDS = 0.5
 ADVANTAGE = {"precision": 0.90, "attention": 0.95}
 
 
@@ -76,6 +80,7 @@ def time_settings(
     set_kernel: Callable[[nn.Module, str], Any],
     device: torch.device,
     limit: float = 20.0,
+    images: float = math.inf,
 ) -> list[Timed]:
     """Time a step with every pair on a copy of ``model``; the model itself is left as it was.
 
@@ -91,9 +96,12 @@ def time_settings(
         set_kernel: switches a model's attention kernel.
         device: where the model is.
         limit: about the longest time for all of it, in seconds.
+        images: that the run will train on, each epoch counted; a short run is measured for ``SHARE`` of it.
     """
     probe = _Probe(model, objective, batch, build=build, set_kernel=set_kernel, device=device)
-    size = probe.affordable(pairs[0], limit / (4 * len(pairs)))
+    one = probe.seconds_per_image(pairs[0])
+    limit = min(limit, max(LEAST_SECONDS, SHARE * one * images))
+    size = probe.affordable(one, limit / (4 * len(pairs)))
     found: list[Timed] = []
     for pair in pairs:
         best = min((timed.seconds for timed in found), default=float("inf"))
@@ -129,15 +137,20 @@ class _Probe:
         self._batch = batch
         self._build, self._set_kernel = build, set_kernel
 
-    def affordable(self, pair: tuple[str, str], seconds: float) -> int:
-        """The largest batch, halved as needed, whose step should not take longer than ``seconds``."""
-        size = len(self._batch)
-        small = min(size, SMALLEST_PROBE)
-        if small == size:
-            return size
-        step = self._step(pair)
+    def seconds_per_image(self, pair: tuple[str, str]) -> float:
+        """Time of a step on a small batch, by image."""
+        step, small = self._step(pair), min(len(self._batch), SMALLEST_PROBE)
         self._time(step, small)
-        one = self._time(step, small) / small
+        return self._time(step, small) / small
+
+    def affordable(self, one: float, seconds: float) -> int:
+        """The largest batch, halved as needed, whose step should not take longer than ``seconds``.
+
+        Args:
+            one: seconds of an image.
+            seconds: the limit.
+        """
+        size = len(self._batch)
         while size // 2 >= SMALLEST_PROBE and one * size > seconds:
             size //= 2
         return size

@@ -24,6 +24,7 @@ from tesela.core.config import Leaf, leaves, read_yaml
 from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
 from tesela.hardware.allocator import keep_freed_memory
+from tesela.recipes import known as known_recipes
 from tesela.tasks.catalog import AUTO, find_task, task_names
 from tesela.training.config import TrainConfig, layered, objective_fields, opening_line
 
@@ -36,6 +37,11 @@ GROUPS = {
     "lora": "Adapters",
 }
 TITLES = ("Run", "Objective", *GROUPS.values())
+#: Classes of words, by what the help calls them: values are read by the configuration, whatever they are.
+WORDS: dict[str, Any] = {
+    "STR": str,
+    **{name: type(name, (str,), {}) for name in ("CHOICE", "INT", "FLOAT", "LIST")},
+}
 #: Fields that hold any settings of another component, given as --net.NAME VALUE.
 FREE_MAPPINGS = ("net", "objective", "decoder")
 _TOP = {
@@ -59,7 +65,11 @@ def train(*words: str, **options: Any) -> int | None:
         bool(options.pop("quiet", False)),
     )
     use_json(json)
-    given = {flag_key(name): value for name, value in options.items() if value is not None}
+    given = {
+        flag_key(name): str(value) if isinstance(value, str) else value
+        for name, value in options.items()
+        if value is not None
+    }
     file = given.pop("config", None)
     data, extra = sort_words(words)
     given.update(extra)
@@ -247,18 +257,30 @@ def _keyword(leaf: Leaf, *, title: str = "Run") -> inspect.Parameter:
     boolean = leaf.type is bool
     parameter = Parameter(
         name=f"--{flag_name(leaf.name)}",
-        help=f"{leaf.help} {choices(leaf)}[default: {_shown(leaf.default)}]",
+        help=f"{' '.join(leaf.help.split())} {choices(leaf)}[default: {_shown(leaf.default)}]",
         group=group,
         show_default=False,
         negative=f"--{section}{'.' if section else ''}no-{flag_name(field)}" if boolean else "",
     )
-    return _switch(leaf.name.replace(".", "__"), (bool if boolean else str) | None, None, parameter)
+    kind = bool if boolean else WORDS[type_word(leaf)]
+    return _switch(leaf.name.replace(".", "__"), kind | None, None, parameter)
+
+
+def type_word(leaf: Leaf) -> str:
+    """The word in the help for what a field takes: CHOICE, INT, FLOAT, LIST or STR."""
+    if choices(leaf):
+        return "CHOICE"
+    parts = [part for part in (typing.get_args(leaf.type) or (leaf.type,)) if part is not type(None)]
+    if typing.get_origin(leaf.type) is tuple or any(typing.get_origin(part) is tuple for part in parts):
+        return "LIST" if int not in parts else "INT"
+    return "INT" if int in parts else "FLOAT" if float in parts else "STR"
 
 
 def choices(leaf: Leaf) -> str:
     """The words that a field takes, if there is a closed list of several."""
     found = typing.get_args(leaf.type) if typing.get_origin(leaf.type) is typing.Literal else ()
     found = (AUTO, *task_names()) if leaf.name == "task" else found
+    found = tuple(known_recipes()) if leaf.name == "recipe" else found
     return f"[choices: {', '.join(str(word) for word in found)}] " if len(found) > 1 else ""
 
 
