@@ -143,7 +143,7 @@ def test_scores_on_different_data_stand_apart(
     train(layered(SMALL, other))
     words = [str(runs[0]), str(runs[3]), str(tmp_path / "val")]
     assert tesela(["compare", *words, "--out", str(tmp_path / "out")]) == 0
-    shown = capfd.readouterr().err
+    shown = capfd.readouterr().out
     assert "digits, test" in shown and "digits, val" in shown
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "Table on digits, test" in page and "Table on digits, val" in page

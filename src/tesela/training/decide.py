@@ -115,6 +115,9 @@ def decide(
     if known is None and console is not None:
         console.print("measuring   which number format and attention kernel are fastest here ...")
     choices = known or _choose(prepared, training, timing, threads=threads, per_image=per_image)
+    if known is None:
+        seconds = timing.planned_seconds(choices)
+        choices = dataclasses.replace(choices, planned_seconds=round(seconds, 2))
     choices.save(prepared.run.choices)
     set_attention_kernel(model, choices.attention)
     plan = make_plan(prepared, choices, timing)
@@ -327,7 +330,7 @@ def make_plan(prepared: Prepared, choices: Choices, timing: TimePlan) -> Plan:
         batch_size=choices.batch_size * timing.accumulate,
         steps=budget.total,
         epochs=round(epochs, 1),
-        seconds=60 * config.minutes if config.minutes else timing.whole_seconds(choices, budget.total),
+        seconds=timing.planned_seconds(choices),
         precision=f"{choices.precision}, {choices.attention} attention ({step})",
         device=f"{choices.device}, {choices.threads} thread{'s' if choices.threads != 1 else ''}",
         memory=weights + choices.activation_bytes * choices.batch_size + in_ram,

@@ -50,8 +50,11 @@ class TimePlan:
         after = self.after_seconds(choices, step_seconds)
         return max(0.0, budget - self.spent - here - after - features - 0.01 * budget)
 
-    def whole_seconds(self, choices: Choices, steps: int) -> float:
-        """Estimated seconds of the whole run, with what has passed."""
+    def planned_seconds(self, choices: Choices) -> float:
+        """Seconds of the whole run, with what has passed: the budget, or an estimate."""
+        if self.prepared.config.minutes:
+            return 60.0 * self.prepared.config.minutes
+        steps = int(choices.budget[-1][1])
         epochs = math.ceil(steps / choices.steps_per_epoch)
         loop = steps * choices.step_seconds + epochs * self.epoch_seconds(choices)
         features = self.prepared.frozen.seconds(choices)
