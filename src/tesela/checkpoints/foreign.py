@@ -66,6 +66,7 @@ class Foreign:
         provenance: format, and what an export back needs.
         remarks: what is not quite the same here.
         license: of the weights.
+        head_kind: why a softmax over the head's outputs would say nonsense; empty where it chooses one class.
     """
 
     source: Path
@@ -80,6 +81,7 @@ class Foreign:
     labels: list[str] | None = None
     remarks: list[str] = field(default_factory=list)
     license: str = "unknown"
+    head_kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ def assemble(
     image_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
     origin: Mapping[str, Any] | None = None,
+    new_head: bool = False,
 ) -> Opened:
     """The classifier of a checkpoint, every tensor accounted for.
 
@@ -116,9 +119,12 @@ def assemble(
         num_classes: another number of classes; the head is then new and zero, as it is where the checkpoint
             has none.
         origin: where the files are from, for the provenance.
+        new_head: put a head of zeros in the place of one that does not choose one class, as ``num_classes``
+            does.
 
     Raises:
-        WeightsError: naming tensors that are missing, unknown, of another shape, or not finite.
+        WeightsError: naming tensors that are missing, unknown, of another shape, or not finite; or the head
+            does not choose one of several classes.
         ConfigError: ``image_size`` does not fit the model.
     """
     source = str(found.source)
@@ -129,6 +135,18 @@ def assemble(
     tensors, types = _as_float32(found.tensors)
     check_finite(tensors, source=source)
     classes = _classes(found.layout, tensors)
+    other_head = found.head_kind or ("it has one output and no choice" if classes == 1 else "")
+    if other_head and num_classes is None and not new_head:
+        raise WeightsError(
+            f"{source} is no classifier of one class among several: {other_head}; a softmax over its outputs "
+            "would say something else than it was trained for",
+            hint="take its body: tesela train DATA --from it, or tesela convert with --num-classes",
+        )
+    if found.labels and classes and len(found.labels) != classes:
+        raise WeightsError(
+            f"{source} names {len(found.labels)} classes, and the weights have {classes}",
+            hint="use files that belong together",
+        )
     headless = not any(rule.own == "head.linear.weight" for rule in found.layout.rules)
     count = classes or num_classes or 1
     model: Model = empty_model(config, num_classes=count)
@@ -160,10 +178,12 @@ def assemble(
     }
     if found.labels and labels != found.labels:
         provenance["labels"] = found.labels
-    if num_classes is not None and num_classes != model.num_classes:
-        model.reset_head(num_classes)
-        labels = _distinct([], num_classes)
+    if other_head or (num_classes is not None and num_classes != model.num_classes):
+        model.reset_head(num_classes or model.num_classes)
+        labels = _distinct([], model.num_classes)
         provenance["head"] = False
+    if other_head:
+        remarks.append(f"a new head of zeros stands in for the source's own: {other_head}")
     image = found.image
     if image_size is not None:
         if image_size != model.config.image_size:

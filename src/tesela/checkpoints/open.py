@@ -42,6 +42,7 @@ def open_model(
     num_classes: int | None = None,
     device: str = "cpu",
     fresh: bool = False,
+    new_head: bool = False,
 ) -> tuple[Model, BundleInfo]:
     """A classifier in evaluation mode, and its description.
 
@@ -53,6 +54,8 @@ def open_model(
         num_classes: another number of classes; the head is then a new one of zeros.
         device: where the weights go.
         fresh: take a model's name too, with weights drawn from torch's global generator.
+        new_head: put a head of zeros in the place of one that does not choose one class, as in multi-label
+            models, which are refused else.
 
     Returns:
         the model: normalised images (B, C, H, W), float32, to logits (B, K); and its info, which is
@@ -72,7 +75,7 @@ def open_model(
     elif fresh and not Path(source).exists() and str(source) in catalog.model_names():
         return _fresh(str(source), size, num_classes)
     else:
-        opened = open_foreign(source, image_size=size, num_classes=num_classes)
+        opened = open_foreign(source, image_size=size, num_classes=num_classes, new_head=new_head)
         model, info = opened.model, opened.info
     return model.to(device), info
 
@@ -112,6 +115,7 @@ def open_foreign(
     image_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
     heads: int | None = None,
+    new_head: bool = False,
 ) -> Opened:
     """A classifier made of a foreign checkpoint, with what an export back to its format needs.
 
@@ -120,6 +124,7 @@ def open_foreign(
         image_size: another (height, width).
         num_classes: another number of classes.
         heads: of an attention, for a timm checkpoint without a config.
+        new_head: as of ``open_model``.
 
     Raises:
         UsageError: there is nothing at ``source``.
@@ -136,7 +141,9 @@ def open_foreign(
     else:
         name = path.resolve().stem if path.is_file() else path.resolve().name
     found = read_foreign(path, image_size=image_size, heads=heads)
-    return assemble(found, name=name, image_size=image_size, num_classes=num_classes, origin=origin)
+    return assemble(
+        found, name=name, image_size=image_size, num_classes=num_classes, origin=origin, new_head=new_head
+    )
 
 
 def read_foreign(
@@ -173,7 +180,7 @@ def read_foreign(
             f"{file} names no architecture: neither transformers nor timm nor tesela wrote it",
             hint="give the whole folder",
         )
-    shown = ", ".join(sorted(read_file(weights))[:3])
+    shown = ", ".join(sorted(read_file(weights).tensors)[:3])
     raise WeightsError(
         f"{weights} is of an unknown architecture (it holds {shown}, ...)",
         hint="timm names are known alone; a Hugging Face checkpoint needs its config.json beside it",
