@@ -19,23 +19,9 @@ from tesela.core.errors import WeightsError
 from tesela.models.tensors import Tensors
 
 #: Where training programs keep the weights inside what they save, best first.
-_NESTS = tuple(
-    [
-        "state_dict_ema",
-        "model_ema",
-        "ema_state_dict",
-        "ema",
-        "state_dict",
-        "model_state_dict",
-        "model_state",
-        "model",
-        "module",
-        "teacher",
-        "net",
-        "network",
-        "weights",
-        "params",
-    ]
+_NESTS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict"),
+    *("model_state", "model", "module", "teacher", "net", "network", "weights", "params"),
 )
 #: Modules that wrap others and may stand anywhere in a name.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,15 @@ def through_transformers(folder: Path, images: Tensor, headless: bool) -> dict[s
 
     Odd: a segmenter's logits are those of its decoder there, and are upsampled here as the model does it.
     """
-    if importlib.util.find_spec("transformers") is None:
-        return {}
     import json
 
     import torch.nn.functional as F
-    import transformers
-    from transformers.utils import logging
 
+    try:
+        import transformers
+        from transformers.utils import logging
+    except ImportError:
+        return {}
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -15,32 +15,12 @@ if TYPE_CHECKING:
 
 #: Arguments that touch training, initialisation or the machine alone, or that the tensors and images settle.
 HARMLESS = frozenset(
-    [
-        "drop_rate",
-        "pos_drop_rate",
-        "patch_drop_rate",
-        "proj_drop_rate",
-        "attn_drop_rate",
-        "drop_path_rate",
-        "drop_block_rate",
-        "weight_init",
-        "fix_init",
-        "device",
-        "dtype",
-        "img_size",
-        "dynamic_img_size",
-        "strict_img_size",
-        "no_embed_class",
-        "num_heads",
-        "act_layer",
-        "global_pool",
-        "pool_include_prefix",
-        "scriptable",
-        "exportable",
-        "no_jit",
-        "pretrained",
-        "checkpoint_path",
-    ]
+    (
+        *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
+        *("drop_path_rate", "drop_block_rate", "weight_init", "fix_init", "device", "dtype", "img_size"),
+        *("dynamic_img_size", "strict_img_size", "no_embed_class", "num_heads", "act_layer", "global_pool"),
+        *("pool_include_prefix", "scriptable", "exportable", "no_jit", "pretrained", "checkpoint_path"),
+    )
 )
 #: Arguments of which our network has these values alone.
 _FIXED: dict[str, tuple[Any, ...]] = {

@@ -174,7 +174,7 @@ def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gate
         "qkv_bias": fields["qkv_bias"],
         "init_values": fields["layer_scale"] or None,
     }
-    if not gated and fields["activation"] != "gelu":
+    if not gated:
         arguments["act_layer"] = fields["activation"]
     if family == "deit":
         return arguments
