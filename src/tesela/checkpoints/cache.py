@@ -42,7 +42,9 @@ def bundle_of(source: str | Path) -> Path:
     key = sha256_bytes(json.dumps([__version__, stamps]).encode())[:16]
     target = home() / "converted" / f"{place.resolve().stem}-{key}"
     if not (target / "config.json").is_file():
-        convert_checkpoint(source, target)
+        from tesela.checkpoints.foreign import announce
+
+        announce(convert_checkpoint(source, target).remarks)
     return target
 
 

@@ -6,7 +6,7 @@ in the provenance, so that an export gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from tesela.checkpoints.rules import check_finite
 from tesela.core.config import build
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
+from tesela.core.progress import stderr_console
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.bundle import BundleInfo, describe
@@ -264,6 +265,13 @@ def image_spec(image_size: tuple[int, int], channels: int, **more: Any) -> Image
         return ImageSpec(height=image_size[0], width=image_size[1], channels=channels, **(values | more))
     except ConfigError as error:
         raise WeightsError(f"the model does not take images: {error}", hint=error.hint) from error
+
+
+def announce(remarks: Sequence[str]) -> None:
+    """Say on standard error what is not quite the same in a model that was read for a verb."""
+    console = stderr_console()
+    for remark in remarks:
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
 
 
 def origin_settings(info: BundleInfo) -> dict[str, Any]:

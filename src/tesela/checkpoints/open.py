@@ -75,7 +75,10 @@ def open_model(
     elif fresh and not Path(source).exists() and str(source) in catalog.model_names():
         return _fresh(str(source), size, num_classes)
     else:
+        from tesela.checkpoints.foreign import announce
+
         opened = open_foreign(source, image_size=size, num_classes=num_classes, new_head=new_head)
+        announce(opened.remarks)
         model, info = opened.model, opened.info
     return model.to(device), info
 

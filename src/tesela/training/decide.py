@@ -265,6 +265,7 @@ def make_plan(prepared: Prepared, choices: Choices, timing: TimePlan) -> Plan:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trainable=prepared.trainable,
         tuning=config.tuning_text(),
+        head=prepared.start.head,
         features=frozen.text(choices, prepared.run),
         view=(spec.height, spec.width, spec.channels),
         batch_size=choices.batch_size * timing.accumulate,

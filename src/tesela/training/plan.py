@@ -41,6 +41,7 @@ class Plan:
         disk: bytes that the run folder will take.
         trainable: how many weights are trained; all if None.
         tuning: how it is trained where not every weight is, such as ``head``; else empty.
+        head: what becomes of the head of the model it starts from; empty where there is none.
         features: where and how long the frozen body's features are computed; empty where they are not kept.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     disk: int
     trainable: int | None = None
     tuning: str = ""
+    head: str = ""
     features: str = ""
 
     def check(self) -> None:
@@ -89,6 +91,7 @@ class Plan:
                 + f"; {self.classes} classes",
             ),
             ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
+            *([("head", self.head)] if self.head else []),
             *self._tuned(),
             (
                 "steps",
