@@ -32,7 +32,7 @@ register(
     "format", "timm", target="tesela.checkpoints.timm.read:find_timm", summary="timm's VisionTransformer"
 )
 
-_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")
 
 
 def open_model(
@@ -168,9 +168,9 @@ def read_foreign(
     weights = None if path.is_dir() else path
     if weights is None and not file.is_file():
         weights = _only_file(folder)
-    if weights is not None and weights.suffix not in _ENDINGS:
+    if weights is not None and weights.suffix not in ENDINGS:
         raise WeightsError(
-            f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(_ENDINGS)
+            f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(ENDINGS)
         )
     config = read_mapping(file) if file.is_file() and (weights is None or weights.suffix != ".npz") else {}
     place = Place(folder=folder, config=config, weights=weights, image_size=image_size, heads=heads)
@@ -191,7 +191,7 @@ def read_foreign(
 
 
 def _only_file(folder: Path) -> Path:
-    files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
+    files = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
     if len(files) == 1:
         return files[0]
     if files:

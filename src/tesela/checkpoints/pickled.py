@@ -1,4 +1,4 @@
-"""Pickles of training programs: tensors, plain values, and inert objects that become stand-ins.
+"""Pickles of training programs: tensors, plain values, and stand-ins of inert objects.
 
 torch's ``weights_only`` refuses every type that it does not know before anything of it runs. Types that only
 hold values (arguments, paths, numbers, settings) are let through under their names, but what is made of them

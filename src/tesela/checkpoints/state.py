@@ -1,4 +1,4 @@
-"""The network's tensors in what a training program saved: which part they are, and their own names.
+"""Tensors of one network in what a training program saved, under their own names.
 
 Wrappers (``torch.compile``, data parallelism, Lightning, a backbone inside of another module) put a prefix
 before every name. One that stands before all of a known network is taken off and said; where two networks or
@@ -120,11 +120,14 @@ def _facts(found: Any) -> dict[str, Any]:
     given, pool = options.get("model_kwargs"), options.get("gp")
     facts: dict[str, Any] = {"architecture": found["arch"]}
     if isinstance(given, Mapping):
-        facts["model_args"] = {str(name): value for name, value in given.items()}
+        plain = (str, int, float, bool, list, tuple, type(None))
+        facts["model_args"] = {
+            str(name): value if isinstance(value, plain) else str(value) for name, value in given.items()
+        }
     return facts | ({"global_pool": pool} if isinstance(pool, str) else {})
 
 
-def unwrapped(found: Weights, anchor: str, *, prefix: str = "") -> Weights:
+def own_names(found: Weights, anchor: str, *, prefix: str = "") -> Weights:
     """Tensors under the names that their network has by itself.
 
     Args:

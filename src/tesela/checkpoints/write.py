@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Through = Callable[[Path, Tensor, bool], dict[str, Tensor]]
 
 #: Largest difference of an output, as a share of the largest output.
-TOLERANCE = 1e-4
+FARTHEST = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,7 +241,7 @@ def check_whole(
         others = through(folder, noise, headless) if through is not None else {}
     for program, outputs in {"here": read, **others}.items():
         error = float((outputs - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
-        if not error <= TOLERANCE:
+        if not error <= FARTHEST:
             raise WeightsError(
                 f"what was exported computes other outputs {program}: {error:.1e} of the largest",
                 hint="please report this; the bundle itself is whole",

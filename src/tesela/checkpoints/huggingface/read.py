@@ -17,7 +17,7 @@ from tesela.checkpoints.huggingface.config import (
 from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, huggingface_table
 from tesela.checkpoints.huggingface.preprocessor import read_spec
 from tesela.checkpoints.huggingface.segformer import segformer_decoder
-from tesela.checkpoints.state import Weights, unwrapped
+from tesela.checkpoints.state import Weights, own_names
 
 PREPROCESSOR = "preprocessor_config.json"
 #: A tensor that every network of a model type has, without the prefix of its body.
@@ -104,7 +104,7 @@ def _named(config: Mapping[str, Any], read: Weights) -> tuple[str, Weights]:
     )
     anchor = ANCHORS.get(model_type, ANCHORS[""])
     whole = any(name.endswith(body + anchor) for name in read.tensors)
-    read = unwrapped(read, anchor, prefix=body if whole else "")
+    read = own_names(read, anchor, prefix=body if whole else "")
     architecture, tensors = architecture_of(config, read.tensors), read.tensors
     wanted = ARCHITECTURES[architecture].prefix
     if wanted and not whole and anchor in tensors:

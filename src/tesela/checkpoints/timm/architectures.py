@@ -19,7 +19,8 @@ _KNOWN = re.compile(
     rf"vit_({_SIZES})_patch\d+(_plus)?(_siglip)?(_reg\d)?(_gap|_map)?(_dinov2|_tipsv2)?(_\d+)?"
     r"(_sam|_dino|_miil)?(_in21k)?"
     r"|vit_small_patch16_36x1_224|vit_intern300m_patch14_448|test_vit[23]?"
-    r"|(vit_)?deit_(tiny|small|base)(_distilled)?_patch16_\d+|deit3_(small|medium|base|large|huge)_patch\d+_\d+"
+    r"|(vit_)?deit_(tiny|small|base)(_distilled)?_patch16_\d+"
+    r"|deit3_(small|medium|base|large|huge)_patch\d+_\d+"
     r"|eva_large_patch14_\d+|eva_giant_patch14_\d+|flexivit_(small|base|large)"
 )
 #: SigLIP's models with the tanh approximation; the others have the exact GELU.

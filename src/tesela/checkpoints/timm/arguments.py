@@ -1,4 +1,4 @@
-"""Stated arguments of timm's constructor, held against what the tensors say and what our network computes.
+"""Arguments of timm's constructor, held against the tensors and what is computed here.
 
 An argument that could change the result and is not known here is refused by name, never passed over.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
-from tesela.checkpoints.state import Weights, unwrapped
+from tesela.checkpoints.state import Weights, own_names
 from tesela.checkpoints.timm.architectures import architecture_arguments
 from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
 from tesela.core.errors import ConfigError, WeightsError
@@ -16,6 +16,7 @@ from tesela.imaging.spec import ImageSpec
 
 _FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_OLDER = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "license", "label_offset")
 #: A tensor that every VisionTransformer has.
 ANCHOR = "patch_embed.proj.weight"
 
@@ -29,16 +30,18 @@ def find_timm(place: Place) -> Foreign | None:
         WeightsError: it is no VisionTransformer, or a file is damaged.
     """
     folder, weights = place.folder, place.weights
-    stated_by_timm = "pretrained_cfg" in place.config
-    config = place.config if stated_by_timm or weights is None else {}
-    if weights is None and not stated_by_timm and "architecture" not in config:
+    stated_by_timm = "pretrained_cfg" in place.config or (
+        "architecture" in place.config and "format" not in place.config
+    )
+    if weights is None and not stated_by_timm:
         return None
-    read = unwrapped(read_weights(folder, weights), ANCHOR)
+    read = own_names(read_weights(folder, weights), ANCHOR)
     tensors = read.tensors
     if weights is not None and ANCHOR not in tensors:
         return None
-    config = config or read.facts
-    stated = dict(config.get("pretrained_cfg") or {})
+    config = place.config if stated_by_timm else read.facts
+    # timm's older files have the entries of pretrained_cfg beside the architecture
+    stated = dict(config.get("pretrained_cfg") or {name: config[name] for name in _OLDER if name in config})
     family, fields, style = timm_fields(
         tensors, arguments=_arguments(config, stated), heads=place.heads, image_size=place.image_size
     )
@@ -52,7 +55,7 @@ def find_timm(place: Place) -> Foreign | None:
         layout=timm_table(family, fields, style),
         tensors=tensors,
         image=image,
-        remarks=[*read.notes, *_assumed(read, config, fields, place), *remarks],
+        remarks=[*read.notes, *_assumed(read, bool(config) or style.official, fields, place), *remarks],
         labels=_labels(config, stated),
         license=str(stated.get("license") or license_of(folder)),
         provenance={
@@ -91,11 +94,9 @@ def _check_head(config: Mapping[str, Any], stated: Mapping[str, Any], tensors: M
         )
 
 
-def _assumed(
-    read: Weights, config: Mapping[str, Any], fields: Mapping[str, Any], place: Place
-) -> Iterator[str]:
+def _assumed(read: Weights, known: bool, fields: Mapping[str, Any], place: Place) -> Iterator[str]:
     """What neither the tensors nor a config say, and what is taken for it."""
-    if config:
+    if known:
         return
     kind = "SwiGLU" if fields["mlp"] == "swiglu" else "GELU"
     heads = "" if place.heads else f" and {fields['heads']} heads"
@@ -144,5 +145,5 @@ def _image(
 
 
 def _labels(config: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str] | None:
-    names = config.get("label_names") or stated.get("label_names")
+    names = config.get("label_names") or stated.get("label_names") or config.get("labels")
     return [str(name) for name in names] if isinstance(names, list) and names else None
