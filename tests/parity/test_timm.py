@@ -37,6 +37,12 @@ CHECKPOINTS: dict[str, tuple[dict[str, Any], bool, tuple[int, int]]] = {
     "mean beside a class token without a position": ({"norm": "fc_norm", "rows": 0}, True, (12, 12)),
     "mean beside class token and registers": ({"norm": "fc_norm", "rows": 3, "registers": 2}, True, (12, 12)),
     "attention pooling": ({"tokens": (), "rows": 0, "pool": True}, False, (12, 12)),
+    "attention pooling beside a class token": ({"rows": 1, "pool": True}, False, (12, 12)),
+    "attention pooling beside registers": (
+        {"tokens": (), "rows": 0, "registers": 3, "pool": True},
+        False,
+        (12, 12),
+    ),
 }
 
 
@@ -141,6 +147,8 @@ def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
         ("vit_lite7_p4", {"norm_eps": 1e-5}, "norm_eps=1e-05"),
         ("vit_lite7_p4", {"distillation": True}, "distillation token"),
         ("vit_lite7_p4", {"pooled_norm": True}, "one last norm"),
+        ("vit_lite7_p4", {"mlp": "swiglu", "pool": "attention"}, "mlp=swiglu beside pool=attention"),
+        ("vit_lite7_p4", {"input_norm": "batch"}, "input_norm=batch"),
         ("cct_2_3x2_32", {}, "'cct'"),
     ],
 )

@@ -5,7 +5,7 @@ timm itself is compared in benchmarks/parity_timm.py; it is no dependency of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def logits(tensors: Mapping[str, Tensor], images: Tensor, *, heads: int, average: bool = False) -> Tensor:
+def logits(
+    tensors: Mapping[str, Tensor],
+    images: Tensor,
+    *,
+    heads: int,
+    average: bool = False,
+    act: Callable[[Tensor], Tensor] = F.gelu,
+    include_prefix: bool = False,
+) -> Tensor:
     """Logits (B, K) of images (B, C, H, W).
 
     Args:
@@ -21,6 +29,8 @@ def logits(tensors: Mapping[str, Tensor], images: Tensor, *, heads: int, average
         images: normalised.
         heads: of an attention.
         average: pool over the patches.
+        act: activation of a plain MLP.
+        include_prefix: whether attention pooling reads the tokens before the patches.
     """
     p = {name: tensor.double() for name, tensor in tensors.items()}
     x = images.double()
@@ -44,13 +54,17 @@ def logits(tensors: Mapping[str, Tensor], images: Tensor, *, heads: int, average
             },
             x,
             heads,
+            act,
         )
         index += 1
     if "norm.weight" in p:
         x = _norm(p, "norm", x)
     if "dist_token" in p:
         return (_linear(p, "head", x[:, 0]) + _linear(p, "head_dist", x[:, 1])) / 2
-    x = _pooled(p, x, heads) if "attn_pool.latent" in p else x[:, -patches:].mean(1) if average else x[:, 0]
+    if "attn_pool.latent" in p:
+        x = _pooled(p, x if include_prefix else x[:, -patches:], heads, act)
+    else:
+        x = x[:, -patches:].mean(1) if average else x[:, 0]
     return _linear(p, "head", _norm(p, "fc_norm", x) if "fc_norm.weight" in p else x)
 
 
@@ -66,7 +80,7 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
-def _block(p: Mapping[str, Tensor], x: Tensor, heads: int) -> Tensor:
+def _block(p: Mapping[str, Tensor], x: Tensor, heads: int, act: Callable[[Tensor], Tensor]) -> Tensor:
     one = torch.ones((), dtype=torch.float64)
     y = _linear(p, "attn.qkv", _norm(p, "norm1", x))
     if "attn.q_bias" in p:
@@ -79,16 +93,16 @@ def _block(p: Mapping[str, Tensor], x: Tensor, heads: int) -> Tensor:
         gate, value = y.chunk(2, -1)
         y = F.silu(gate) * value
     else:
-        y = F.gelu(y)
+        y = act(y)
     return x + _linear(p, "mlp.fc2", y) * p.get("ls2.gamma", one)
 
 
-def _pooled(p: Mapping[str, Tensor], x: Tensor, heads: int) -> Tensor:
+def _pooled(p: Mapping[str, Tensor], x: Tensor, heads: int, act: Callable[[Tensor], Tensor]) -> Tensor:
     q = _split(_linear(p, "attn_pool.q", p["attn_pool.latent"].expand(len(x), -1, -1)), heads)
     k, v = (_split(part, heads) for part in _linear(p, "attn_pool.kv", x).chunk(2, -1))
     y = ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
     y = _linear(p, "attn_pool.proj", y)
-    hidden = F.gelu(_linear(p, "attn_pool.mlp.fc1", _norm(p, "attn_pool.norm", y)))
+    hidden = act(_linear(p, "attn_pool.mlp.fc1", _norm(p, "attn_pool.norm", y)))
     return (y + _linear(p, "attn_pool.mlp.fc2", hidden))[:, 0]
 
 

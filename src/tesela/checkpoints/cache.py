@@ -13,10 +13,13 @@ from pathlib import Path
 
 from tesela.checkpoints.convert import convert_checkpoint
 from tesela.checkpoints.hub import HUB_PREFIX, download
-from tesela.checkpoints.open import bundle_at, resolve_alias
+from tesela.checkpoints.open import ENDINGS, bundle_at, resolve_alias
 from tesela.core.files import home, sha256_bytes
 from tesela.core.version import __version__
 from tesela.models.bundle import locate_bundle
+
+#: Raised where the same files are read otherwise than before, within one version of tesela.
+READING = 2
 
 
 def bundle_of(source: str | Path) -> Path:
@@ -40,13 +43,14 @@ def bundle_of(source: str | Path) -> Path:
         for file in files
         if file.is_file()
     ]
-    key = sha256_bytes(json.dumps([__version__, stamps]).encode())[:16]
+    key = sha256_bytes(json.dumps([__version__, READING, stamps]).encode())[:16]
     target = home() / "converted" / f"{place.resolve().stem}-{key}"
     if not (target / "config.json").is_file():
-        convert_checkpoint(source, target)
+        from tesela.checkpoints.foreign import announce
+
+        announce(convert_checkpoint(source, target).remarks)
     return target
 
 
 def _holds_weights(folder: Path) -> bool:
-    known = (".safetensors", ".bin", ".pth", ".pt", ".npz")
-    return any(path.suffix in known for path in folder.iterdir()) or (folder / "config.json").is_file()
+    return any(path.suffix in ENDINGS for path in folder.iterdir()) or (folder / "config.json").is_file()

@@ -1,7 +1,7 @@
 """Readers of tensors in safetensors, sharded files, .pth and .bin without code, and .npz.
 
-What a file claims is checked before memory is asked for. A pickle may hold tensors and plain containers only:
-torch's ``weights_only`` refuses the rest before anything of it runs.
+What a file claims is checked before memory is asked for. Of a pickle nothing is run
+(``tesela.checkpoints.pickled``).
 
 Odd: an .npz is read member by member and not by ``numpy.load``, because a header of a few bytes may claim any
 size and a compressed member may grow a thousandfold.
@@ -12,9 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from tesela.checkpoints.pickled import load_pickle
+from tesela.checkpoints.state import Weights, weights_in
 from tesela.core.errors import WeightsError
 from tesela.models.tensors import Tensors, read_tensors
 
@@ -34,10 +34,6 @@ MOST_ARRAYS, LONGEST_HEADER = 100_000, 10_000
 
 DOWNLOAD_AGAIN = "copy or download it again"
 
-# Where training scripts keep the weights inside what they save, best first.
-_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "module", "teacher")
-
-
 #: Files of weights in a folder, the safest first.
 USUAL_NAMES = (
     "model.safetensors",
@@ -47,8 +43,8 @@ USUAL_NAMES = (
 )
 
 
-def read_file(path: Path) -> Tensors:
-    """All tensors of one file, by its ending.
+def read_file(path: Path) -> Weights:
+    """The weights in one file, by its ending.
 
     Raises:
         WeightsError: it is damaged, too large for what it is, holds more than tensors, or has another ending.
@@ -58,11 +54,11 @@ def read_file(path: Path) -> Tensors:
             f"there is no file {path}", hint="check the path; a sharded checkpoint needs all its files"
         )
     if path.suffix == ".safetensors":
-        return read_tensors(path)
+        return Weights(tensors=read_tensors(path), files=[path])
     if path.suffix in PICKLES:
-        return read_pickle(path)
+        return weights_in(load_pickle(path), path)
     if path.suffix == ".npz":
-        return read_npz(path)
+        return Weights(tensors=read_npz(path), files=[path])
     raise WeightsError(
         f"{path} is no weight file that is known",
         hint="known endings are .safetensors, .npz, " + ", ".join(PICKLES),
@@ -89,7 +85,7 @@ def read_sharded(index: Path) -> Tensors:
                 f"{index} points outside of its folder: {file}",
                 hint="do not use files from where this one is from",
             )
-        shard = read_file(index.parent / file)
+        shard = read_file(index.parent / file).tensors
         wanted = {name for name, place in listed.items() if place == file}
         if shard.keys() != wanted:
             odd = ", ".join(sorted(shard.keys() ^ wanted)[:4])
@@ -98,48 +94,6 @@ def read_sharded(index: Path) -> Tensors:
             )
         tensors |= shard
     return tensors
-
-
-def read_pickle(path: Path) -> Tensors:
-    """The tensors that ``torch.save`` wrote: a state dict, or a training state that holds one.
-
-    Raises:
-        WeightsError: it holds code or objects, which are not run, or is damaged.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if "weights_only" in str(error) or "Weights only" in str(error) or "Unsupported" in str(error):
-            raise WeightsError(
-                f"{path} holds more than tensors: a pickle that could run code. It is refused, and nothing "
-                "of it was run",
-                hint="ask for a .safetensors file, or save the state dict alone where the file is trusted",
-            ) from None
-        raise WeightsError(
-            f"{path} cannot be read: it is truncated or damaged ({type(error).__name__})", hint=DOWNLOAD_AGAIN
-        ) from error
-    return _state_dict(found, path)
-
-
-def _state_dict(found: Any, path: Path) -> Tensors:
-    nest = next(
-        (name for name in _NESTS if isinstance(found, Mapping) and isinstance(found.get(name), Mapping)), None
-    )
-    if nest is not None:
-        return _state_dict(found[nest], path)
-    if not isinstance(found, Mapping) or not found:
-        raise WeightsError(
-            f"{path} holds a {type(found).__name__} and no tensors by name",
-            hint="give a file with a state dict",
-        )
-    odd = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise WeightsError(
-            f"{path} holds things that are no tensors: {', '.join(odd[:6])}", hint="save the state dict alone"
-        )
-    return {str(name).removeprefix("module."): tensor.detach() for name, tensor in found.items()}
 
 
 def read_npz(path: Path) -> Tensors:
@@ -186,24 +140,21 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Ten
     return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C", copy=True))
 
 
-def read_weights(folder: Path, weights: Path | None = None) -> tuple[Tensors, list[Path]]:
-    """The tensors of a folder, of the safest form that is there, and the files they were in.
+def read_weights(folder: Path, weights: Path | None = None) -> Weights:
+    """The weights of a folder, of the safest form that is there.
 
     Raises:
         WeightsError: there are none, or they are damaged.
     """
     if weights is not None:
-        return read_file(weights), [weights]
+        return read_file(weights)
     for name in USUAL_NAMES:
         path = folder / name
         if path.is_file() and name.endswith(".json"):
-            tensors = read_sharded(path)
-            return tensors, [
-                path,
-                *sorted(folder / file for file in set(read_mapping(path)["weight_map"].values())),
-            ]
+            shards = sorted(folder / file for file in set(read_mapping(path)["weight_map"].values()))
+            return Weights(tensors=read_sharded(path), files=[path, *shards])
         if path.is_file():
-            return read_file(path), [path]
+            return read_file(path)
     raise WeightsError(f"{folder} holds no weights", hint="it needs one of " + ", ".join(USUAL_NAMES))
 
 

@@ -6,7 +6,7 @@ in the provenance, so that an export gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from tesela.checkpoints.rules import check_finite
 from tesela.core.config import build
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
+from tesela.core.progress import stderr_console
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.bundle import BundleInfo, describe
@@ -66,6 +67,7 @@ class Foreign:
         provenance: format, and what an export back needs.
         remarks: what is not quite the same here.
         license: of the weights.
+        head_kind: why a softmax over the head's outputs would say nonsense; empty where it chooses one class.
     """
 
     source: Path
@@ -80,6 +82,7 @@ class Foreign:
     labels: list[str] | None = None
     remarks: list[str] = field(default_factory=list)
     license: str = "unknown"
+    head_kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,7 @@ def assemble(
     image_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
     origin: Mapping[str, Any] | None = None,
+    new_head: bool = False,
 ) -> Opened:
     """The classifier of a checkpoint, every tensor accounted for.
 
@@ -116,9 +120,12 @@ def assemble(
         num_classes: another number of classes; the head is then new and zero, as it is where the checkpoint
             has none.
         origin: where the files are from, for the provenance.
+        new_head: put a head of zeros in the place of one that does not choose one class, as ``num_classes``
+            does.
 
     Raises:
-        WeightsError: naming tensors that are missing, unknown, of another shape, or not finite.
+        WeightsError: naming tensors that are missing, unknown, of another shape, or not finite; or the head
+            does not choose one of several classes.
         ConfigError: ``image_size`` does not fit the model.
     """
     source = str(found.source)
@@ -129,6 +136,18 @@ def assemble(
     tensors, types = _as_float32(found.tensors)
     check_finite(tensors, source=source)
     classes = _classes(found.layout, tensors)
+    other_head = found.head_kind or ("it has one output and no choice" if classes == 1 else "")
+    if other_head and num_classes is None and not new_head:
+        raise WeightsError(
+            f"{source} is no classifier of one class among several: {other_head}; a softmax over its outputs "
+            "would say something else than it was trained for",
+            hint="take its body: tesela train DATA --from it, or tesela convert with --num-classes",
+        )
+    if found.labels and classes and len(found.labels) != classes:
+        raise WeightsError(
+            f"{source} names {len(found.labels)} classes, and the weights have {classes}",
+            hint="use files that belong together",
+        )
     headless = not any(rule.own == "head.linear.weight" for rule in found.layout.rules)
     count = classes or num_classes or 1
     model: Model = empty_model(config, num_classes=count)
@@ -160,10 +179,12 @@ def assemble(
     }
     if found.labels and labels != found.labels:
         provenance["labels"] = found.labels
-    if num_classes is not None and num_classes != model.num_classes:
-        model.reset_head(num_classes)
-        labels = _distinct([], num_classes)
+    if other_head or (num_classes is not None and num_classes != model.num_classes):
+        model.reset_head(num_classes or model.num_classes)
+        labels = _distinct([], model.num_classes)
         provenance["head"] = False
+    if other_head:
+        remarks.append(f"a new head of zeros stands in for the source's own: {other_head}")
     image = found.image
     if image_size is not None:
         if image_size != model.config.image_size:
@@ -244,6 +265,13 @@ def image_spec(image_size: tuple[int, int], channels: int, **more: Any) -> Image
         return ImageSpec(height=image_size[0], width=image_size[1], channels=channels, **(values | more))
     except ConfigError as error:
         raise WeightsError(f"the model does not take images: {error}", hint=error.hint) from error
+
+
+def announce(remarks: Sequence[str]) -> None:
+    """Say on standard error what is not quite the same in a model that was read for a verb."""
+    console = stderr_console()
+    for remark in remarks:
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
 
 
 def origin_settings(info: BundleInfo) -> dict[str, Any]:

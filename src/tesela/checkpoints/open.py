@@ -33,7 +33,7 @@ register(
     "format", "timm", target="tesela.checkpoints.timm.read:find_timm", summary="timm's VisionTransformer"
 )
 
-_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")
 
 
 def open_model(
@@ -43,6 +43,7 @@ def open_model(
     num_classes: int | None = None,
     device: str = "cpu",
     fresh: bool = False,
+    new_head: bool = False,
 ) -> tuple[Model, BundleInfo]:
     """A classifier in evaluation mode, and its description.
 
@@ -54,6 +55,8 @@ def open_model(
         num_classes: another number of classes; the head is then a new one of zeros.
         device: where the weights go.
         fresh: take a model's name too, with weights drawn from torch's global generator.
+        new_head: put a head of zeros in the place of one that does not choose one class, as in multi-label
+            models, which are refused else.
 
     Returns:
         the model: normalised images (B, C, H, W), float32, to logits (B, K); and its info, which is
@@ -74,7 +77,10 @@ def open_model(
     elif fresh and not Path(source).exists() and str(source) in catalog.model_names():
         return _fresh(str(source), size, num_classes)
     else:
-        opened = open_foreign(source, image_size=size, num_classes=num_classes)
+        from tesela.checkpoints.foreign import announce
+
+        opened = open_foreign(source, image_size=size, num_classes=num_classes, new_head=new_head)
+        announce(opened.remarks)
         model, info = opened.model, opened.info
     return model.to(device), info
 
@@ -120,6 +126,7 @@ def open_foreign(
     image_size: tuple[int, int] | None = None,
     num_classes: int | None = None,
     heads: int | None = None,
+    new_head: bool = False,
 ) -> Opened:
     """A classifier made of a foreign checkpoint, with what an export back to its format needs.
 
@@ -128,6 +135,7 @@ def open_foreign(
         image_size: another (height, width).
         num_classes: another number of classes.
         heads: of an attention, for a timm checkpoint without a config.
+        new_head: as of ``open_model``.
 
     Raises:
         UsageError: there is nothing at ``source``.
@@ -144,7 +152,9 @@ def open_foreign(
     else:
         name = path.resolve().stem if path.is_file() else path.resolve().name
     found = read_foreign(path, image_size=image_size, heads=heads)
-    return assemble(found, name=name, image_size=image_size, num_classes=num_classes, origin=origin)
+    return assemble(
+        found, name=name, image_size=image_size, num_classes=num_classes, origin=origin, new_head=new_head
+    )
 
 
 def read_foreign(
@@ -166,9 +176,9 @@ def read_foreign(
     weights = None if path.is_dir() else path
     if weights is None and not file.is_file():
         weights = _only_file(folder)
-    if weights is not None and weights.suffix not in _ENDINGS:
+    if weights is not None and weights.suffix not in ENDINGS:
         raise WeightsError(
-            f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(_ENDINGS)
+            f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(ENDINGS)
         )
     config = read_mapping(file) if file.is_file() and (weights is None or weights.suffix != ".npz") else {}
     place = Place(folder=folder, config=config, weights=weights, image_size=image_size, heads=heads)
@@ -181,7 +191,7 @@ def read_foreign(
             f"{file} names no architecture: neither transformers nor timm nor tesela wrote it",
             hint="give the whole folder",
         )
-    shown = ", ".join(sorted(read_file(weights))[:3])
+    shown = ", ".join(sorted(read_file(weights).tensors)[:3])
     raise WeightsError(
         f"{weights} is of an unknown architecture (it holds {shown}, ...)",
         hint="timm names are known alone; a Hugging Face checkpoint needs its config.json beside it",
@@ -189,7 +199,7 @@ def read_foreign(
 
 
 def _only_file(folder: Path) -> Path:
-    files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
+    files = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
     if len(files) == 1:
         return files[0]
     if files:

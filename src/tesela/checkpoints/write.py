@@ -1,6 +1,7 @@
 """Shared steps of exports to other libraries: open, write, read back, compare.
 
-An export is kept only if reading it back gives every tensor of the model, bit for bit.
+An export is kept only if reading it back gives every tensor of the model, bit for bit, and the logits of the
+model; where transformers is installed, those that it computes are compared too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,16 @@ from tesela.models.card import plain_card
 from tesela.models.model import file_names
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tesela.models.model import Model
     from tesela.models.tensors import Tensors
+
+    #: Outputs by "in LIBRARY VERSION" of a folder for images (B, C, H, W); tokens without a classifier.
+    Through = Callable[[Path, Tensor, bool], dict[str, Tensor]]
+
+#: Largest difference of an output, as a share of the largest output.
+FARTHEST = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +47,7 @@ class CheckpointReport:
         tensors: number of tensors.
         remarks: what is not quite the same there.
         seconds: of the whole export.
+        proved: what computed the model's logits from the files.
     """
 
     format: str
@@ -47,6 +57,7 @@ class CheckpointReport:
     tensors: int
     remarks: list[str]
     seconds: float
+    proved: list[str]
 
     def lines(self) -> list[str]:
         """Lines for a person."""
@@ -54,7 +65,7 @@ class CheckpointReport:
         said = (
             f"{self.folder}: {self.architecture}, {self.tensors} tensors, {size:.1f} MB, {self.seconds:.1f} s"
         )
-        return [said, "read back: every tensor equal"]
+        return [said, f"read back: every tensor equal; logits equal {' and '.join(self.proved)}"]
 
     def mapping(self) -> dict[str, Any]:
         """All values, for JSON."""
@@ -137,6 +148,7 @@ def write_checkpoint(
     tensors: Tensors,
     texts: Mapping[str, bytes],
     remarks: list[str],
+    through: Through | None = None,
 ) -> CheckpointReport:
     """Write the folder, whole or not at all, and read it back.
 
@@ -150,10 +162,11 @@ def write_checkpoint(
         tensors: under their names there.
         texts: other files.
         remarks: for the report.
+        through: computes the folder's outputs with the other library, where that is installed.
 
     Raises:
         UsageError: ``out`` holds something else.
-        WeightsError: reading back gives other tensors.
+        WeightsError: reading back gives other tensors or logits.
     """
     from tesela.models.tensors import save_tensors
 
@@ -167,7 +180,7 @@ def write_checkpoint(
             save_tensors(folder / weights, {name: tensor.contiguous() for name, tensor in typed.items()})
         for name, text in texts.items():
             write_atomic(folder / name, text)
-        check_whole(folder, exported.model)
+        proved = check_whole(folder, exported.model, headless=exported.headless(), through=through)
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return CheckpointReport(
         format=format,
@@ -177,6 +190,7 @@ def write_checkpoint(
         tensors=len(typed),
         remarks=remarks,
         seconds=time.perf_counter() - exported.started,
+        proved=proved,
     )
 
 
@@ -189,18 +203,31 @@ def _save_npz(path: Path, tensors: Tensors) -> None:
     io_call("save_npz", lambda: np.savez(path, **arrays))
 
 
-def check_whole(folder: Path, model: Model) -> None:
-    """Read an exported folder back and compare every tensor.
+def check_whole(
+    folder: Path, model: Model, *, headless: bool = False, through: Through | None = None
+) -> list[str]:
+    """Read an exported folder back, and compare every tensor and the outputs for one image of noise.
+
+    Args:
+        folder: the export.
+        model: what it was made of.
+        headless: whether the model's head stands in for none; its tokens are compared then.
+        through: computes its outputs with the other library.
+
+    Returns:
+        what computed equal outputs, for people.
 
     Raises:
-        WeightsError: one differs; it is named.
+        WeightsError: a tensor or an output differs; it is named.
     """
     import torch
 
     from tesela.checkpoints.open import open_foreign
 
     size = model.config.image_size
-    found = open_foreign(folder, image_size=size, heads=getattr(model.config, "heads", None)).model
+    found = open_foreign(
+        folder, image_size=size, heads=getattr(model.config, "heads", None), new_head=headless
+    ).model
     back = file_names(found, found.state_dict())
     for name, tensor in file_names(model, model.state_dict()).items():
         if name not in back or not torch.equal(back[name], tensor):
@@ -208,6 +235,23 @@ def check_whole(folder: Path, model: Model) -> None:
                 f"what was exported reads back differently: {name}",
                 hint="please report this; the bundle itself is whole",
             )
+    noise = torch.randn(1, model.config.channels, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted, read = (_outputs(one, noise, headless) for one in (model, found))
+        others = through(folder, noise, headless) if through is not None else {}
+    for program, outputs in {"here": read, **others}.items():
+        error = float((outputs - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
+        if not error <= FARTHEST:
+            raise WeightsError(
+                f"what was exported computes other outputs {program}: {error:.1e} of the largest",
+                hint="please report this; the bundle itself is whole",
+            )
+    return ["here", *others]
+
+
+def _outputs(model: Model, images: Tensor, headless: bool) -> Tensor:
+    """Logits, or the tokens of a model without a classifier."""
+    return model.features(images).tokens if headless else model(images)
 
 
 def default_folder(source: Path, bundle: Path, format: str) -> Path:

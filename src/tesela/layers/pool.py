@@ -4,7 +4,8 @@
 heads average. ``mean``: over the patches. ``class_mean``: the class token, then the mean, 2 D numbers (the
 classifier of DINOv2, arXiv 2304.07193). ``sequence``: a weighted mean whose weights are a softmax of one
 linear map per token (Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to all
-tokens, then a residual MLP (multi-head attention pooling of Zhai et al. 2022, arXiv 2106.04560).
+tokens or to the patches alone, then a residual MLP (multi-head attention pooling of Zhai et al. 2022, arXiv
+2106.04560).
 
 Odd: prefix tokens take no part in a mean and in ``sequence``.
 """
@@ -97,7 +98,7 @@ class SequencePool(nn.Module):
 
 
 class AttentionPool(HasKernel, nn.Module):
-    """A learned query over all tokens, then a residual MLP.
+    """A learned query over all tokens or the patches, then a residual MLP.
 
     Args:
         width: D.
@@ -105,15 +106,24 @@ class AttentionPool(HasKernel, nn.Module):
         hidden: hidden width of the MLP.
         activation: of the MLP.
         norm_eps: of the LayerNorm before the MLP.
+        with_prefix: whether the query attends to prefix tokens too.
     """
 
     readout = Readout("attention")
 
     def __init__(
-        self, width: int, heads: int, *, hidden: int, activation: str = "gelu", norm_eps: float = 1e-6
+        self,
+        width: int,
+        heads: int,
+        *,
+        hidden: int,
+        activation: str = "gelu",
+        norm_eps: float = 1e-6,
+        with_prefix: bool = True,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.with_prefix = with_prefix
         self.probe = nn.Parameter(torch.empty(1, 1, width))
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
@@ -130,8 +140,10 @@ class AttentionPool(HasKernel, nn.Module):
         xavier_uniform_(self.kv, generator=generator, fan_out=width)
         xavier_uniform_(self.out, generator=generator)
 
-    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:  # noqa: ARG002
+    def forward(self, tokens: Tensor, prefix: int, *, trace: Trace = OFF) -> Tensor:
         """(B, N, D) to (B, D)."""
+        if not self.with_prefix:
+            tokens = tokens[:, prefix:]
         batch, _, width = tokens.shape
         shape = (self.heads, width // self.heads)
         q = self.q(self.probe).expand(batch, -1, -1).unflatten(2, shape).transpose(1, 2)

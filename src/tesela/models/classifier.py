@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tesela.core.registry import register
 from tesela.layers.initialise import initialise
@@ -52,12 +52,16 @@ class Classifier(Model):
         found: Readout = self.pool.readout  # type: ignore[assignment]
         return found
 
+    def make_head(self, num_classes: int) -> nn.Module:
+        """What the backbone gives a classifier."""
+        return self.backbone.make_head(num_classes)
+
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by one linear layer of ``num_classes``, all zero (paper, section 3.2)."""
         old, config = next(self.head.parameters()), self.backbone.config
         if hasattr(config, "head"):
             self.backbone.config = dataclasses.replace(config, head="linear", head_width=0)
-        self.head = self.backbone.make_head(num_classes).to(device=old.device, dtype=old.dtype)
+        self.head = self.make_head(num_classes).to(device=old.device, dtype=old.dtype)
         initialise(self.head)
         self.num_classes = num_classes
 

@@ -8,9 +8,10 @@ and ``load_names``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 from tesela.layers.attention.kernels import HasKernel
@@ -54,8 +55,36 @@ class Model(HasKernel, ABC, nn.Module):
         """Outputs of images (B, C, H, W)."""
 
     @abstractmethod
+    def make_head(self, num_classes: int) -> nn.Module:
+        """A head like the model's own for ``num_classes``, its weights not yet drawn."""
+
+    @abstractmethod
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by one of ``num_classes`` that starts at zero."""
+
+    def take_classes(self, places: Sequence[int | None], generator: Generator | None = None) -> None:
+        """Make the head one of other classes; each may keep what the old head knew of one of its own.
+
+        Args:
+            places: for each new class the number of the old one that it is; None for one that starts as in a
+                new head.
+            generator: of the weights of those.
+        """
+        with torch.device("meta"):
+            wider = self.make_head(self.num_classes + 1).state_dict()
+        old, kept = self.head.state_dict(), [index for index, place in enumerate(places) if place is not None]
+        like = next(self.head.parameters())
+        head = self.make_head(len(places)).to(device=like.device, dtype=like.dtype).train(self.head.training)
+        initialise(head, generator)
+        for name, tensor in head.state_dict().items():
+            rows = wider[name].shape[0] - old[name].shape[0] if tensor.ndim else 0
+            if not rows:
+                tensor.copy_(old[name])
+                continue
+            # (rows of a class, K, ...): a class is the faster axis where it has several rows
+            before, after = (one.unflatten(0, (rows, -1)) for one in (old[name], tensor))
+            after[:, kept] = before[:, [place for place in places if place is not None]]
+        self.head, self.num_classes = head, len(places)
 
     @property
     def config(self) -> Any:

@@ -216,8 +216,8 @@ class Task(ABC):
         Args:
             model: as loaded.
             labels: of the data.
-            known: of the model; where they are the same, its head stays.
-            seed: of a new head.
+            known: of the model; what its head knows of classes of the same name stays.
+            seed: of what is new in the head.
             decoder: its settings, where the task ``has_decoder`` and a new one is wanted.
         """
         del decoder
@@ -229,7 +229,12 @@ class Task(ABC):
             own = self.build(model.backbone, labels)
             own.initialise_head(torch.Generator().manual_seed(seed))
             return own
-        if list(labels) != list(known):
+        places = known_places(labels, known)
+        if list(labels) == list(known):
+            return model
+        if any(place is not None for place in places):
+            model.take_classes(places, torch.Generator().manual_seed(seed))
+        else:
             model.reset_head(len(labels))
         return model
 
@@ -280,3 +285,36 @@ class Task(ABC):
         """One line on what a model reached; empty where it was not scored."""
         value = scores.get(self.score)
         return f"{self.score.replace('_', ' ')} {value:.4f} on {split}" if value is not None else ""
+
+
+def known_places(labels: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """For each label its place among those that a model knows; None for a new one."""
+    places = {label: place for place, label in enumerate(known)}
+    return [places.get(label) for label in labels]
+
+
+def head_text(labels: Sequence[str], known: Sequence[str], *, kept: bool) -> str:
+    """What becomes of a trained head, for the plan.
+
+    Args:
+        labels: of the data.
+        known: of the model.
+        kept: whether the head is of the task's kind and stays where it can.
+    """
+    new, gone = (
+        [one for one in ones if one not in others] for ones, others in ((labels, known), (known, labels))
+    )
+    if not kept or len(new) == len(labels):
+        return "new" if not kept else "new: the model knows none of the data's classes by name"
+    if not new and not gone:
+        return "kept" if list(labels) == list(known) else "kept, in the order of the data's classes"
+    text = f"kept for {len(labels) - len(new)} of the model's {len(known)} classes"
+    return (
+        text
+        + (f"; new: {_some_names(new)}" if new else "")
+        + (f"; left out: {_some_names(gone)}" if gone else "")
+    )
+
+
+def _some_names(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

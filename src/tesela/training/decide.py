@@ -310,7 +310,7 @@ def make_facts(prepared: Prepared) -> Facts:
         trainable=prepared.trainable,
         tuning=prepared.config.tuning_text(),
         view=(spec.height, spec.width, spec.channels),
-        notes=prepared.notes,
+        notes=[*([("head", prepared.start.head)] if prepared.start.head else []), *prepared.notes],
     )
 
 

@@ -21,7 +21,7 @@ from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.factory import build_model, empty_with_head
 from tesela.tasks.catalog import task_names
-from tesela.tasks.task import Task
+from tesela.tasks.task import Task, head_text
 from tesela.training.config import SCRATCH, TrainConfig
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Start:
         spec: what it expects of an image.
         origin: the bundle it started from, or None.
         license: of the weights it started from.
+        head: what became of the trained head, for the plan; empty for a model without one.
     """
 
     model: Model
@@ -73,6 +74,7 @@ class Start:
     spec: ImageSpec
     origin: str | None = None
     license: str = "unknown"
+    head: str = ""
 
 
 def inspect_images(items: Items, channels: int) -> ImageStats:
@@ -244,7 +246,9 @@ def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequen
     if size != info.image.size:
         resize_view(model, size, interpolate=config.interpolate_positions, seed=config.seed)
     model = _with_dropouts(model, config.net)
+    before = model
     model = task.adapt(model, labels, info.labels, seed=config.seed, **_decoder(config, task, {}))
+    head = head_text(labels, info.labels, kept=model is before)
     spec = dataclasses.replace(info.image, height=size[0], width=size[1])
     if config.resize != "auto" or (task.whole_images and spec.resize == "crop"):
         looks = ImageStats(size=None, channels=spec.channels)
@@ -252,14 +256,16 @@ def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequen
     if config.normalize != "auto":
         mean, std = normalisation(config.normalize, source.splits["train"], spec)
         spec = dataclasses.replace(spec, mean=mean, std=std)
-    return Start(model=model, name=info.name, spec=spec, origin=str(config.from_), license=info.license)
+    return Start(
+        model=model, name=info.name, spec=spec, origin=str(config.from_), license=info.license, head=head
+    )
 
 
 def _opened(source: str) -> tuple[Model, BundleInfo]:
     """The model that training starts from, and what is known of it."""
     from tesela.checkpoints.open import open_model
 
-    return open_model(source)
+    return open_model(source, new_head=True)
 
 
 def resize_view(model: Model, size: tuple[int, int], *, interpolate: bool, seed: int) -> None:

@@ -19,6 +19,7 @@ _ACTIVATIONS = {
     "gelu": ("gelu",),
     "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast"),
     "relu": ("relu",),
+    "silu": ("silu", "swish"),
 }
 
 
@@ -65,6 +66,12 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
         WeightsError: the config uses what we have not, or is damaged.
     """
     kind = ARCHITECTURES[architecture]
+    for name in ("quantization_config", "auto_map"):
+        if config.get(name):
+            raise WeightsError(
+                f"config.json has {name}, which is not known here, and would change the result",
+                hint="load it with transformers and save it as a plain model",
+            )
     if kind.model_type == "segformer":
         return "segformer", segformer_fields(config)
     try:
@@ -203,6 +210,7 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
         "position": "learned",
         "position_at": "input",
         "position_mode": "bicubic_antialias" if kind.model_type == "dinov2_with_registers" else "bicubic",
+        "input_norm": "none",
         "prefix_positions": True,
         "attention": "full",
         "head": "linear",
@@ -216,6 +224,8 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
             "registers": int(kind.model_type == "deit" and kind.head != "teacher"),
         }
     for name, value in fixed.items():
+        if name == "position_mode" and kind.model_type == "dinov2" and fields[name] == "bicubic_offset":
+            continue  # the same at its own size; the export says so
         if name in fields and fields[name] != value:
             raise WeightsError(
                 f"{architecture} has no {name}={fields[name]}", hint=f"only models with {name}={value} fit"
@@ -278,6 +288,16 @@ def pair(value: Any) -> tuple[int, int]:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return (int(value[0]), int(value[1]))
     raise ValueError(f"{value!r} is no size")
+
+
+def head_kind(config: Mapping[str, Any]) -> str:
+    """Why a softmax over the logits would say nonsense; empty where one class is chosen."""
+    problem, function = config.get("problem_type"), config.get("function_to_apply")
+    if problem not in (None, "single_label_classification"):
+        return f"config.json states problem_type={problem!r}"
+    if function not in (None, "softmax"):
+        return f"config.json states function_to_apply={function!r}"
+    return ""
 
 
 def _side(sizes: Any) -> int | list[int]:

@@ -6,6 +6,7 @@ one is taken and a remark says so, since the logits of an image that needs no re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,28 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 
+_CLIP = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+}
+#: What each kind of image processor does where its file does not say, as in transformers 5.
+_KINDS: dict[str, dict[str, Any]] = {
+    "ViT": {"resample": 2},
+    "DeiT": {"resample": 3, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}},
+    "Bit": _CLIP,
+    "CLIP": _CLIP,
+    "Segformer": {"resample": 2, "image_mean": _MEAN, "image_std": _STD},
+    "Beit": {"resample": 3},
+}
+#: Steps of other image processors, which have no equal here.
+_STEPS = (
+    *("do_flip_channel_order", "do_pad", "do_thumbnail", "do_align_long_axis", "do_grayscale", "do_rotate"),
+    *("do_affine_pad", "rescale_offset", "do_split_image"),
+)
+
 
 def read_spec(
     config: Mapping[str, Any] | None, *, model_type: str, image_size: tuple[int, int], channels: int
@@ -75,6 +98,7 @@ def read_spec(
         WeightsError: the file does not make sense.
     """
     remarks: list[str] = []
+    config = None if config is None else _complete(config)
     if config is None:
         usual = DEFAULTS[
             "dinov2" if model_type.startswith("dinov2") else model_type if model_type in DEFAULTS else "vit"
@@ -93,6 +117,28 @@ def read_spec(
         ) from error
 
 
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with those that its kind of image processor has where it says nothing.
+
+    Raises:
+        WeightsError: it is of another kind, or has a step that is not known here.
+    """
+    stated = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
+    kind = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", stated)
+    if kind and kind not in _KINDS:
+        raise WeightsError(
+            f"the image processor {stated!r} in preprocessor_config.json is not known",
+            hint="known are those of " + ", ".join(_KINDS) + "; write down its steps as one of them",
+        )
+    for step in _STEPS:
+        if config.get(step):
+            raise WeightsError(
+                f"{step}={config[step]!r} in preprocessor_config.json has no equal here",
+                hint="set it to false if the model was trained without",
+            )
+    return _KINDS.get(kind, {}) | dict(config)
+
+
 def _spec(
     config: Mapping[str, Any], image_size: tuple[int, int], channels: int, remarks: list[str]
 ) -> ImageSpec:
@@ -105,6 +151,8 @@ def _spec(
     elif crop is not None:
         (height, width), resize = crop, "crop"
         short = shortest or min(size or crop)
+        if min(crop) > short:
+            raise ValueError(f"crop_size {crop} is more than images are resized to, and would be padded")
         ratio = min(1.0, min(crop) / short)
         if shortest is None and size is not None and size != crop:
             remarks.append(
@@ -143,7 +191,7 @@ def _size(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int | None
     if size is None:
         return None, None
     kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
-    if isinstance(size, int) and kind.startswith(("Bit", "CLIP", "ConvNext")):
+    if isinstance(size, int) and kind.startswith(("Bit", "CLIP")):
         return None, size
     return _pair(size), None
 

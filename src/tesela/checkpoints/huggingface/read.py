@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from tesela.checkpoints.files import license_of, read_mapping, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
-from tesela.checkpoints.huggingface.config import architecture_of, huggingface_fields, read_labels
-from tesela.checkpoints.huggingface.names import ARCHITECTURES, huggingface_table
+from tesela.checkpoints.huggingface.config import (
+    architecture_of,
+    head_kind,
+    huggingface_fields,
+    read_labels,
+)
+from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, huggingface_table
 from tesela.checkpoints.huggingface.preprocessor import read_spec
 from tesela.checkpoints.huggingface.segformer import segformer_decoder
+from tesela.checkpoints.state import Weights, own_names
 
 PREPROCESSOR = "preprocessor_config.json"
+#: A tensor that every network of a model type has, without the prefix of its body.
+ANCHORS = {
+    "segformer": "encoder.patch_embeddings.0.proj.weight",
+    "": "embeddings.patch_embeddings.projection.weight",
+}
+HEADS = ("classifier.", "cls_classifier.", "distillation_classifier.", "decode_head.")
 #: Image size of a model whose files do not say one: SegFormer's, on ADE20K.
 UNSAID = (512, 512)
 
@@ -26,8 +40,8 @@ def find_huggingface(place: Place) -> Foreign | None:
     if "model_type" not in config and "architectures" not in config:
         return None
     architecture_of(config, {})  # an unknown one is refused before gigabytes are read
-    tensors, files = read_weights(folder, place.weights)
-    architecture = architecture_of(config, tensors)
+    architecture, read = _named(config, read_weights(folder, place.weights))
+    tensors = read.tensors
     family, fields = huggingface_fields(config, architecture)
     kind = ARCHITECTURES[architecture]
     heads = {
@@ -37,11 +51,7 @@ def find_huggingface(place: Place) -> Foreign | None:
     }
     head = heads.get(kind.head)
     if head is not None and config.get("id2label") == {} and head not in tensors:
-        architecture = next(
-            name
-            for name, other in ARCHITECTURES.items()
-            if other.model_type == kind.model_type and other.head == "none"
-        )
+        architecture = bare(architecture)
         tensors = {name.removeprefix(kind.prefix): tensor for name, tensor in tensors.items()}
         head = None
     stages = len(config.get("depths", (0,) * config.get("num_encoder_blocks", 4)))
@@ -62,7 +72,7 @@ def find_huggingface(place: Place) -> Foreign | None:
     fields.setdefault("image_size", image.size)
     return Foreign(
         source=folder,
-        files=files,
+        files=read.files,
         family=family,
         fields=fields,
         layout=names,
@@ -70,7 +80,8 @@ def find_huggingface(place: Place) -> Foreign | None:
         tensors=tensors,
         image=image,
         labels=labels,
-        remarks=remarks,
+        remarks=[*read.notes, *remarks],
+        head_kind=head_kind(config) if head is not None else "",
         license=license_of(folder),
         provenance={
             "format": "huggingface",
@@ -79,3 +90,33 @@ def find_huggingface(place: Place) -> Foreign | None:
             "preprocessor": spec,
         },
     )
+
+
+def _named(config: Mapping[str, Any], read: Weights) -> tuple[str, Weights]:
+    """The architecture, and its tensors under its own names, as ``from_pretrained`` finds them.
+
+    A body without the prefix of its classifier's file, and a bare model's file with that prefix, are taken as
+    what the other is.
+    """
+    model_type = ARCHITECTURES[architecture_of(config, {})].model_type
+    body = next(
+        kind.prefix for kind in ARCHITECTURES.values() if kind.model_type == model_type and kind.prefix
+    )
+    anchor = ANCHORS.get(model_type, ANCHORS[""])
+    whole = any(name.endswith(body + anchor) for name in read.tensors)
+    read = own_names(read, anchor, prefix=body if whole else "")
+    architecture, tensors = architecture_of(config, read.tensors), read.tensors
+    wanted = ARCHITECTURES[architecture].prefix
+    if wanted and not whole and anchor in tensors:
+        heads = {name for name in tensors if name.startswith(HEADS)}
+        if heads:
+            named = {name if name in heads else body + name: tensor for name, tensor in tensors.items()}
+            return architecture, replace(read, tensors=named)
+        note = f"config.json names {architecture}, and the file holds its body alone"
+        return bare(architecture), replace(read, notes=(*read.notes, note))
+    if whole and not wanted:
+        inside = {name.removeprefix(body): one for name, one in tensors.items() if name.startswith(body)}
+        rest = sorted(name for name in tensors if not name.startswith(body))
+        note = f"left aside, since {architecture} has none: {', '.join(rest[:6])}"
+        return architecture, replace(read, tensors=inside, notes=(*read.notes, *([note] if rest else [])))
+    return architecture, read

@@ -38,6 +38,7 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     )
     from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, huggingface_table
     from tesela.checkpoints.huggingface.segformer import segformer_config
+    from tesela.checkpoints.huggingface.through import through_transformers
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
@@ -92,7 +93,12 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
                 ),
             ),
         },
-        remarks=[],
+        remarks=[
+            "at other image sizes transformers interpolates positions without the offset that the model has"
+        ]
+        if fields.get("position_mode") == "bicubic_offset"
+        else [],
+        through=through_transformers,
     )
 
 

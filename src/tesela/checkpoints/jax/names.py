@@ -27,7 +27,11 @@ from tesela.checkpoints.rules import Rule
 from tesela.core.errors import WeightsError
 
 #: What may stand before every name, of an optimiser's state or of a whole training state.
-JAX_PREFIXES = ("opt/target/", "params/", "target/")
+JAX_PREFIXES = ("opt/target/", "optimizer/target/", "params/", "target/")
+#: Names of what a training state holds beside the network.
+_TRAINING = re.compile(
+    r"(opt|opt_state|optimizer|optimizer_state|extra|ema|rng|rngs|state|accum_train_time|step|epoch)(/|$)"
+)
 _BLOCK = "Transformer/encoderblock_{i}/"
 
 
@@ -48,6 +52,21 @@ def style_of(names: Mapping[str, Any]) -> JaxStyle:
     """The style of a file's names."""
     prefix = next((prefix for prefix in JAX_PREFIXES if any(name.startswith(prefix) for name in names)), "")
     return JaxStyle(published=any("MultiHeadDotProductAttention_1" in name for name in names), prefix=prefix)
+
+
+def without_training_state(
+    arrays: Mapping[str, Tensor], style: JaxStyle
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The arrays but for those of an optimiser, step counters and random numbers; and what was left aside."""
+    aside = [
+        name
+        for name in arrays
+        if (not style.prefix or not name.startswith(style.prefix)) and _TRAINING.match(name)
+    ]
+    kinds = sorted({"/".join(name.split("/")[:2]) for name in aside})
+    shown = ", ".join(kinds[:4]) + (" and others" if len(kinds) > 4 else "")
+    said = [f"left aside, since it is of the training: {len(aside)} arrays under {shown}"] if aside else []
+    return {name: array for name, array in arrays.items() if name not in set(aside)}, said
 
 
 def jax_table(
@@ -214,6 +233,7 @@ def check_jax(family: str, fields: Mapping[str, Any]) -> None:
         )
     choices: dict[str, tuple[Any, ...]] = {
         "activation": ("gelu_tanh",),
+        "input_norm": ("none",),
         "norm": ("pre",),
         "norm_eps": (1e-6,),
         "final_norm": (True,),

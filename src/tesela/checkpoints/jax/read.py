@@ -6,7 +6,13 @@ import dataclasses
 
 from tesela.checkpoints.files import read_npz
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
-from tesela.checkpoints.jax.names import jax_fields, jax_table, style_of, units_of
+from tesela.checkpoints.jax.names import (
+    jax_fields,
+    jax_table,
+    style_of,
+    units_of,
+    without_training_state,
+)
 from tesela.core.errors import WeightsError
 
 
@@ -21,6 +27,7 @@ def find_jax(place: Place) -> Foreign | None:
         return None
     arrays = read_npz(path)
     style = style_of(arrays)
+    arrays, aside = without_training_state(arrays, style)
     own = {name.removeprefix(style.prefix): array for name, array in arrays.items()}
     try:
         family, fields = jax_fields(own, image_size=image_size)
@@ -39,5 +46,6 @@ def find_jax(place: Place) -> Foreign | None:
         layout=names,
         tensors=arrays,
         image=image_spec(fields["image_size"], fields["channels"]),
+        remarks=aside,
         provenance={"format": "jax", "style": dataclasses.asdict(style)},
     )

@@ -23,7 +23,8 @@ _FITTING: dict[str, tuple[Any, ...]] = {
     "attention": ("full",),
     "pool": ("class", "mean", "attention"),
     "head": ("linear",),
-    "position_mode": ("bicubic", "bicubic_antialias"),
+    "position_mode": ("bicubic", "bicubic_antialias", "bicubic_offset"),
+    "input_norm": ("none",),
 }
 
 
@@ -57,6 +58,11 @@ def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
             f"{program} has one last norm, before or after the pool",
             hint="set final_norm or pooled_norm, not both",
         )
+    if fields["mlp"] == "swiglu" and fields["pool"] == "attention":
+        raise WeightsError(
+            f"{program} has no mlp=swiglu beside pool=attention: its pool's MLP is twice as wide",
+            hint="train with another pool or mlp=plain",
+        )
     if fields["norm_eps"] > 1e-6:
         raise WeightsError(
             f"{program} has no norm_eps={fields['norm_eps']}", hint="only models with norm_eps=1e-6 fit"
@@ -66,7 +72,7 @@ def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
         remarks.append(
             f"timm computes LayerNorms with an epsilon of 1e-6, the model with {fields['norm_eps']}"
         )
-    if fields["position"] == "learned" and fields["position_mode"] == "bicubic":
+    if fields["position"] == "learned" and fields["position_mode"] != "bicubic_antialias":
         remarks.append(
             "at other image sizes timm interpolates positions with antialiasing, the model without"
         )
@@ -168,7 +174,7 @@ def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gate
         "qkv_bias": fields["qkv_bias"],
         "init_values": fields["layer_scale"] or None,
     }
-    if not gated and fields["activation"] != "gelu":
+    if not gated:
         arguments["act_layer"] = fields["activation"]
     if family == "deit":
         return arguments
@@ -178,6 +184,7 @@ def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gate
         "no_embed_class": not style.class_row,
         "reg_tokens": fields["registers"] - style.folded_class,
         "global_pool": _POOLS[fields["pool"]],
+        "pool_include_prefix": fields["pool"] == "attention" and fields["pool_prefix"],
         "fc_norm": fields["pooled_norm"],
         "final_norm": fields["final_norm"] or fields["pooled_norm"],
         "pos_embed": "learn" if fields["position"] == "learned" else "none",

@@ -22,6 +22,7 @@ from torch import Tensor
 from tesela.checkpoints.image_size import native_size, square_size
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
+from tesela.checkpoints.timm.arguments import REGISTER_NAMES, activation_of, check_arguments
 from tesela.core.errors import WeightsError
 
 #: Widths whose published models have heads of another width than 64.
@@ -156,10 +157,9 @@ def timm_fields(
     patch, fc1 = _shape(tensors, "patch_embed.proj.weight", 4), _expand(tensors)
     width, channels = patch[0], patch[1]
     hidden = _contract(tensors, width)
+    gated = fc1 == 2 * hidden
     depth = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name)))
-    registers = next(
-        (tensors[name].shape[1] for name in ("reg_token", "register_tokens") if name in tensors), 0
-    )
+    registers = next((tensors[name].shape[1] for name in REGISTER_NAMES if name in tensors), 0)
     distilled = "dist_token" in tensors
     style, pool, image = _style(tensors, arguments, registers, (patch[2], patch[3]), image_size)
     fields: dict[str, Any] = {
@@ -169,9 +169,9 @@ def timm_fields(
         "width": width,
         "depth": depth,
         "heads": _heads(width, arguments, heads),
-        "mlp": "swiglu" if fc1 == 2 * hidden else "plain",
+        "mlp": "swiglu" if gated else "plain",
         "mlp_ratio": hidden / width,
-        "activation": _activation(arguments.get("act_layer")),
+        "activation": activation_of(arguments.get("act_layer"), gated=gated),
         "qkv_bias": style.split_bias or "blocks.0.attn.qkv.bias" in tensors,
         "layer_scale": float(arguments.get("init_values") or 1e-5)
         if "blocks.0.ls1.gamma" in tensors
@@ -179,11 +179,13 @@ def timm_fields(
         "final_norm": "norm.weight" in tensors,
         "pooled_norm": "fc_norm.weight" in tensors,
         "pool": pool,
+        "pool_prefix": bool(arguments.get("pool_include_prefix")),
         "registers": registers + style.folded_class,
         "position": "learned" if "pos_embed" in tensors else "none",
         "prefix_positions": style.class_row and not style.folded_class,
-        "position_mode": "bicubic" if style.official else "bicubic_antialias",
+        "position_mode": "bicubic_offset" if style.official and not registers else "bicubic_antialias",
     }
+    check_arguments(arguments, tensors, fields, rows=style.class_row or style.register_rows, expanded=fc1)
     if not distilled:
         return "vit", fields, style
     if "head_dist.weight" not in tensors and style.head:
@@ -216,12 +218,18 @@ def _style(
     choices = [0] if arguments.get("no_embed_class") else [special + registers, special, 0]
     if official:
         choices = [special]
+    elif arguments.get("no_embed_class") is False:
+        choices = [special + registers]
     found = next((rows for rows in choices if _is_grid(count - rows, patch, wanted)), None)
     if found is None:
-        found = next(
-            (rows for rows in choices if count > rows and square_size(count - rows, patch) is not None),
-            choices[0],
-        )
+        fit = sorted({rows for rows in choices if count > rows and square_size(count - rows, patch)})
+        if len(fit) > 1:
+            raise WeightsError(
+                f"the checkpoint has {count} positions, which may be those of {count - fit[0]} patches or of "
+                f"{count - fit[1]} and {fit[1]} other tokens",
+                hint="say what images it was trained on with --image-size HEIGHTxWIDTH",
+            )
+        found = fit[0] if fit else choices[0]
     style = TimmStyle(
         class_row=found >= special > 0,
         register_rows=registers > 0 and found == special + registers and not official,
@@ -271,23 +279,6 @@ def _heads(width: int, arguments: Mapping[str, Any], heads: int | None) -> int:
             hint="say it: tesela convert SOURCE BUNDLE --heads N",
         )
     return found
-
-
-def _activation(stated: Any) -> str:
-    known = {
-        None: "gelu",
-        "": "gelu",
-        "gelu": "gelu",
-        "gelu_tanh": "gelu_tanh",
-        "relu": "relu",
-        "silu": "gelu",
-        "swish": "gelu",
-    }
-    if stated not in known:
-        raise WeightsError(
-            f"the activation {stated!r} is not known", hint="known are gelu, gelu_tanh and relu"
-        )
-    return known[stated]
 
 
 def _expand(tensors: Mapping[str, Tensor]) -> int:

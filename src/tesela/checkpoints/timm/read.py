@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
-from tesela.checkpoints.timm.names import timm_fields, timm_table
+from tesela.checkpoints.state import Weights, own_names
+from tesela.checkpoints.timm.architectures import architecture_arguments
+from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.imaging.spec import ImageSpec
 
 _FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_OLDER = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "license", "label_offset")
+#: A tensor that every VisionTransformer has.
+ANCHOR = "patch_embed.proj.weight"
 
 
 def find_timm(place: Place) -> Foreign | None:
@@ -24,29 +30,32 @@ def find_timm(place: Place) -> Foreign | None:
         WeightsError: it is no VisionTransformer, or a file is damaged.
     """
     folder, weights = place.folder, place.weights
-    stated_by_timm = "pretrained_cfg" in place.config
-    config = place.config if stated_by_timm or weights is None else {}
-    if weights is None and not stated_by_timm and "architecture" not in config:
-        return None
-    tensors, files = read_weights(folder, weights)
-    if weights is not None and "patch_embed.proj.weight" not in tensors:
-        return None
-    stated, arguments = dict(config.get("pretrained_cfg") or {}), dict(config.get("model_args") or {})
-    arguments.setdefault("global_pool", config.get("global_pool") or stated.get("global_pool"))
-    size = stated.get("input_size")
-    if "img_size" not in arguments and isinstance(size, list) and len(size) == 3:
-        arguments["img_size"] = size[1:]
-    family, fields, style = timm_fields(
-        tensors, arguments=arguments, heads=place.heads, image_size=place.image_size
+    stated_by_timm = "pretrained_cfg" in place.config or (
+        "architecture" in place.config and "format" not in place.config
     )
+    if weights is None and not stated_by_timm:
+        return None
+    read = own_names(read_weights(folder, weights), ANCHOR)
+    tensors = read.tensors
+    if weights is not None and ANCHOR not in tensors:
+        return None
+    config = place.config if stated_by_timm else read.facts
+    # timm's older files have the entries of pretrained_cfg beside the architecture
+    stated = dict(config.get("pretrained_cfg") or {name: config[name] for name in _OLDER if name in config})
+    family, fields, style = timm_fields(
+        tensors, arguments=_arguments(config, stated), heads=place.heads, image_size=place.image_size
+    )
+    _check_head(config, stated, tensors)
+    image, remarks = _image(stated, fields, style)
     return Foreign(
         source=weights or folder,
-        files=files,
+        files=read.files,
         family=family,
         fields=fields,
         layout=timm_table(family, fields, style),
         tensors=tensors,
-        image=_image(stated, fields),
+        image=image,
+        remarks=[*read.notes, *_assumed(read, bool(config) or style.official, fields, place), *remarks],
         labels=_labels(config, stated),
         license=str(stated.get("license") or license_of(folder)),
         provenance={
@@ -58,9 +67,48 @@ def find_timm(place: Place) -> Foreign | None:
     )
 
 
-def _image(stated: Mapping[str, Any], fields: Mapping[str, Any]) -> ImageSpec:
-    """The preprocessing that the config states, else the usual one."""
-    channels = fields["channels"]
+def _arguments(config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments: as stated, else as the architecture's name implies."""
+    name = config.get("architecture")
+    implied = architecture_arguments(str(name)) if name else {}
+    arguments = implied | dict(config.get("model_args") or {})
+    arguments.setdefault("global_pool", config.get("global_pool") or stated.get("global_pool"))
+    size = stated.get("input_size")
+    if "img_size" not in arguments and isinstance(size, list) and len(size) == 3:
+        arguments["img_size"] = size[1:]
+    return arguments
+
+
+def _check_head(config: Mapping[str, Any], stated: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """Refuse a classifier that timm would cut or replace when it loads it."""
+    count = config.get("num_classes", stated.get("num_classes"))
+    if "head.weight" in tensors and count is not None and count != len(tensors["head.weight"]):
+        raise WeightsError(
+            f"config.json speaks of {count} classes, the weights of {len(tensors['head.weight'])}",
+            hint="use files that belong together",
+        )
+    if stated.get("label_offset"):
+        raise WeightsError(
+            f"label_offset={stated['label_offset']} in config.json, which cuts classes off, is not known",
+            hint="load it with timm and save it again",
+        )
+
+
+def _assumed(read: Weights, known: bool, fields: Mapping[str, Any], place: Place) -> Iterator[str]:
+    """What neither the tensors nor a config say, and what is taken for it."""
+    if known:
+        return
+    kind = "SwiGLU" if fields["mlp"] == "swiglu" else "GELU"
+    heads = "" if place.heads else f" and {fields['heads']} heads"
+    yield f"{read.files[0].name} says neither activation nor heads: {kind}{heads} are assumed"
+
+
+def _image(
+    stated: Mapping[str, Any], fields: Mapping[str, Any], style: TimmStyle
+) -> tuple[ImageSpec, list[str]]:
+    """The preprocessing that the config states, else the usual one; and what is not quite the same."""
+    channels, remarks = fields["channels"], []
+    mean, std = (_MEAN, _STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     try:
         size = stated.get("input_size")
         view = (
@@ -68,23 +116,34 @@ def _image(stated: Mapping[str, Any], fields: Mapping[str, Any]) -> ImageSpec:
             if isinstance(size, list) and len(size) == 3
             else fields["image_size"]
         )
-        if not stated:
-            return image_spec(view, channels)
-        return image_spec(
+        if not stated and not style.official:
+            remarks.append("no config.json: images are squashed and normalised to -1..1, as for the paper's")
+            return image_spec(view, channels), remarks
+        mode, ratio = str(stated.get("crop_mode") or "center"), float(stated.get("crop_pct") or 0.875)
+        if mode == "border" or (mode == "squash" and ratio != 1):
+            kind = "squashed" if mode == "squash" else "cut"
+            remarks.append(
+                f"crop_mode={mode} with crop_pct={ratio} has no equal: images are {kind} to the view"
+            )
+        named = str(stated.get("interpolation") or "bicubic")
+        if named not in _FILTERS:
+            remarks.append(f"the filter {named} of the source is not known; bicubic is used")
+        spec = image_spec(
             view,
             channels,
-            mean=tuple(float(value) for value in stated.get("mean", (0.5,) * channels)),
-            std=tuple(float(value) for value in stated.get("std", (0.5,) * channels)),
-            resize="squash" if stated.get("crop_mode") == "squash" else "crop",
-            crop_ratio=float(stated.get("crop_pct", 0.875)),
-            interpolation=_FILTERS.get(str(stated.get("interpolation", "bicubic")), "bicubic"),
+            mean=tuple(float(value) for value in stated.get("mean", mean)),
+            std=tuple(float(value) for value in stated.get("std", std)),
+            resize="squash" if mode == "squash" else "crop",
+            crop_ratio=1.0 if mode == "squash" else ratio,
+            interpolation=_FILTERS.get(named, "bicubic"),
         )
     except (TypeError, ValueError, KeyError, ConfigError) as error:
         raise WeightsError(
             f"config.json does not make sense: {error}", hint="use the config.json that came with the weights"
         ) from error
+    return spec, remarks
 
 
 def _labels(config: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str] | None:
-    names = config.get("label_names") or stated.get("label_names")
+    names = config.get("label_names") or stated.get("label_names") or config.get("labels")
     return [str(name) for name in names] if isinstance(names, list) and names else None

@@ -27,6 +27,7 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
 
     from tesela.checkpoints.timm.config import check_timm, style_for, timm_config
     from tesela.checkpoints.timm.names import timm_table
+    from tesela.checkpoints.timm.through import through_timm
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
@@ -63,4 +64,5 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
             ),
         },
         remarks=remarks,
+        through=through_timm,
     )

@@ -21,6 +21,9 @@ from torch import Generator, Tensor, nn
 
 from tesela.layers.grid import Grid
 
+#: What DINO's code adds to the sides of a grid before it divides them.
+OFFSET = 0.1
+
 
 class NoPositions(nn.Module):
     """Leaves the tokens as they are."""
@@ -205,14 +208,19 @@ def interpolate_positions(
 ) -> Tensor:
     """A table (1, prefix + n, D) of one grid for another; the prefix rows stay.
 
-    The result has the table's precision; the interpolation itself runs in float32 or wider.
+    The result has the table's precision; the interpolation itself runs in float32 or wider. With the mode
+    ``bicubic_offset`` a tenth of a token is added to the sides that the scale is computed from, as the code
+    of DINO and DINOv2 does (``interpolate_offset``).
     """
     wide = table if table.dtype == torch.float64 else table.float()
     image = wide[:, prefix:].transpose(1, 2).reshape(1, -1, *old)
-    kind, _, antialias = mode.partition("_")
-    patches = (
-        F.interpolate(image, size=new, mode=kind, align_corners=False, antialias=bool(antialias))
-        .flatten(2)
-        .transpose(1, 2)
-    )
+    kind, _, variant = mode.partition("_")
+    if variant == "offset":
+        scale = [(after + OFFSET) / before for before, after in zip(old, new, strict=True)]
+        image = F.interpolate(image, scale_factor=scale, mode=kind, align_corners=False)
+    else:
+        image = F.interpolate(
+            image, size=new, mode=kind, align_corners=False, antialias=variant == "antialias"
+        )
+    patches = image.flatten(2).transpose(1, 2)
     return torch.cat([wide[:, :prefix], patches], dim=1).to(table.dtype)

@@ -35,7 +35,7 @@ class EncoderConfig(ModelConfig):
     """Attention heads of each block."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP as a multiple of the width."""
-    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
     """Activation of the MLP; gelu_tanh is the approximation of the paper's code."""
     mlp: Literal["plain", "swiglu"] = "plain"
     """plain: two layers; swiglu: the first layer gives a gate too, whose SiLU multiplies the rest."""
@@ -62,13 +62,15 @@ class EncoderConfig(ModelConfig):
     position_at: Literal["input", "block", "shared"] = "input"
     """Where positions are added: at the input, a table of its own before every block, or one table before
     every block."""
-    position_mode: Literal["bicubic", "bicubic_antialias", "bilinear"] = "bicubic"
-    """How learned positions are interpolated to another grid; with antialias as timm and DINOv2 with
-    registers do."""
+    position_mode: Literal["bicubic", "bicubic_antialias", "bicubic_offset", "bilinear"] = "bicubic"
+    """How learned positions are interpolated to another grid; antialias: as timm and DINOv2 with registers
+    do; offset: as the code of DINO and of DINOv2 without registers does."""
     prefix_positions: bool = True
     """Whether class and distillation token have learned positions too."""
     pool: Literal["class", "mean", "class_mean", "sequence", "attention"] = "class"
     """How the tokens become one vector; class and class_mean (both, side by side) add a class token."""
+    pool_prefix: bool = True
+    """With attention pooling: whether the query reads prefix tokens too (timm's pool_include_prefix)."""
     pooled_norm: bool = False
     """LayerNorm of the pooled vector (timm's fc_norm), usually instead of final_norm."""
     distillation: bool = False
@@ -278,7 +280,7 @@ class EncoderConfig(ModelConfig):
         """
         size, width = image_size or self.image_size, self.width
         patches = self.grid(size)[0] * self.grid(size)[1]
-        count = patches + self.prefix
+        count = patches + self.prefix * self.pool_prefix
         mapped = 2 * count + 2  # tokens to keys and values, the probe to its query, the result to the output
         pool = {
             "sequence": 2 * patches * width,

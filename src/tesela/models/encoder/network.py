@@ -230,6 +230,7 @@ def _pool(config: EncoderConfig) -> nn.Module:
             hidden=config.mlp_width,
             activation=config.activation,
             norm_eps=config.norm_eps,
+            with_prefix=config.pool_prefix,
         )
     simple = {
         "class": ClassPool(config.special_tokens),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tesela.core.errors import ConfigError
 from tesela.core.registry import lookup, register
@@ -46,7 +46,7 @@ class Segmenter(Model):
         self.options = {"decoder": decoder_settings(name, self.decoder)}
         self._make = lookup("decoder", name).load()
         self.taps = self.decoder.taps(backbone.config)
-        self.head = self._make(self.decoder, backbone.config, num_classes)
+        self.head = self.make_head(num_classes)
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """Logits (B, K, H, W); those of a coarser decoder are upsampled, bilinear."""
@@ -58,12 +58,15 @@ class Segmenter(Model):
             logits = F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)
         return trace("head", logits)
 
+    def make_head(self, num_classes: int) -> nn.Module:
+        """A decoder with the same settings."""
+        head: nn.Module = self._make(self.decoder, self.backbone.config, num_classes)
+        return head
+
     def reset_head(self, num_classes: int) -> None:
         """Replace the decoder by a new one for ``num_classes``."""
         old = next(self.head.parameters())
-        self.head = self._make(self.decoder, self.backbone.config, num_classes).to(
-            device=old.device, dtype=old.dtype
-        )
+        self.head = self.make_head(num_classes).to(device=old.device, dtype=old.dtype)
         initialise(self.head)
         self.num_classes = num_classes
 

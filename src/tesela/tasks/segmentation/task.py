@@ -17,7 +17,7 @@ from tesela.metrics.segmentation import iou_of
 from tesela.tasks.segmentation.result import Segmentation, segmentation
 from tesela.tasks.segmentation.sections import mask_lead, mask_sections, mask_tiles
 from tesela.tasks.segmentation.windows import flipped_mean, sliding_logits
-from tesela.tasks.task import Rows, Scorer, Task
+from tesela.tasks.task import Rows, Scorer, Task, known_places
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -159,13 +159,15 @@ class SegmentationTask(Task):
         seed: int,
         decoder: Mapping[str, Any] | None = None,
     ) -> Model:
-        """The trained model where its classes are the data's; else its backbone with a new decoder."""
+        """The trained model where it knows classes of the data; else its backbone with a new decoder."""
         from torch import Generator
 
         from tesela.models.segmenter.segmenter import Segmenter
 
-        is_segmenter = isinstance(model, Segmenter)
-        if is_segmenter and list(labels) == list(known) and not decoder:
+        is_segmenter, places = isinstance(model, Segmenter), known_places(labels, known)
+        if is_segmenter and not decoder and any(place is not None for place in places):
+            if list(labels) != list(known):
+                model.take_classes(places, Generator().manual_seed(seed))
             return model
         settings = decoder or (model.options["decoder"] if is_segmenter else None)
         found = Segmenter(model.backbone, num_classes=len(labels), decoder=settings)

@@ -1,0 +1,20 @@
+"""Outputs of an exported folder as timm computes them, where it is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def through_timm(folder: Path, images: Tensor, headless: bool) -> dict[str, Tensor]:
+    """Logits of images (B, C, H, W), or a bare model's tokens, by "in timm VERSION"; none without it."""
+    try:
+        import timm
+    except ImportError:
+        return {}
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().float()
+    outputs: Tensor = model.forward_features(images) if headless else model(images)
+    return {f"in timm {timm.__version__}": outputs}
