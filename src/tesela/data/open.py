@@ -22,7 +22,7 @@ from tesela.data.targets import LabelTargets, Targets
 
 # In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its
 # own.
-for _kind in ("digits", "hub", "manifest", "idx", "parquet", "coco", "masks", "folder"):
+for _kind in ("digits", "hub", "manifest", "idx", "parquet", "coco", "masks", "metadata", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
 FORMS = (
