@@ -259,6 +259,7 @@ def make_plan(prepared: Prepared, choices: Choices, timing: TimePlan) -> Plan:
     return Plan(
         out=prepared.run.path,
         data=prepared.source.name,
+        notes=prepared.source.notes,
         images={split: len(items) for split, items in prepared.source.splits.items()},
         classes=len(prepared.targets.labels),
         model=prepared.start.name,

@@ -42,6 +42,7 @@ class Plan:
         trainable: how many weights are trained; all if None.
         tuning: how it is trained where not every weight is, such as ``head``; else empty.
         features: where and how long the frozen body's features are computed; empty where they are not kept.
+        notes: remarks on how the data was read.
     """
 
     out: Path
@@ -63,6 +64,7 @@ class Plan:
     trainable: int | None = None
     tuning: str = ""
     features: str = ""
+    notes: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse a run that will not fit on the disk.
@@ -88,6 +90,7 @@ class Plan:
                 + ", ".join(f"{count:,} {split}" for split, count in self.images.items())
                 + f"; {self.classes} classes",
             ),
+            *(("note", note) for note in self.notes),
             ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
             *self._tuned(),
             (

@@ -16,8 +16,8 @@ import numpy as np
 from tesela.core.errors import DataError
 from tesela.core.pathnames import path_text
 from tesela.data.source import Columns, Source
-from tesela.data.sources.layout.layout import Layout, read_layout
-from tesela.data.sources.layout.tree import Tree, scan_folder
+from tesela.data.sources.layout.layout import FolderLayout, read_layout
+from tesela.data.sources.layout.tree import FolderTree, scan_folder
 from tesela.imaging.decode import decode
 
 if TYPE_CHECKING:
@@ -74,6 +74,15 @@ class FileItems:
         """(N,) bytes of each file; -1 where there is none."""
         return np.array([_byte_size(self.root / path) for path in self.paths], np.int64)
 
+    def tail(self, index: int, count: int) -> bytes | None:
+        """The last ``count`` bytes of a file; None where it cannot be read."""
+        try:
+            with (self.root / self.paths[index]).open("rb") as stream:
+                stream.seek(-min(count, stream.seek(0, 2)), 2)
+                return stream.read(count)
+        except OSError:
+            return None
+
 
 def _byte_size(path: Path) -> int:
     try:
@@ -121,7 +130,7 @@ def open_folder(root: Path) -> Source:
     )
 
 
-def _ignored(tree: Tree, layout: Layout) -> list[str]:
+def _ignored(tree: FolderTree, layout: FolderLayout) -> list[str]:
     """Files that are no images, or images outside any class folder; not those left aside with a note."""
     used = {path for images in layout.images.values() for _, path in images}
     aside = {id(folder) for one in layout.aside for folder in one.walk()}

@@ -1,4 +1,4 @@
-"""A folder of images and a table that labels them: the hub's ``metadata.csv`` or ``metadata.jsonl``.
+"""Images labelled by a table beside them: the hub's ``metadata.csv`` or ``metadata.jsonl``.
 
 The table names files below its own folder (``file_name``); it lies beside all images or in the folder of each
 split. Odd: a table without a column of labels says nothing where there are class folders.

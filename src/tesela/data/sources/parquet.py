@@ -104,6 +104,20 @@ class ParquetItems:
             return _file_bytes(self._places[number][0].parent, value["path"])
         return value.get("bytes")
 
+    def byte_sizes(self) -> NDArray[np.int64]:
+        """(N,) bytes of each encoded image; for one in a file beside, or none, what all of these share."""
+        import pyarrow
+        import pyarrow.compute as compute
+
+        found = []
+        for number in range(len(self._places)):
+            column = self._group(number)
+            encoded = (
+                compute.struct_field(column, "bytes") if pyarrow.types.is_struct(column.type) else column
+            )
+            found.append(compute.fill_null(compute.binary_length(encoded), 1).to_numpy())
+        return np.concatenate(found or [np.zeros(0)]).astype(np.int64)
+
     def _group(self, number: int) -> Any:
         """The image column of one row group, kept for a while."""
         if number not in self._groups:

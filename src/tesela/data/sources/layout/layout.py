@@ -1,4 +1,4 @@
-"""Reading of a folder's layout: which folders are splits, which are classes, which are neither.
+"""Reading of a folder's layout: folders that are splits, classes, or neither.
 
 A split is a folder that is named as one and holds class folders; a class is a folder of images, so a class
 called "test" is possible. Read are also splits inside class folders (``cat/train``), one folder around
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tesela.core.errors import DataError
 from tesela.core.pathnames import path_text
 from tesela.data.sources.layout.split_names import refuse_doubles, says_nothing, split_word, splits_of
-from tesela.data.sources.layout.tree import Folder, Tree
+from tesela.data.sources.layout.tree import Folder, FolderTree
 from tesela.data.sources.tables.labels import label_text
 
 #: Folders that programs put beside splits.
@@ -41,7 +41,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FolderLayout:
     """What the folders stand for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Layout:
     aside: tuple[Folder, ...]
 
 
-def read_layout(tree: Tree) -> Layout:
+def read_layout(tree: FolderTree) -> FolderLayout:
     """The splits and classes of a scanned folder.
 
     Raises:
@@ -67,14 +67,14 @@ def read_layout(tree: Tree) -> Layout:
 class _Reader:
     """One reading, which collects notes on its way."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: FolderTree) -> None:
         self.root = tree.root
         self.top = tree.top
         self.written, self.links = tree.written, tree.links
         self.notes: list[str] = []
         self.aside: list[Folder] = []
 
-    def read(self) -> Layout:
+    def read(self) -> FolderLayout:
         images, folder = self._images(self.top)
         empty = self._empty(folder)
         if self.written:
@@ -85,7 +85,7 @@ class _Reader:
             )
         if empty:
             self.notes.append("folders without images, which are no classes: " + _listed(empty))
-        return Layout(images, tuple(self.notes), tuple(self.aside))
+        return FolderLayout(images, tuple(self.notes), tuple(self.aside))
 
     def _images(self, folder: Folder) -> tuple[dict[str, list[tuple[str, str]]], Folder]:
         """The images below a folder by split, and the folder that holds the classes or splits."""

@@ -74,7 +74,7 @@ class Folder:
 
 
 @dataclass(slots=True)
-class Tree:
+class FolderTree:
     """A scanned folder.
 
     Attributes:
@@ -90,13 +90,13 @@ class Tree:
     links: list[str] = field(default_factory=list)
 
 
-def scan_folder(root: Path) -> Tree:
+def scan_folder(root: Path) -> FolderTree:
     """Everything below ``root``.
 
     Raises:
         DataError: a folder cannot be listed.
     """
-    tree = Tree(root, Folder(""))
+    tree = FolderTree(root, Folder(""))
     above = {_identity(str(place)) for place in (root.resolve(), *root.resolve().parents)}
     seen: set[Identity] = set(above)
     waiting: list[tuple[Folder, frozenset[Identity]]] = [(tree.top, frozenset(above))]
@@ -127,7 +127,7 @@ def scan_folder(root: Path) -> Tree:
 
 
 def _follow(
-    tree: Tree,
+    tree: FolderTree,
     parent: Folder,
     name: str,
     lineage: frozenset[Identity],
@@ -147,7 +147,7 @@ def _follow(
     waiting.append((child, lineage | {identity}))
 
 
-def _list(tree: Tree, folder: Folder) -> list[os.DirEntry[str]]:
+def _list(tree: FolderTree, folder: Folder) -> list[os.DirEntry[str]]:
     """Note the files of a folder; the folders in it that are to be walked."""
     place = tree.root / folder.path
     try:
