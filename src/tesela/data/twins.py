@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TAIL = 4096
-Rows = list[int]
 
 
 @runtime_checkable
@@ -56,13 +55,13 @@ def twin_groups(items: Items) -> list[NDArray[np.int64]]:
 
 
 def _parted(
-    groups: Sequence[Rows], key: Callable[[int], Hashable | None], *, threads: bool = False
-) -> list[Rows]:
+    groups: Sequence[list[int]], key: Callable[[int], Hashable | None], *, threads: bool = False
+) -> list[list[int]]:
     """Each group parted by a key; rows that are alone with theirs, or have none, are dropped."""
     rows = [row for group in groups for row in group]
     keys = in_threads(lambda place: key(rows[place]), len(rows)) if threads else map(key, rows)
     numbers = (number for number, group in enumerate(groups) for _ in group)
-    found: dict[tuple[int, Hashable], Rows] = {}
+    found: dict[tuple[int, Hashable], list[int]] = {}
     for row, number, value in zip(rows, numbers, keys, strict=True):
         if value is not None:
             found.setdefault((number, value), []).append(row)

@@ -104,7 +104,7 @@ def scan_folder(root: Path) -> FolderTree:
     order = [tree.top]
     while waiting or links:
         if not waiting:
-            links.sort(key=lambda link: link[0].below(link[1]))
+            links.sort(key=lambda link: (link[0].below(link[1]).count("/"), link[0].below(link[1])))
             parent, name, lineage = links.pop(0)
             _follow(tree, parent, name, lineage, seen, waiting, order)
             continue
