@@ -144,7 +144,7 @@ def test_subset_is_balanced_and_nested() -> None:
 
 
 def test_manifest_of_a_folder_gives_the_same_splits(tmp_path: Path) -> None:
-    from tesela.data.split import write_manifest
+    from tesela.data.sources.tables.writing import write_manifest
 
     source = open_source(make_folder(tmp_path / "data", {"a": 12, "b": 15}))
     write_manifest(source, tmp_path / "out" / "split.csv", root=tmp_path / "data")
@@ -156,7 +156,7 @@ def test_manifest_of_a_folder_gives_the_same_splits(tmp_path: Path) -> None:
 
 
 def test_manifest_of_rows_gives_the_same_images(tmp_path: Path) -> None:
-    from tesela.data.split import write_manifest
+    from tesela.data.sources.tables.writing import write_manifest
 
     source = open_source("digits")
     write_manifest(source, tmp_path / "digits.csv", root=None)

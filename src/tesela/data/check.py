@@ -1,13 +1,14 @@
 """Report on a data set: counts, sizes, balance, unreadable files, duplicates across splits.
 
 Every image is read once. Duplicates are found by the SHA-256 of an image's pixels and its size, so a file
-that was copied under another name or stored again without loss is seen too. Odd: a duplicate inside one split
-is no fault and not listed; across splits it makes a test score too good.
+that was copied under another name or stored again without loss is seen too. Under two labels one of them is
+wrong; across splits it makes a test score too good; inside one split it only counts twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,8 @@ from tesela.imaging.decode import image_facts
 
 #: The largest class may have this many times the images of the smallest before a note is made.
 IMBALANCE = 10.0
+#: Pairs named in a note; the whole list is in the JSON.
+_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,39 @@ class Facts:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Where an image is."""
+
+    name: str
+    split: str
+    label: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duplicate:
-    """The same pixels in two splits."""
+    """The same pixels twice.
+
+    Attributes:
+        first: name of the image that comes first.
+        second: name of the other one.
+        splits: of both.
+        labels: of both; two equal empty ones where there are no labels.
+    """
 
     first: str
     second: str
     splits: tuple[str, str]
+    labels: tuple[str, str]
+
+    def mapping(self) -> dict[str, object]:
+        """The duplicate for JSON."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "splits": list(self.splits),
+            "labels": list(self.labels),
+        }
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,7 +79,7 @@ class Report:
         unreadable: split -> list.
         sizes: (height, width) -> images.
         modes: format and layout, such as "JPEG RGB" -> images.
-        duplicates: the same pixels in two splits.
+        duplicates: the same pixels twice, in one split or two.
         notes: remarks for people.
         masks: what the masks of each split hold, where there are masks.
     """
@@ -72,6 +101,16 @@ class Report:
     def images(self) -> int:
         """Images in all splits."""
         return sum(sum(counts) for counts in self.counts.values())
+
+    @property
+    def conflicts(self) -> list[Duplicate]:
+        """Duplicates under two labels."""
+        return [twin for twin in self.duplicates if twin.labels[0] != twin.labels[1]]
+
+    @property
+    def leaks(self) -> list[Duplicate]:
+        """Duplicates in two splits."""
+        return [twin for twin in self.duplicates if twin.splits[0] != twin.splits[1]]
 
     @property
     def balance(self) -> float:
@@ -102,10 +141,8 @@ class Report:
                 for split, found in self.unreadable.items()
                 for bad in found
             ],
-            "duplicates": [
-                {"first": twin.first, "second": twin.second, "splits": list(twin.splits)}
-                for twin in self.duplicates
-            ],
+            "duplicates": [twin.mapping() for twin in self.duplicates],
+            "conflicts": [twin.mapping() for twin in self.conflicts],
             "ignored": list(self.ignored),
             "notes": self.notes,
             **(
@@ -126,7 +163,7 @@ def check(source: Source) -> Report:
         counts=label_counts(source),
         ignored=source.ignored,
     )
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, Sighting] = {}
     for split, items in source.splits.items():
         report.unreadable[split] = []
         results = in_threads(
@@ -137,7 +174,8 @@ def check(source: Source) -> Report:
             if isinstance(result, Unreadable):
                 report.unreadable[split].append(result)
             else:
-                _note(report, result, split, items.name(index), seen)
+                label = "" if source.masks is not None else source.labels[items.targets[index]]
+                _note(report, result, Sighting(items.name(index), split, label), seen)
     report.masks = mask_reports(source)
     report.notes = [*source.notes, *_notes(report)]
     return report
@@ -162,12 +200,30 @@ def _mode(items: Items, index: int, channels: int) -> str:
     return f"{kind} {mode}"
 
 
-def _note(report: Report, fact: Facts, split: str, name: str, seen: dict[str, tuple[str, str]]) -> None:
+def _note(report: Report, fact: Facts, place: Sighting, seen: dict[str, Sighting]) -> None:
     report.sizes[fact.size] += 1
     report.modes[fact.mode] += 1
-    first_split, first = seen.setdefault(fact.digest, (split, name))
-    if first_split != split:
-        report.duplicates.append(Duplicate(first=first, second=name, splits=(first_split, split)))
+    first = seen.setdefault(fact.digest, place)
+    if first is not place:
+        report.duplicates.append(
+            Duplicate(
+                first=first.name,
+                second=place.name,
+                splits=(first.split, place.split),
+                labels=(first.label, place.label),
+            )
+        )
+
+
+def _examples(twins: Sequence[Duplicate]) -> str:
+    more = f" and {len(twins) - _EXAMPLES} more" if len(twins) > _EXAMPLES else ""
+    return (
+        "; ".join(
+            f"{twin.first} ({twin.labels[0]}) and {twin.second} ({twin.labels[1]})"
+            for twin in twins[:_EXAMPLES]
+        )
+        + more
+    )
 
 
 def _notes(report: Report) -> list[str]:
@@ -179,10 +235,16 @@ def _notes(report: Report) -> list[str]:
             f"classes are unbalanced: the largest has {report.balance:,.0f} times the "
             f"{'images' if report.masks is None else 'pixels'} of the smallest"
         )
-    if report.duplicates:
+    if report.conflicts:
         notes.append(
-            f"{len(report.duplicates)} images are in two splits: scores on val and test will be too good"
+            f"{len(report.conflicts)} images are there under another label too, one of which is wrong: "
+            + _examples(report.conflicts)
         )
+    if report.leaks:
+        notes.append(f"{len(report.leaks)} images are in two splits: scores on val and test will be too good")
+    inside = len(report.duplicates) - len(report.leaks)
+    if inside:
+        notes.append(f"{inside} images are copies of others in the same split")
     if report.ignored:
         notes.append(
             f"{len(report.ignored)} files are no images of a class and were ignored, such as "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tesela.core.errors import ConfigError
+from tesela.core.pathnames import path_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,8 @@ class DataConfig:
     """Largest share of unreadable training images; above it training refuses."""
 
     def __post_init__(self) -> None:
+        if not self.source.isascii() and any("\ud800" <= sign <= "\udfff" for sign in self.source):
+            object.__setattr__(self, "source", path_text(self.source))  # goes into files that are UTF-8
         for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, not {share}", hint="0.1 is usual")

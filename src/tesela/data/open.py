@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tesela.core.errors import ConfigError, DataError, UsageError
+from tesela.core.pathnames import path_text, text_path
 from tesela.core.registry import entries, register
 from tesela.data.config import DataConfig
 from tesela.data.masks.items import has_masks
@@ -22,7 +23,7 @@ from tesela.data.targets import LabelTargets, Targets
 
 # In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its
 # own.
-for _kind in ("digits", "hub", "manifest", "idx", "parquet", "coco", "masks", "folder"):
+for _kind in ("digits", "hub", "manifest", "idx", "parquet", "coco", "masks", "metadata", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
 FORMS = (
@@ -51,7 +52,7 @@ def open_source(
     config = config or DataConfig()
     source = find_source(text)
     if has_masks(source):
-        source = with_mask_classes(source, config, Path(text).expanduser())
+        source = with_mask_classes(source, config, Path(_as_it_is_there(text)).expanduser())
     if config.classes and source.masks is not None:
         raise ConfigError(
             "data.classes chooses among classes of whole images, and these are masks",
@@ -84,14 +85,21 @@ def find_source(text: str | Path) -> Source:
         UsageError: there is nothing, or no kind knows it.
         DataError: it is damaged.
     """
+    text = _as_it_is_there(text)
     # takes any folder: last
     for entry in sorted(entries("dataset"), key=lambda entry: entry.name == "folder"):
         source: Source | None = entry.load()(text)
         if source is not None:
             return source
     if not Path(text).expanduser().exists():
-        raise UsageError(f"there is no data at {text}", hint=f"give {FORMS}")
-    raise UsageError(f"{text} is no data set", hint=f"give {FORMS}")
+        raise UsageError(f"there is no data at {path_text(text)}", hint=f"give {FORMS}")
+    raise UsageError(f"{path_text(text)} is no data set", hint=f"give {FORMS}")
+
+
+def _as_it_is_there(text: str | Path) -> str | Path:
+    """The path with escaped bytes read back, where it is there only so."""
+    read = text_path(str(text)).expanduser()
+    return read if not Path(text).expanduser().exists() and read.exists() else text
 
 
 def refuse_without_training_images(source: Source) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tesela.core.pathnames import text_path
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -61,13 +63,12 @@ def permutation(seed: int, epoch: int, length: int, purpose: str = "order") -> N
 
 
 def name_keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:
-    """One random word per name: what a split is cut by, whatever the order on disk."""
+    """One random word per name: what a split is cut by, whatever the order on disk.
+
+    Of a name that escapes bytes (see ``core/pathnames.py``) the bytes count.
+    """
     prefix = f"{seed}/"
-    words = [
-        int.from_bytes(
-            hashlib.blake2b((prefix + name).encode("utf-8", "surrogateescape"), digest_size=8).digest(),
-            "little",
-        )
-        for name in names
-    ]
+    said = (prefix + str(text_path(name) if "\\" in name else name) for name in names)
+    encoded = (text.encode("utf-8", "surrogateescape") for text in said)
+    words = [int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") for data in encoded]
     return np.array(words, np.uint64)

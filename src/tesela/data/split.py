@@ -8,19 +8,17 @@ turn, so it is balanced and larger subsets contain the smaller ones.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tesela.core.errors import ConfigError, DataError, UnknownNameError
-from tesela.core.files import write_atomic
+from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.data.random import name_keys
 from tesela.data.source import SPLITS, Items, Selection, Source
+from tesela.data.sources.tables.labels import label_text
+from tesela.data.twins import twin_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,28 +39,58 @@ def complete(source: Source, targets: Targets, *, fractions: Mapping[str, float]
     if not missing:
         return source
     train = source.splits["train"]
-    parts = cut(
-        train, targets.strata(train), {split: fractions.get(split, 0.0) for split in missing}, seed=seed
-    )
+    shares = {split: fractions.get(split, 0.0) for split in missing}
+    twins = twin_groups(train) if any(shares.values()) else []
+    parts = cut(train, targets.strata(train), shares, seed=seed, twins=twins)
     splits = {split: parts[split] if split in parts else source.splits[split] for split in SPLITS}
     return source.with_splits(splits, cut=tuple(missing))
 
 
 def cut(
-    items: Items, strata: NDArray[np.int64], fractions: Mapping[str, float], *, seed: int
+    items: Items,
+    strata: NDArray[np.int64],
+    fractions: Mapping[str, float],
+    *,
+    seed: int,
+    twins: Sequence[NDArray[np.int64]] = (),
 ) -> dict[str, Items]:
-    """``train`` and the splits named in ``fractions``; every part keeps the items' own order."""
+    """``train`` and the splits named in ``fractions``; every part keeps the items' own order.
+
+    Args:
+        items: of the training split.
+        strata: (N,) of each item.
+        fractions: share of each split.
+        seed: another number gives another cut.
+        twins: rows that have to stay together; they count as one, and where their strata differ they stay in
+            train.
+    """
+    leader = np.arange(len(items))
+    for group in twins:
+        first = min(group.tolist(), key=items.name)
+        leader[group] = first if len(np.unique(strata[group])) == 1 else -1
+    single = np.flatnonzero(leader == np.arange(len(items)))
+    names = [*sorted(fractions), "train"]  # test before val: a validation share does not change the test set
+    side = np.full(len(items), len(fractions))
+    side[single] = _sides(Selection(items, single), strata[single], fractions, seed=seed)
+    side = np.where(leader >= 0, side[leader], len(fractions))
+    return {name: Selection(items, np.flatnonzero(side == place)) for place, name in enumerate(names)}
+
+
+def _sides(
+    items: Items, strata: NDArray[np.int64], fractions: Mapping[str, float], *, seed: int
+) -> NDArray[np.int64]:
+    """The place of each item's split among the sorted ones, and their number for train."""
     ranks = ranks_in_strata(items, strata, seed=seed)
     counts = np.bincount(strata)[strata] if len(items) else np.zeros(0, np.int64)
     taken = np.zeros(len(items), np.int64)
-    parts: dict[str, Items] = {}
-    for split in sorted(fractions):  # test before val: a validation share does not change the test set
+    sides = np.full(len(items), len(fractions))
+    for place, split in enumerate(sorted(fractions)):
         share = np.floor(counts * fractions[split] + 0.5).astype(np.int64)
         share = np.where((share == 0) & (fractions[split] > 0) & (counts >= 3), 1, share)
         share = np.minimum(share, np.maximum(counts - taken - 1, 0))
-        parts[split] = Selection(items, np.flatnonzero((ranks >= taken) & (ranks < taken + share)))
+        sides[(ranks >= taken) & (ranks < taken + share)] = place
         taken += share
-    return {"train": Selection(items, np.flatnonzero(ranks >= taken)), **parts}
+    return sides
 
 
 def subset(items: Items, strata: NDArray[np.int64], size: int, *, seed: int) -> Items:
@@ -107,8 +135,9 @@ def only_classes(source: Source, wanted: Sequence[str]) -> Source:
 
 
 def _class_number(word: str, labels: Sequence[str]) -> int:
-    if word in labels:
-        return list(labels).index(word)
+    alike = [label_text(label) for label in labels]
+    if word in labels or label_text(word) in alike:
+        return list(labels).index(word) if word in labels else alike.index(label_text(word))
     if word.isdecimal() and int(word) < len(labels):
         return int(word)
     raise UnknownNameError("class", word, labels)
@@ -122,52 +151,3 @@ def ranks_in_strata(items: Items, strata: NDArray[np.int64], *, seed: int) -> ND
     in_order = strata[order]
     ranks[order] = np.arange(len(names)) - np.searchsorted(in_order, in_order, side="left")
     return ranks
-
-
-def manifest_text(source: Source, *, folder: Path | None) -> str:
-    """The splits as CSV: path, label or mask, split.
-
-    Paths are below ``folder`` where they name files there, else absolute or rows.
-
-    Raises:
-        DataError: the masks are no files.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label" if source.masks is None else "mask", "split"))
-    for split, items in source.splits.items():
-        for index in range(len(items)):
-            told = (
-                source.labels[items.targets[index]] if source.masks is None else _mask(items, index, folder)
-            )
-            writer.writerow((_located(items.name(index), folder), told, split))
-    return text.getvalue()
-
-
-def _mask(items: Items, index: int, folder: Path | None) -> str:
-    """Where the mask of an image is."""
-    base: object = items.items if isinstance(items, Selection) else items
-    row = int(items.rows[index]) if isinstance(items, Selection) else index
-    paths = getattr(base, "masks", None)
-    if paths is None:
-        raise DataError(
-            "the masks of this data set are no files that a manifest could name",
-            hint="keep the data set as it is; its splits are cut the same way each time",
-        )
-    return _located(paths[row], folder)
-
-
-def write_manifest(source: Source, out: Path, *, root: Path | None) -> None:
-    """Save the splits as a manifest that ``open_source`` reads again."""
-    folder = None if root is None else _relative(root.resolve(), out.resolve().parent)
-    write_atomic(out, manifest_text(source, folder=folder).encode("utf-8"))
-
-
-def _relative(path: Path, start: Path) -> Path:
-    import os
-
-    return Path(os.path.relpath(path, start))
-
-
-def _located(name: str, folder: Path | None) -> str:
-    return name if folder is None else (folder / name).as_posix()

@@ -14,6 +14,7 @@ import numpy as np
 
 from tesela.core.errors import ConfigError, DataError, suggestion
 from tesela.data.source import SPLITS, Items, Source
+from tesela.data.sources.tables.labels import label_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,17 +117,23 @@ class LabelTargets:
         """
         if len(self.labels) < 2:
             found = f"one class only: {self.labels[0]}" if self.labels else "no labels"
-            raise DataError(
-                f"{source.name} has {found}", hint="a classifier needs at least two class folders"
-            )
+            columns = sorted({name for items in source.splits.values() for name in items.columns})
+            hint = "a classifier needs at least two class folders"
+            if source.kind == "manifest":
+                hint = "a classifier needs a column called label with at least two classes"
+                hint += f"; the other columns are {', '.join(columns)}" if columns else ""
+            raise DataError(f"{source.name} has {found}", hint=hint)
         counts = label_counts(source)
         self.counts = counts["train"]
         for number, label in enumerate(self.labels):
             places = [split for split in counts if split != "train" and counts[split][number]]
             if not counts["train"][number] and places:
+                alike = [one for one in self.labels if one != label and one.casefold() == label.casefold()]
                 raise DataError(
                     f"class {label!r} is in {places[0]} but not in train",
-                    hint=f"add training images of {label!r} or remove it from {places[0]}",
+                    hint=f"{alike[0]!r} and {label!r} differ in case only: give both one name"
+                    if alike
+                    else f"add training images of {label!r} or remove it from {places[0]}",
                 )
         if np.count_nonzero(counts["train"]) < 2:
             raise DataError(
@@ -181,12 +188,14 @@ class LabelTargets:
 
 
 def match_labels(found: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    """The place among the ``known`` labels of each label of the data, by name.
+    """The place among the ``known`` labels of each label of the data, by name, however its letters are coded.
 
     Raises:
         DataError: the data has labels that are not known.
     """
-    unknown = [label for label in found if label not in known]
+    places = {label_text(label): place for place, label in enumerate(known)}
+    places |= {label: place for place, label in enumerate(known)}
+    unknown = [label for label in found if label not in places and label_text(label) not in places]
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         names = ", ".join(repr(label) for label in unknown[:5]) + more
@@ -194,8 +203,7 @@ def match_labels(found: Sequence[str], known: Sequence[str]) -> NDArray[np.int64
             f"the model does not know {len(unknown)} of the data's {len(found)} classes: {names}",
             hint=suggestion(unknown[0], known),
         )
-    places = {label: place for place, label in enumerate(known)}
-    return np.array([places[label] for label in found], dtype=np.int64)
+    return np.array([places.get(label, places.get(label_text(label))) for label in found], dtype=np.int64)
 
 
 def label_counts(source: Source) -> dict[str, list[int]]:

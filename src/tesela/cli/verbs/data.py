@@ -138,11 +138,11 @@ def split(
     split_seed: int = 0,
     json: bool = False,
 ) -> int:
-    """Save which image belongs to train, val and test as a CSV manifest, which every verb takes as DATA.
+    """Save which image belongs to train, val and test as a manifest, which every verb takes as DATA.
 
     Args:
         data: as for check.
-        out: the CSV file to write.
+        out: the .csv or .jsonl file to write.
         val_fraction: share cut off for validation where the source has no such split.
         test_fraction: share cut off for testing where the source has no such split.
         split_seed: another number cuts the splits differently.
@@ -151,7 +151,7 @@ def split(
     from tesela.cli import output
     from tesela.data.config import DataConfig
     from tesela.data.open import open_source
-    from tesela.data.split import write_manifest
+    from tesela.data.sources.tables.writing import write_manifest
 
     output.use_json(json)
     source = open_source(
@@ -209,7 +209,9 @@ def _say(report: Report) -> None:
     for split, found in report.unreadable.items():
         for bad in found:
             say(f"unreadable in {split}: {bad.name} ({bad.code}: {bad.message})")
-    for twin in report.duplicates[:_LISTED]:
+    for twin in report.conflicts[:_LISTED]:
+        say(f"same pixels as {twin.labels[0]} and {twin.labels[1]}: {twin.first}, {twin.second}")
+    for twin in report.leaks[:_LISTED]:
         say(f"same pixels in {twin.splits[0]} and {twin.splits[1]}: {twin.first}, {twin.second}")
     for note in report.notes:
         say(f"note: {note}")

@@ -84,6 +84,7 @@ def read_images(text: str, count: int, channels: int) -> dict[str, NDArray[np.ui
     """
     from tesela.core.errors import TeselaError
     from tesela.data.open import open_source
+    from tesela.data.sources.tables.table import MANIFEST_SUFFIXES
     from tesela.imaging.decode import decode
     from tesela.runtime.sources import find_images
 
@@ -96,7 +97,7 @@ def read_images(text: str, count: int, channels: int) -> dict[str, NDArray[np.ui
         return {
             items.name(index): items.read(index, channels=channels) for index in spread(len(items), count)
         }
-    if len(files) == 1 and files[0].suffix in (".csv", ".jsonl", ".parquet"):
+    if len(files) == 1 and files[0].suffix.lower() in (*MANIFEST_SUFFIXES, ".parquet"):
         items = open_source(text).splits["test"]
         return {
             items.name(index): items.read(index, channels=channels) for index in spread(len(items), count)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from tesela.core.errors import DataError, ImageError
+from tesela.core.pathnames import path_text
 from tesela.data.source import Items, Selection, Source
 from tesela.data.sources.folder import FileItems
 from tesela.imaging.mask import decode_mask, mask_palette
@@ -52,8 +53,8 @@ class MaskedFiles(FileItems):
         return decode_mask(self.root / self.masks[index])
 
     def mask_name(self, index: int) -> str:
-        """The path below the root."""
-        return self.masks[index]
+        """The path below the root, as text."""
+        return path_text(self.masks[index])
 
     def mask_colours(self, index: int) -> list[tuple[int, int, int]]:
         """The file's palette."""

@@ -9,7 +9,6 @@ crowds belong to no class.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,8 @@ from PIL import Image, ImageDraw
 from tesela.core.errors import DataError, ImageError
 from tesela.data.masks.coding import MaskCoding, palette
 from tesela.data.source import Source
-from tesela.data.sources.folder import SPLIT_NAMES, FileItems
+from tesela.data.sources.folder import FileItems
+from tesela.data.sources.layout.split_names import refuse_doubles, splits_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +69,7 @@ class CocoItems(FileItems):
 
     def mask_name(self, index: int) -> str:
         """The image's own name."""
-        return self.paths[index]
+        return self.name(index)
 
     def mask_colours(self, index: int) -> list[tuple[int, int, int]]:
         """None: shapes have no colours."""
@@ -117,19 +117,22 @@ def _files(path: Path) -> dict[str, tuple[Path, Path]]:
     if not path.is_dir():
         return {}
     found: dict[str, tuple[Path, Path]] = {}
-    for child in sorted(path.iterdir()):
-        if child.is_dir() and (child / BESIDE).is_file() and child.name.lower() in SPLIT_NAMES:
-            found[SPLIT_NAMES[child.name.lower()]] = child / BESIDE, child
+    beside = [child.name for child in sorted(path.iterdir()) if (child / BESIDE).is_file()]
+    splits = splits_of(beside)
+    refuse_doubles(splits, path)
+    for name, split in splits.items():
+        found[split] = path / name / BESIDE, path / name
     if found:
         return found if "train" in found else {}
     if (path / BESIDE).is_file():
         return {"train": (path / BESIDE, path)}
-    for file in sorted((path / "annotations").glob("instances_*.json")):
-        word = file.stem.removeprefix("instances_")
-        split = SPLIT_NAMES.get(re.sub(r"\d+$", "", word).rstrip("_-").lower())
+    files = {
+        file.stem.removeprefix("instances_"): file
+        for file in sorted((path / "annotations").glob("instances_*.json"))
+    }
+    for word, split in splits_of(files).items():
         places = [path / word, path / "images" / word, path / "images", path]
-        if split is not None:
-            found[split] = file, next(place for place in places if place.is_dir())
+        found[split] = files[word], next(place for place in places if place.is_dir())
     return found if "train" in found else {}
 
 

@@ -1,14 +1,12 @@
-"""A folder of class folders, alone or below train/, val/ (valid, validation) and test/.
+"""A folder of class folders, alone or below train, val and test.
 
 Class folders may have folders inside. Files are found by suffix; images of formats that tesela does not open
-are found too, so that they are listed as unreadable instead of vanishing. Everything is sorted by name. Odd:
-a folder counts as split only if it has ``train`` and nothing but split names beside it, so a class called
-"test" is possible.
+are found too, so that they are listed as unreadable instead of vanishing. Everything is sorted by name. What
+the folders stand for is read in layout.py.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,23 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tesela.core.errors import DataError
+from tesela.core.pathnames import path_text
 from tesela.data.source import Columns, Source
+from tesela.data.sources.layout.layout import FolderLayout, read_layout
+from tesela.data.sources.layout.tree import FolderTree, scan_folder
 from tesela.imaging.decode import decode
-from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 class FileItems:
@@ -71,8 +60,8 @@ class FileItems:
         return decode(self.root / self.paths[index], channels=channels or self.channels, size_hint=size_hint)
 
     def name(self, index: int) -> str:
-        """The path below the root."""
-        return self.paths[index]
+        """The path below the root, as text."""
+        return path_text(self.paths[index])
 
     def raw(self, index: int) -> bytes | None:
         """The file's bytes; None where the file system does not give them."""
@@ -80,6 +69,26 @@ class FileItems:
             return (self.root / self.paths[index]).read_bytes()
         except OSError:
             return None
+
+    def byte_sizes(self) -> NDArray[np.int64]:
+        """(N,) bytes of each file; -1 where there is none."""
+        return np.array([_byte_size(self.root / path) for path in self.paths], np.int64)
+
+    def tail(self, index: int, count: int) -> bytes | None:
+        """The last ``count`` bytes of a file; None where it cannot be read."""
+        try:
+            with (self.root / self.paths[index]).open("rb") as stream:
+                stream.seek(-min(count, stream.seek(0, 2)), 2)
+                return stream.read(count)
+        except OSError:
+            return None
+
+
+def _byte_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def find_folder(text: str | Path) -> Source | None:
@@ -92,89 +101,54 @@ def open_folder(root: Path) -> Source:
     """A source of class folders.
 
     Raises:
-        DataError: it has no class folders, or images beside them.
+        DataError: it has no class folders, or folders that contradict one another.
     """
-    folders = split_folders(root) or {"train": ""}
-    found = {split: list(_images_by_class(root, below)) for split, below in folders.items()}
-    labels = tuple(sorted({label for images in found.values() for label, _ in images}))
+    tree = scan_folder(root)
+    layout = read_layout(tree)
+    labels = tuple(sorted({label for images in layout.images.values() for label, _ in images}))
     if not labels:
-        raise _no_images(root)
+        raise _no_images(root, tree.top.count)
     number = {label: index for index, label in enumerate(labels)}
+    hidden = [path for images in layout.images.values() for _, path in images if "/." in f"/{path}"]
+    notes = layout.notes
+    if hidden:
+        notes = (
+            *notes,
+            f"{len(hidden)} images have hidden names and are used, such as {path_text(hidden[0])}",
+        )
     splits = {
         split: FileItems(root, (path for _, path in images), (number[label] for label, _ in images))
-        for split, images in found.items()
+        for split, images in layout.images.items()
     }
     return Source(
-        name=root.resolve().name, kind="folder", labels=labels, splits=splits, ignored=tuple(_ignored(root))
+        name=path_text(root.resolve().name),
+        kind="folder",
+        labels=labels,
+        splits=splits,
+        ignored=tuple(_ignored(tree, layout)),
+        notes=notes,
     )
 
 
-def split_folders(root: Path) -> dict[str, str]:
-    """{split: folder name} if the folder is divided into splits, else nothing.
-
-    Raises:
-        DataError: two folders name the same split.
-    """
-    names = [child.name for child in _folders(root)]
-    splits = [SPLIT_NAMES.get(name.lower()) for name in names]
-    if "train" not in splits or None in splits:
-        return {}
-    if len(set(splits)) < len(splits):
-        raise DataError(
-            f"{root} has two folders for one split: {', '.join(names)}",
-            hint="keep one of train, val and test each",
-        )
-    return {split: name for split, name in zip(splits, names, strict=True) if split}
-
-
-def _images_by_class(root: Path, below: str) -> Iterable[tuple[str, str]]:
-    """(label, path below the root) of every image, sorted."""
-    for folder in _folders(root / below):
-        _refuse_masks(folder)
-        for path in sorted(_files(folder)):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield folder.name, path.relative_to(root).as_posix()
-
-
-def _refuse_masks(folder: Path) -> None:
-    if folder.name == "masks" and (folder.parent / "images").is_dir():
-        raise DataError(
-            f"{folder.parent} holds images and masks, which is for segmentation",
-            hint="classification needs a folder of class folders",
-        )
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                yield Path(place, name)
-
-
-def _ignored(root: Path) -> list[str]:
-    """Files that are no images, or images outside any class folder."""
-    classes = {
-        place for below in (split_folders(root) or {"": ""}).values() for place in _folders(root / below)
-    }
+def _ignored(tree: FolderTree, layout: FolderLayout) -> list[str]:
+    """Files that are no images, or images outside any class folder; not those left aside with a note."""
+    used = {path for images in layout.images.values() for _, path in images}
+    aside = {id(folder) for one in layout.aside for folder in one.walk()}
     return sorted(
-        path.relative_to(root).as_posix()
-        for path in _files(root)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or not classes.intersection(path.parents)
+        path_text(path)
+        for folder in tree.top.walk()
+        if id(folder) not in aside
+        for path in map(folder.below, (*folder.images, *folder.others))
+        if path not in used
     )
 
 
-def _no_images(root: Path) -> DataError:
-    loose = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in _files(root))
+def _no_images(root: Path, loose: int) -> DataError:
     if loose:
         return DataError(
-            f"{root} holds {loose} images but no class folders",
+            f"{path_text(root)} holds {loose} images but no class folders",
             hint="put the images of each class into a folder named after it",
         )
     return DataError(
-        f"{root} holds no images", hint="a folder with one folder of images per class is expected"
+        f"{path_text(root)} holds no images", hint="a folder with one folder of images per class is expected"
     )

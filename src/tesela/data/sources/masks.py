@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tesela.core.errors import DataError
+from tesela.core.pathnames import path_text
 from tesela.data.masks.classes_file import read_classes
 from tesela.data.masks.items import MaskedFiles
 from tesela.data.masks.known import known_coding
 from tesela.data.source import Source
-from tesela.data.sources.folder import SPLIT_NAMES
+from tesela.data.sources.layout.split_names import refuse_doubles, splits_of
 from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "photos", "pictures")
@@ -64,12 +65,12 @@ def find_masks(text: str | Path) -> Source | None:
     splits = {split: MaskedFiles(root, rows) for split, rows in pairs.items()}
     coding = read_classes(root) or known_coding(root, [mask for rows in pairs.values() for _, mask in rows])
     return Source(
-        name=root.resolve().name,
+        name=path_text(root.resolve().name),
         kind="masks",
         labels=coding.names if coding is not None else (),
         splits=splits,
         masks=coding,
-        ignored=tuple(left_out),
+        ignored=tuple(map(path_text, left_out)),
     )
 
 
@@ -116,15 +117,15 @@ def _layouts(root: Path) -> dict[str, Layout]:
         }
         return nested if "train" in nested else {"train": whole}
     found: dict[str, Layout] = {}
-    for name, child in children.items():
-        split = SPLIT_NAMES.get(name)
-        if split is None:
-            continue
+    doubles: dict[str, str] = {}
+    for name, split in splits_of(children).items():
+        child = children[name]
         inside = _together({one.name.lower(): one for one in sorted(child.iterdir()) if one.is_dir()})
+        if inside is None and f"{name}annot" in children:
+            inside = Layout(images=child, masks=children[f"{name}annot"])
         if inside is not None:
-            found[split] = inside
-        elif f"{name}annot" in children:
-            found[split] = Layout(images=child, masks=children[f"{name}annot"])
+            found[split], doubles[name] = inside, split
+    refuse_doubles(doubles, root)
     return found if "train" in found else {}
 
 
@@ -139,7 +140,9 @@ def _together(children: Mapping[str, Path]) -> Layout | None:
 
 def _splits(folder: Path) -> dict[str, str]:
     names = sorted(child.name for child in folder.iterdir() if child.is_dir())
-    return {SPLIT_NAMES[name.lower()]: name for name in names if name.lower() in SPLIT_NAMES}
+    splits = splits_of(names)
+    refuse_doubles(splits, folder)
+    return {split: name for name, split in splits.items()}
 
 
 def _files(folder: Path) -> Iterator[Path]:

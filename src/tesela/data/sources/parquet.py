@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesela.core.errors import DataError, ImageError, MissingExtraError
+from tesela.core.pathnames import path_text
 from tesela.data.masks.classes_file import read_classes
 from tesela.data.source import Columns, Source
-from tesela.data.sources.folder import SPLIT_NAMES
+from tesela.data.sources.layout.split_names import settled, split_in, split_word
+from tesela.data.sources.layout.tree import scan_folder
+from tesela.data.sources.tables.class_numbers import class_numbers
 from tesela.imaging.decode import decode
 from tesela.imaging.mask import decode_mask, mask_palette
 
@@ -101,6 +104,20 @@ class ParquetItems:
             return _file_bytes(self._places[number][0].parent, value["path"])
         return value.get("bytes")
 
+    def byte_sizes(self) -> NDArray[np.int64]:
+        """(N,) bytes of each encoded image; for one in a file beside, or none, what all of these share."""
+        import pyarrow
+        import pyarrow.compute as compute
+
+        found = []
+        for number in range(len(self._places)):
+            column = self._group(number)
+            encoded = (
+                compute.struct_field(column, "bytes") if pyarrow.types.is_struct(column.type) else column
+            )
+            found.append(compute.fill_null(compute.binary_length(encoded), 1).to_numpy())
+        return np.concatenate(found or [np.zeros(0)]).astype(np.int64)
+
     def _group(self, number: int) -> Any:
         """The image column of one row group, kept for a while."""
         if number not in self._groups:
@@ -125,24 +142,38 @@ def _file_bytes(folder: Path, path: str) -> bytes | None:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The Parquet files of a path: itself, or those in the folder."""
-    return [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    """The Parquet files of a path: itself, or those in the folder that are not hidden."""
+    if path.is_file():
+        return [path]
+    found = sorted(path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]"))
+    return [file for file in found if not any(part[:1] == "." for part in file.relative_to(path).parts)]
 
 
-def split_of(path: Path, root: Path) -> str:
-    """The split that a file's name or folder says; train where it says nothing."""
-    below = path.relative_to(root) if path != root else Path(path.name)
-    for word in (below.stem.split("-")[0], *reversed(below.parts[:-1])):
-        if word.lower() in SPLIT_NAMES:
-            return SPLIT_NAMES[word.lower()]
-    return "train"
+def file_splits(files: Sequence[Path], root: Path) -> dict[Path, str]:
+    """The split of those files whose name or folder says one."""
+    said: dict[Path, str] = {}
+    for file in files:
+        below = file.relative_to(root) if file != root else Path(file.name)
+        words = (split_in(below.stem), *map(split_word, reversed(below.parts[:-1])))
+        word = next((word for word in words if word is not None), None)
+        if word is not None:
+            said[file] = word
+    return settled(said)
 
 
 def find_parquet(text: str | Path) -> Source | None:
-    """The rows of a .parquet file or of a folder of such; None for anything else."""
+    """The rows of a .parquet file or of a folder of such; None for anything else.
+
+    Tables without images, such as results of ``predict``, count in a folder only if nothing else is there.
+    """
     path = Path(text).expanduser()
-    ours = path.suffix == ".parquet" if path.is_file() else path.is_dir() and bool(parquet_files(path))
-    return open_parquet(path) if ours else None
+    if path.is_file():
+        return open_parquet(path) if path.suffix.lower() == ".parquet" else None
+    files = parquet_files(path) if path.is_dir() else []
+    data = [file for file in files if _image_column(_schema(file)) is not None]
+    if not files or (not data and scan_folder(path).top.count):
+        return None
+    return open_parquet(path, data or files)
 
 
 class MaskedParquet(ParquetItems):
@@ -182,13 +213,17 @@ class MaskedParquet(ParquetItems):
         return data
 
 
-def open_parquet(path: Path) -> Source:
+def open_parquet(path: Path, files: Sequence[Path] | None = None) -> Source:
     """A source of one Parquet file or a folder of them.
+
+    Args:
+        path: the file or the folder.
+        files: those of the folder that hold data; all by default.
 
     Raises:
         DataError: no image or label column, or files that disagree.
     """
-    files = parquet_files(path)
+    files = files or parquet_files(path)
     schema = _schema(files[0])
     image = image_column(schema, files[0])
     masks = mask_column(schema, image)
@@ -196,32 +231,50 @@ def open_parquet(path: Path) -> Source:
         return _open_masked(path, files, image, masks)
     label = label_column(schema, files[0])
     values = {file: _column(file, label) for file in files}
-    labels = _class_names(schema, label) or _names_of(values)
-    by_split: dict[str, list[Path]] = {}
+    labels, numbers = class_numbers(values, _class_names(schema, label))
     root = path if path.is_dir() else path.parent
-    for file in files:
-        by_split.setdefault(split_of(file, path), []).append(file)
-    splits = {
-        split: ParquetItems(
-            members,
-            image,
-            np.concatenate([_targets(values[file], labels, file) for file in members]),
-            root=root,
-        )
-        for split, members in by_split.items()
-    }
-    return Source(name=path.resolve().stem, kind="parquet", labels=labels, splits=splits)
+    by_split, notes = _by_split(files, path)
+    bare = [split for split, members in by_split.items() if all((numbers[one] < 0).all() for one in members)]
+    for split in bare if len(bare) < len(by_split) else ():
+        count = sum(len(numbers[file]) for file in by_split.pop(split))
+        notes.append(f"{split} has no labels: its {count} images are left aside")
+    splits = {}
+    for split, members in by_split.items():
+        for file in members:
+            _refuse_unlabelled(numbers[file], values[file], len(labels), file)
+        targets = np.concatenate([numbers[file] for file in members])
+        splits[split] = ParquetItems(members, image, targets, root=root)
+    name = path_text(path.resolve().stem)
+    return Source(name=name, kind="parquet", labels=labels, splits=splits, notes=tuple(notes))
 
 
-def _open_masked(path: Path, files: list[Path], image: str, masks: str) -> Source:
-    root = path if path.is_dir() else path.parent
+def _by_split(files: Sequence[Path], path: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """The files of each split, and a note on those that say none beside others that do."""
+    found = file_splits(files, path)
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        by_split.setdefault(split_of(file, path), []).append(file)
+        by_split.setdefault(found.get(file, "train"), []).append(file)
+    silent = [file for file in files if file not in found]
+    notes = []
+    if found and silent:
+        notes.append(f"{path_text(silent[0].name)} names no split and is read as train ({len(silent)} files)")
+    return by_split, notes
+
+
+def _open_masked(path: Path, files: Sequence[Path], image: str, masks: str) -> Source:
+    root = path if path.is_dir() else path.parent
+    by_split, notes = _by_split(files, path)
     splits = {split: MaskedParquet(members, image, masks, root=root) for split, members in by_split.items()}
     coding = read_classes(root)
     labels = coding.names if coding is not None else ()
-    return Source(name=path.resolve().stem, kind="parquet", labels=labels, splits=splits, masks=coding)
+    return Source(
+        name=path_text(path.resolve().stem),
+        kind="parquet",
+        labels=labels,
+        splits=splits,
+        masks=coding,
+        notes=tuple(notes),
+    )
 
 
 def mask_column(schema: Any, image: str) -> str | None:
@@ -240,6 +293,16 @@ def mask_column(schema: Any, image: str) -> str | None:
 
 def image_column(schema: Any, file: Path) -> str:
     """The first column of encoded images: struct {bytes, path}, or bytes."""
+    found = _image_column(schema)
+    if found is None:
+        raise DataError(
+            f"{path_text(file)} has no column of images; its columns are {', '.join(schema.names)}",
+            hint="an image column is a struct of bytes and path, or bytes",
+        )
+    return found
+
+
+def _image_column(schema: Any) -> str | None:
     import pyarrow.types as types
 
     for column in schema:
@@ -249,9 +312,7 @@ def image_column(schema: Any, file: Path) -> str:
     for column in schema:
         if types.is_binary(column.type) or types.is_large_binary(column.type):
             return str(column.name)
-    raise DataError(
-        f"{file} has no column of images", hint="an image column is a struct of bytes and path, or bytes"
-    )
+    return None
 
 
 def label_column(schema: Any, file: Path) -> str:
@@ -261,7 +322,10 @@ def label_column(schema: Any, file: Path) -> str:
     for name in (*(name for name in usual if name in classes), *classes, *usual):
         if name in schema.names:
             return name
-    raise DataError(f"{file} has no label column", hint="name it one of: " + ", ".join(LABEL_COLUMNS))
+    raise DataError(
+        f"{path_text(file)} has no label column; its columns are {', '.join(schema.names)}",
+        hint="name it one of: " + ", ".join(LABEL_COLUMNS),
+    )
 
 
 def _schema(file: Path) -> Any:
@@ -304,21 +368,10 @@ def _column(file: Path, name: str) -> list[Any]:
         ) from error
 
 
-def _names_of(values: dict[Path, list[Any]]) -> tuple[str, ...]:
-    """Class names from the values: 0..highest for numbers, the sorted distinct ones for texts."""
-    distinct = {value for column in values.values() for value in column if value is not None}
-    if all(isinstance(value, int) for value in distinct):
-        return tuple(str(number) for number in range(max(distinct, default=-1) + 1))
-    return tuple(sorted(str(value) for value in distinct))
-
-
-def _targets(values: list[Any], labels: tuple[str, ...], file: Path) -> NDArray[np.int64]:
-    number = {label: index for index, label in enumerate(labels)}
-    targets = [value if isinstance(value, int) else number.get(str(value), -1) for value in values]
-    wrong = next((row for row, target in enumerate(targets) if not 0 <= target < len(labels)), None)
-    if wrong is not None:
+def _refuse_unlabelled(numbers: NDArray[np.int64], values: Sequence[Any], classes: int, file: Path) -> None:
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= classes))
+    if len(wrong):
         raise DataError(
-            f"{file}: row {wrong} has the label {values[wrong]!r}, which is no class",
-            hint="remove rows without a label",
+            f"{path_text(file)}: row {wrong[0]} has the label {values[wrong[0]]!r}, which is no class",
+            hint=f"remove rows without a label ({len(wrong)} of {len(values)})",
         )
-    return np.array(targets, np.int64)

@@ -1,0 +1,1 @@
+"""Tables that name images and labels: rows, class names, class numbers."""
