@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tesela.core.files import sha256_bytes
+from tesela.data.levels import level_notes
 from tesela.data.masks.check import MaskReport, mask_reports
 from tesela.data.scan import Unreadable, attempt, in_threads, is_plain
-from tesela.data.source import Items, Source
+from tesela.data.source import Items, Source, decode_limits
 from tesela.data.targets import label_counts
 from tesela.imaging.decode import image_facts
 
@@ -139,7 +140,7 @@ def check(source: Source) -> Report:
             else:
                 _note(report, result, split, items.name(index), seen)
     report.masks = mask_reports(source)
-    report.notes = [*source.notes, *_notes(report)]
+    report.notes = [*source.notes, *_notes(report), *level_notes(source.splits["train"])]
     return report
 
 
@@ -158,7 +159,7 @@ def _mode(items: Items, index: int, channels: int) -> str:
     data = None if is_plain(items) else items.raw(index)
     if data is None:
         return "plain grey" if channels == 1 else "plain RGB"
-    kind, mode, _ = image_facts(data)
+    kind, mode, _ = image_facts(data, limits=decode_limits(items))
     return f"{kind} {mode}"
 
 

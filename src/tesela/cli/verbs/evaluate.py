@@ -18,9 +18,13 @@ def evaluate(
     batch_size: Annotated[int, Parameter(name=["--batch-size", "--batch"])] = 256,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
     json: bool = False,
-) -> None:
+) -> int:
     """Score a run or bundle on a split: for a classifier accuracy, top-k, calibration, classes, confusion.
+
+    Images that cannot be read are named and left out, and the exit code is 1.
 
     A run's own test scores are kept in the run folder and its report is written again; others go to
     evaluations/ below it.
@@ -35,6 +39,9 @@ def evaluate(
         batch_size: Images at a time; changes only the speed.
         precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
+        formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: Most pixels of an image; 250 million by default.
         json: Print one JSON object as the last line.
     """
     from pathlib import Path
@@ -42,6 +49,7 @@ def evaluate(
     from tesela.cli import output
     from tesela.core.errors import UsageError
     from tesela.core.progress import stderr_console
+    from tesela.core.terminal import line_text
 
     output.use_json(json)
     if batch_size < 1 or (top is not None and top < 1):
@@ -60,13 +68,19 @@ def evaluate(
         precision=precision,
         device=device,
         console=stderr_console(),
+        formats=formats,
+        max_pixels=max_pixels,
         **options,
     )
     report = write_report(run) if scores["folder"] == Path(run) else None
     say_scores(scores, **options)
     if scores["folder"] is not None:
         output.say(f"kept in {scores['folder']}" + (f", shown in {report}" if report else ""))
+    output.note_unreadable(
+        f"unreadable: {line_text(bad['name'])}: {bad['message']}" for bad in scores["unreadable"]
+    )
     output.result({**scores, "run": run, "report": report}, json)
+    return 1 if scores["unreadable"] else 0
 
 
 def say_scores(scores: dict[str, Any], **options: Any) -> None:
@@ -83,7 +97,5 @@ def say_scores(scores: dict[str, Any], **options: Any) -> None:
         output.say(table)
     lines = {"speed": f"{scores['images_per_second']:,.0f} images/s"}
     if scores["unreadable"]:
-        lines["unreadable"] = (
-            f"{len(scores['unreadable'])} images left out, such as {scores['unreadable'][0]['name']}"
-        )
+        lines["unreadable"] = f"{len(scores['unreadable'])} images left out"
     output.say(name_value_grid(lines.items()))

@@ -18,6 +18,7 @@ import numpy as np
 from tesela.core.errors import DataError
 from tesela.data.source import Columns, Source
 from tesela.imaging.decode import decode
+from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class FileItems:
         columns: further values of each image, by name.
     """
 
+    limits = LOCAL_LIMITS
+
     def __init__(
         self,
         root: Path,
@@ -68,7 +71,12 @@ class FileItems:
         self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None
     ) -> NDArray[np.uint8]:
         """As Items.read."""
-        return decode(self.root / self.paths[index], channels=channels or self.channels, size_hint=size_hint)
+        return decode(
+            self.root / self.paths[index],
+            channels=channels or self.channels,
+            limits=self.limits,
+            size_hint=size_hint,
+        )
 
     def name(self, index: int) -> str:
         """The path below the root."""
