@@ -60,7 +60,7 @@ def test_files_and_json_for_each_image_and_class(
 ) -> None:
     """Two readable images x two classes: four pictures, two NPZ; numbers equal the Python API's.
 
-    The damaged one is reported.
+    The damaged one is reported, and the exit code says so.
     """
     assert (
         called(
@@ -75,7 +75,7 @@ def test_files_and_json_for_each_image_and_class(
             tmp_path,
             "--json",
         )
-        == 0
+        == 1
     )
     result = last_json(capsys)
     assert (result["explained"], result["unreadable"]) == (2, 1)

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from tesela.core.errors import ConfigError, ImageError
-from tesela.imaging.decode import CODES, DecodeLimits, decode, upright_size
+from tesela.imaging.decode import CODES, decode, upright_size
+from tesela.imaging.limits import DecodeLimits
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

@@ -87,7 +87,8 @@ def test_a_body_without_announced_length_is_counted_while_it_arrives(api: TestCl
             "content_encoding",
         ),
         ("/v1/classify", {"content": GOOD, "headers": {"content-type": "text/html"}}, "content_type"),
-        ("/v1/classify", {"content": GOOD}, "content_type"),
+        ("/v1/classify", {"content": GOOD, "headers": {"content-type": "text/plain"}}, "content_type"),
+        ("/v1/classify", {"content": GOOD, "headers": {"content-type": "application/json"}}, "content_type"),
         ("/v1/classify", {"json": {"url": "http://example.org/x.png"}}, "content_type"),
         (
             "/v1/classify",

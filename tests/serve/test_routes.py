@@ -26,6 +26,7 @@ from tesela.models.bundle import load_bundle
 from tesela.runtime.predictor import Predictor
 
 PNG = {"content-type": "image/png"}
+IMAGES = held_out(2)[0]
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,30 @@ def test_an_exported_model_is_served_without_torch() -> None:
     label, imported = done.stdout.decode().split()
     assert label == Predictor(digits_onnx()).predict(held_out(1)[0])[0].scores[0].label
     assert imported == "False"
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/jpg", "image/pjpeg", "image/x-png", "IMAGE/PNG; q=1", "application/octet-stream", None]
+)
+def test_the_content_decides_and_not_the_type(api: TestClient, kind: str | None) -> None:
+    """Any image/... type, none, and those that clients send by themselves give the answer of image/png."""
+    expected = api.post("/v1/classify", content=IMAGES[0], headers=PNG)
+    assert expected.status_code == 200
+    headers = {} if kind is None else {"content-type": kind}
+    assert api.post("/v1/classify", content=IMAGES[0], headers=headers).json() == expected.json()
+    form = {"content-type": "application/x-www-form-urlencoded"}  # curl --data-binary
+    assert api.post("/v1/classify", content=IMAGES[0], headers=form).json() == expected.json()
+
+
+def test_formats_and_pixels_are_widened_by_options_only() -> None:
+    """A TIFF is refused with 415, and answered like the same pixels as PNG where the server allows it."""
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(IMAGES[0])).save(stream, "TIFF")
+    headers = {"content-type": "image/tiff"}
+    with client(onnx_only=True) as strict:
+        refused = strict.post("/v1/classify", content=stream.getvalue(), headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (415, "format_not_allowed")
+    with client(onnx_only=True, formats=("png,tif",), max_pixels=100) as wide:
+        answer = wide.post("/v1/classify", content=stream.getvalue(), headers=headers)
+        assert answer.json() == wide.post("/v1/classify", content=IMAGES[0], headers=PNG).json()
+        assert wide.post("/v1/classify", content=png(np.zeros((11, 10, 3), np.uint8))).status_code == 413

@@ -107,7 +107,7 @@ def test_predicts(place: Path, run: Path) -> None:
     images = [f"{number}.png" for number in range(100)]
     (place / "broken.png").write_bytes(b"no image")
     lines = tesela(
-        place, "predict", "run", *images, "broken.png", "--json", "--out", "all.parquet"
+        place, "predict", "run", *images, "broken.png", "--json", "--out", "all.parquet", code=1
     ).splitlines()
     rows = [json.loads(line) for line in lines]
     with (place / "digits.csv").open() as stream:

@@ -9,8 +9,10 @@ the traceback.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 from typing import Any
 
 from cyclopts import App, Group
@@ -98,6 +100,10 @@ def run(arguments: list[str]) -> int:
     Returns:
         the exit code.
     """
+    for stream in (sys.stdout, sys.stderr):  # no name may end a verb on a terminal that cannot show it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata, which changes no pixel
     debug = "--debug" in arguments
     words = [word for word in arguments if word != "--debug"]
     try:

@@ -6,15 +6,19 @@ With ``--json`` the text for people moves to standard error, so that standard ou
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from tesela.core.files import json_text
+from tesela.core.pathnames import path_text
+
 _to_stderr = False
+#: Unreadable images that are named one by one; the files of results hold all.
+MOST_NAMED = 100
 
 
 def use_json(active: bool) -> None:
@@ -26,7 +30,10 @@ def use_json(active: bool) -> None:
 def say(*parts: Any, markup: bool = False) -> None:
     """Show text or a rich renderable to the person at the terminal."""
     console = Console(
-        stderr=_to_stderr, highlight=False, soft_wrap=all(isinstance(part, str) for part in parts)
+        stderr=_to_stderr,
+        highlight=False,
+        emoji=False,
+        soft_wrap=all(isinstance(part, str) for part in parts),
     )
     if not console.is_terminal and not console.soft_wrap:
         console.width = max(console.width, 100)
@@ -38,10 +45,19 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def note_unreadable(lines: Iterable[str]) -> None:
+    """A remark for each image that could not be read; of very many, the first and how many more there are."""
+    shown = list(lines)
+    for line in shown[:MOST_NAMED]:
+        note(line)
+    if len(shown) > MOST_NAMED:
+        note(f"... and {len(shown) - MOST_NAMED:,} more")
+
+
 def result(value: Mapping[str, Any], active: bool = True) -> None:
     """Print ``value`` as one line of JSON on standard output, if ``active`` (the verb's ``--json``)."""
     if active:
-        print(json_module.dumps(value, ensure_ascii=False, default=_plain, allow_nan=False), flush=True)
+        print(json_text(value, default=_plain, allow_nan=False), flush=True)
 
 
 def raw(text: str) -> None:
@@ -52,7 +68,7 @@ def raw(text: str) -> None:
 def _plain(value: Any) -> Any:
     """What JSON has no form for: paths, dataclasses, NumPy scalars and arrays."""
     if isinstance(value, Path):
-        return str(value)
+        return path_text(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if hasattr(value, "tolist"):

@@ -99,11 +99,13 @@ class ImageError(DataError):
         message: what is wrong with it.
         code: one of ``tesela.imaging.decode.CODES``.
         hint: how to mend it.
+        cause: one or two words by which images are counted, such as a format; the code by default.
     """
 
-    def __init__(self, message: str, *, code: str, hint: str) -> None:
+    def __init__(self, message: str, *, code: str, hint: str, cause: str = "") -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.cause = cause or code.replace("_", " ")
 
 
 class WeightsError(TeselaError):

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 
 from tesela.core.errors import StorageError
 from tesela.core.failpoint import failpoint
+from tesela.core.terminal import UNSHOWN
 
 _T = TypeVar("_T")
 
@@ -33,6 +35,12 @@ def _allow(operation: str) -> None:
 
 #: Called with the operation's name before each operating-system call; tests replace it to inject failures.
 before_io: Callable[[str], None] = _allow
+
+#: Bytes of a name that a temporary name can be made of, and of a stem that endings are put behind.
+_LONGEST_NAME, _LONGEST_STEM = 200, 100
+#: Characters at which readers of lines break a JSON text, and those that UTF-8 cannot hold.
+_ESCAPED = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
+_NOT_IN_NAMES = re.compile('[<>:"/\\\\|?*\ud800-\udfff]')
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -50,7 +58,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         StorageError: no space, no permission or another failure of the file system.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _part_of(path)
     with storage_errors(path, needed=len(data)):
         try:
             io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
@@ -76,7 +84,7 @@ def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
     Raises:
         StorageError: no space, no permission or another failure of the file system.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _part_of(path)
     with storage_errors(path, needed=needed):
         try:
             io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
@@ -90,14 +98,46 @@ def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def _part_of(path: Path) -> Path:
+    """The temporary name beside a file; shorter where the file's own name leaves no room for more."""
+    name = path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else sha256_bytes(os.fsencode(path.name))
+    return path.with_name(f".{name}.{os.getpid()}.part")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Put ``value`` as indented JSON under ``path``, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(path, (json_text(value, indent=2) + "\n").encode())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put ``text`` as UTF-8 under ``path``, atomically; lone surrogates are written out as escapes."""
+    write_atomic(path, text.encode("utf-8", "backslashreplace"))
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON that every reader takes: letters as they are, line separators and lone surrogates escaped."""
+    return _ESCAPED.sub(
+        lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False, **options)
+    )
 
 
 def read_json(path: Path) -> Any:
     """The JSON value in ``path``."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_stem(path: Path) -> str:
+    """The beginning of the names of files about ``path``: its stem, in a form that every file system takes.
+
+    Line ends, commands to terminals, what is no UTF-8, and characters of no file name elsewhere become ``_``;
+    long stems are cut, with a digest behind them. Different files may come to one stem: see ``unique_names``.
+    """
+    stem = _NOT_IN_NAMES.sub("_", UNSHOWN.sub("_", path.stem))
+    encoded = stem.encode()
+    if len(encoded) <= _LONGEST_STEM:
+        return stem
+    digest = sha256_bytes(os.fsencode(path.name))[:8]
+    return f"{encoded[:_LONGEST_STEM].decode(errors='ignore')}-{digest}"
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

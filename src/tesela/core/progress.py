@@ -51,7 +51,7 @@ class SilentBar:
 
 def stderr_console(*, quiet: bool = False) -> Console:
     """A console on standard error; 100 columns where it is no terminal."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = Console(stderr=True, quiet=quiet, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 100
     return console

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tesela.core.files import sha256_bytes
+from tesela.data.levels import level_notes
 from tesela.data.masks.check import MaskReport, mask_reports
 from tesela.data.scan import Unreadable, attempt, in_threads, is_plain
-from tesela.data.source import Items, Source
+from tesela.data.source import Items, Source, decode_limits
 from tesela.data.targets import label_counts
 from tesela.imaging.decode import image_facts
 
@@ -177,7 +178,7 @@ def check(source: Source) -> Report:
                 label = "" if source.masks is not None else source.labels[items.targets[index]]
                 _note(report, result, Sighting(items.name(index), split, label), seen)
     report.masks = mask_reports(source)
-    report.notes = [*source.notes, *_notes(report)]
+    report.notes = [*source.notes, *_notes(report), *level_notes(source.splits["train"])]
     return report
 
 
@@ -196,7 +197,7 @@ def _mode(items: Items, index: int, channels: int) -> str:
     data = None if is_plain(items) else items.raw(index)
     if data is None:
         return "plain grey" if channels == 1 else "plain RGB"
-    kind, mode, _ = image_facts(data)
+    kind, mode, _ = image_facts(data, limits=decode_limits(items))
     return f"{kind} {mode}"
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from tesela.core.errors import ConfigError
 from tesela.core.pathnames import path_text
+from tesela.imaging.limits import FORMATS, LOCAL_LIMITS, DecodeLimits, local_limits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,10 @@ class DataConfig:
     """Value 0 of masks belongs to no class, and the names begin at 1."""
     max_unreadable: float = 0.01
     """Largest share of unreadable training images; above it training refuses."""
+    formats: tuple[str, ...] = FORMATS
+    """The only image formats to open; others count as unreadable."""
+    max_pixels: int = LOCAL_LIMITS.max_pixels
+    """Most pixels of an image; a larger one counts as unreadable."""
 
     def __post_init__(self) -> None:
         if not self.source.isascii() and any("\ud800" <= sign <= "\udfff" for sign in self.source):
@@ -71,6 +76,16 @@ class DataConfig:
             raise ConfigError("subset and per_class exclude one another", hint="give one of them")
         if self.workers != "auto" and self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, not {self.workers}", hint="use auto")
+        object.__setattr__(self, "formats", self.limits.formats)
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """Limits within which images are decoded.
+
+        Raises:
+            ConfigError: an unknown format, or less than a pixel.
+        """
+        return local_limits(self.formats, self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

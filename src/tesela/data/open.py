@@ -17,7 +17,7 @@ from tesela.data.config import DataConfig
 from tesela.data.masks.items import has_masks
 from tesela.data.masks.resolve import with_mask_classes
 from tesela.data.masks.targets import MaskTargets
-from tesela.data.source import Source
+from tesela.data.source import Source, set_limits
 from tesela.data.split import complete, few_per_class, only_classes, subset
 from tesela.data.targets import LabelTargets, Targets
 
@@ -51,6 +51,7 @@ def open_source(
     """
     config = config or DataConfig()
     source = find_source(text)
+    set_limits(source, config.limits)
     if has_masks(source):
         source = with_mask_classes(source, config, Path(_as_it_is_there(text)).expanduser())
     if config.classes and source.masks is not None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tesela.core.errors import DataError, ImageError
 from tesela.data.augment.augment import Augment
 from tesela.data.scan import Unreadable, attempt, in_threads
-from tesela.data.source import Items
+from tesela.data.source import Items, decode_limits
 from tesela.imaging.decode import decode, upright_size
 from tesela.imaging.preprocess import fit_image
 from tesela.imaging.spec import ImageSpec
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: A set is kept in memory where its pixels at the model's size take no more than this.
 CACHE_BYTES = 2 << 30
 _LOOKED_AT = 16
+#: Bytes that a reader keeps for decoding into; larger images get memory of their own.
+_LARGEST_SCRATCH = 256 << 20
 _T = TypeVar("_T")
 Box = tuple[float, float, float, float]
 Encoded: TypeAlias = "bytes | NDArray[np.uint8]"
@@ -80,6 +82,7 @@ class StreamReader:
     def __init__(self, items: Items, spec: ImageSpec, augment: Augment | None) -> None:
         self.items, self.spec, self.augment = items, spec, augment
         self._scratch = np.empty(0, np.uint8)
+        self._limits = decode_limits(items)
 
     def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Pixels:
         """The rows' images, decoded one after another."""
@@ -110,7 +113,7 @@ class StreamReader:
         """The encoded file, or pixels if there is none, and the image's (height, width)."""
         data = self.items.raw(row)
         if data is not None:
-            return data, upright_size(data)
+            return data, upright_size(data, limits=self._limits)
         image = self.items.read(row, channels=self.spec.channels)
         return image, (image.shape[0], image.shape[1])
 
@@ -120,9 +123,15 @@ class StreamReader:
             return resized_part(source, box, self.spec.size)
         top, left, height, width = box
         least = math.ceil(size[0] * self.spec.height / height), math.ceil(size[1] * self.spec.width / width)
-        if self._scratch.size < 3 * size[0] * size[1]:
+        if self._scratch.size < 3 * size[0] * size[1] <= _LARGEST_SCRATCH:
             self._scratch = np.empty(3 * size[0] * size[1], np.uint8)
-        image = decode(source, channels=self.spec.channels, size_hint=least, scratch=self._scratch)
+        image = decode(
+            source,
+            channels=self.spec.channels,
+            limits=self._limits,
+            size_hint=least,
+            scratch=self._scratch,
+        )
         down, across = image.shape[0] / size[0], image.shape[1] / size[1]
         return resized_part(image, (top * down, left * across, height * down, width * across), self.spec.size)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+
+from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +24,21 @@ if TYPE_CHECKING:
 Columns: TypeAlias = "Mapping[str, NDArray[np.str_]]"
 #: The splits that ``open_source`` guarantees, in this order.
 SPLITS = ("train", "val", "test")
+
+
+def decode_limits(items: Items) -> DecodeLimits:
+    """Limits within which the files of some items are decoded."""
+    base = items.items if isinstance(items, Selection) else items
+    found: DecodeLimits = getattr(base, "limits", LOCAL_LIMITS)
+    return found
+
+
+def set_limits(source: Source, limits: DecodeLimits) -> None:
+    """Decode the files of a source within other limits from now on."""
+    for items in source.splits.values():
+        base: Any = items.items if isinstance(items, Selection) else items
+        if hasattr(base, "limits"):
+            base.limits = limits
 
 
 class Items(Protocol):

@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +198,8 @@ def evaluate_run(
     kernel: str | None = None,
     backend: str = "auto",
     console: Console | None = None,
+    formats: Sequence[str] | None = None,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluate a run or bundle and keep what was found.
@@ -212,6 +214,8 @@ def evaluate_run(
         kernel: see ``evaluate_model``.
         backend: ``torch``, ``onnxruntime``, or ``auto``: torch where there are weights.
         console: where a progress bar goes.
+        formats: the only image formats to open; by default those that the run was trained with.
+        max_pixels: most pixels of an image; by default what the run was trained with.
         **options: of the task's scorer, such as ``top=3`` for a classifier.
 
     Returns:
@@ -229,7 +233,8 @@ def evaluate_run(
     ways = {name: options.pop(name) for name in list(options) if name in task.infer_options}
     check_options(task, options)
     precision = recorded_precision(run, device) if precision == "auto" else precision
-    config = _settings(run, data)
+    limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
+    config = _settings(run, data, {name: value for name, value in limits.items() if value is not None})
     source = _open(config, task, own=data is None)
     changed = data is None and _has_changed(run, source)
     if changed and console is not None:
@@ -245,7 +250,7 @@ def evaluate_run(
         workers=config.workers,
         cache=config.cache,
         device=device,
-        max_unreadable=config.max_unreadable,
+        max_unreadable=1.0,
         full=True,
     )
     with RowSpool() as spool:
@@ -314,9 +319,10 @@ def main_split(source: Source) -> str:
     return "test" if len(source.splits.get("test", ())) else "val"
 
 
-def _settings(run: Run, data: str | None) -> DataConfig:
+def _settings(run: Run, data: str | None, limits: Mapping[str, Any]) -> DataConfig:
     """The run's own data, or other data split in the same way, so that test images stay such."""
     recorded = read_yaml(run.config).get("data", {}) if run.exists() else {}
+    recorded = {**recorded, **limits} if recorded or data is not None else {}
     if data is not None:
         return build(DataConfig, {**recorded, "source": data, "subset": None, "per_class": None})
     if not recorded:

@@ -2,7 +2,8 @@
 
 1-bit           0 and 255
 grey, RGB       as they are; grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma
-16-bit          the high byte (value // 256), grey and colour; 32-bit integers likewise, clipped to 16 bits
+16-bit          the high byte (value // 256), grey and colour; files that say they hold 12 bits: value // 16
+32-bit, signed  as 16-bit if all values are from 0 to 65,535, else refused: their range is unknown
 palette         its colours
 transparency    laid over white (alpha channel, or one transparent colour or palette entry)
 CMYK, YCCK      by Pillow's conversion without profile: R = (255 - C)(255 - K) / 255 and so on
@@ -13,25 +14,31 @@ ICC profile     ignored: numbers are taken as sRGB, as every training set's read
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tesela.core.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from PIL import Image
 
 #: What lies behind transparent pixels.
 BACKGROUND = 255
+#: Pixels that are converted at once.
+_AT_ONCE = 1 << 22
+#: TIFF's tags BitsPerSample and PhotometricInterpretation.
+_BITS, _PHOTOMETRIC = 258, 262
 
 
 def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
     """The pixels of an opened image as (H, W, channels), uint8.
 
     Raises:
-        ImageError: the layout has no 8-bit meaning (float).
+        ImageError: the layout has no 8-bit meaning (floats, integers of unknown range).
     """
     if image.mode == "F":
         raise ImageError(
@@ -40,10 +47,10 @@ def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
             hint="convert it to 8 bits per channel",
         )
     if image.mode.startswith("I"):
-        return with_channels(_high_byte(np.asarray(image)), channels)
+        return with_channels(_high_byte(*stored_integers(image)), channels)
     wanted = "L" if channels == 1 else "RGB"
     if image.has_transparency_data:
-        return with_channels(_over_background(np.asarray(image.convert("RGBA"))), channels)
+        return with_channels(_by_rows(_over_background, np.asarray(image.convert("RGBA")), 3), channels)
     if image.mode == "L":
         return with_channels(np.array(image), channels)
     if image.mode != wanted and channels == 1:
@@ -51,12 +58,43 @@ def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
     return with_channels(np.array(image if image.mode == wanted else image.convert(wanted)), channels)
 
 
+def stored_integers(image: Image.Image) -> tuple[NDArray[np.integer], int]:
+    """Grey values (H, W) of an image with more than 8 bits, dark at 0, and how many bits its file names.
+
+    Raises:
+        ImageError: values below 0 or above 65,535.
+    """
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits = 12 if tags.get(_BITS) == (12,) else 16
+    inverted = tags.get(_PHOTOMETRIC) == 0 and image.mode.startswith("I;16")  # white is zero
+    values: NDArray[np.integer] = np.asarray(image)
+    if image.mode == "I" and values.size and not 0 <= int(values.min()) <= int(values.max()) <= 0xFFFF:
+        raise ImageError(
+            f"the image holds integers from {values.min()} to {values.max()}, whose range is unknown",
+            code="unsupported_mode",
+            hint="convert it to 8 bits per channel, or to 0..65535",
+        )
+    return (0xFFFF - values if inverted else values), bits
+
+
 def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     """Grey or RGB pixels, (H, W) or (H, W, 1 | 3), as (H, W, channels)."""
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.shape[2] == channels:
         return pixels
-    return np.repeat(pixels, 3, axis=2) if channels == 3 else _luma(pixels)
+    return np.repeat(pixels, 3, axis=2) if channels == 3 else _by_rows(_luma, pixels, 1)
+
+
+def _by_rows(
+    work: Callable[[NDArray[Any]], NDArray[np.uint8]], pixels: NDArray[Any], channels: int
+) -> NDArray[np.uint8]:
+    """``work`` on some rows (h, W, C) at a time, so that its wide numbers never fill the memory."""
+    height, width = pixels.shape[:2]
+    step = max(1, _AT_ONCE // max(1, width))
+    found = np.empty((height, width, channels), np.uint8)
+    for top in range(0, height, step):
+        found[top : top + step] = work(pixels[top : top + step])
+    return found
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -66,8 +104,12 @@ def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return (grey >> 16).astype(np.uint8)[:, :, None]
 
 
-def _high_byte(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return (np.clip(values.astype(np.int64), 0, 0xFFFF) >> 8).astype(np.uint8)
+def _high_byte(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
+    return _by_rows(
+        lambda rows: (rows.astype(np.uint16) >> (bits - 8)).clip(0, 255).astype(np.uint8)[:, :, None],
+        values,
+        1,
+    )
 
 
 def _over_background(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

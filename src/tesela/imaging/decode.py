@@ -1,26 +1,32 @@
-"""Image decoder: the single call of ``PIL.Image.open``, with formats and limits checked.
+"""Image decoder: pixels of a file in any allowed format, within limits, or a coded refusal.
 
-Outcomes: the first frame of an animation; EXIF orientation applied (a damaged EXIF block is ignored); pixel
-layouts as ``color`` says. Whatever a decoder throws at a hostile file becomes an ImageError with a code of
-the closed list CODES. With ``size_hint`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below
-the hint. JPEGs take the faster way of ``jpeg`` where it is installed, with the same result.
+Outcomes: the first frame of an animation, the first page of a TIFF, the main picture of a HEIC; orientation
+applied (a damaged EXIF block is ignored); pixel layouts as ``color`` says. Metadata that a reader stumbles
+over, and bytes behind the image's end, change nothing. Whatever a reader throws at a hostile file becomes an
+ImageError with a code of the closed list CODES. With ``size_hint`` a large JPEG is decoded at 1/2, 1/4 or 1/8
+of its size, never below the hint. JPEGs take the faster way of ``jpeg`` where it is installed, with the same
+result.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from tesela.core.errors import ConfigError, ImageError
+from tesela.core.errors import ImageError
 from tesela.imaging.color import to_array
 from tesela.imaging.header import Header, read_header
 from tesela.imaging.jpeg import fast_pixels, scale_for
+from tesela.imaging.lean import versions
+from tesela.imaging.limits import DEFAULT_LIMITS, FORMATS, DecodeLimits
+from tesela.imaging.readers import reader_fault, require_reader
+from tesela.imaging.turns import large_turn, limit_lifted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,31 +45,12 @@ CODES = {
     "zero_size": "an image of no pixels",
 }
 
-#: Formats that can be allowed; the first three are by default.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodeLimits:
-    """What is refused before anything is decoded."""
-
-    max_pixels: int = 40_000_000
-    """Most pixels (width x height)."""
-    max_bytes: int = 64 * 1024 * 1024
-    """Most bytes of a file."""
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
-    """Formats that are opened; BMP, GIF and TIFF can be added."""
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.formats) - set(FORMATS))
-        if unknown:
-            raise ConfigError(
-                f"image format {unknown[0]!r} cannot be allowed", hint="choose from: " + ", ".join(FORMATS)
-            )
-
-
-DEFAULT_LIMITS = DecodeLimits()
+#: Words of decoders about layouts that are whole and that they do not know.
+_UNKNOWN_LAYOUT = re.compile(
+    r"unsupported|not supported|cannot handle|unknown (pixel|color) mode", re.IGNORECASE
+)
+_T = TypeVar("_T")
 
 
 def decode(
@@ -91,27 +78,25 @@ def decode(
     Raises:
         ImageError: with a code of CODES.
     """
-    data = source if isinstance(source, bytes) else _read(source, limits)
-    header = _admit(data, limits)
+    data, header = _admitted(source, limits)
+    scale = scale_for(header.size, size_hint) if header.size is not None and header.format == "JPEG" else 1
     if header.plain and header.size is not None:
-        scale = scale_for(header.size, size_hint)
-        pixels = fast_pixels(data, header.size, grey=False, channels=channels, scale=scale, scratch=scratch)
+        with large_turn(header.size[0] * header.size[1] // scale**2):
+            pixels = fast_pixels(
+                data, header.size, grey=False, channels=channels, scale=scale, scratch=scratch
+            )
         if pixels is not None:
             return pixels
-    try:
-        with _open(data, limits) as image:
-            orientation = _orientation(image)
-            hint = size_hint[::-1] if size_hint and orientation >= 5 else size_hint
-            pixels = (
-                _jpeg(image, data, channels, hint, scratch)
-                if header.format == "JPEG"
-                else to_array(image, channels=channels)
-            )
-            return upright(pixels, orientation)
-    except ImageError:
-        raise
-    except Exception as error:  # whatever a decoder throws at a hostile file
-        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
+
+    def read(image: Image.Image, encoded: bytes) -> NDArray[np.uint8]:
+        orientation = _orientation(image)
+        hint = size_hint[::-1] if size_hint and orientation >= 5 else size_hint
+        with large_turn(image.height * image.width // scale**2):
+            if header.format == "JPEG":
+                return upright(_jpeg(image, encoded, channels, hint, scratch), orientation)
+            return upright(to_array(image, channels=channels), orientation)
+
+    return _worked(data, header, limits, read)
 
 
 def decode_stored(
@@ -122,15 +107,13 @@ def decode_stored(
     Raises:
         ImageError: with a code of CODES.
     """
-    data = source if isinstance(source, bytes) else _read(source, limits)
-    header = _admit(data, limits)
-    try:
-        with _open(data, limits) as image:
-            return upright(convert(image, str(header.format)), _orientation(image))
-    except ImageError:
-        raise
-    except Exception as error:  # as in decode
-        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
+    data, header = _admitted(source, limits)
+    return _worked(
+        data,
+        header,
+        limits,
+        lambda image, _: upright(convert(image, str(header.format)), _orientation(image)),
+    )
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -150,18 +133,15 @@ def upright_size(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS)
     Raises:
         ImageError: the file is refused already by its header.
     """
-    data = source if isinstance(source, bytes) else _read(source, limits)
-    header = _admit(data, limits)
+    data, header = _admitted(source, limits)
     if header.plain and header.size is not None:
         return header.size
-    try:
-        with _open(data, limits) as image:
-            size = image.height, image.width
-            return size[::-1] if _orientation(image) >= 5 else size
-    except ImageError:
-        raise
-    except Exception as error:  # as in decode
-        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
+
+    def read(image: Image.Image, _: bytes) -> tuple[int, int]:
+        size = image.height, image.width
+        return size[::-1] if _orientation(image) >= 5 else size
+
+    return _worked(data, header, limits, read)
 
 
 def image_facts(
@@ -172,25 +152,72 @@ def image_facts(
     Raises:
         ImageError: the file is refused already by its header.
     """
+    data, header = _admitted(source, limits)
+    return _worked(
+        data,
+        header,
+        limits,
+        lambda image, _: (str(header.format), image.mode, (image.height, image.width)),
+    )
+
+
+def _worked(
+    data: bytes, header: Header, limits: DecodeLimits, work: Callable[[Image.Image, bytes], _T]
+) -> _T:
+    """What ``work`` makes of the opened image and its file; without metadata where it fails with them.
+
+    Raises:
+        ImageError: whatever goes wrong, with its code.
+    """
+    fault: Exception | None = None
+    for encoded in versions(data, header.format):
+        try:
+            with _open(encoded, header) as image:
+                _check_size((image.height, image.width), limits)
+                return work(image, encoded)
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise ImageError(
+                "there is not enough memory for the image's pixels",
+                code="too_many_pixels",
+                hint="shrink it, or decode fewer images at once",
+                cause="too many pixels",
+            ) from error
+        except Exception as error:  # whatever a reader throws at a hostile file
+            fault = fault or error
+    raise _refuse(_fault(data, header, fault), limits, str(header.format)) from fault
+
+
+def _open(data: bytes, header: Header) -> Image.Image:
+    """The project's one call of ``Image.open``: the header is parsed, no pixel is decoded.
+
+    Odd: Pillow's own limit is lifted for a size that is known, and within ours, and for readers that allocate
+    nothing before their size can be checked (WebP's does).
+    """
+    kind = str(header.format)
+    require_reader(kind)
+    pixels = header.size and header.size[0] * header.size[1]
+    above = kind != "WEBP" if pixels is None else pixels > (Image.MAX_IMAGE_PIXELS or pixels)
+    with limit_lifted(above):
+        return Image.open(io.BytesIO(data), formats=(kind,))
+
+
+def _fault(data: bytes, header: Header, error: Exception | None) -> str:
+    """The code of what a reader threw."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too_many_pixels"
+    if isinstance(error, UnidentifiedImageError):
+        error = reader_fault(data, str(header.format))
+    if _UNKNOWN_LAYOUT.search(str(error)):
+        return "unsupported_mode"
+    return "corrupt" if _complete(data, header.format) else "truncated"
+
+
+def _admitted(source: bytes | Path, limits: DecodeLimits) -> tuple[bytes, Header]:
+    """The file's bytes, and what its header says, once it is not refused by it."""
     data = source if isinstance(source, bytes) else _read(source, limits)
-    header = _admit(data, limits)
-    try:
-        with _open(data, limits) as image:
-            return str(header.format), image.mode, (image.height, image.width)
-    except ImageError:
-        raise
-    except Exception as error:  # as in decode
-        raise _refuse("corrupt" if _complete(data, header.format) else "truncated", limits) from error
-
-
-def _open(data: bytes, limits: DecodeLimits) -> Image.Image:
-    """The project's one call of ``Image.open``: the header is parsed, no pixel is decoded."""
-    try:
-        image = Image.open(io.BytesIO(data), formats=limits.formats)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _refuse("too_many_pixels", limits) from error
-    _check_size((image.height, image.width), limits)
-    return image
+    return data, _admit(data, limits)
 
 
 def _read(path: Path, limits: DecodeLimits) -> bytes:
@@ -231,9 +258,9 @@ def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 if there is none or the block is damaged."""
+    """The EXIF orientation; 1 without one, in a damaged block, and for TIFF, which Pillow turns itself."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(_ORIENTATION, 1) if image.format != "TIFF" else 1
     except Exception:  # a damaged EXIF block does not make the pixels unreadable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -278,18 +305,25 @@ def _refuse(code: str, limits: DecodeLimits, detail: str = "") -> ImageError:
         "empty": ("the file is empty", "replace the file"),
         "file_too_large": (
             f"the file has more than {limits.max_bytes:,} bytes",
-            "make it smaller, or raise max_bytes",
+            "store it smaller or compressed",
         ),
         "format_not_allowed": (
             f"the format {detail} is not allowed",
-            "convert it to " + ", ".join(limits.formats),
+            "allow it with --formats, or convert it to " + ", ".join(limits.formats)
+            if detail in FORMATS
+            else "convert it to " + ", ".join(limits.formats),
         ),
         "not_an_image": ("this is no image of a known format", "use " + ", ".join(limits.formats)),
         "too_many_pixels": (
             f"the image has more than {limits.max_pixels:,} pixels {detail}".rstrip(),
-            "shrink it, or raise max_pixels",
+            "shrink it, or raise --max-pixels",
         ),
         "truncated": ("the image ends too early", "copy or download the file again"),
+        "unsupported_mode": (
+            f"the pixel layout of the {detail} is not supported",
+            "convert it to 8 bits per channel, grey or RGB",
+        ),
         "zero_size": ("the image has no pixels", "replace the file"),
     }[code]
-    return ImageError(message, code=code, hint=hint)
+    cause = {"format_not_allowed": detail, "too_many_pixels": "too many pixels"}.get(code, "")
+    return ImageError(message, code=code, hint=hint, cause=cause)

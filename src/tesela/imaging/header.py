@@ -1,8 +1,9 @@
 """Format and size of an image from its first bytes, before any decoder or allocation.
 
 JPEG's markers, PNG's IHDR and WebP's first chunk are read here, so that a decompression bomb is refused for
-the price of a few comparisons. Other formats are only recognised by their signatures, to be named in the
-refusal. A header that cannot be followed gives a size of None: the decoder then has the last word.
+the price of a few comparisons. Other formats are recognised by their signatures; those that cannot be opened
+are named in the refusal. A header that cannot be followed gives a size of None: the decoder then has the last
+word.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ SIGNATURES = (
     (b"BM", "BMP"),
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
     (b"\x00\x00\x00\x0cjP  ", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
     (b"8BPS", "PSD"),
     (b"\x00\x00\x01\x00", "ICO"),
 )
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF"}
+#: Brands of ISO media files, the more telling ones first: ``mif1`` alone says only that it is an image.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIF"),
+}
+#: Brands of an ISO media file that are looked at.
+_MOST_BRANDS = 16
 #: Start-of-frame markers of JPEG; C4, C8 and CC are tables, not frames.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: APP1, which holds EXIF and XMP.
@@ -64,7 +73,13 @@ def recognise(data: bytes) -> str | None:
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    return _BRANDS.get(data[8:12]) if data[4:8] == b"ftyp" else None
+    if data[4:8] == b"ftyp":
+        end = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS)
+        brands = {data[at : at + 4] for at in (8, *range(16, end - 3, 4))}
+        return next((kind for brand, kind in _BRANDS.items() if brand in brands), None)
+    if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3] in b" \t\r\n#" and len(data) > 6:
+        return "PPM"
+    return None
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ by taking the nearest pixel.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from tesela.core.errors import ImageError
-from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode_stored
+from tesela.imaging.decode import decode_stored
+from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.imaging.preprocess import placement
 from tesela.imaging.spec import ImageSpec
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Value of a pixel that belongs to no class and counts nowhere.
 IGNORE = 255
-_FORMATS = DecodeLimits(formats=(*DEFAULT_LIMITS.formats, "BMP", "GIF", "TIFF"))
+_FORMATS = replace(LOCAL_LIMITS, formats=("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"))
 
 
 def decode_mask(source: bytes | Path) -> NDArray[np.uint8]:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from tesela.core.errors import DataError
 from tesela.imaging.color import with_channels
-from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits, decode
+from tesela.imaging.decode import decode
+from tesela.imaging.limits import DEFAULT_LIMITS, DecodeLimits
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Suffixes of image files in folders.
 
-Formats that are not decoded are among them, so that they are reported.
+Formats that are decoded on request only, or with an extra, are among them, so that they are reported.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = frozenset(
         ".jpe",
         ".jpeg",
         ".jpg",
+        ".mpo",
+        ".pbm",
         ".pgm",
         ".png",
         ".ppm",

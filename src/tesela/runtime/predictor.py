@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tesela.checkpoints.cache import bundle_of
 from tesela.core.errors import DataError, ImageError, UsageError
-from tesela.imaging.decode import DEFAULT_LIMITS, DecodeLimits
+from tesela.core.pathnames import path_text
+from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fit_image, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
 from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend
@@ -40,6 +41,7 @@ class Predictor:
         backend: ``auto``, ``onnxruntime`` or ``torch``; auto prefers onnxruntime if the bundle has a graph.
         threads: threads per operator; None leaves the backend's own choice.
         precision: fp32, or bf16 with the torch backend.
+        limits: formats and sizes of images that are decoded; those for one's own files by default.
 
     Raises:
         UsageError: there is no bundle at ``path``.
@@ -55,7 +57,9 @@ class Predictor:
         backend: str = "auto",
         threads: int | None = None,
         precision: Precision = "fp32",
+        limits: DecodeLimits = LOCAL_LIMITS,
     ) -> None:
+        self.limits = limits
         self.bundle: Path = bundle_of(path)
         self.info: BundleInfo = read_info(self.bundle)
         self.task: Task = find_task(self.info.task)
@@ -69,7 +73,7 @@ class Predictor:
         """The torch module behind a torch backend; None with other engines."""
         return getattr(self.backend, "model", None)
 
-    def prepare(self, source: ImageSource, *, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    def prepare(self, source: ImageSource, *, limits: DecodeLimits | None = None) -> NDArray[np.uint8]:
         """One image as the model wants it, (h, w, C) uint8.
 
         Raises:
@@ -78,12 +82,12 @@ class Predictor:
         return self.fitted(source, limits=limits)[0]
 
     def fitted(
-        self, source: ImageSource, *, limits: DecodeLimits = DEFAULT_LIMITS
+        self, source: ImageSource, *, limits: DecodeLimits | None = None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """As ``prepare``, with the image's own (height, width)."""
         spec = self.info.image
         try:
-            image = pixels(source, spec, limits=limits)
+            image = pixels(source, spec, limits=limits or self.limits)
             return fit_image(image, spec), (image.shape[0], image.shape[1])
         except ImageError:
             raise
@@ -129,9 +133,9 @@ class Predictor:
     ) -> Iterator[Result]:
         """Results of images that are looked at in another way than once, as a whole."""
         for index, source in enumerate(sources):
-            name = str(source) if isinstance(source, Path) else f"image {first + index}"
+            name = path_text(source) if isinstance(source, Path) else f"image {first + index}"
             try:
-                image = pixels(source, self.info.image)
+                image = pixels(source, self.info.image, limits=self.limits)
             except ImageError as error:
                 yield self.task.unreadable().failed(name, error)
                 continue
@@ -157,7 +161,7 @@ class Predictor:
             decoded = self.task.decode(self.outputs(images), self.info, sizes=sizes, **options)
         results = iter(decoded)
         for index, source in enumerate(sources):
-            name = str(source) if isinstance(source, Path) else f"image {first + index}"
+            name = path_text(source) if isinstance(source, Path) else f"image {first + index}"
             if index in failures:
                 yield self.task.unreadable().failed(name, failures[index])
             else:

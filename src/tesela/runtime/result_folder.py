@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tesela.core.errors import ImageError
-from tesela.core.files import unique_names, write_atomic
+from tesela.core.files import file_stem, unique_names, write_atomic
 from tesela.imaging.decode import decode
+from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.png import encode_png
+from tesela.runtime.table import lines_of
 from tesela.tasks.result import Result
 
 TABLE = "results.jsonl"
@@ -22,11 +24,13 @@ class ResultFolder:
     Args:
         path: the folder.
         images: all that will come, in order.
+        limits: of decoding, for the overlays.
     """
 
-    def __init__(self, path: Path, images: Sequence[Path]) -> None:
-        self.path = path
-        self._names = dict(zip(images, unique_names(image.stem for image in images), strict=True))
+    def __init__(self, path: Path, images: Sequence[Path], *, limits: DecodeLimits = LOCAL_LIMITS) -> None:
+        self.path, self._limits = path, limits
+        self._names = dict(zip(images, unique_names(map(file_stem, images)), strict=True))
+        self._written: dict[str, list[str]] = {}
 
     @property
     def table(self) -> Path:
@@ -44,7 +48,17 @@ class ResultFolder:
         stem = self._names[image]
         for ending, content in result.files().items():
             write_atomic(self.path / f"{stem}{ending}", content)
+            self._written.setdefault(result.source, []).append(f"{stem}{ending}")
         with contextlib.suppress(ImageError):
-            drawn = result.drawn(decode(image))
+            drawn = result.drawn(decode(image, limits=self._limits))
             if drawn is not None:
                 write_atomic(self.path / OVERLAYS / f"{stem}.png", encode_png(drawn, level=3))
+
+    def write_table(self, results: Sequence[Result]) -> None:
+        """Write the table: a row for each image, with the names of its files below ``files``.
+
+        Raises:
+            StorageError: the file system refused.
+        """
+        rows = ({**row.to_mapping(), "files": self._written.get(row.source, [])} for row in results)
+        write_atomic(self.table, lines_of(rows))

@@ -1,21 +1,24 @@
 """Image files from paths, folders (recursively) and glob patterns.
 
 A file that is named is taken whatever its ending; inside folders the ending decides. Formats that are not
-decoded by default are listed too, so that they are reported as unreadable instead of being dropped in
-silence.
+decoded by default, and links to nothing, are listed too, so that they are reported as unreadable instead of
+being dropped in silence. Links to folders are followed, each folder once. A name may also be written as
+``tesela.core.pathnames`` writes it.
 """
 
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tesela.core.errors import DataError, UsageError
+from tesela.core.pathnames import text_path
 from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 
-def find_images(words: Iterable[str]) -> list[Path]:
+def find_images(words: Iterable[str | Path]) -> list[Path]:
     """The files that ``words`` name, each word's in sorted order, none twice.
 
     Raises:
@@ -28,18 +31,20 @@ def find_images(words: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def _expand(word: str) -> list[Path]:
+def _expand(word: str | Path) -> list[Path]:
     path = Path(word).expanduser()
-    if path.is_dir():
+    if not _exists(path):
+        path = text_path(str(path))
+    if _exists(path):
+        if not path.is_dir():
+            return [path]
         images = sorted(_below(path))
         if not images:
             raise DataError(
                 f"there is no image in {path}", hint="files need an ending such as .jpg, .png or .webp"
             )
         return images
-    if path.exists():
-        return [path]
-    if glob.has_magic(word):
+    if isinstance(word, str) and glob.has_magic(word):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if matches:
             return [
@@ -50,8 +55,23 @@ def _expand(word: str) -> list[Path]:
     )
 
 
+def _exists(path: Path) -> bool:
+    """Whether a file, a folder or a link has that name."""
+    return os.path.lexists(path)
+
+
 def _below(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-            yield path
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)  # noqa: PTH116 - one call per folder
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = Path(place, name)
+            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            if path.is_file() or (path.is_symlink() and not path.exists()):
+                yield path

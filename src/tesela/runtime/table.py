@@ -1,19 +1,19 @@
 """Tables of results as JSON lines, CSV or Parquet, written whole or not at all.
 
-JSON lines and Parquet keep everything; CSV has the columns that the task's results say.
+JSON lines and Parquet keep everything; CSV has the columns that the task's results say. Paths are written as
+``tesela.core.pathnames.path_text`` does, in all three: ``text_path`` gives the file back.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tesela.core.errors import MissingExtraError, UsageError
-from tesela.core.files import write_atomic
+from tesela.core.files import json_text, write_atomic
 from tesela.tasks.result import Result
 
 #: Fields of a failure.
@@ -45,20 +45,30 @@ def writer_for(path: Path) -> Callable[[Sequence[Result]], bytes]:
 
 def to_jsonl(results: Sequence[Result]) -> bytes:
     """One JSON object per line."""
-    return "".join(json.dumps(result.to_mapping(), ensure_ascii=False) + "\n" for result in results).encode()
+    return lines_of(result.to_mapping() for result in results)
+
+
+def lines_of(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as JSON lines."""
+    return "".join(json_text(row) + "\n" for row in rows).encode()
 
 
 def to_csv(results: Sequence[Result]) -> bytes:
     """Columns image and error, then those of the task's results."""
     rows = [result.cells() for result in results]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "error", *columns])
+    lines = [_csv_line(["image", "error", *columns])]
     for result, row in zip(results, rows, strict=True):
         error = result.failure.code if result.failure else ""
-        writer.writerow([result.source, error, *(row.get(name, "") for name in columns)])
-    return text.getvalue().encode()
+        lines.append(_csv_line([result.source, error, *(row.get(name, "") for name in columns)]))
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    """One row. Odd: the writer quotes a carriage return only where it is part of its own line end."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def to_parquet(results: Sequence[Result]) -> bytes:

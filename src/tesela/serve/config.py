@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tesela.core.errors import ConfigError
+from tesela.imaging.limits import DEFAULT_LIMITS, DecodeLimits, format_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +16,8 @@ class ServeConfig:
     """Most bytes of a request's body; counted while it arrives."""
     max_pixels: int = 40_000_000
     """Most pixels of an image, checked before it is decoded."""
+    formats: tuple[str, ...] = DEFAULT_LIMITS.formats
+    """Image formats that are decoded; every other one is refused with 415."""
     max_batch: int = 16
     """Most images that the model computes at once."""
     queue: int = 64
@@ -46,3 +49,14 @@ class ServeConfig:
             raise ConfigError(
                 "an API key needs 8 characters or more", hint="make one with: openssl rand -hex 16"
             )
+        object.__setattr__(self, "formats", format_names(self.formats))
+        _ = self.limits
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """Limits within which images are decoded.
+
+        Raises:
+            ConfigError: an unknown format.
+        """
+        return DecodeLimits(max_pixels=self.max_pixels, max_bytes=self.max_bytes, formats=self.formats)

@@ -33,9 +33,9 @@ REFUSALS: dict[str, Refusal] = {
     "empty": Refusal(status=422, message="the file is empty", hint="send an image"),
     "file_too_large": Refusal(status=413, message="the file has too many bytes", hint="send a smaller file"),
     "format_not_allowed": Refusal(
-        status=415, message="this image format is not taken", hint="send JPEG, PNG or WebP"
+        status=415, message="this image format is not taken", hint="send JPEG or PNG"
     ),
-    "not_an_image": Refusal(status=415, message="this is no image", hint="send JPEG, PNG or WebP"),
+    "not_an_image": Refusal(status=415, message="this is no image", hint="send JPEG or PNG"),
     "too_many_pixels": Refusal(
         status=413, message="the image has too many pixels", hint="send a smaller image"
     ),
@@ -64,7 +64,7 @@ REFUSALS: dict[str, Refusal] = {
     "content_type": Refusal(
         status=415,
         message="this content type is not taken",
-        hint="send image/jpeg, image/png, image/webp or multipart/form-data",
+        hint="send the image as the body with its image/... type, or a form as multipart/form-data",
     ),
     "bad_multipart": Refusal(
         status=400, message="the form cannot be read", hint="send one file in a field named file"

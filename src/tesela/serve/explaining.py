@@ -16,7 +16,8 @@ from PIL import Image
 
 from tesela.attribution.draw.heatmap import colour_table, stretched, to_original
 from tesela.core.errors import UsageError
-from tesela.imaging.decode import DecodeLimits, decode
+from tesela.imaging.decode import decode
+from tesela.imaging.limits import DecodeLimits
 from tesela.imaging.preprocess import fit_image, normalize
 from tesela.runtime.predictor import Predictor
 from tesela.tasks.score import Score, ranked

@@ -16,8 +16,11 @@ from starlette.requests import ClientDisconnect, Request
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
 
-#: Content types of a body that is the image itself.
-RAW_TYPES = frozenset({"application/octet-stream", "image/jpeg", "image/png", "image/webp"})
+#: Content types of a body that is the image itself, beside every ``image/...``: those that clients send which
+#: name none. The format is recognised by the content, so a type decides nothing but what is no image at all.
+RAW_TYPES = frozenset(
+    {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
+)
 FORM_TYPE = "multipart/form-data"
 
 
@@ -30,7 +33,7 @@ async def read_image(request: Request, config: ServeConfig) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise RefusedError("content_encoding")
-    if kind not in RAW_TYPES and kind != FORM_TYPE:
+    if kind not in RAW_TYPES and kind != FORM_TYPE and not kind.startswith("image/"):
         raise RefusedError("content_type")
     try:
         async with asyncio.timeout(config.body_seconds):

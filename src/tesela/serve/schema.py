@@ -109,7 +109,7 @@ IMAGE_BODY: dict[str, Any] = {
             },
             **{
                 kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+                for kind in ("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream")
             },
         },
     }

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import ImageError, UsageError
 from tesela.core.failpoint import failpoint
-from tesela.imaging.decode import DecodeLimits
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
 from tesela.serve.batching import Batcher, Gate
@@ -52,7 +51,7 @@ class ServedModel:
         self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float32]] = Batcher(
             self._compute, max_batch=config.max_batch, on_batch=metrics.batches.labels(name).observe
         )
-        self._limits = DecodeLimits(max_pixels=config.max_pixels, max_bytes=config.max_bytes)
+        self._limits = config.limits
         self._seconds = config.deadline
         self._decoding = ThreadPoolExecutor(2, thread_name_prefix="tesela-decode")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="tesela-explain")

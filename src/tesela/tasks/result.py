@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tesela.core.errors import ImageError
+from tesela.core.terminal import line_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,5 +88,5 @@ class Result(ABC):
     def line(self) -> str:
         """The image's name and the text, or why there is none."""
         if self.failure is not None:
-            return f"{self.source}: unreadable ({self.failure.code}): {self.failure.message}"
-        return f"{self.source}: {self.text()}"
+            return f"{line_text(self.source)}: unreadable ({self.failure.code}): {self.failure.message}"
+        return f"{line_text(self.source)}: {self.text()}"

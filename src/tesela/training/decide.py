@@ -18,7 +18,9 @@ from tesela.core.errors import DataError
 from tesela.core.files import write_json
 from tesela.data.batch import Batch
 from tesela.data.digest import data_digest, image_counts
+from tesela.data.levels import level_notes
 from tesela.data.loader import Loader
+from tesela.data.scan import causes
 from tesela.data.source import Source
 from tesela.hardware.memory import activation_bytes, automatic_batch, free_memory, weight_bytes
 from tesela.layers.attention.attention import set_attention_kernel
@@ -105,6 +107,8 @@ def decide(
     validation = _loader(prepared, "val", batch_size) if prepared.count("val") else None
     accumulate = max(1, min(config.accumulate, len(training)))
     left_out = _list_unreadable(prepared, training, validation, console)
+    for note in level_notes(prepared.source.splits["train"]) if console is not None else ():
+        console.print(f"note: {note}", markup=False)  # type: ignore[union-attr]
     timing = TimePlan(
         prepared=prepared,
         begin=begin,
@@ -187,7 +191,8 @@ def _list_unreadable(
         file = prepared.run.unreadable
         write_json(file, rows)
         lines = [f"unreadable: {row['split']} {row['name']}: {row['message']}" for row in rows[:5]]
-        lines.append(f"unreadable and left out: {len(rows)} of the images; all are listed in {file}")
+        counted = causes(bad for loader in loaders.values() for bad in loader.unreadable)
+        lines.append(f"unreadable and left out: {counted}; all are listed in {file}")
         for line in lines if console is not None else ():
             console.print(line, markup=False)  # type: ignore[union-attr]
     return len(rows)

@@ -20,6 +20,7 @@ from tesela.attribution.draw.heatmap import overlay, to_original, write_arrays
 from tesela.attribution.explain import Explanation
 from tesela.attribution.quality.faithfulness import Faithfulness
 from tesela.core.files import write_atomic
+from tesela.core.pathnames import path_text
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def save(
     )
     figure = out / f"{name}.figure.png"
     write_atomic(figure, picture)
-    return {**rows[0], "figure": str(figure), "methods": rows}
+    return {**rows[0], "figure": path_text(figure), "methods": rows}
 
 
 def _numbers(
@@ -109,14 +110,14 @@ def _numbers(
     found, figures = one.found, one.figures
     targets = found.targets[index].tolist()
     per_class = {"prefix_mass": found.prefix_mass, "score": found.scores, "probability": found.probabilities}
-    row: dict[str, Any] = {"method": found.method, "classes": [], "npz": str(out / f"{stem}.npz")}
+    row: dict[str, Any] = {"method": found.method, "classes": [], "npz": path_text(out / f"{stem}.npz")}
     for place, (target, (heat, seen)) in enumerate(zip(targets, maps, strict=True)):
         picture = out / f"{stem}.{safe(labels[target], target)}.png"
         write_atomic(picture, overlay(image, heat, seen=seen, colours=colours, side=0))
         entry: dict[str, Any] = {"label": labels[target], "index": target}
         entry |= {key: float(value[index, place]) for key, value in per_class.items()}
         entry["peak"] = [int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape)]
-        entry["png"] = str(picture)
+        entry["png"] = path_text(picture)
         if figures is not None:
             entry["faithfulness"] = figures.figures(index, place)
         row["classes"].append(entry)
@@ -158,4 +159,5 @@ def _note(row: dict[str, Any]) -> str:
 
 def safe(label: str, index: int) -> str:
     """A label as part of a file name; its index where the label cannot be one as it is."""
-    return label if re.fullmatch(r"[\w-][\w .-]{0,60}", label) and label != "figure" else f"class{index}"
+    plain = re.fullmatch(r"(?!figure$|class\d+$)[\w-][\w .-]{0,60}", label) and len(label.encode()) <= 80
+    return label if plain else f"class{index}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
     from tesela.data.check import Report
@@ -23,6 +23,8 @@ def check(
     test_fraction: float = 0.1,
     split_seed: int = 0,
     max_unreadable: float = 0.01,
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
     json: bool = False,
 ) -> int:
     """Count, measure and verify every image; exit code 1 if training would refuse the data.
@@ -34,6 +36,9 @@ def check(
         test_fraction: share cut off for testing where the source has no such split.
         split_seed: another number cuts the splits differently.
         max_unreadable: largest share of unreadable training images.
+        formats: the only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: most pixels of an image; 250 million by default.
         json: print the report as one JSON object.
     """
     from tesela.cli import output
@@ -45,7 +50,12 @@ def check(
     from tesela.data.scan import refuse_too_many
 
     output.use_json(json)
-    config = DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
+    config = DataConfig(
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        split_seed=split_seed,
+        **decoding(formats, max_pixels),
+    )
     source = open_source(data, config=config, targets=listed_targets)
     report = check_source(source)
     _say(report)
@@ -72,6 +82,8 @@ def show(
     image_size: int | None = None,
     augment: str | None = None,
     seed: int = 0,
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
     json: bool = False,
 ) -> int:
     """Draw a grid of samples, all classes taking turns; masks lie over their images.
@@ -86,6 +98,9 @@ def show(
         augment: show them as training would, with these settings, such as
             "hflip=0.5,crop_padding=4,randaugment=2".
         seed: of choice and augmentation.
+        formats: the only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: most pixels of an image; 250 million by default.
         json: print what was written as one JSON object.
     """
     import numpy as np
@@ -94,7 +109,7 @@ def show(
     from tesela.core.config import build
     from tesela.core.errors import UnknownNameError
     from tesela.core.files import write_atomic
-    from tesela.data.config import AugmentConfig
+    from tesela.data.config import AugmentConfig, DataConfig
     from tesela.data.masks.targets import MaskTargets
     from tesela.data.open import open_source
     from tesela.data.show import grid
@@ -103,7 +118,7 @@ def show(
     from tesela.imaging.spec import ImageSpec
 
     output.use_json(json)
-    source = open_source(data)
+    source = open_source(data, config=DataConfig(**decoding(formats, max_pixels)))
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
     items = source.splits[split]
@@ -165,6 +180,12 @@ def split(
     return 0
 
 
+def decoding(formats: list[str] | None, max_pixels: int | None) -> dict[str, Any]:
+    """What --formats and --max-pixels say, as fields of DataConfig."""
+    given = {"formats": None if formats is None else tuple(formats), "max_pixels": max_pixels}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def settings(text: str) -> dict[str, str]:
     """``"hflip=0.5,randaugment=2"`` as a mapping.
 
@@ -187,6 +208,8 @@ def _say(report: Report) -> None:
     from rich.table import Table
 
     from tesela.cli.output import say
+    from tesela.core.terminal import line_text
+    from tesela.data.scan import causes
 
     say(f"{report.name} ({report.kind}): {report.images} images, {len(report.labels)} classes")
     if report.masks is not None:
@@ -207,8 +230,10 @@ def _say(report: Report) -> None:
     )
     say("layouts: " + ", ".join(f"{mode}: {count}" for mode, count in report.modes.most_common()))
     for split, found in report.unreadable.items():
+        if found:
+            say(f"unreadable in {split}: {causes(found)}")
         for bad in found:
-            say(f"unreadable in {split}: {bad.name} ({bad.code}: {bad.message})")
+            say(f"unreadable in {split}: {line_text(bad.name)} ({bad.code}: {bad.message}; {bad.hint})")
     for twin in report.conflicts[:_LISTED]:
         say(f"same pixels as {twin.labels[0]} and {twin.labels[1]}: {twin.first}, {twin.second}")
     for twin in report.leaks[:_LISTED]:

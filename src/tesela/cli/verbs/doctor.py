@@ -19,6 +19,7 @@ PURPOSES = {
     "export": "write ONNX",
     "fast": "decode JPEGs faster",
     "track": "TensorBoard logs",
+    "heic": "open HEIC photographs of phones",
     "hub": "models and data sets from a hub",
 }
 #: Below these something may not fit; bytes.

@@ -19,9 +19,13 @@ def evaluate(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     backend: Literal["auto", "torch", "onnxruntime"] = "auto",
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
     json: bool = False,
-) -> None:
+) -> int:
     """Score a run or bundle on a split: for a classifier accuracy, top-k, calibration, classes, confusion.
+
+    Images that cannot be read are named and left out, and the exit code is 1.
 
     A run's own test scores are kept in the run folder and its report is written again; others go to
     evaluations/ below it.
@@ -37,6 +41,9 @@ def evaluate(
         precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
         backend: What computes; auto takes torch, and ONNX Runtime for an exported model without weights.
+        formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: Most pixels of an image; 250 million by default.
         json: Print one JSON object as the last line.
     """
     from pathlib import Path
@@ -44,6 +51,7 @@ def evaluate(
     from tesela.cli import output
     from tesela.core.errors import UsageError
     from tesela.core.progress import stderr_console
+    from tesela.core.terminal import line_text
 
     output.use_json(json)
     if batch_size < 1 or (top is not None and top < 1):
@@ -63,13 +71,19 @@ def evaluate(
         device=device,
         backend=backend,
         console=stderr_console(),
+        formats=formats,
+        max_pixels=max_pixels,
         **options,
     )
     report = write_report(run) if scores["folder"] == Path(run) else None
     say_scores(scores, **options)
     if scores["folder"] is not None:
         output.say(f"kept in {scores['folder']}" + (f", shown in {report}" if report else ""))
+    output.note_unreadable(
+        f"unreadable: {line_text(bad['name'])}: {bad['message']}" for bad in scores["unreadable"]
+    )
     output.result({**scores, "run": run, "report": report}, json)
+    return 1 if scores["unreadable"] else 0
 
 
 def say_scores(scores: dict[str, Any], **options: Any) -> None:
@@ -86,7 +100,5 @@ def say_scores(scores: dict[str, Any], **options: Any) -> None:
         output.say(table)
     lines = {"speed": f"{scores['images_per_second']:,.0f} images/s"}
     if scores["unreadable"]:
-        lines["unreadable"] = (
-            f"{len(scores['unreadable'])} images left out, such as {scores['unreadable'][0]['name']}"
-        )
+        lines["unreadable"] = f"{len(scores['unreadable'])} images left out"
     output.say(name_value_grid(lines.items()))

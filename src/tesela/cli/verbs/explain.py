@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from tesela.imaging.limits import DecodeLimits
     from tesela.imaging.spec import ImageSpec
     from tesela.models.bundle import BundleInfo
 
@@ -44,10 +45,12 @@ def explain(
     faithfulness: bool = True,
     random_maps: int = 24,
     seed: int = 0,
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
     colours: Literal["cividis", "inferno", "viridis"] = "inferno",
     json: bool = False,
 ) -> int:
-    """Show which parts of an image spoke for a class.
+    """Show which parts of an image spoke for a class; exit code 1 if an image could not be read.
 
     Writes for each image NAME.CLASS.png, the heat map over the original; NAME.figure.png, the image beside
     its maps, a column for each method and a row for each class; and NAME.npz, the numbers. Each map is
@@ -74,10 +77,15 @@ def explain(
         faithfulness: Measure each map; without it explaining takes about a third of the time.
         random_maps: Random maps that each map is compared with; 20 or more.
         seed: Of the random maps and of the randomised weights.
+        formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: Most pixels of an image; 250 million by default.
         colours: Colour table.
         json: Print one JSON object as the last line.
     """
     from tesela.cli import output
+    from tesela.core.terminal import line_text
+    from tesela.imaging.limits import local_limits
 
     output.use_json(json)
     rows, seconds = explain_files(
@@ -88,15 +96,16 @@ def explain(
         },
         measured={"random_maps": random_maps, "seed": seed} if faithfulness else None,
         region=box_of(region),
+        limits=local_limits(formats or (), max_pixels),
     )  # fmt: skip
     unreadable = sum("error" in row for row in rows)
-    for row in rows:
-        if "error" in row:
-            output.note(f"unreadable: {row['image']}: {row['error']['message']}")
+    output.note_unreadable(
+        f"unreadable: {line_text(row['image'])}: {row['error']['message']}" for row in rows if "error" in row
+    )
     output.say(table(rows))
     for row in rows:
         if "figure" in row:
-            output.say(f"figure: {row['figure']}")
+            output.say(f"figure: {line_text(row['figure'])}")
     output.say(f"{len(rows) - unreadable} explained in {seconds:.1f} s, {unreadable} unreadable, in {out}")
     maps = [
         one["faithfulness"]
@@ -113,7 +122,7 @@ def explain(
         )
     counts = {"explained": len(rows) - unreadable, "unreadable": unreadable, "seconds": round(seconds, 4)}
     output.result({"run": run, "out": out, **counts, "images": rows}, json)
-    return 1 if unreadable == len(rows) else 0
+    return 1 if unreadable else 0
 
 
 def explain_files(
@@ -127,6 +136,7 @@ def explain_files(
     options: dict[str, Any],
     measured: dict[str, Any] | None,
     region: tuple[int, int, int, int] | None = None,
+    limits: DecodeLimits,
 ) -> tuple[list[dict[str, Any]], float]:
     """Explain image files and write what was found.
 
@@ -138,7 +148,7 @@ def explain_files(
         UsageError: no such run, image, class or method.
     """
     from tesela.attribution.methods.table import check_method
-    from tesela.core.files import unique_names
+    from tesela.core.files import file_stem, unique_names
     from tesela.runtime.sources import find_images
 
     for method in methods:
@@ -167,7 +177,7 @@ def explain_files(
     if options["contrast"] is not None:
         options = {**options, "contrast": class_index(options["contrast"], info.num_classes, info.labels)}
     twin = randomised(model, seed=figures.seed) if figures is not None else None
-    names, begin = unique_names(file.stem for file in files), time.perf_counter()
+    names, begin = unique_names(map(file_stem, files)), time.perf_counter()
     work = _Work(
         model=model,
         info=info,
@@ -179,6 +189,7 @@ def explain_files(
         out=out,
         colours=colours,
         region=region,
+        limits=limits,
     )
     rows: list[dict[str, Any]] = []
     for first in range(0, len(files), BATCH):
@@ -198,15 +209,17 @@ class _Work:
     def batch(self, files: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
         """Read, explain, measure and write some files."""
         from tesela.core.errors import ImageError
+        from tesela.core.pathnames import path_text
         from tesela.imaging.decode import decode
 
         rows: list[dict[str, Any]] = []
+        limits = self.given["limits"]
         read: list[tuple[dict[str, Any], str, NDArray[np.uint8]]] = []
         for file, name in zip(files, names, strict=True):
-            row: dict[str, Any] = {"image": str(file)}
+            row: dict[str, Any] = {"image": path_text(file)}
             rows.append(row)
             try:
-                read.append((row, name, decode(file, channels=self.info.image.channels)))
+                read.append((row, name, decode(file, channels=self.info.image.channels, limits=limits)))
             except ImageError as error:
                 row["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
         if read:
@@ -308,6 +321,8 @@ def table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from tesela.core.terminal import line_text
+
     groups = [(row, group) for row in rows for group in row.get("methods", [])]
     measured = any("faithfulness" in one for _, group in groups for one in group["classes"])
     shown = Table()
@@ -322,5 +337,10 @@ def table(rows: list[dict[str, Any]]) -> Any:
                 figures = one["faithfulness"]
                 share = "–" if figures["percentile"] is None else f"{figures['percentile']:.0%}"
                 numbers.append(share if figures["faithful"] else f"{share}, not faithful")
-            shown.add_row(Text(Path(row["image"]).name), Text(group["method"]), Text(one["label"]), *numbers)
+            shown.add_row(
+                Text(line_text(row["image"].rpartition("/")[2])),
+                Text(group["method"]),
+                Text(one["label"]),
+                *numbers,
+            )
     return shown

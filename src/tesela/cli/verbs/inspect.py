@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tesela.core.errors import DataError
+from tesela.core.pathnames import path_text
+from tesela.core.terminal import line_text
+from tesela.imaging.limits import DecodeLimits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,11 +22,19 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    run: str, *, images: str | None = None, out: str = "inspection", count: int = 16, json: bool = False
-) -> None:
+    run: str,
+    *,
+    images: str | None = None,
+    out: str = "inspection",
+    count: int = 16,
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
+    json: bool = False,
+) -> int:
     """Look into a model: filters, positions, how far attention reaches, where each head looks, token norms.
 
     Writes inspect.html, which needs nothing else; inspect.npz, the arrays; and inspect.json, the numbers.
+    Exit code 1 if an image could not be read.
 
     Args:
         run: Run folder, bundle, or weights from elsewhere.
@@ -25,30 +42,55 @@ def inspect(
             run was trained with, if they are still there.
         out: Folder for the page and the numbers.
         count: Most images to look at, spread evenly over what is there.
+        formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: Most pixels of an image; 250 million by default.
         json: Print one JSON object as the last line.
     """
     from tesela.cli import output
+    from tesela.core.files import write_json, write_text
+    from tesela.imaging.limits import local_limits
 
     output.use_json(json)
-    found, views, name = look(run, images, count)
+    seen = look(run, images, count, local_limits(formats or (), max_pixels))
     from tesela.attribution.draw.heatmap import write_arrays
-    from tesela.core.files import write_atomic, write_json
     from tesela.inspection.page import inspect_page
 
-    folder = Path(out)
+    found, folder = seen.found, Path(out)
     page = folder / "inspect.html"
-    write_atomic(page, inspect_page(found, name=name, pictures=list(views.items())).encode())
+    write_text(page, inspect_page(found, name=seen.model, pictures=list(seen.views.items())))
     write_arrays(folder / "inspect.npz", found.arrays())
-    summary = {"run": run, "name": name, **found.summary()}
+    summary = {"run": run, "name": seen.model, **found.summary(), "unreadable": seen.unreadable}
     write_json(folder / "inspect.json", summary)
+    output.note_unreadable(
+        f"unreadable: {line_text(bad['name'])}: {bad['message']}" for bad in seen.unreadable
+    )
     if not found.images:
         output.note("no images: attention distance, heads and token norms are left out; give --images")
     output.say(f"written: {page}")
     output.result({**summary, "page": page, "arrays": folder / "inspect.npz"}, json)
+    return 1 if seen.unreadable else 0
 
 
-def look(run: str, images: str | None, count: int) -> tuple[Inspection, dict[str, NDArray[np.uint8]], str]:
-    """The inspection, and the model's view of each image by the image's name, and the model's name.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A look into a model.
+
+    Attributes:
+        found: the inspection.
+        views: the model's view of each image by the image's name.
+        model: its name.
+        unreadable: name, code and message of each image that could not be read.
+    """
+
+    found: Inspection
+    views: dict[str, NDArray[np.uint8]]
+    model: str
+    unreadable: list[dict[str, str]]
+
+
+def look(run: str, images: str | None, count: int, limits: DecodeLimits) -> Look:
+    """The inspection of a model with some images.
 
     Raises:
         UsageError: there is no such run or image, or ``count`` is below 1.
@@ -65,24 +107,36 @@ def look(run: str, images: str | None, count: int) -> tuple[Inspection, dict[str
 
     from tesela.inspection.inspect import inspect as look_inside
 
-    given = (
-        read_images(images, count, info.image.channels)
-        if images is not None
-        else own_images(Path(run), count, info.image.channels)
-    )
-    views = {name: fit_image(image, info.image) for name, image in given.items()}
+    unreadable: list[dict[str, str]] = []
+    source = images if images is not None else own_source(Path(run))
+    views = {}
+    for name, read in readers(source, count, limits, own=images is None) if source else ():
+        try:
+            views[name] = fit_image(read(info.image.channels), info.image)
+        except DataError as error:
+            unreadable.append(
+                {"name": name, "code": getattr(error, "code", "data"), "message": error.message}
+            )
     batch = torch.from_numpy(normalize(np.stack(list(views.values())), info.image)) if views else None
-    return look_inside(model, batch), views, info.name
+    return Look(found=look_inside(model, batch), views=views, model=info.name, unreadable=unreadable)
 
 
-def read_images(text: str, count: int, channels: int) -> dict[str, NDArray[np.uint8]]:
-    """Up to ``count`` images by name: of a data set's test split, or of files.
+def readers(
+    text: str, count: int, limits: DecodeLimits, *, own: bool
+) -> list[tuple[str, Callable[[int], NDArray[np.uint8]]]]:
+    """Up to ``count`` images by name, each with what reads it: of a data set's test split, or of files.
+
+    Args:
+        text: a data set, a file, a folder or a pattern.
+        count: most images.
+        limits: of decoding.
+        own: the data is what the run was trained on, and may be gone.
 
     Raises:
         UsageError: nothing is there.
-        ImageError: an image cannot be read.
     """
     from tesela.core.errors import TeselaError
+    from tesela.data.config import DataConfig
     from tesela.data.open import open_source
     from tesela.data.sources.tables.table import MANIFEST_SUFFIXES
     from tesela.imaging.decode import decode
@@ -92,33 +146,37 @@ def read_images(text: str, count: int, channels: int) -> dict[str, NDArray[np.ui
         files = find_images([text])
     except TeselaError as refused:
         if text != "digits" and not Path(text).expanduser().exists():
+            if own:
+                return []
             raise refused
-        items = open_source(text).splits["test"]
-        return {
-            items.name(index): items.read(index, channels=channels) for index in spread(len(items), count)
-        }
-    if len(files) == 1 and files[0].suffix.lower() in (*MANIFEST_SUFFIXES, ".parquet"):
-        items = open_source(text).splits["test"]
-        return {
-            items.name(index): items.read(index, channels=channels) for index in spread(len(items), count)
-        }
-    return {str(files[index]): decode(files[index], channels=channels) for index in spread(len(files), count)}
-
-
-def own_images(run: Path, count: int, channels: int) -> dict[str, NDArray[np.uint8]]:
-    """Test images of the data that a run was trained on; none where it is no run or its data is gone."""
-    from tesela.core.config import read_yaml
-    from tesela.core.errors import TeselaError
-
+        files = []
+    if files and not (len(files) == 1 and files[0].suffix.lower() in (*MANIFEST_SUFFIXES, ".parquet")):
+        chosen = [files[index] for index in spread(len(files), count)]
+        return [
+            (path_text(file), lambda channels, file=file: decode(file, channels=channels, limits=limits))  # type: ignore[misc]
+            for file in chosen
+        ]
     try:
-        source = (
-            read_yaml(run / "config.yaml").get("data", {}).get("source")
-            if (run / "config.yaml").is_file()
-            else None
-        )
-        return read_images(str(source), count, channels) if source else {}
+        config = DataConfig(formats=limits.formats, max_pixels=limits.max_pixels)
+        items = open_source(text, config=config).splits["test"]
     except TeselaError:
-        return {}
+        if own:
+            return []
+        raise
+    return [
+        (items.name(index), lambda channels, index=index: items.read(index, channels=channels))  # type: ignore[misc]
+        for index in spread(len(items), count)
+    ]
+
+
+def own_source(run: Path) -> str | None:
+    """The data that a run was trained on; None where it is no run."""
+    from tesela.core.config import read_yaml
+
+    if not (run / "config.yaml").is_file():
+        return None
+    source = read_yaml(run / "config.yaml").get("data", {}).get("source")
+    return str(source) if source else None
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -20,54 +20,69 @@ def predict(
     flip: Annotated[bool, Parameter(negative="")] = False,
     backend: Literal["auto", "onnxruntime", "torch"] = "auto",
     batch: int = 32,
+    formats: Annotated[list[str] | None, Parameter(negative="")] = None,
+    max_pixels: int | None = None,
     engine: Literal["local"] = "local",  # noqa: ARG001
     json: bool = False,
 ) -> int:
-    """Labels, or masks, for images, folders and globs.
+    """Labels, or masks, for images, folders and globs; exit code 1 if an image could not be read.
 
     Args:
         run: A run folder, or a bundle.
         images: Image files, folders (with all below them) and quoted patterns.
         top: How many labels a classifier shows for each image; 5 by default.
-        out: A file for the results: .jsonl, .csv or .parquet; or a folder, for masks as PNG files beside a
-            results.jsonl, with overlays in overlays/.
+        out: A file for the results, which are not printed then: .jsonl, .csv or .parquet; or a folder, for
+            masks as PNG files beside a results.jsonl, with overlays in overlays/.
         windows: Let a segmenter look at each image at its own size, through windows that overlap by half.
         flip: Average a segmenter's answer with that for the mirror image.
         backend: What computes; auto prefers an exported ONNX graph.
         batch: Images computed at once.
+        formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
+            GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
+        max_pixels: Most pixels of an image; 250 million by default.
         engine: Where it runs: on this machine.
         json: Print one JSON object per image and line.
     """
     from tesela.cli import output
+    from tesela.core.progress import progress_bar, stderr_console
+    from tesela.core.terminal import line_text
+    from tesela.imaging.limits import local_limits
     from tesela.runtime.predictor import Predictor
     from tesela.runtime.result_folder import ResultFolder
     from tesela.runtime.sources import find_images
     from tesela.runtime.table import write_predictions, writer_for
 
     output.use_json(json)
-    predictor = Predictor(run, backend=backend)
+    predictor = Predictor(run, backend=backend, limits=local_limits(formats or (), max_pixels))
     paths = find_images(images)
     pictures = None
     if out is not None and not out.suffix and predictor.task.unreadable().body_schema:
-        pictures = ResultFolder(out, paths)
+        pictures = ResultFolder(out, paths, limits=predictor.limits)
         out = pictures.table
     if out is not None:
         writer_for(out)
     options: dict[str, Any] = {} if top is None else {"top": top}
     options |= {name: True for name, wanted in (("windows", windows), ("flip", flip)) if wanted}
     found: list[Result] = []
-    for path, result in zip(paths, predictor.stream(paths, batch=batch, **options), strict=True):
-        if pictures is not None:
-            pictures.write(path, result)
-        found.append(result.bare())
-        if json:
-            output.result(result.to_mapping())
-        else:
-            output.say(result.line())
-    if out is not None:
-        write_predictions(out, found)
-        output.note(f"{len(found)} results written to {out}")
+    bar_console = stderr_console() if out is not None else None
+    with progress_bar(bar_console, "predict", len(paths)) as bar:
+        for path, result in zip(paths, predictor.stream(paths, batch=batch, **options), strict=True):
+            if pictures is not None:
+                pictures.write(path, result)
+            found.append(result.bare())
+            bar.advance()
+            if json:
+                output.result(result.to_mapping())
+            elif out is None:
+                output.say(result.line())
     unreadable = [result for result in found if result.failure]
+    if pictures is not None:
+        pictures.write_table(found)
+    elif out is not None:
+        write_predictions(out, found)
+    if out is not None:
+        output.note_unreadable(result.line() for result in unreadable)
+        output.note(f"{len(found)} results written to {line_text(out)}")
     if unreadable:
         output.note(f"{len(unreadable)} of {len(found)} images could not be read")
-    return 1 if len(unreadable) == len(found) else 0
+    return 1 if unreadable else 0

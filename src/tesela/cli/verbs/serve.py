@@ -17,6 +17,8 @@ def serve(
     max_batch: int = 16,
     queue: int = 64,
     max_megabytes: int = 20,
+    max_pixels: int = 40_000_000,
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP"),
     json: bool = False,
 ) -> None:
     """HTTP API and a page on this machine.
@@ -32,6 +34,9 @@ def serve(
         max_batch: Most images that are computed at once.
         queue: Most images that wait or are worked on; what comes on top is refused with 503.
         max_megabytes: Most megabytes of a request.
+        max_pixels: Most pixels of an image.
+        formats: Image formats that are taken, with commas between: also BMP, GIF, TIFF, AVIF, HEIF, JPEG2000
+            and PPM.
         json: Print one JSON object with the address once requests are taken.
     """
     from tesela.cli import output
@@ -47,7 +52,13 @@ def serve(
     keys = (*api_key, *filter(None, [os.environ.get("TESELA_API_KEY")]))
     hosts = check_address(host, keys=keys, allow_anonymous=allow_anonymous)
     config = ServeConfig(
-        api_keys=keys, hosts=hosts, max_batch=max_batch, queue=queue, max_bytes=max_megabytes * 1024 * 1024
+        api_keys=keys,
+        hosts=hosts,
+        max_batch=max_batch,
+        queue=queue,
+        max_bytes=max_megabytes * 1024 * 1024,
+        max_pixels=max_pixels,
+        formats=formats,
     )
     if not runs:
         raise UsageError("no model was given", hint="name a run or a bundle")

@@ -44,6 +44,12 @@ WORDS: dict[str, Any] = {
 }
 #: Fields that hold any settings of another component, given as --net.NAME VALUE.
 FREE_MAPPINGS = ("net", "objective", "decoder")
+#: Further names of options: those that other verbs and hints give them.
+ALIASES = {
+    "data.formats": "formats",
+    "data.max_pixels": "max-pixels",
+    "data.max_unreadable": "max-unreadable",
+}
 _TOP = {
     "resume": "Continue the run in --out where it stands; DATA and all options may be left out.",
     "quiet": "Show neither plan nor progress.",
@@ -255,8 +261,9 @@ def _keyword(leaf: Leaf, *, title: str = "Run") -> inspect.Parameter:
     title = GROUPS.get(section, title)
     group = Group(title, sort_key=TITLES.index(title))
     boolean = leaf.type is bool
+    names = (flag_name(leaf.name), *filter(None, [ALIASES.get(leaf.name)]))
     parameter = Parameter(
-        name=f"--{flag_name(leaf.name)}",
+        name=[f"--{name}" for name in names],
         help=f"{' '.join(leaf.help.split())} {choices(leaf)}[default: {_shown(leaf.default)}]",
         group=group,
         show_default=False,

@@ -12,7 +12,7 @@ from tesela.core.errors import DataError, ImageError
 from tesela.data.masks.coding import MaskCoding, packed
 from tesela.data.masks.items import stored_mask
 from tesela.data.scan import in_threads
-from tesela.data.source import Items, Selection
+from tesela.data.source import Items, Selection, decode_limits
 from tesela.imaging.decode import upright_size
 from tesela.imaging.mask import IGNORE
 
@@ -110,7 +110,7 @@ def _image_size(items: Items, index: int) -> tuple[int, int] | None:
     try:
         data = items.raw(index)
         if data is not None:
-            return upright_size(data)
+            return upright_size(data, limits=decode_limits(items))
         height, width = items.read(index).shape[:2]
     except ImageError:
         return None

@@ -19,6 +19,7 @@ from tesela.data.source import Columns, Source
 from tesela.data.sources.layout.layout import FolderLayout, read_layout
 from tesela.data.sources.layout.tree import FolderTree, scan_folder
 from tesela.imaging.decode import decode
+from tesela.imaging.limits import LOCAL_LIMITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class FileItems:
         channels: what ``read`` gives when nobody asks for more.
         columns: further values of each image, by name.
     """
+
+    limits = LOCAL_LIMITS
 
     def __init__(
         self,
@@ -57,7 +60,12 @@ class FileItems:
         self, index: int, *, channels: int | None = None, size_hint: tuple[int, int] | None = None
     ) -> NDArray[np.uint8]:
         """As Items.read."""
-        return decode(self.root / self.paths[index], channels=channels or self.channels, size_hint=size_hint)
+        return decode(
+            self.root / self.paths[index],
+            channels=channels or self.channels,
+            limits=self.limits,
+            size_hint=size_hint,
+        )
 
     def name(self, index: int) -> str:
         """The path below the root, as text."""

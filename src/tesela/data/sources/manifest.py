@@ -33,6 +33,7 @@ from tesela.data.sources.tables.table import (
     heading_key,
     read_table,
 )
+from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -300,16 +301,36 @@ class RowItems:
         names: one per item.
         targets: class index of each, as the manifest says.
         columns: the manifest's other columns.
+        limits: of decoding.
     """
 
-    def __init__(self, folder: Path, names: list[str], targets: NDArray[np.int64], columns: Columns) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: list[str],
+        targets: NDArray[np.int64],
+        columns: Columns,
+        limits: DecodeLimits = LOCAL_LIMITS,
+    ) -> None:
         self.folder, self.names, self.targets, self.columns = folder, names, targets, columns
         containers = sorted({name.rpartition("#")[0] for name in names})
         self._opened = {container: open_container(folder, container) for container in containers}
         self.channels = min(channels for _, channels in self._opened.values())
+        self.limits = limits
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RowItems, (self.folder, self.names, self.targets, self.columns)
+        return RowItems, (self.folder, self.names, self.targets, self.columns, self.limits)
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """Limits of decoding, in every container."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        for items, _ in self._opened.values():
+            items.limits = limits  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self.names)

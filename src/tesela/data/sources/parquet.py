@@ -26,6 +26,7 @@ from tesela.data.sources.layout.split_names import settled, split_in, split_word
 from tesela.data.sources.layout.tree import scan_folder
 from tesela.data.sources.tables.class_numbers import class_numbers
 from tesela.imaging.decode import decode
+from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.imaging.mask import decode_mask, mask_palette
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class ParquetItems:
         targets: class index of each row, over all files.
         root: what names are relative to.
     """
+
+    limits = LOCAL_LIMITS
 
     def __init__(self, files: Sequence[Path], column: str, targets: NDArray[np.int64], *, root: Path) -> None:
         self.files = tuple(files)
@@ -75,7 +78,8 @@ class ParquetItems:
         self._keep = len(self._places) if size <= IN_MEMORY else _KEPT_GROUPS
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(ParquetItems, root=self.root), (self.files, self.column, self.targets)
+        arguments = self.files, self.column, self.targets
+        return partial(ParquetItems, root=self.root), arguments, {"limits": self.limits}
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -87,7 +91,7 @@ class ParquetItems:
         data = self.raw(index)
         if data is None:
             raise ImageError("the row holds no image", code="empty", hint="remove the row")
-        return decode(data, channels=channels or 3, size_hint=size_hint)
+        return decode(data, channels=channels or 3, limits=self.limits, size_hint=size_hint)
 
     def name(self, index: int) -> str:
         """The file and the row in it."""
@@ -192,7 +196,8 @@ class MaskedParquet(ParquetItems):
         self._masks = ParquetItems(files, masks, self.targets, root=root)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(MaskedParquet, root=self.root), (self.files, self.column, self._masks.column)
+        arguments = self.files, self.column, self._masks.column
+        return partial(MaskedParquet, root=self.root), arguments, {"limits": self.limits}
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """As HasMasks.mask."""
