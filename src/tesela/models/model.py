@@ -8,6 +8,7 @@ and ``load_names``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -22,6 +23,22 @@ from tesela.models.backbone import Backbone, Features
 
 _T = TypeVar("_T")
 _BACKBONE = "backbone."
+
+
+class Tensors(OrderedDict[str, Any]):
+    """Tensors of a model by their names in memory, found under their names in files too.
+
+    Pickled it is a plain OrderedDict, so that any program can read it.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        if not name.startswith(_BACKBONE) and _BACKBONE + name in self:
+            return self[_BACKBONE + name]
+        raise KeyError(name)
+
+    def __reduce__(self) -> Any:
+        parts: Any = super().__reduce__()
+        return (OrderedDict, *parts[1:])
 
 
 class Model(HasKernel, ABC, nn.Module):
@@ -49,6 +66,15 @@ class Model(HasKernel, ABC, nn.Module):
         self.info: Any = None
         self.options: dict[str, Any] = {}
         self.backbone = backbone
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any module; a backbone's tensor is found without ``backbone.`` before its name too."""
+        found = super().state_dict(*args, **kwargs)
+        if args or kwargs.get("destination") is not None:
+            return found
+        named = Tensors(found)
+        named._metadata = getattr(found, "_metadata", None)  # type: ignore[attr-defined]
+        return named
 
     @abstractmethod
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:

@@ -25,6 +25,7 @@ def digits() -> dict[str, Any]:
         "epochs": 60,
         "batch_size": 64,
         "threads": 1,
+        "precision": "fp32",
         "optim": {"lr": 0.004, "weight_decay": 0.05},
         "schedule": {"warmup": 0.1},
         "augment": {"rotation": 5.0, "translation": 0.08, "zoom": 0.05, "mixup": 0.4},

@@ -58,7 +58,8 @@ def check(
     )
     source = open_source(data, config=config, targets=listed_targets)
     report = check_source(source)
-    _say(report)
+    if not json:  # it holds all of it
+        _say(report)
     refusal = None
     try:
         refuse_too_many(report.unreadable["train"], len(source.splits["train"]), limit=max_unreadable)

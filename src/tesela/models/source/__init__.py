@@ -1,0 +1,1 @@
+"""Earlier place of what opens foreign checkpoints."""
