@@ -73,6 +73,7 @@ def train(
     data: str | Path | None = None,
     *,
     resume: bool = False,
+    quiet: bool = False,
     console: Console | None = None,
     config: Mapping[str, Any] | str | Path | None = None,
     **options: Any,
@@ -82,7 +83,8 @@ def train(
     Args:
         data: DATA of the command line; not needed to resume.
         resume: go on with the run in ``out``.
-        console: where plan and progress go; nowhere where it is None.
+        quiet: show neither plan nor progress.
+        console: where plan and progress go; standard error, or the notebook, by default.
         config: a mapping or a YAML file, below the options and over the recipe.
         **options: fields of TrainConfig; ``optim={"lr": 1e-3}`` or ``**{"optim.lr": 1e-3}``.
 
@@ -91,10 +93,12 @@ def train(
     """
     from tesela.core.config import read_yaml
     from tesela.core.errors import UsageError
+    from tesela.core.progress import stderr_console
     from tesela.recipes import find_recipe
     from tesela.training.config import layered
     from tesela.training.run import resumed_config
 
+    console = None if quiet else console or stderr_console()
     written = read_yaml(Path(config)) if isinstance(config, (str, Path)) else dict(config or {})
     given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     if data is not None:

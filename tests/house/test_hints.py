@@ -121,3 +121,14 @@ def test_a_hint_names_what_exists(place: str, text: str) -> None:
         if option not in FOREIGN:
             verbs = verbs_of(place, text[: found.start()], option)
             assert any(exists(option, verb) for verb in verbs), f"no --{option} on {', '.join(verbs)}: {text}"
+
+
+def test_what_is_given_by_its_place_is_no_option() -> None:
+    """No verb offers ``--run`` beside RUN: two ways to say one thing, and one that stops other arguments."""
+    app = make_app()
+    apps = [app[name] for name in NAMES] + [app["data"][name] for name in ("check", "show", "split")]
+    for one in apps:
+        if one.default_command is not None and one.name != ("train",):
+            for argument in one.assemble_argument_collection():
+                placed = argument.index is not None
+                assert not (placed and any(name.startswith("--") for name in argument.names)), argument.names

@@ -16,7 +16,7 @@ def test_a_backbones_tensor_is_found_by_its_name_in_files() -> None:
     state = model.state_dict()
     assert torch.equal(state["positions.table"], state["backbone.positions.table"])
     assert "positions.table" not in list(state)
-    with pytest.raises(KeyError, match="no.such"):
+    with pytest.raises(KeyError, match=r"no\.such"):
         state["no.such"]
     model.load_state_dict(state)
 

@@ -22,6 +22,7 @@ Variants = dict[tuple[str, str], "Callable[[NDArray[np.float32]], NDArray[np.flo
 
 def bench(
     run_or_model: str,
+    /,
     *,
     batch: str = "1,8",
     threads: int | None = None,

@@ -9,6 +9,7 @@ from pathlib import Path
 def convert(
     source: str,
     bundle: Path,
+    /,
     *,
     image_size: str | None = None,
     num_classes: int | None = None,

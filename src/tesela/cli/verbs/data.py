@@ -18,6 +18,7 @@ _LISTED = 20
 @app.command
 def check(
     data: str,
+    /,
     *,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -75,6 +76,7 @@ def check(
 @app.command
 def show(
     data: str,
+    /,
     *,
     out: Path = Path("grid.png"),
     split: str = "train",
@@ -147,6 +149,7 @@ def show(
 @app.command
 def split(
     data: str,
+    /,
     *,
     out: Path,
     val_fraction: float = 0.1,

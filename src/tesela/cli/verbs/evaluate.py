@@ -10,6 +10,7 @@ from cyclopts import Parameter
 def evaluate(
     run: str,
     data: str | None = None,
+    /,
     *,
     split: str = "test",
     top: int | None = None,

@@ -30,6 +30,7 @@ BATCH, WRITERS = 16, 4
 
 def explain(
     run: str,
+    /,
     *images: str,
     method: Annotated[list[str] | None, Parameter(negative="")] = None,
     target: Annotated[list[str] | None, Parameter(negative="")] = None,

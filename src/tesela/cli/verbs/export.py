@@ -7,6 +7,7 @@ from pathlib import Path
 
 def export(
     run: str,
+    /,
     *,
     to: str,
     out: Path | None = None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def inspect(
     run: str,
+    /,
     *,
     images: str | None = None,
     out: str = "inspection",

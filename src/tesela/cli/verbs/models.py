@@ -27,7 +27,7 @@ app = App(name="models", help="List the models, or show one with the shapes of i
 
 
 @app.default
-def models(pattern: str | None = None, *, pretrained: bool = False, json: bool = False) -> None:
+def models(pattern: str | None = None, /, *, pretrained: bool = False, json: bool = False) -> None:
     """List the models.
 
     Args:
@@ -49,6 +49,7 @@ def models(pattern: str | None = None, *, pretrained: bool = False, json: bool =
 @app.command
 def show(
     name: str,
+    /,
     *,
     shapes: bool = False,
     image_size: str | None = None,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def predict(
     run: str,
+    /,
     *images: str,
     top: int | None = None,
     out: Path | None = None,
