@@ -95,7 +95,7 @@ def train(
     from tesela.core.errors import UsageError
     from tesela.core.progress import stderr_console
     from tesela.recipes import find_recipe
-    from tesela.training.config import layered
+    from tesela.training.config import layered, opening_line
     from tesela.training.run import resumed_config
 
     console = None if quiet else console or stderr_console()
@@ -109,7 +109,10 @@ def train(
             raise UsageError("resume needs the run's folder", hint="give out=RUN")
         return train_config(resumed_config(out, {**written, **given}), resume=True, console=console)
     recipe = given.get("recipe", written.get("recipe"))
-    return train_config(layered(find_recipe(recipe) if recipe else {}, written, given), console=console)
+    settings = layered(find_recipe(recipe) if recipe else {}, written, given)
+    if console is not None:
+        console.print(opening_line(settings), markup=False, soft_wrap=True)
+    return train_config(settings, console=console)
 
 
 def train_config(
