@@ -77,10 +77,12 @@ def test_one_axis_of_a_table_with_the_offset() -> None:
 
 
 def test_its_images_and_its_way_to_transformers(tmp_path: Path) -> None:
-    torch.save(
-        random_tensors(grid=(SIDE, SIDE), mask_token=(1, 128), head=False, scale=True), tmp_path / "m.pth"
-    )
+    made = {"grid": (SIDE, SIDE), "hidden": 256, "mask_token": (1, 128), "head": False, "scale": True}
+    torch.save(random_tensors(**made), tmp_path / "m.pth")
     opened = open_foreign(tmp_path / "m.pth")
     assert opened.info.image.mean == (0.485, 0.456, 0.406) and opened.info.image.resize == "crop"
     assert opened.info.model["position_mode"] == "bicubic_offset"
     assert not any("assumed" in remark for remark in opened.remarks)
+    report = export_huggingface(tmp_path / "m.pth", tmp_path / "hf")
+    assert report.proved[1].startswith("in transformers")
+    assert any("without the offset" in remark for remark in report.remarks)
