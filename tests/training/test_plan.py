@@ -39,6 +39,8 @@ def test_it_says_all_that_a_person_needs_before_waiting() -> None:
     assert text["time"] == "about 1 min 35 s"
     assert text["memory"] == "about 10.0 MB of 8.0 MB free  (more than is free)"
     assert text["disk"].startswith("10 B of ")
+    assert "head" not in text
+    assert dict(dataclasses.replace(PLAN, head="kept").rows())["head"] == "kept"
 
 
 def test_a_run_that_cannot_be_saved_is_refused() -> None:
