@@ -108,7 +108,7 @@ def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path: Path) -> Non
 
 def test_an_export_is_proved_by_logits(tmp_path: Path) -> None:
     """Equal tensors are not enough: a config.json with another activation or epsilon computes otherwise."""
-    report = ts.export(digits_run(), to="hf", out=tmp_path / "hf")
+    report = export_huggingface(digits_run(), tmp_path / "hf")
     assert report.proved == ["here", f"in transformers {transformers.__version__}"]
     assert report.lines()[1] == f"read back: every tensor equal; logits equal {' and '.join(report.proved)}"
     model = load_bundle(digits_run() / "bundle")[0]

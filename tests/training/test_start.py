@@ -168,4 +168,4 @@ def test_a_multi_label_model_gives_its_body(tmp_path: Path) -> None:
     saved("vit", tmp_path, problem_type="multi_label_classification", num_labels=2)
     images = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), dtype=np.uint8)
     made = begin(layered({"from": str(tmp_path)}), make_source(images))
-    assert made.head.startswith("new") and not made.model.head.linear.weight.any()  # type: ignore[union-attr]
+    assert made.head.startswith("new") and not made.model.head.linear.weight.any()  # type: ignore[union-attr, operator]
