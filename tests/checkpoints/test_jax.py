@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.parity.jax_reference import random_arrays
 
 from tesela.checkpoints.image_size import native_size
 from tesela.checkpoints.jax.names import check_jax, jax_fields, style_of, units_of
+from tesela.checkpoints.open import open_foreign
 from tesela.core.config import to_mapping
 from tesela.core.errors import WeightsError
 from tesela.models import catalog
@@ -48,6 +51,28 @@ def test_units_by_both_names() -> None:
         (0, 1, False),
         (1, 0, True),
     ]
+
+
+@pytest.mark.parametrize("prefix", ["opt/target/", "params/"])
+def test_a_training_state_with_its_optimiser(prefix: str, tmp_path: Path) -> None:
+    """The optimiser's moments have the network's names too; they are left aside, and that is said."""
+    arrays: dict[str, Any] = random_arrays(grid=(3, 3))
+    np.savez(tmp_path / "alone.npz", **arrays)
+    state: dict[str, Any] = {prefix + name: array for name, array in arrays.items()}
+    extra: dict[str, Any] = {"extra/rng": np.array([1, 2])}
+    odd: dict[str, Any] = {"params_of_mine/x": np.ones(3)}
+    state |= {f"opt/state/param_states/{name}/grad_ema": array for name, array in arrays.items()}
+    np.savez(tmp_path / "state.npz", **state, step=np.array(7), **extra)
+    alone, opened = open_foreign(tmp_path / "alone.npz"), open_foreign(tmp_path / "state.npz")
+    images = torch.randn(1, 3, *alone.model.config.image_size)
+    with torch.no_grad():
+        assert torch.equal(alone.model(images), opened.model(images))
+    (said,) = [remark for remark in opened.remarks if "left aside" in remark]
+    assert f"{len(arrays) + 2} arrays" in said and "opt/state" in said and "step" in said
+    assert not any("left aside" in remark for remark in alone.remarks)
+    np.savez(tmp_path / "odd.npz", **state, **odd)
+    with pytest.raises(WeightsError, match="params_of_mine/x"):
+        open_foreign(tmp_path / "odd.npz")
 
 
 @pytest.mark.parametrize(

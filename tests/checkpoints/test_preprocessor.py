@@ -123,6 +123,34 @@ def test_nonsense_is_refused(config: dict[str, Any]) -> None:
         read(config)
 
 
+def test_values_that_a_kind_of_image_processor_has_where_its_file_says_nothing() -> None:
+    """As transformers' own classes have them."""
+    bit = read({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}})[0]
+    assert (bit.size, bit.resize, bit.crop_ratio, bit.interpolation) == ((224, 224), "crop", 0.875, "bicubic")
+    assert bit.mean == (0.48145466, 0.4578275, 0.40821073)
+    vit = read({"image_processor_type": "ViTImageProcessorFast", "size": {"height": 16, "width": 16}})[0]
+    assert (vit.size, vit.resize, vit.interpolation, vit.mean) == ((16, 16), "squash", "bilinear", (0.5,) * 3)
+    deit = read({"feature_extractor_type": "DeiTFeatureExtractor", "size": 256})[0]
+    assert (deit.size, deit.crop_ratio, deit.interpolation) == ((224, 224), 0.875, "bicubic")
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"image_processor_type": "MobileViTImageProcessor"}, "MobileViTImageProcessor"),
+        ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.875}, "ConvNextImageProcessor"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"do_pad": True}, "do_pad"),
+        ({"rescale_offset": True}, "rescale_offset"),
+        ({"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 24}, "would be padded"),
+    ],
+)
+def test_steps_without_an_equal_are_refused_by_name(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(WeightsError, match=named) as caught:
+        read(config)
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("resize", ["squash", "crop", "none"])
 def test_there_and_back(resize: Any) -> None:
     spec = ImageSpec(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tests.runtime.bundles import LABELS, SPEC, digits_run
 
 import tesela as ts
@@ -103,3 +104,25 @@ def test_a_folder_that_reads_back_differently_is_not_kept(tmp_path: Path) -> Non
         other.backbone.norm.bias[0] += 1e-7
     with pytest.raises(WeightsError, match=r"reads back differently: norm\.bias"):
         check_whole(tmp_path / "hf", other)
+
+
+def test_an_export_is_proved_by_logits(tmp_path: Path) -> None:
+    """Equal tensors are not enough: a config.json with another activation or epsilon computes otherwise."""
+    report = export_huggingface(digits_run(), tmp_path / "hf")
+    assert report.proved == ["here", f"in transformers {transformers.__version__}"]
+    assert report.lines()[1] == f"read back: every tensor equal; logits equal {' and '.join(report.proved)}"
+    model = load_bundle(digits_run() / "bundle")[0]
+    path = tmp_path / "hf/config.json"
+    config = json.loads(path.read_text())
+    for changed in ({"hidden_act": "relu"}, {"layer_norm_eps": 0.1}, {"num_attention_heads": 1}):
+        path.write_text(json.dumps({**config, **changed}))
+        with pytest.raises(WeightsError, match="computes other outputs here"):
+            check_whole(tmp_path / "hf", model)
+    path.write_text(json.dumps(config))
+    assert check_whole(tmp_path / "hf", model) == ["here"]
+    with pytest.raises(WeightsError, match="computes other outputs in another library"):
+        check_whole(
+            tmp_path / "hf",
+            model,
+            through=lambda folder, images, headless: {"in another library": model(images) * 1.001},
+        )

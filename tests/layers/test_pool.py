@@ -36,6 +36,21 @@ def test_sequence_pool_is_a_weighted_mean_of_the_patches() -> None:
     torch.testing.assert_close((trace.tensors["pool.weights"] @ TOKENS[:, 2:])[:, 0], expected)
 
 
+def test_attention_pool_without_the_prefix() -> None:
+    """The patches alone, and a trace of as many keys."""
+    pool, whole, trace = (
+        AttentionPool(8, 2, hidden=12, with_prefix=False),
+        AttentionPool(8, 2, hidden=12),
+        Trace(),
+    )
+    initialise(pool)
+    whole.load_state_dict(pool.state_dict())
+    found = pool(TOKENS, 3, trace=trace.inside("pool"))
+    torch.testing.assert_close(found, whole(TOKENS[:, 3:], 0))
+    assert not torch.allclose(found, whole(TOKENS, 3))
+    assert trace.attentions["pool.attention"].k.shape[2] == 6
+
+
 def test_attention_pool_equals_torch() -> None:
     pool = AttentionPool(8, 2, hidden=12)
     initialise(pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,14 +36,14 @@ def interpolated(table: Tensor, rows: int, columns: int, *, registers: bool) -> 
 @pytest.mark.parametrize("registers", [True, False])
 @pytest.mark.parametrize("size", [(24, 24), (64, 64), (28, 48)])
 def test_positions_and_tokens_at_other_sizes(registers: bool, size: tuple[int, int], tmp_path: Path) -> None:
-    more = {"register_tokens": (1, 4, 128)} if registers else {}
+    more: dict[str, Any] = {"register_tokens": (1, 4, 128)} if registers else {}
     tensors = random_tensors(grid=(SIDE, SIDE), mask_token=(1, 128), head=False, scale=True, **more)
     torch.save(tensors, tmp_path / "m.pth")
     rows, columns = size[0] // 4, size[1] // 4
     table = tensors["pos_embed"]
     wanted = interpolated(table[:, 1:], rows, columns, registers=registers)
-    native = open_model(tmp_path / "m.pth")[0]
-    resized = open_model(tmp_path / "m.pth", image_size=size)[0]
+    native: Any = open_model(tmp_path / "m.pth")[0]
+    resized: Any = open_model(tmp_path / "m.pth", image_size=size)[0]
     torch.testing.assert_close(resized.backbone.positions.table[:, 1:], wanted, rtol=1e-5, atol=1e-6)
     assert torch.equal(resized.backbone.positions.table[:, :1], table[:, :1])
     images = torch.randn(1, 3, *size)
@@ -76,10 +77,18 @@ def test_one_axis_of_a_table_with_the_offset() -> None:
 
 
 def test_its_images_and_its_way_to_transformers(tmp_path: Path) -> None:
-    torch.save(
-        random_tensors(grid=(SIDE, SIDE), mask_token=(1, 128), head=False, scale=True), tmp_path / "m.pth"
-    )
+    made: dict[str, Any] = {
+        "grid": (SIDE, SIDE),
+        "hidden": 256,
+        "mask_token": (1, 128),
+        "head": False,
+        "scale": True,
+    }
+    torch.save(random_tensors(**made), tmp_path / "m.pth")
     opened = open_foreign(tmp_path / "m.pth")
     assert opened.info.image.mean == (0.485, 0.456, 0.406) and opened.info.image.resize == "crop"
     assert opened.info.model["position_mode"] == "bicubic_offset"
     assert not any("assumed" in remark for remark in opened.remarks)
+    report = export_huggingface(tmp_path / "m.pth", tmp_path / "hf")
+    assert report.proved[1].startswith("in transformers")
+    assert any("without the offset" in remark for remark in report.remarks)

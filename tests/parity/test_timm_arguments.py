@@ -154,7 +154,7 @@ def test_what_would_compute_otherwise_is_refused_by_name(
 
 def test_arguments_of_training_make_no_difference(tmp_path: Path) -> None:
     tensors = random_tensors()
-    harmless = {
+    harmless: dict[str, Any] = {
         "drop_path_rate": 0.1,
         "weight_init": "jax",
         "dynamic_img_size": True,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.parity.huggingface_models import saved
+from tests.runtime.bundles import LABELS, digits_run
 
 from tesela.core.errors import ConfigError
 from tesela.data.open import open_source
 from tesela.data.source import ArrayItems, Source
 from tesela.hardware.device import choose_device, exact_arithmetic
 from tesela.imaging.spec import ImageSpec
+from tesela.models.bundle import load_bundle
 from tesela.tasks.catalog import find_task
 from tesela.training.config import TrainConfig, layered
 from tesela.training.start import (
@@ -140,3 +144,28 @@ def test_a_batch_of_one_image_is_allowed() -> None:
     assert layered({"batch_size": 1}).batch_size == 1
     with pytest.raises(ConfigError, match="batch_size"):
         layered({"batch_size": 0})
+
+
+def test_a_trained_head_follows_the_names_of_its_classes() -> None:
+    """The same classes in another order: the logits of each class stay, and the plan says so."""
+    labels = tuple(reversed(LABELS))
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+    items = ArrayItems(images, np.arange(20) % 10, prefix="made")
+    source = Source(name="made", kind="idx", labels=labels, splits={"train": items}, channels=1)
+    made = begin(layered({"from": str(digits_run())}), source)
+    batch = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        before, after = load_bundle(digits_run() / "bundle")[0](batch), made.model.eval()(batch)
+    assert torch.equal(after, before.flip(1)) and before.std() > 0.1
+    assert made.head == "kept, in the order of the data's classes"
+    other = dataclasses.replace(source, labels=(*labels[:9], "ten"))
+    made = begin(layered({"from": str(digits_run())}), other)
+    assert made.head == f"kept for 9 of the model's 10 classes; new: ten; left out: {labels[9]}"
+
+
+def test_a_multi_label_model_gives_its_body(tmp_path: Path) -> None:
+    """Its head would say nonsense; training starts with a new one."""
+    saved("vit", tmp_path, problem_type="multi_label_classification", num_labels=2)
+    images = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), dtype=np.uint8)
+    made = begin(layered({"from": str(tmp_path)}), make_source(images))
+    assert made.head.startswith("new") and not made.model.head.linear.weight.any()  # type: ignore[union-attr, operator]
