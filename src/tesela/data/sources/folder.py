@@ -16,8 +16,8 @@ import numpy as np
 from tesela.core.errors import DataError
 from tesela.core.pathnames import path_text
 from tesela.data.source import Columns, Source
-from tesela.data.sources.layout.layout import FolderLayout, read_layout
-from tesela.data.sources.layout.tree import FolderTree, scan_folder
+from tesela.data.sources.layout.layout import FolderLayout, read_layout, without_classes_hint
+from tesela.data.sources.layout.tree import Folder, FolderTree, scan_folder
 from tesela.imaging.decode import decode
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def open_folder(root: Path) -> Source:
     layout = read_layout(tree)
     labels = tuple(sorted({label for images in layout.images.values() for label, _ in images}))
     if not labels:
-        raise _no_images(root, tree.top.count)
+        raise _no_images(root, tree.top)
     number = {label: index for index, label in enumerate(labels)}
     hidden = [path for images in layout.images.values() for _, path in images if "/." in f"/{path}"]
     notes = layout.notes
@@ -143,11 +143,10 @@ def _ignored(tree: FolderTree, layout: FolderLayout) -> list[str]:
     )
 
 
-def _no_images(root: Path, loose: int) -> DataError:
-    if loose:
+def _no_images(root: Path, top: Folder) -> DataError:
+    if top.count:
         return DataError(
-            f"{path_text(root)} holds {loose} images but no class folders",
-            hint="put the images of each class into a folder named after it",
+            f"{path_text(root)} holds {top.count} images but no class folders", hint=without_classes_hint(top)
         )
     return DataError(
         f"{path_text(root)} holds no images", hint="a folder with one folder of images per class is expected"
