@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tesela.data.source import Source
+from tesela.data.source import Selection, Source
 
 
 def make_picture(path: Path, seed: int) -> Path:
@@ -34,7 +35,8 @@ def files_of(source: Source) -> dict[str, list[tuple[str, str]]]:
     """Real path and label of every image by split."""
     found = {}
     for split, items in source.splits.items():
-        base, rows = getattr(items, "items", items), getattr(items, "rows", range(len(items)))
+        base: Any = items.items if isinstance(items, Selection) else items
+        rows = items.rows if isinstance(items, Selection) else range(len(items))
         found[split] = sorted(
             (os.path.realpath(base.root / base.paths[row]), source.labels[target])
             for row, target in zip(rows, items.targets, strict=True)

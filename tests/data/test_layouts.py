@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.pictures import make_picture, make_pictures
 
-from tesela.core.errors import DataError
+from tesela.core.errors import DataError, UsageError
 from tesela.data.open import find_source, open_source
 from tesela.data.sources.layout.split_names import split_in, split_word
 from tesela.data.targets import label_counts
@@ -108,7 +108,8 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path) -> None:
         ({"a/photos/photos/blue": 4, "a/photos/photos/red": 4}, {"train": [4, 4]}, "a/photos/photos"),
         ({"101_ObjectCategories/blue": 4, "101_ObjectCategories/red": 4, "Annotations": 0}, {"train": [4, 4]},
          "101_ObjectCategories"),
-        (with_classes("imagenette2/train", "imagenette2/val"), {"train": [4, 4], "val": [4, 4]}, "imagenette2"),
+        (with_classes("imagenette2/train", "imagenette2/val"), {"train": [4, 4], "val": [4, 4]},
+         "imagenette2"),
         (with_classes("seg_train/seg_train", "seg_test/seg_test"), {"train": [4, 4], "test": [4, 4]}, ""),
         ({**with_classes("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred": 3},
          {"train": [4, 4], "test": [4, 4]}, "seg_pred"),
@@ -167,6 +168,22 @@ def test_ambiguous_layouts_are_refused_by_name(tmp_path: Path, layout: dict[str,
         find_source(make_pictures(tmp_path, layout))
     assert named in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("layout", [{"": 4}, {"train": 4, "test": 2}])
+def test_a_table_beside_loose_images_is_named(tmp_path: Path, layout: dict[str, int]) -> None:
+    make_pictures(tmp_path, layout)
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    with pytest.raises(DataError) as caught:
+        find_source(tmp_path)
+    assert "labels.csv" in caught.value.hint
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(UsageError) as caught:
+        find_source(tmp_path / "photos.zip")
+    assert "unpack it" in caught.value.hint
 
 
 def test_a_folder_of_nothing_but_a_test_split_is_no_training_data(tmp_path: Path) -> None:

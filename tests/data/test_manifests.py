@@ -102,6 +102,8 @@ def test_delimiters_within_quotes_and_within_names(place: Path) -> None:
         ("set", ("train", "eval", "test"), ("train", "val", "test")),
         ("set", ("train", "eval", "train"), ("train", "test", "train")),
         ("set", ("A", "B", "A"), ("train", "train", "train")),
+        ("is_valid", ("True", "False", "true"), ("val", "train", "val")),
+        ("Is Test", ("1", "0", ""), ("test", "train", "train")),
     ],
 )
 def test_splits_of_rows(place: Path, heading: str, words: tuple[str, ...], splits: tuple[str, ...]) -> None:
@@ -212,6 +214,16 @@ def test_a_table_beside_the_images(place: Path, name: str) -> None:
 def test_a_table_without_labels_leaves_class_folders_as_they_are(place: Path) -> None:
     written(place / "data", "metadata.csv", "file_name,text\nred/000.png,hello\n")
     assert find_source(place / "data").kind == "folder"
+
+
+def test_paths_that_say_splits_which_no_column_does(place: Path) -> None:
+    make_pictures(place, {"train": 3, "test": 3})
+    rows = [
+        (f"{split}/{number:03d}.png", "ab"[number % 2]) for split in ("train", "test") for number in range(3)
+    ]
+    source = find_source(written(place, "a.csv", lines("{},{}\n", "path,label\n", rows)))
+    assert label_counts(source) == {"train": [4, 2]}
+    assert source.notes == ("no column says the splits, so the folders test, train count as one",)
 
 
 def test_hashes_in_names_are_no_rows(place: Path) -> None:

@@ -224,3 +224,23 @@ def test_damaged_idx_is_named(tmp_path: Path) -> None:
     assert open_source(tmp_path).splits["test"].read(1)[..., 0].tolist() == [[4, 5], [6, 7]]
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 4, 2, 2) + bytes(3))
     assert "promises" in refusal(tmp_path, DataError)
+
+
+def test_idx_files_of_two_sets_are_not_mixed(tmp_path: Path) -> None:
+    """Prefixes of EMNIST say set and split."""
+
+    def write(prefix: str) -> None:
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, 4, 2, 2) + bytes(range(16))
+        )
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, 4) + bytes([0, 1, 0, 1])
+        )
+
+    write("emnist-letters-train")
+    write("emnist-letters-test")
+    assert open_source(tmp_path).splits["test"].name(3) == "emnist-letters-test-images-idx3-ubyte#3"
+    write("emnist-digits-train")
+    assert "two sets of IDX files: emnist-digits-train and emnist-letters-train" in refusal(
+        tmp_path, DataError
+    )

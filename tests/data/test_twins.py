@@ -17,9 +17,9 @@ from tesela.data.check import check
 from tesela.data.config import DataConfig
 from tesela.data.open import find_source, open_source
 from tesela.data.source import ArrayItems, Selection, Source
+from tesela.data.sources.twins import twin_groups
 from tesela.data.split import cut
 from tesela.data.targets import label_counts
-from tesela.data.twins import twin_groups
 
 
 @pytest.fixture
@@ -114,6 +114,13 @@ def test_files_of_one_size_and_one_end_are_told_apart(tmp_path: Path) -> None:
     items = find_source(root).splits["train"]
     groups = [[items.name(row) for row in group] for group in twin_groups(items)]
     assert groups == [["red/a.png", "red/c.png"]]
+
+
+def test_twins_of_a_manifest_with_absolute_paths(copied: Path, tmp_path: Path) -> None:
+    rows = [f"{path},{path.parent.name}\n" for path in sorted(copied.rglob("*.png"))]
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(rows))
+    found = sides(open_source(tmp_path / "m.csv", config=DataConfig(val_fraction=0.3, test_fraction=0.3)))
+    assert len(found) == 80 and all(len(splits) == 1 for splits in found.values())
 
 
 def test_check_lists_conflicts_and_counts_copies(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

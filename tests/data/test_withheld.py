@@ -112,7 +112,7 @@ def test_numbers_of_named_classes_may_be_floats(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[[0], [1]], [[0, 1], []], [{"id": 1}, {"id": 2}]])
 def test_one_label_per_image_is_needed(tmp_path: Path, values: list[Any]) -> None:
     write_table(tmp_path / "train.parquet", values, named=False)
-    with pytest.raises(DataError, match="row 0 has the label .* one label per image is needed"):
+    with pytest.raises(DataError, match=r"row 0 has the label .* one label per image is needed"):
         open_source(tmp_path / "train.parquet")
 
 

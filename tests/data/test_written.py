@@ -57,13 +57,8 @@ def test_names_do_not_matter(trained: Path, tmp_path: Path) -> None:
 def test_photographs_named_like_explanations_stay(tmp_path: Path) -> None:
     """Only what arrays of an explanation name is left out; other files of that form are photographs."""
     root = make_pictures(tmp_path, {"blue": 3, "red": 3})
-    arrays = {
-        "map": np.zeros(1),
-        "tokens": np.zeros(1),
-        "labels": np.array(["red"]),
-        "targets": np.array([1]),
-    }
-    np.savez(root / "red/a.npz", **arrays)
+    heat, labels, targets = np.zeros(1), np.array(["red"]), np.array([1])
+    np.savez(root / "red/a.npz", map=heat, tokens=heat, labels=labels, targets=targets)
     for name in ("a.png", "a.figure.png", "a.red.png", "a.1.png", "a.class1.png", "b.red.png"):
         make_picture(root / "red" / name, len(name))
     items = find_source(root).splits["train"]

@@ -26,6 +26,7 @@ from tesela.data.targets import LabelTargets, Targets
 for _kind in ("digits", "hub", "manifest", "idx", "parquet", "coco", "masks", "metadata", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 FORMS = (
     "a folder of class folders or of images and masks, IDX or Parquet files, a CSV/JSONL manifest, or digits"
 )
@@ -94,7 +95,11 @@ def find_source(text: str | Path) -> Source:
             return source
     if not Path(text).expanduser().exists():
         raise UsageError(f"there is no data at {path_text(text)}", hint=f"give {FORMS}")
-    raise UsageError(f"{path_text(text)} is no data set", hint=f"give {FORMS}")
+    archive = Path(text).suffix.lower() in _ARCHIVES
+    raise UsageError(
+        f"{path_text(text)} is no data set",
+        hint="unpack it and give the folder" if archive else f"give {FORMS}",
+    )
 
 
 def _as_it_is_there(text: str | Path) -> str | Path:

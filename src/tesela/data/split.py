@@ -18,7 +18,7 @@ from tesela.core.errors import ConfigError, UnknownNameError
 from tesela.data.random import name_keys
 from tesela.data.source import SPLITS, Items, Selection, Source
 from tesela.data.sources.tables.labels import label_text
-from tesela.data.twins import twin_groups
+from tesela.data.sources.twins import twin_groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

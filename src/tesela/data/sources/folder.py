@@ -7,6 +7,7 @@ the folders stand for is read in layout.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ import numpy as np
 from tesela.core.errors import DataError
 from tesela.core.pathnames import path_text
 from tesela.data.source import Columns, Source
-from tesela.data.sources.layout.layout import FolderLayout, read_layout
-from tesela.data.sources.layout.tree import FolderTree, scan_folder
+from tesela.data.sources.layout.layout import FolderLayout, read_layout, without_classes_hint
+from tesela.data.sources.layout.tree import Folder, FolderTree, scan_folder
 from tesela.imaging.decode import decode
 from tesela.imaging.limits import LOCAL_LIMITS
 
@@ -80,21 +81,22 @@ class FileItems:
 
     def byte_sizes(self) -> NDArray[np.int64]:
         """(N,) bytes of each file; -1 where there is none."""
-        return np.array([_byte_size(self.root / path) for path in self.paths], np.int64)
+        root = os.fspath(self.root)
+        return np.array([_byte_size(os.path.join(root, path)) for path in self.paths], np.int64)  # noqa: PTH118
 
     def tail(self, index: int, count: int) -> bytes | None:
         """The last ``count`` bytes of a file; None where it cannot be read."""
         try:
-            with (self.root / self.paths[index]).open("rb") as stream:
+            with (self.root / self.paths[index]).open("rb", buffering=0) as stream:
                 stream.seek(-min(count, stream.seek(0, 2)), 2)
                 return stream.read(count)
         except OSError:
             return None
 
 
-def _byte_size(path: Path) -> int:
+def _byte_size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - a Path for each of a million files takes longer
     except OSError:
         return -1
 
@@ -115,14 +117,14 @@ def open_folder(root: Path) -> Source:
     layout = read_layout(tree)
     labels = tuple(sorted({label for images in layout.images.values() for label, _ in images}))
     if not labels:
-        raise _no_images(root, tree.top.count)
+        raise _no_images(root, tree.top)
     number = {label: index for index, label in enumerate(labels)}
     hidden = [path for images in layout.images.values() for _, path in images if "/." in f"/{path}"]
     notes = layout.notes
     if hidden:
         notes = (
             *notes,
-            f"{len(hidden)} images have hidden names and are used, such as {path_text(hidden[0])}",
+            f"images with hidden names are used too ({len(hidden)}), such as {path_text(hidden[0])}",
         )
     splits = {
         split: FileItems(root, (path for _, path in images), (number[label] for label, _ in images))
@@ -151,11 +153,10 @@ def _ignored(tree: FolderTree, layout: FolderLayout) -> list[str]:
     )
 
 
-def _no_images(root: Path, loose: int) -> DataError:
-    if loose:
+def _no_images(root: Path, top: Folder) -> DataError:
+    if top.count:
         return DataError(
-            f"{path_text(root)} holds {loose} images but no class folders",
-            hint="put the images of each class into a folder named after it",
+            f"{path_text(root)} holds {top.count} images but no class folders", hint=without_classes_hint(top)
         )
     return DataError(
         f"{path_text(root)} holds no images", hint="a folder with one folder of images per class is expected"

@@ -8,6 +8,7 @@ instead of receiving a copy.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import zlib
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesela.core.errors import DataError
+from tesela.core.pathnames import path_text
 from tesela.data.source import ArrayItems, Items, Source
+from tesela.data.sources.layout.split_names import settled, split_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Prefix of the usual file names -> split.
-PREFIXES = {"train": "train", "t10k": "test", "test": "test", "val": "val", "validation": "val"}
+#: Prefixes that say a split in their own way.
+PREFIXES = {"t10k": "test"}
 _UNSIGNED_BYTE = 0x08
 
 
@@ -73,12 +76,21 @@ class IdxItems(ArrayItems):
 def idx_pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
     """{split: (images file, labels file)} in a folder, by the usual names."""
     pairs: dict[str, tuple[Path, Path]] = {}
-    for images in sorted(folder.glob("*-images*idx*-ubyte*")):
+    prefixes: dict[str, str] = {}
+    for images in sorted(folder.glob("[!.]*-images*idx*-ubyte*")):
         prefix = images.name.split("-images")[0]
-        labels = sorted(folder.glob(f"{prefix}-labels*idx1-ubyte*"))
-        if prefix in PREFIXES and labels:
-            pairs.setdefault(PREFIXES[prefix], (images, labels[0]))
-    return pairs
+        labels = sorted(folder.glob(f"{glob.escape(prefix)}-labels*idx1-ubyte*"))
+        split = PREFIXES.get(prefix) or split_in(prefix)
+        if split is None or not labels:
+            continue
+        if prefixes.setdefault(split, prefix) != prefix:
+            raise DataError(
+                f"{path_text(folder)} holds two sets of IDX files: {prefixes[split]} and {prefix}",
+                hint="move the files of one set into a folder of their own",
+            )
+        pairs.setdefault(split, (images, labels[0]))
+    splits = settled({split: split for split in pairs})
+    return {splits[split]: files for split, files in pairs.items()}
 
 
 def find_idx(text: str | Path) -> Source | None:
@@ -94,7 +106,7 @@ def open_idx(folder: Path) -> Source:
     channels = {items.read(0).shape[2] for items in splits.values() if len(items)}
     labels = tuple(str(number) for number in range(highest + 1))
     return Source(
-        name=folder.resolve().name,
+        name=path_text(folder.resolve().name),
         kind="idx",
         labels=labels,
         splits=splits,

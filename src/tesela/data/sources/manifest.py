@@ -22,9 +22,10 @@ from tesela.data.masks.classes_file import read_classes
 from tesela.data.masks.items import MaskedFiles
 from tesela.data.source import Columns, Items, Source
 from tesela.data.sources.folder import FileItems
-from tesela.data.sources.layout.split_names import settled, split_word
+from tesela.data.sources.layout.split_names import settled, split_word, splits_of
 from tesela.data.sources.tables.labels import label_texts, withheld
 from tesela.data.sources.tables.table import (
+    FLAG_KEYS,
     LABEL_KEYS,
     MANIFEST_SUFFIXES,
     PATH_KEYS,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 #: Rows looked at to see whether the paths lead anywhere.
 _LOOKED_AT = 20
+_YES = ("true", "1", "1.0", "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,9 @@ def manifest_source(rows: Sequence[ManifestRow], path: Path, *, folder: Path, na
     name = path_text(name)
     if "mask" in others and all(row.label is None for row in rows):
         return _with_masks(path, rows, folder, name)
-    rows, notes = _labelled(rows, path, others)
+    notes = _unsaid_splits(rows)
+    rows, withheld_notes = _labelled(rows, path, others)
+    notes += withheld_notes
     labels = tuple(sorted({row.label for row in rows if row.label is not None}, key=_label_order))
     number = {label: index for index, label in enumerate(labels)}
     splits: dict[str, Items] = {}
@@ -227,7 +231,22 @@ def _splits(table: Table, shown: str) -> tuple[list[str], str | None]:
         if heading_key(column) == SPLIT_KEYS[0]:
             row = table.rows[found.index(strange)][0]
             raise DataError(f"{shown}: row {row} has the split {strange!r}", hint="use train, val or test")
+    for key, split in FLAG_KEYS.items():
+        for column in table.column([key]):
+            flags = [str(values.get(column)).strip().lower() in _YES for _, values in table.rows]
+            return [split if flag else "train" for flag in flags], column
     return ["train"] * len(table.rows), None
+
+
+def _unsaid_splits(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
+    """A note where folders of the paths are named as splits and no column says any."""
+    if {row.split for row in rows} != {"train"}:
+        return ()
+    folders = {part for row in rows for part in row.path.replace("\\", "/").split("/")[:-1]}
+    said = splits_of(sorted(folders))
+    if len(set(said.values())) < 2:
+        return ()
+    return (f"no column says the splits, so the folders {', '.join(map(path_text, said))} count as one",)
 
 
 def _label_order(label: str) -> tuple[int, int, str]:

@@ -158,8 +158,7 @@ class _Reader:
             raise DataError(
                 f"{path_text(self.root)}: {_listed(child.name for child in flat)} "
                 f"{'hold' if len(flat) > 1 else 'holds'} images but no class folders",
-                hint="put the images of each class into a folder named after it, or write a CSV of path and "
-                "label",
+                hint=without_classes_hint(self.top),
             )
         return self._split_images(named, splits)
 
@@ -228,6 +227,14 @@ class _Reader:
             hint="move it out of the data, name it train, val or test, or give the folder in it that is the "
             "data",
         )
+
+
+def without_classes_hint(top: Folder) -> str:
+    """The hint for images without class folders; tables beside them may say the classes."""
+    tables = [name for name in top.others if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
+    if tables:
+        return f"if a table says the classes, give it in place of the folder: {_listed(tables)}"
+    return "put the images of each class into a folder named after it, or write a CSV of path and label"
 
 
 def _is_flat(folder: Folder) -> bool:

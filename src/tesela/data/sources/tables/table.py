@@ -25,6 +25,8 @@ PATH_KEYS = (
 )
 LABEL_KEYS = ("label", "class", "target", "category", "class_name", "classname", "label_name", "labels")
 SPLIT_KEYS = ("split", "set", "subset", "partition")
+#: Columns of yes and no that say one split.
+FLAG_KEYS = {"is_valid": "val", "is_val": "val", "is_test": "test"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 #: Files that may be manifests.
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".txt", *JSON_SUFFIXES)

@@ -8,7 +8,8 @@ decodes everything, finds it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TAIL = 4096
+#: Files that a thread reads in one go.
+_AT_ONCE = 64
 
 
 @runtime_checkable
@@ -59,7 +62,10 @@ def _parted(
 ) -> list[list[int]]:
     """Each group parted by a key; rows that are alone with theirs, or have none, are dropped."""
     rows = [row for group in groups for row in group]
-    keys = in_threads(lambda place: key(rows[place]), len(rows)) if threads else map(key, rows)
+    keys: Iterable[Hashable | None] = map(key, rows)
+    if threads:
+        parts = [rows[start : start + _AT_ONCE] for start in range(0, len(rows), _AT_ONCE)]
+        keys = chain.from_iterable(in_threads(lambda number: list(map(key, parts[number])), len(parts)))
     numbers = (number for number, group in enumerate(groups) for _ in group)
     found: dict[tuple[int, Hashable], list[int]] = {}
     for row, number, value in zip(rows, numbers, keys, strict=True):
