@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tesela.checkpoints.open import bundle_at, open_foreign
 from tesela.core.errors import UsageError
-from tesela.core.files import folder_atomic, sha256_file, write_atomic
+from tesela.core.files import folder_atomic, sha256_file, write_text
 from tesela.models.bundle import CARD, WEIGHTS, BundleInfo, read_info, write_info
 from tesela.models.card import named, plain_card
 
@@ -79,7 +79,7 @@ def write(out: Path, opened: Opened) -> BundleInfo:
             sums |= {CARRIED: sha256_file(folder / CARRIED)}
         info = replace(opened.info, digests=sums)
         write_info(folder, info)
-        write_atomic(folder / CARD, converted_card(info, opened.remarks).encode())
+        write_text(folder / CARD, converted_card(info, opened.remarks))
     return info
 
 

@@ -57,7 +57,8 @@ def note_unreadable(lines: Iterable[str]) -> None:
 def result(value: Mapping[str, Any], active: bool = True) -> None:
     """Print ``value`` as one line of JSON on standard output, if ``active`` (the verb's ``--json``)."""
     if active:
-        print(json_text(value, default=_plain, allow_nan=False), flush=True)
+        utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+        print(json_text(value, ascii_only=not utf8, default=_plain, allow_nan=False), flush=True)
 
 
 def raw(text: str) -> None:

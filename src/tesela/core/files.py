@@ -114,11 +114,16 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
-def json_text(value: Any, **options: Any) -> str:
-    """JSON that every reader takes: letters as they are, line separators and lone surrogates escaped."""
-    return _ESCAPED.sub(
-        lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False, **options)
-    )
+def json_text(value: Any, *, ascii_only: bool = False, **options: Any) -> str:
+    """JSON that every reader takes: letters as they are, line separators and lone surrogates escaped.
+
+    Args:
+        value: anything with a JSON form.
+        ascii_only: escape all other letters too.
+        **options: of ``json.dumps``.
+    """
+    text = json.dumps(value, ensure_ascii=ascii_only, **options)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def read_json(path: Path) -> Any:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tesela.checkpoints.cache import bundle_of
 from tesela.checkpoints.write import check_target, default_folder
 from tesela.core.errors import MissingExtraError, WeightsError
-from tesela.core.files import folder_atomic, sha256_file, write_atomic
+from tesela.core.files import folder_atomic, sha256_file, write_text
 from tesela.imaging.preprocess import normalize
 from tesela.metrics.probability import softmax
 from tesela.models.bundle import BundleInfo, write_info
@@ -122,7 +122,7 @@ def export_onnx(
                 info, provenance={**info.provenance, "difference": difference_record(report)}
             ),
         )
-        write_atomic(folder / "README.md", onnx_card(info, report).encode())
+        write_text(folder / "README.md", onnx_card(info, report))
     return report
 
 

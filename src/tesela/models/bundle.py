@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, TeselaError, UsageError, WeightsError
-from tesela.core.files import folder_atomic, sha256_bytes, write_atomic, write_json
+from tesela.core.files import folder_atomic, sha256_bytes, write_json, write_text
 from tesela.imaging.spec import ImageSpec
 from tesela.models.card import named, plain_card
 
@@ -188,7 +188,7 @@ def write_bundle(path: Path, model: nn.Module, info: BundleInfo, *, card: str | 
     with folder_atomic(Path(path), needed=sum(tensor.nbytes for tensor in tensors.values())) as folder:
         save_tensors(folder / WEIGHTS, tensors)
         write_info(folder, info)
-        write_atomic(folder / CARD, (card or _short_card(info)).encode())
+        write_text(folder / CARD, (card or _short_card(info)))
     return info
 
 

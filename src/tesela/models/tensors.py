@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from tesela.core.errors import WeightsError
 from tesela.core.files import io_call, sha256_bytes
+from tesela.core.pathnames import path_text
 from tesela.models.model import file_names, load_names
 
 Tensors = dict[str, Tensor]
@@ -58,13 +59,19 @@ def read_tensors(path: Path) -> Tensors:
     """
     try:
         tensors: Tensors = {
-            name: tensor.clone() for name, tensor in io_call("read_tensors", lambda: load_file(path)).items()
+            name: tensor.clone() for name, tensor in io_call("read_tensors", lambda: _loaded(path)).items()
         }
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read: it is truncated or damaged ({error})", hint=COPY_AGAIN
         ) from error
     return tensors
+
+
+def _loaded(path: Path) -> Tensors:
+    """The file's tensors, mapped; read where the library takes no path that is not UTF-8."""
+    found: Tensors = load_file(path) if path_text(path) == path.as_posix() else load(path.read_bytes())
+    return found
 
 
 def load_weights(model: nn.Module, tensors: Tensors, *, source: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tesela.core.files import write_atomic, write_json
+from tesela.core.files import write_json, write_text
 from tesela.core.format import compact, duration, percent
 from tesela.page.charts.axis import log_ticks, time_ticks
 from tesela.page.charts.figure import Chart, chart_sheet, charts_row
@@ -49,9 +49,8 @@ def write_comparison(folder: Path, groups: Sequence[Group]) -> Path:
     """
     write_json(folder / "compare.json", {"groups": [group.mapping() for group in groups]})
     charts = [chart for found in by_data(groups).values() for chart in cost_charts(found)]
-    sheet = chart_sheet(charts, title="Score against cost")
-    write_atomic(folder / "compare.svg", sheet.encode())
-    write_atomic(folder / "compare.html", comparison_page(groups).encode())
+    write_text(folder / "compare.svg", chart_sheet(charts, title="Score against cost"))
+    write_text(folder / "compare.html", comparison_page(groups))
     return folder / "compare.html"
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tesela.core.config import read_yaml
 from tesela.core.errors import UsageError
-from tesela.core.files import read_json, write_atomic
+from tesela.core.files import read_json, write_atomic, write_text
 from tesela.models.bundle import CONFIG, read_info
 from tesela.page.document import document
 from tesela.reports import sections
@@ -53,7 +53,7 @@ def write_report(run: Run | Path | str, *, explain: bool = False) -> Path:
     if explain:
         keep_explanations(run)
     material = read_material(run)
-    write_atomic(run.report, page(material, task_of(run)).encode())
+    write_text(run.report, page(material, task_of(run)))
     return run.report
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tesela.core.errors import UsageError
-from tesela.core.files import write_atomic, write_json
+from tesela.core.files import write_json, write_text
 from tesela.core.version import __version__
 from tesela.data.masks.classes_file import hexadecimal
 from tesela.layers.lora import merge_adapters
@@ -150,7 +150,7 @@ def _describe(
         origin=prepared.start.origin,
         license=prepared.start.license,
     )
-    write_atomic(prepared.run.bundle / CARD, card.text().encode())
+    write_text(prepared.run.bundle / CARD, card.text())
 
 
 def _report(prepared: Prepared, console: Console | None) -> None:

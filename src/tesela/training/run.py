@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tesela.core.config import read_yaml, to_yaml
 from tesela.core.errors import ConfigError, InterruptedRunError, TeselaError, UsageError
-from tesela.core.files import read_json, write_atomic
+from tesela.core.files import read_json, write_text
 from tesela.runs.folder import Run
 from tesela.runs.history import elapsed_seconds
 from tesela.runs.result import RunResult
@@ -68,7 +68,7 @@ def train(
         if fresh:
             with stop.interruptible():
                 config, source, notes = _settled(config)
-            write_atomic(run.config, to_yaml(config).encode())
+            write_text(run.config, to_yaml(config))
         try:
             return _complete(config, run, source, notes, stop=stop, console=console, begin=begin)
         except StopRequested:

@@ -68,7 +68,7 @@ def inspect(
     )
     if not found.images:
         output.note("no images: attention distance, heads and token norms are left out; give --images")
-    output.say(f"written: {page}")
+    output.say(f"written: {line_text(page)}")
     output.result({**summary, "page": page, "arrays": folder / "inspect.npz"}, json)
     return 1 if seen.unreadable else 0
 

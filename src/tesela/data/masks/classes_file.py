@@ -16,7 +16,7 @@ import io
 from pathlib import Path
 
 from tesela.core.errors import DataError, StorageError
-from tesela.core.files import write_atomic
+from tesela.core.files import write_text
 from tesela.data.masks.coding import Colour, MaskCoding, palette, shown
 
 NAME = "classes.csv"
@@ -49,7 +49,7 @@ def write_classes(root: Path, coding: MaskCoding) -> Path | None:
     for value in coding.ignored:
         writer.writerow((shown(value, coloured=coding.coloured), "ignored", "", "yes"))
     with contextlib.suppress(StorageError, OSError):
-        write_atomic(root / NAME, text.getvalue().encode())
+        write_text(root / NAME, text.getvalue())
         return root / NAME
     return None
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
+from tesela.core.pathnames import path_text
 from tesela.models.bundle import BundleInfo
 
 #: The names of the graph's only input and output, as ``tesela.exporters.onnx`` writes them.
@@ -48,7 +49,7 @@ class OnnxruntimeBackend:
         options.intra_op_num_threads = threads or 0
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(bundle / FILES[0]), options, providers=["CPUExecutionProvider"]
+                _graph(bundle / FILES[0]), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exceptions share no public base class
             raise WeightsError(
@@ -100,3 +101,8 @@ def _check_graph(session: Any, bundle: Path, info: BundleInfo) -> None:
             f"{bundle / FILES[0]} {found}, config.json says {wanted} and {info.num_classes}",
             hint="export the model again",
         )
+
+
+def _graph(path: Path) -> str | bytes:
+    """The path; the file itself where the engine takes no path that is not UTF-8."""
+    return str(path) if path_text(path) == path.as_posix() else path.read_bytes()
