@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tests.parity.timm_reference import logits, random_tensors
 from torch import Tensor
 
+from tesela.checkpoints.huggingface.write import export_huggingface
 from tesela.checkpoints.open import open_foreign, open_model
 from tesela.layers.position.embedding import interpolate_positions
 

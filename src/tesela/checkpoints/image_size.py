@@ -26,7 +26,7 @@ def native_size(positions: int, step: tuple[int, int], wanted: tuple[int, int] |
         raise WeightsError(
             f"the checkpoint has positions for {positions} tokens of {step[0]}x{step[1]} pixels, which "
             f"{told}",
-            hint="say what images it was trained on: tesela convert SOURCE BUNDLE --image-size HEIGHTxWIDTH",
+            hint="say what images it was trained on: tesela convert SOURCE BUNDLE --image-size HxW",
         )
     return usual
 

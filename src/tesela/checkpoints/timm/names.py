@@ -227,7 +227,7 @@ def _style(
             raise WeightsError(
                 f"the checkpoint has {count} positions, which may be those of {count - fit[0]} patches or of "
                 f"{count - fit[1]} and {fit[1]} other tokens",
-                hint="say what images it was trained on: tesela convert SOURCE BUNDLE --image-size HEIGHTxWIDTH",
+                hint="say what images it was trained on: tesela convert SOURCE BUNDLE --image-size HxW",
             )
         found = fit[0] if fit else choices[0]
     style = TimmStyle(
