@@ -18,8 +18,9 @@ from tesela.data.config import DataConfig
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
 from tesela.data.targets import LabelTargets, match_labels
-from tesela.evaluation.evaluate import evaluate_model, evaluate_run, recorded_precision
+from tesela.evaluation.evaluate import evaluate_run, recorded_precision
 from tesela.evaluation.rows import RowSpool
+from tesela.evaluation.scoring import evaluate_model
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, write_bundle

@@ -10,181 +10,42 @@ Odd: the labels of another data set are matched to the model's by name, never by
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import nn
-
 from tesela.checkpoints.cache import bundle_of
 from tesela.core.config import build, read_yaml
-from tesela.core.errors import DataError, UnknownNameError, UsageError
-from tesela.core.files import file_atomic, read_json, write_json
-from tesela.core.progress import progress_bar
-from tesela.core.version import __version__
+from tesela.core.errors import UnknownNameError, UsageError
+from tesela.core.files import read_json
 from tesela.data.config import DataConfig
 from tesela.data.digest import data_digest
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
-from tesela.evaluation.model import device_of, open_evaluated, parameter_count
-from tesela.evaluation.pictures import choose_pictures
-from tesela.evaluation.rows import Arrays, RowSpool
-from tesela.hardware.autocast import autocast
+from tesela.evaluation.kept import (
+    check_mistakes,
+    evaluation_folder,
+    save_evaluation,
+    summarise,
+    write_mistakes,
+)
+from tesela.evaluation.model import open_evaluated
+from tesela.evaluation.rows import RowSpool
+from tesela.evaluation.scoring import Ways, evaluate_model
 from tesela.hardware.device import choose_device
-from tesela.hardware.machine import processor
-from tesela.layers.attention.attention import set_attention_kernel
 from tesela.runs.folder import Run
 from tesela.tasks.catalog import find_task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tesela.data.batch import Batch
-    from tesela.data.source import Items, Source
-    from tesela.imaging.spec import ImageSpec
-    from tesela.models.bundle import BundleInfo
-    from tesela.tasks.task import Scorer, Task
+    from tesela.data.source import Source
+    from tesela.tasks.task import Task
 
-EVALUATION_FORMAT = "tesela-evaluation/1"
 CHANGED = (
     "the data has changed since the training: images that were trained on may now be in other splits, "
     "and scores too good"
 )
-MOST_CLASSES_IN_JSON = 100
-"""Above this many classes evaluation.json has no confusion matrix; predictions.npz has all it is made of."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """Scores of a model on a split.
-
-    Attributes:
-        scores: the task's scores, plain values.
-        indices: (N,) which image of the split each row is.
-        seconds: wall time of the passes through the model, loading included.
-    """
-
-    scores: dict[str, Any]
-    indices: npt.NDArray[np.int64]
-    seconds: float
-
-
-def evaluate_model(
-    model: nn.Module,
-    loader: Loader,
-    task: Task,
-    scorer: Scorer,
-    *,
-    spool: RowSpool | None = None,
-    precision: str = "fp32",
-    kernel: str | None = None,
-    ways: Ways | None = None,
-    console: Console | None = None,
-) -> Evaluation:
-    """Run ``model`` over everything ``loader`` gives and score it; the model is left in the mode it was in.
-
-    Args:
-        model: what is evaluated.
-        loader: batches of normalised images, unshuffled, none dropped.
-        task: says what is kept of every image.
-        scorer: counts batch after batch.
-        spool: where the task's rows go, if anywhere.
-        precision: ``fp32``, or ``bf16`` and ``fp16`` for autocast.
-        kernel: attention kernel during the evaluation; None leaves the model's own.
-        ways: another way to look at each image, by the task's ``infer``.
-        console: where a progress bar goes.
-
-    Raises:
-        DataError: there is no image.
-    """
-    device = device_of(model)
-    indices = [np.zeros(0, np.int64)]
-    start = time.perf_counter()
-    with (
-        evaluation_mode(model, kernel),
-        torch.inference_mode(),
-        progress_bar(console, "evaluate", len(loader)) as bar,
-    ):
-        for batch in loader.epoch(0):
-            moved = batch.to(device)
-            with autocast(device, precision):
-                outputs = model(moved.images) if ways is None else ways.outputs(model, task, moved)
-            scorer.update(moved, outputs)
-            if spool is not None:
-                spool.append(task.rows(moved, outputs))
-            indices.append(batch.indices.numpy())
-            bar.advance()
-    if len(indices) == 1:
-        raise DataError(
-            "there is no image to evaluate on", hint="choose a split that has images with --split"
-        )
-    seconds = time.perf_counter() - start
-    return Evaluation(scores=scorer.result(), indices=np.concatenate(indices), seconds=seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """Another way to look at images than once, as a whole.
-
-    Attributes:
-        items: the images.
-        spec: the model's view.
-        options: of the task's ``infer``.
-    """
-
-    items: Items
-    spec: ImageSpec
-    options: Mapping[str, Any]
-
-    def outputs(self, model: nn.Module, task: Task, batch: Batch) -> list[torch.Tensor]:
-        """Outputs of each image of a batch, at its own size."""
-        device = batch.images.device
-
-        def compute(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-            found: npt.NDArray[np.float32] = model(torch.from_numpy(views).to(device)).float().cpu().numpy()
-            return found
-
-        return [
-            torch.from_numpy(
-                task.infer(
-                    compute,
-                    self.items.read(index, channels=self.spec.channels),
-                    self.spec,
-                    **self.options,
-                )
-            )
-            for index in batch.indices.tolist()
-        ]
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module, kernel: str | None) -> Iterator[None]:
-    """Evaluation mode and the wanted kernel inside the block; every module is put back as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    kernels = [
-        (module, module.kernel)
-        for module in model.modules()
-        if isinstance(getattr(module, "kernel", None), str)
-    ]
-    try:
-        model.eval()
-        if kernel is not None:
-            set_attention_kernel(model, kernel)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for module, name in kernels:
-            module.kernel = name
 
 
 def evaluate_run(
@@ -200,6 +61,7 @@ def evaluate_run(
     console: Console | None = None,
     formats: Sequence[str] | None = None,
     max_pixels: int | None = None,
+    mistakes: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluate a run or bundle and keep what was found.
@@ -216,6 +78,7 @@ def evaluate_run(
         console: where a progress bar goes.
         formats: the only image formats to open; by default those that the run was trained with.
         max_pixels: most pixels of an image; by default what the run was trained with.
+        mistakes: a .csv file for the images whose label the model contradicts, surest first.
         **options: of the task's scorer, such as ``top=3`` for a classifier.
 
     Returns:
@@ -232,6 +95,8 @@ def evaluate_run(
     task = find_task(info.task)
     ways = {name: options.pop(name) for name in list(options) if name in task.infer_options}
     check_options(task, options)
+    if mistakes is not None:
+        check_mistakes(Path(mistakes), task)
     precision = recorded_precision(run, device) if precision == "auto" else precision
     limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
     config = _settings(run, data, {name: value for name, value in limits.items() if value is not None})
@@ -282,7 +147,10 @@ def evaluate_run(
         summary = summarise(evaluation, info, model, about)
         chosen = [name for name, wanted in ways.items() if wanted]
         own = data is None and split == main_split(source) and not chosen
-        folder = _folder_for(run, own=own, name="-".join([source.name, split, *chosen]))
+        folder = evaluation_folder(run, own=own, name="-".join([source.name, split, *chosen]))
+        if mistakes is not None:
+            found = spool.arrays()
+            write_mistakes(Path(mistakes), task, found, evaluation.indices, items, info.labels)
         if folder is not None:
             save_evaluation(folder, summary, evaluation, spool.arrays(), task, items, info)
     return {**summary, "folder": folder}
@@ -341,63 +209,3 @@ def _open(config: DataConfig, task: Task, *, own: bool) -> Source:
         raise UsageError(
             f"the run's own data: {error.message}", hint="name where it is now: tesela evaluate RUN DATA"
         ) from error
-
-
-def summarise(
-    evaluation: Evaluation, info: BundleInfo, model: nn.Module, about: dict[str, Any]
-) -> dict[str, Any]:
-    """What evaluation.json holds: how the scores were taken, then the scores."""
-    count, scores = len(evaluation.indices), dict(evaluation.scores)
-    if len(info.labels) > MOST_CLASSES_IN_JSON and "confusion" in scores:
-        scores["confusion"] = None
-    return {
-        "format": EVALUATION_FORMAT,
-        "model": info.name,
-        "parameters": parameter_count(model),
-        "labels": list(info.labels),
-        **({"colors": list(info.colors)} if info.colors else {}),
-        **about,
-        **scores,
-        "seconds": round(evaluation.seconds, 3),
-        "images_per_second": round(count / evaluation.seconds, 1) if evaluation.seconds else None,
-        "environment": environment(),
-    }
-
-
-def environment() -> dict[str, Any]:
-    """The versions and the machine that the numbers belong to."""
-    return {
-        "tesela": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": processor()["name"],
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def save_evaluation(
-    folder: Path,
-    summary: dict[str, Any],
-    evaluation: Evaluation,
-    rows: Arrays,
-    task: Task,
-    items: Items,
-    info: BundleInfo,
-) -> None:
-    """Write evaluation.json and predictions.npz into ``folder``, each atomically."""
-    pictures = choose_pictures(task, rows, evaluation.indices, items, info.image)
-    arrays: dict[str, Any] = {**rows, "indices": evaluation.indices, **pictures}
-    needed = sum(values.nbytes for values in arrays.values())
-    with file_atomic(Run(folder).predictions, needed=needed) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-    write_json(Run(folder).evaluation, summary)
-
-
-def _folder_for(run: Run, *, own: bool, name: str) -> Path | None:
-    if not run.exists():
-        return None
-    return (
-        run.path if own else run.path / "evaluations" / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "data")
-    )

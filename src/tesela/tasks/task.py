@@ -77,6 +77,7 @@ class Task(ABC):
         decode_options: keyword arguments that ``decode`` takes.
         infer_options: keyword arguments of ``infer``: other ways to look at an image than once, as a whole.
         has_decoder: whether ``build`` and ``adapt`` take a decoder's settings.
+        lists_mistakes: whether an image has one label, which ``mistakes`` can hold against the model's.
         calibrates: whether outputs are logits of one label per image, whose scale training may calibrate.
         whole_images: whether the model must see all of an image, so that none is cropped.
         automatic_model: what ``--model auto`` takes for photographs; a ViT-S/16 if None.
@@ -93,6 +94,7 @@ class Task(ABC):
     decode_options: ClassVar[frozenset[str]] = frozenset()
     infer_options: ClassVar[frozenset[str]] = frozenset()
     has_decoder: ClassVar[bool] = False
+    lists_mistakes: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
     whole_images: ClassVar[bool] = False
     automatic_model: ClassVar[str | None] = None
@@ -242,6 +244,16 @@ class Task(ABC):
         """Arrays (B, ...) that are kept of every evaluated image, by name; they go to disk, not to memory."""
         del batch, outputs
         return {}
+
+    def mistakes(self, rows: Rows, labels: Sequence[str]) -> Iterable[tuple[int, dict[str, Any]]]:
+        """Places of images whose label the model contradicts, the surest first, with cells for a table.
+
+        Args:
+            rows: what ``rows`` gave, of all images.
+            labels: of the model.
+        """
+        del rows, labels
+        return ()
 
     def pictures(self, rows: Rows, sample: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """Places of images that the report shows as thumbnails beside the sample, by name.

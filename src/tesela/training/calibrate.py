@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tesela.evaluation.evaluate import evaluation_mode
+from tesela.evaluation.scoring import evaluation_mode
 from tesela.hardware.autocast import autocast
 from tesela.metrics.calibration import fit_temperature
 from tesela.models.model import Model

@@ -20,6 +20,7 @@ def evaluate(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     backend: Literal["auto", "torch", "onnxruntime"] = "auto",
+    mistakes: str | None = None,
     formats: Annotated[list[str] | None, Parameter(negative="")] = None,
     max_pixels: int | None = None,
     json: bool = False,
@@ -42,6 +43,8 @@ def evaluate(
         precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
         backend: What computes; auto takes torch, and ONNX Runtime for an exported model without weights.
+        mistakes: A .csv file for the images whose label a classifier contradicts, surest first: wrong labels
+            are among them.
         formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
             GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
         max_pixels: Most pixels of an image; 250 million by default.
@@ -72,12 +75,15 @@ def evaluate(
         device=device,
         backend=backend,
         console=stderr_console(),
+        mistakes=mistakes,
         formats=formats,
         max_pixels=max_pixels,
         **options,
     )
     report = write_report(run) if scores["folder"] == Path(run) else None
     say_scores(scores, **options)
+    if mistakes is not None:
+        output.say(f"mistakes are listed in {mistakes}, the surest first")
     if scores["folder"] is not None:
         output.say(f"kept in {scores['folder']}" + (f", shown in {report}" if report else ""))
     output.note_unreadable(

@@ -52,7 +52,7 @@ class Classification(Task):
             "nll": "negative log-likelihood",
         }
     )
-    calibrates = True
+    calibrates = lists_mistakes = True
     score_options = decode_options = frozenset({"top"})
 
     def suits(self, source: Source) -> bool:
@@ -110,6 +110,21 @@ class Classification(Task):
         """Probabilities (B, K) and true classes (B,)."""
         probabilities = outputs.double().softmax(1).float().cpu().numpy()
         return {"probabilities": probabilities, "targets": batch.targets.cpu().numpy().astype(np.int64)}
+
+    def mistakes(self, rows: Rows, labels: Sequence[str]) -> Iterable[tuple[int, dict[str, Any]]]:
+        """Label and prediction of each wrong one, with both probabilities."""
+        for place in surest_mistakes(rows["probabilities"], rows["targets"], most=len(rows["targets"])):
+            shares, true = rows["probabilities"][place], int(rows["targets"][place])
+            predicted = int(shares.argmax())
+            yield (
+                int(place),
+                {
+                    "label": labels[true],
+                    "predicted": labels[predicted],
+                    "probability": f"{shares[predicted]:.4f}",
+                    "probability_of_label": f"{shares[true]:.4f}",
+                },
+            )
 
     def pictures(self, rows: Rows, sample: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """The wrong predictions that the model was surest of."""
