@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import unicodedata
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.pictures import files_of, make_picture, make_pictures
 
@@ -87,6 +90,28 @@ def test_split_verb_takes_odd_names(odd: Path, tmp_path: Path, capsys: pytest.Ca
     assert run(["data", "split", str(odd), "--out", str(tmp_path / "s.xlsx")]) == 2
     with pytest.raises(UsageError, match=r"cannot end in \.xlsx"):
         write_manifest(open_source(odd), tmp_path / "s.xlsx", root=odd)
+
+
+def test_split_verb_knows_where_names_begin(tmp_path: Path) -> None:
+    """Of rows of Parquet and IDX files, of digits, of a manifest, of a folder written with escapes."""
+    make_pictures(Path(os.fsdecode(os.fsencode(tmp_path) + b"/dat\xe9")), {"blue": 9, "red": 9})
+    data = [make_picture(tmp_path / "x.png", number).read_bytes() for number in range(12)]
+    (tmp_path / "rows").mkdir()
+    table = pa.table({"image": [{"bytes": one, "path": None} for one in data], "label": [0, 1] * 6})
+    pq.write_table(table, tmp_path / "rows/train.parquet")
+    (tmp_path / "idx").mkdir()
+    pixels = struct.pack(">IIII", 0x803, 12, 2, 2) + bytes(range(48))
+    (tmp_path / "idx/train-images-idx3-ubyte").write_bytes(pixels)
+    (tmp_path / "idx/train-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 12) + bytes([0, 1] * 6))
+    places = [tmp_path / "rows", tmp_path / "idx", Path("digits"), tmp_path / "dat\\xe9"]
+    for number, place in enumerate(places):
+        out, again = tmp_path / f"out/{number}.csv", tmp_path / f"again{number}.jsonl"
+        assert run(["data", "split", str(place), "--out", str(out)]) == 0
+        assert run(["data", "split", str(out), "--out", str(again)]) == 0
+        source, found = open_source(place), open_source(again)
+        for split, items in source.splits.items():
+            assert len(found.splits[split]) == len(items) > 0
+            assert found.splits[split].read(len(items) - 1).tolist() == items.read(len(items) - 1).tolist()
 
 
 def test_one_class_however_its_letters_are_coded(tmp_path: Path) -> None:

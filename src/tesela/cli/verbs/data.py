@@ -170,14 +170,13 @@ def split(
     from tesela.cli import output
     from tesela.data.config import DataConfig
     from tesela.data.open import open_source
-    from tesela.data.sources.tables.writing import write_manifest
+    from tesela.data.sources.tables.writing import names_root, write_manifest
 
     output.use_json(json)
     source = open_source(
         data, config=DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
     )
-    place = Path(data).expanduser()
-    write_manifest(source, out, root=None if data == "digits" else place if place.is_dir() else place.parent)
+    write_manifest(source, out, root=names_root(source))
     counts = {name: len(items) for name, items in source.splits.items()}
     output.say(f"{out}: " + ", ".join(f"{name} {number}" for name, number in counts.items()))
     output.result({"out": str(out), "splits": counts, "cut": list(source.cut)}, json)

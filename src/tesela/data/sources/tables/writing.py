@@ -64,13 +64,26 @@ def write_manifest(source: Source, out: Path, *, root: Path | None) -> None:
     write_atomic(out, manifest_text(source, folder=folder, suffix=out.suffix).encode())
 
 
+def names_root(source: Source) -> Path | None:
+    """The folder that a source's names are relative to; None where they are no files."""
+    items = next(iter(source.splits.values()))
+    base: object = items.items if isinstance(items, Selection) else items
+    files = getattr(base, "files", None)
+    found = getattr(base, "root", None) or getattr(base, "folder", None) or (files and files[0].parent)
+    return Path(found) if found else None
+
+
 def _rows(source: Source, folder: Path | None) -> Iterator[tuple[str, str, str]]:
     for split, items in source.splits.items():
+        base: object = items.items if isinstance(items, Selection) else items
+        are_files = hasattr(base, "paths")
         for index in range(len(items)):
+            name = items.name(index)
+            place = folder if are_files or not name.startswith("digits#") else None
             second = (
                 source.labels[items.targets[index]] if source.masks is None else _mask(items, index, folder)
             )
-            yield _located(items.name(index), folder), second, split
+            yield _located(name, place), second, split
 
 
 def _mask(items: Items, index: int, folder: Path | None) -> str:
