@@ -114,6 +114,9 @@ def test_lightning_with_a_loss_and_scores_beside_the_model(tmp_path: Path) -> No
         written(tmp_path / "last.ckpt", {"state_dict": {**under("model."), **beside}, "loops": {}})
     )
     assert any("left aside" in remark and "criterion.weight" in remark for remark in remarks)
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.Identity()).state_dict()
+    remarks = same(written(tmp_path / "swa.safetensors", {**under("module."), **averaged}))
+    assert any("left aside" in remark and "n_averaged" in remark for remark in remarks)
 
 
 def test_nothing_is_guessed_of_two_networks(tmp_path: Path) -> None:

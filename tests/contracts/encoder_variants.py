@@ -38,6 +38,13 @@ VARIANTS: dict[str, EncoderConfig] = {
     "mean pooling": variant(pool="mean", position="sincos2d"),
     "sequence pooling": variant(pool="sequence", position="none"),
     "attention pooling": variant(pool="attention", registers=1, activation="gelu_tanh"),
+    "attention pooling of patches alone": variant(
+        pool="attention",
+        pool_prefix=False,
+        registers=2,
+        activation="silu",
+        position_mode="bicubic_offset",
+    ),
     "distilled": variant(distillation=True, registers=3),
     "bare prefix": variant(distillation=True, registers=2, prefix_positions=False, position_mode="bilinear"),
     "sine positions with prefix": variant(position="sincos2d", registers=2),

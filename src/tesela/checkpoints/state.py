@@ -27,7 +27,7 @@ _NESTS = (
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: Tensors that belong to pre-training or training beside a network: projections, losses, running scores.
 _BESIDE = re.compile(
-    r"(dino_|ibot_)?head\.(mlp|last_layer)\..*|(head\.)?prototypes\..*"
+    r"n_averaged|(dino_|ibot_)?head\.(mlp|last_layer)\..*|(head\.)?prototypes\..*"
     r"|\w*(criterion|loss|metric|metrics|accuracy|auroc|confusion)\w*\..*"
 )
 
