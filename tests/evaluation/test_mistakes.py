@@ -20,18 +20,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red and blue images, three of the red ones in the folder of the blue; and a run on them."""
     root = tmp_path_factory.mktemp("mislabelled")
     generator = np.random.default_rng(0)
-    for channel, name in ((0, "red"), (2, "blue")):
+    for name in ("red", "blue"):
         (root / "data" / name).mkdir(parents=True)
+    for channel, name in ((0, "red"), (2, "blue")):
         for number in range(60):
             image = generator.integers(0, 90, (16, 16, 3)).astype(np.uint8)
             image[..., channel] += 120
             wrong = name == "red" and number < 3
-            file = (
-                root / "data" / "blue" / f"wrong{number}.png"
-                if wrong
-                else root / "data" / name / f"{number}.png"
-            )
-            Image.fromarray(image).save(file)
+            file = f"blue/wrong{number}.png" if wrong else f"{name}/{number}.png"
+            Image.fromarray(image).save(root / "data" / file)
     settings = {"data": {"source": str(root / "data"), "subset": None}, "net": {}, "image_size": 16}
     train(tiny(root / "run", epochs=8, accumulate=1, augment={"mixup": 0.0}, ema={"decay": 0.0}, **settings))
     return root
