@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from tesela.core.errors import ConfigError, ImageError
+from tesela.data.scan import nothing_readable
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.factory import build_model, empty_with_head
