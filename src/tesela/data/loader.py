@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tesela.core.errors import DataError, TeselaError
+from tesela.core.errors import TeselaError
 from tesela.data.augment.augment import Augment, normalized
 from tesela.data.augment.mixup import mix_images
 from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation
 from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, load_all
-from tesela.data.scan import Unreadable, in_threads, refuse_too_many, scan
+from tesela.data.scan import Unreadable, in_threads, nothing_readable, refuse_too_many, scan
 from tesela.data.source import Items
 from tesela.data.targets import LabelTargets, SpatialTargets, Targets
 from tesela.hardware.torch_private import stop_workers
@@ -161,7 +161,7 @@ class Loader:
         refuse_too_many(self.unreadable, len(items), limit=max_unreadable)
         rows = np.setdiff1d(np.arange(len(items)), [bad.index for bad in self.unreadable])
         if len(items) and not len(rows):
-            raise DataError("no image can be read", hint="'tesela data check DATA' lists why")
+            raise nothing_readable(items)
         self.workers = _default_workers(self.in_ram) if workers == "auto" else workers
         whole, rest = divmod(len(rows), batch_size)
         self._length = whole + (rest > 0 and (rest >= least or not whole))

@@ -19,6 +19,8 @@ from tesela.data.source import ArrayItems, Items, Selection
 _T = TypeVar("_T")
 #: Names in an error message; the whole list belongs to ``tesela data check``.
 _NAMED = 5
+#: Images that are looked at for the causes where none can be read.
+_LOOKED_AT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,27 @@ def refuse_too_many(unreadable: list[Unreadable], total: int, *, limit: float) -
         return
     named = ", ".join(f"{bad.name} ({bad.code})" for bad in unreadable[:_NAMED])
     more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
-    mend = dict.fromkeys(bad.hint for bad in unreadable if "--" in bad.hint or "pip" in bad.hint)
     raise DataError(
         f"{len(unreadable)} of {total} images are unreadable, the limit is {limit:.1%}: "
         f"{causes(unreadable)}: "
         f"{named}{more}",
-        hint="; ".join(
-            [
-                *mend,
-                "'tesela data check DATA' lists them all",
-                "mend or remove them, or raise --max-unreadable",
-            ]
-        ),
+        hint=_cure(unreadable, "mend or remove them, or raise --max-unreadable"),
     )
+
+
+def nothing_readable(items: Items) -> DataError:
+    """The error of a set of which no image can be read, with the causes of its first ones."""
+    found = scan(Selection(items, range(min(len(items), _LOOKED_AT))))
+    return DataError(
+        f"not one of {len(items)} images can be read" + (f": {causes(found)}" if found else ""),
+        hint=_cure(found, "mend or replace them"),
+    )
+
+
+def _cure(unreadable: Iterable[Unreadable], otherwise: str) -> str:
+    """What options and packages can do about them, where the list is, and what else can be done."""
+    offered = dict.fromkeys(bad.hint for bad in unreadable if "--" in bad.hint or "pip " in bad.hint)
+    return "; ".join([*offered, "'tesela data check DATA' lists them all", otherwise])
 
 
 def causes(unreadable: Iterable[Unreadable]) -> str:

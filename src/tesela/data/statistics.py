@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tesela.core.errors import DataError, ImageError
+from tesela.core.errors import ImageError
+from tesela.data.scan import nothing_readable
 from tesela.data.source import Items
 
 _SAMPLE = 2000
@@ -51,7 +52,7 @@ def pixel_statistics(items: Items, *, channels: int, sample: int = _SAMPLE) -> S
         squares += np.einsum("nc,nc->c", flat, flat, dtype=np.int64)
         pixels += len(flat)
     if not sizes:
-        raise DataError("none of the images can be read", hint="'tesela data check DATA' lists why")
+        raise nothing_readable(items)
     mean = sums / pixels / 255
     std = np.sqrt(np.maximum(squares / pixels / 255**2 - mean**2, _LEAST_STD**2))
     height, width = np.median(np.array(sizes), axis=0).round().astype(int).tolist()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from tesela.core.errors import ConfigError, DataError, ImageError
+from tesela.core.errors import ConfigError, ImageError
+from tesela.data.scan import nothing_readable
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.factory import build_model, empty_with_head
@@ -85,7 +86,7 @@ def inspect_images(items: Items, channels: int) -> ImageStats:
     """
     shapes = [image.shape for image in _some(items, LOOKED_AT, channels)]
     if not shapes:
-        raise DataError("not one training image can be read", hint="see: tesela data check")
+        raise nothing_readable(items)
     sizes = {shape[:2] for shape in shapes}
     return ImageStats(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
 
