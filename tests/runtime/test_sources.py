@@ -20,6 +20,7 @@ def tree(tmp_path: Path) -> Path:
         "sub/deep/d.tiff",
         ".hidden/e.png",
         "sub/.f.png",
+        "sub/._c.webp",
         "odd.data",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -28,10 +29,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folder_is_searched_below_in_sorted_order_without_hidden_files(tree: Path) -> None:
+def test_folder_is_searched_below_in_sorted_order_without_what_systems_leave(tree: Path) -> None:
     assert [str(path.relative_to(tree)) for path in find_images([str(tree)])] == [
         "a.jpg",
         "b.PNG",
+        "sub/.f.png",
         "sub/c.webp",
         "sub/deep/d.tiff",
     ]
@@ -39,7 +41,7 @@ def test_folder_is_searched_below_in_sorted_order_without_hidden_files(tree: Pat
 
 def test_files_keep_their_order_and_none_comes_twice(tree: Path) -> None:
     words = [str(tree / "sub/c.webp"), str(tree / "odd.data"), str(tree / "sub")]
-    assert [path.name for path in find_images(words)] == ["c.webp", "odd.data", "d.tiff"]
+    assert [path.name for path in find_images(words)] == ["c.webp", "odd.data", ".f.png", "d.tiff"]
 
 
 def test_patterns(tree: Path) -> None:

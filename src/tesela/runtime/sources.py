@@ -2,8 +2,8 @@
 
 A file that is named is taken whatever its ending; inside folders the ending decides. Formats that are not
 decoded by default, and links to nothing, are listed too, so that they are reported as unreadable instead of
-being dropped in silence. Links to folders are followed, each folder once. A name may also be written as
-``tesela.core.pathnames`` writes it.
+being dropped in silence; so are hidden files, but for the ``._*`` of other systems. Links to folders are
+followed, each folder once. A name may also be written as ``tesela.core.pathnames`` writes it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             path = Path(place, name)
-            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
+            if name.startswith("._") or path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             if path.is_file() or (path.is_symlink() and not path.exists()):
                 yield path
