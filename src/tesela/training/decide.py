@@ -28,6 +28,7 @@ from tesela.layers.attention.kernels import HasKernel
 from tesela.tasks.objective import Draw, Objective
 from tesela.training.choices import Choices
 from tesela.training.config import DEFAULT_EPOCHS
+from tesela.training.inert import idle_options
 from tesela.training.optim.budget import Budget, steps_in, steps_per_epoch
 from tesela.training.optim.optimizer import build_optimizers
 from tesela.training.plan import Facts, Plan, plan_table
@@ -106,6 +107,9 @@ def decide(
     training = _loader(prepared, "train", batch_size)
     validation = _loader(prepared, "val", batch_size) if prepared.count("val") else None
     accumulate = max(1, min(config.accumulate, len(training)))
+    for line in idle_options(config, batches=len(training), validated=validation is not None):
+        if console is not None:
+            console.print(f"no effect   {line}", markup=False, soft_wrap=True)
     left_out = _list_unreadable(prepared, training, validation, console)
     for note in level_notes(prepared.source.splits["train"]) if console is not None else ():
         console.print(f"note: {note}", markup=False)  # type: ignore[union-attr]

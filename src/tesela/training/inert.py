@@ -85,3 +85,19 @@ def inert_options(config: TrainConfig) -> list[str]:
         for name in changed
         if any(name == known or (known.endswith(".") and name.startswith(known)) for known in need.names)
     ]
+
+
+def idle_options(config: TrainConfig, *, batches: int, validated: bool) -> list[str]:
+    """A line for each option that cannot act on this data.
+
+    Args:
+        config: of the run.
+        batches: of an epoch.
+        validated: whether there are validation images.
+    """
+    lines = []
+    if config.accumulate > batches:
+        lines.append(f"--accumulate {config.accumulate}: an epoch has {batches} batches, which make one step")
+    if config.patience and not validated:
+        lines.append("--patience: there are no validation images")
+    return lines
