@@ -1,4 +1,4 @@
-"""Questions to models from Python: predict, explain, evaluate, inspect, compare, bench, models.
+"""Functions that ask models: predict, explain, evaluate, inspect, compare, bench, models.
 
 Runs, bundles, names and loaded models are taken alike, and images in any form that people hold them in. Rooms
 are imported when a function is called.
