@@ -112,3 +112,17 @@ def test_one_run_alone(runs: list[Path]) -> None:
     group = group_runs([runs[3]])[0]
     assert group.name == "vit_nano"
     assert group.runs == (read_run(runs[3]),)
+
+
+def test_an_unfinished_run_among_others_is_named_and_left_out(
+    runs: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
+    assert tesela(["compare", str(runs[0]), str(tmp_path / "half"), str(runs[3]), "--json"]) == 1
+    captured = capfd.readouterr()
+    answer = json.loads(captured.out.splitlines()[-1])
+    assert sorted(one["run"] for row in answer["groups"] for one in row["runs"]) == sorted(
+        map(str, (runs[0], runs[3]))
+    )
+    assert f"left out: the run in {tmp_path / 'half'} is not finished" in captured.err

@@ -93,18 +93,30 @@ class Group:
         return {**about, **{name: asdict(spread) for name, spread in self.values.items()}, "runs": members}
 
 
-def group_runs(paths: Iterable[Path | str]) -> list[Group]:
+def group_runs(paths: Iterable[Path | str], *, skipped: list[UsageError] | None = None) -> list[Group]:
     """The runs in these folders in groups of equal settings, the best group first.
 
+    Args:
+        paths: of the runs.
+        skipped: where the errors of folders without a finished run go, so that the others are compared; such
+            a folder ends the comparison if None.
+
     Raises:
-        UsageError: a folder holds no finished run, or is named twice.
+        UsageError: a folder holds no finished run, none does, or one is named twice.
     """
     contenders: dict[Path, Contender] = {}
     for path in paths:
         place = Path(path).resolve()
         if place in contenders:
             raise UsageError(f"{path} is named twice", hint="name each run once")
-        contenders[place] = read_run(Path(path))
+        try:
+            contenders[place] = read_run(Path(path))
+        except UsageError as error:
+            if skipped is None:
+                raise
+            skipped.append(error)
+    if skipped and not contenders:
+        raise skipped[0]
     if not contenders:
         raise UsageError("no run was named", hint="tesela compare RUN RUN ...")
     alike: dict[str, list[Contender]] = {}
