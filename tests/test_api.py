@@ -87,7 +87,11 @@ def test_names_stay_functions_after_their_rooms_were_imported(run: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "evaluate", "explain", "predict", "export", "load", "create_model", "create_segmenter"]
+    "verb",
+    [
+        *("train", "evaluate", "explain", "predict", "export", "load", "create_model", "create_segmenter"),
+        *("inspect", "compare", "bench"),
+    ],
 )
 def test_verbs_are_plain_functions_with_signature_and_help(verb: str) -> None:
     """Also after their second use, as in a notebook: the name is a function, never a module."""

@@ -15,16 +15,33 @@ from typing import TYPE_CHECKING, Any
 from tesela.core.version import __version__
 
 if TYPE_CHECKING:
-    from tesela.api import create_model, create_segmenter, evaluate, explain, export, load, predict, train
+    from tesela.api import (
+        bench,
+        compare,
+        create_model,
+        create_segmenter,
+        evaluate,
+        explain,
+        export,
+        inspect,
+        load,
+        models,
+        predict,
+        train,
+    )
 
 __all__ = [
     "__version__",
+    "bench",
+    "compare",
     "create_model",
     "create_segmenter",
     "evaluate",
     "explain",
     "export",
+    "inspect",
     "load",
+    "models",
     "predict",
     "train",
 ]

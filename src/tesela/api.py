@@ -10,13 +10,13 @@ Odd: this module stands above every room and is imported only when one of its na
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.attribution.explain import Explanation, explain
-from tesela.evaluation.evaluate import evaluate_run as evaluate
+from tesela.answers import bench, compare, evaluate, explain, inspect, models, predict
+from tesela.attribution.explain import Explanation
 from tesela.exporters.catalog import ExportReport, export_model
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.factory import create_model, create_segmenter
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tesela.models.model import Model
-    from tesela.runtime.predictor import ImageSource
     from tesela.training.config import TrainConfig
 
 __all__ = [
     "Explanation",
     "ExportReport",
     "RunResult",
+    "bench",
+    "compare",
     "create_model",
     "create_segmenter",
     "evaluate",
     "explain",
     "export",
+    "inspect",
     "load",
+    "models",
     "predict",
     "train",
 ]
@@ -132,27 +135,6 @@ def train_config(
 
     folder = Path(config.out) if config.out else free_folder(config)
     return train_run(replace(config, out=str(folder)), resume=resume, console=console, begin=begin)
-
-
-def predict(
-    source: str | Path, images: Iterable[ImageSource | str], *, backend: str = "auto", **options: Any
-) -> list[Any]:
-    """Results for images, by a run or bundle.
-
-    Args:
-        source: a run or bundle.
-        images: paths, encoded bytes or (H, W, C) uint8 arrays.
-        backend: what computes; auto prefers an exported ONNX graph.
-        **options: of the task's results, such as ``top=5`` for a classifier's labels.
-
-    Returns:
-        one ``tesela.tasks.result.Result`` of the task's own kind for each image (a classifier's has ``best``
-        and ``scores``); one that cannot be read has a ``failure`` and is otherwise empty.
-    """
-    from tesela.runtime.predictor import Predictor
-
-    sources = (Path(image) if isinstance(image, str) else image for image in images)
-    return Predictor(source, backend=backend).predict(sources, **options)
 
 
 def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport:

@@ -120,12 +120,12 @@ def test_unfinished_runs_are_left_out_and_named(
 ) -> None:
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.yaml").write_text((runs[0] / "config.yaml").read_text())
-    assert tesela(["compare", str(runs[0]), str(tmp_path / "half"), str(runs[3]), "--json"]) == 0
+    assert tesela(["compare", str(runs[0]), str(tmp_path / "half"), str(runs[3]), "--json"]) == 1
     captured = capfd.readouterr()
     answer = json.loads(captured.out.strip().splitlines()[-1])
     assert sum(group["n"] for group in answer["groups"]) == 2
-    assert len(answer["skipped"]) == 1 and "half is not finished" in answer["skipped"][0]
-    assert "left out" in captured.err and str(tmp_path / "half") in captured.err.replace("\n", "")
+    assert len(answer["left_out"]) == 1 and "half is not finished" in answer["left_out"][0]
+    assert f"left out: the run in {tmp_path / 'half'} is not finished" in captured.err
 
 
 def test_runs_are_named_first_and_only_differences_are_shown(runs: list[Path]) -> None:

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from tesela.cli.main import run
-from tesela.cli.verbs.inspect import spread
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
 from tesela.inspection.inspect import inspect
+from tesela.inspection.look import spread
 from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.factory import create_model
 

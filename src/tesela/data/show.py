@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tesela.core.errors import DataError
+from tesela.core.terminal import line_text
 from tesela.data.config import AugmentConfig
 from tesela.data.masks.targets import MaskTargets
 from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, attempt
 from tesela.data.source import Items
+from tesela.imaging.lettering import shortened
 from tesela.imaging.mask import IGNORE
 from tesela.imaging.overlay import overlaid
 from tesela.imaging.preprocess import fit_image
@@ -25,7 +27,7 @@ from tesela.imaging.spec import ImageSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_CAPTION = 14
+_CAPTION, _LETTERS = 14, 10
 _GAP = 4
 _TILE = 96
 
@@ -132,19 +134,13 @@ def draw(tiles: NDArray[np.uint8], captions: list[str], *, columns: int) -> Imag
     step_x, step_y = width * enlarge + _GAP, height * enlarge + _GAP + _CAPTION
     columns = min(columns, len(tiles))
     picture = Image.new("RGB", (columns * step_x + _GAP, -(-len(tiles) // columns) * step_y + _GAP), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    pen = ImageDraw.Draw(picture)
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         x, y = number % columns * step_x + _GAP, number // columns * step_y + _GAP
         image = Image.fromarray(tile[..., 0] if tile.shape[2] == 1 else tile)
         picture.paste(
             image.resize((width * enlarge, height * enlarge), Image.Resampling.NEAREST), (x, y + _CAPTION)
         )
-        pen.text((x, y), _shortened(caption, width * enlarge, font), fill="black", font=font)
+        text, font = shortened(line_text(caption), _LETTERS, width * enlarge)
+        pen.text((x, y + _CAPTION / 2), text, fill="black", font=font, anchor="lm")
     return picture
-
-
-def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, cut to the tile's width."""
-    while len(text) > 1 and font.getlength(text) > width:
-        text = text[:-2] + "…"
-    return text

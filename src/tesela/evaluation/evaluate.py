@@ -22,6 +22,7 @@ from tesela.data.config import DataConfig
 from tesela.data.digest import data_digest
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
+from tesela.data.source import Source
 from tesela.evaluation.kept import (
     check_mistakes,
     evaluation_folder,
@@ -34,12 +35,13 @@ from tesela.evaluation.rows import RowSpool
 from tesela.evaluation.scoring import Ways, evaluate_model
 from tesela.hardware.device import choose_device
 from tesela.runs.folder import Run
+from tesela.runtime.predictor import described
 from tesela.tasks.catalog import find_task
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tesela.data.source import Source
+    from tesela.models.model import Model
     from tesela.tasks.task import Task
 
 CHANGED = (
@@ -49,9 +51,9 @@ CHANGED = (
 
 
 def evaluate_run(
-    path: Path | str,
+    path: Path | str | Model,
     *,
-    data: str | None = None,
+    data: str | Source | None = None,
     split: str = "test",
     batch_size: int = 256,
     device: str = "auto",
@@ -67,8 +69,8 @@ def evaluate_run(
     """Evaluate a run or bundle and keep what was found.
 
     Args:
-        path: a run folder, a bundle, or a foreign checkpoint (see ``tesela.checkpoints``).
-        data: another data set; by default the run's own.
+        path: a run folder, a bundle, a foreign checkpoint (see ``tesela.checkpoints``), or a loaded model.
+        data: another data set, or a source that is open already; by default the run's own.
         split: ``train``, ``val`` or ``test``.
         batch_size: images at a time; changes the speed only.
         device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
@@ -90,8 +92,13 @@ def evaluate_run(
             have.
         DataError: the data has labels that the model does not know.
     """
-    run, device = Run(path), choose_device(device).type
-    model, info = open_evaluated(bundle_of(path), device=device, backend=backend)
+    run: Run | None = None
+    if isinstance(path, (str, Path)):
+        run, device = Run(path), choose_device(device).type
+        model, info = open_evaluated(bundle_of(path), device=device, backend=backend)
+    else:
+        model, info = path, described(path)
+        device = next(model.parameters()).device.type
     task = find_task(info.task)
     ways = {name: options.pop(name) for name in list(options) if name in task.infer_options}
     check_options(task, options)
@@ -100,8 +107,8 @@ def evaluate_run(
     precision = recorded_precision(run, device) if precision == "auto" else precision
     limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
     config = _settings(run, data, {name: value for name, value in limits.items() if value is not None})
-    source = _open(config, task, own=data is None)
-    changed = data is None and _has_changed(run, source)
+    source = data if isinstance(data, Source) else _open(config, task, own=data is None)
+    changed = data is None and run is not None and _has_changed(run, source)
     if changed and console is not None:
         console.print(CHANGED, markup=False)
     if split not in source.splits:
@@ -170,8 +177,10 @@ def check_options(task: Task, options: Mapping[str, Any]) -> None:
         )
 
 
-def recorded_precision(run: Run, device: str) -> str:
+def recorded_precision(run: Run | None, device: str) -> str:
     """The number format that the run was trained with, if ``device`` has it; fp32 without a record."""
+    if run is None:
+        return "fp32"
     found = str(read_json(run.choices).get("precision", "fp32")) if run.choices.is_file() else "fp32"
     return "fp32" if found == "fp16" and device == "cpu" else found
 
@@ -187,15 +196,17 @@ def main_split(source: Source) -> str:
     return "test" if len(source.splits.get("test", ())) else "val"
 
 
-def _settings(run: Run, data: str | None, limits: Mapping[str, Any]) -> DataConfig:
+def _settings(run: Run | None, data: str | Source | None, limits: Mapping[str, Any]) -> DataConfig:
     """The run's own data, or other data split in the same way, so that test images stay such."""
-    recorded = read_yaml(run.config).get("data", {}) if run.exists() else {}
+    recorded = read_yaml(run.config).get("data", {}) if run is not None and run.exists() else {}
     recorded = {**recorded, **limits} if recorded or data is not None else {}
     if data is not None:
-        return build(DataConfig, {**recorded, "source": data, "subset": None, "per_class": None})
+        other = data if isinstance(data, str) else data.name
+        return build(DataConfig, {**recorded, "source": other, "subset": None, "per_class": None})
     if not recorded:
         raise UsageError(
-            f"{run.path} does not say what it was trained on", hint="name the data: tesela evaluate RUN DATA"
+            f"{'the model' if run is None else run.path} does not say what it was trained on",
+            hint="name the data: tesela evaluate RUN DATA",
         )
     return build(DataConfig, recorded)
 

@@ -87,7 +87,7 @@ def save_evaluation(
     write_json(Run(folder).evaluation, summary)
 
 
-def evaluation_folder(run: Run, *, own: bool, name: str) -> Path | None:
+def evaluation_folder(run: Run | None, *, own: bool, name: str) -> Path | None:
     """Where an evaluation of a run is kept; None for a bare bundle.
 
     Args:
@@ -95,7 +95,7 @@ def evaluation_folder(run: Run, *, own: bool, name: str) -> Path | None:
         own: whether it is of the run's own test images.
         name: of data and split.
     """
-    if not run.exists():
+    if run is None or not run.exists():
         return None
     return (
         run.path if own else run.path / "evaluations" / (re.sub(r"[^\w.-]+", "_", name).strip("._") or "data")

@@ -116,6 +116,18 @@ def decode_stored(
     )
 
 
+def picture_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """An image of Pillow as ``decode`` gives its file: upright, (H, W, 1) for grey and (H, W, 3) for others.
+
+    Raises:
+        ImageError: its layout has no 8-bit meaning.
+    """
+    grey = image.mode in ("1", "L") or image.mode.startswith("I")
+    channels = 1 if grey and not image.has_transparency_data else 3
+    orientation = _orientation(image)
+    return upright(to_array(image, channels=channels), orientation)
+
+
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply an EXIF orientation (1..8) to (H, W) or (H, W, C) pixels: transpose first, then flip."""
     if orientation >= 5:

@@ -136,9 +136,26 @@ def pixels(
     source: bytes | Path | NDArray[np.uint8], spec: ImageSpec, *, limits: DecodeLimits = DEFAULT_LIMITS
 ) -> NDArray[np.uint8]:
     """One source at its own size, with the channels that the model takes."""
+    return pixels_of(source, spec.channels, limits=limits)
+
+
+def pixels_of(
+    source: bytes | Path | NDArray[np.uint8], channels: int, *, limits: DecodeLimits
+) -> NDArray[np.uint8]:
+    """One source at its own size, (H, W, channels).
+
+    Raises:
+        ImageError: it cannot be decoded.
+        DataError: an array is not uint8 of (H, W) or (H, W, 1 or 3).
+    """
     if isinstance(source, np.ndarray):
-        return with_channels(source, spec.channels)
-    return decode(source, channels=spec.channels, limits=limits)
+        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (1,), (3,)):
+            raise DataError(
+                f"an array of {source.dtype} and {' x '.join(map(str, source.shape))} is no image",
+                hint="give (H, W), (H, W, 1) or (H, W, 3) as uint8 from 0 to 255",
+            )
+        return with_channels(source, channels)
+    return decode(source, channels=channels, limits=limits)
 
 
 def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec) -> NDArray[np.float32]:

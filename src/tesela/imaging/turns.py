@@ -1,4 +1,4 @@
-"""Turns of threads: one large image at a time, and Pillow's own limit lifted by one thread at a time."""
+"""Turns of threads at decoding large images and at lifting Pillow's own limit."""
 
 from __future__ import annotations
 

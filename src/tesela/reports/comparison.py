@@ -103,18 +103,30 @@ class Group:
         return {**about, **{name: asdict(spread) for name, spread in self.values.items()}, "runs": members}
 
 
-def group_runs(paths: Iterable[Path | str]) -> list[Group]:
+def group_runs(paths: Iterable[Path | str], *, skipped: list[UsageError] | None = None) -> list[Group]:
     """The runs in these folders in groups of equal settings, the best group first.
 
+    Args:
+        paths: of the runs.
+        skipped: where the errors of folders without a finished run go, so that the others are compared; such
+            a folder ends the comparison if None.
+
     Raises:
-        UsageError: a folder holds no finished run, or is named twice.
+        UsageError: a folder holds no finished run, none does, or one is named twice.
     """
     contenders: dict[Path, Contender] = {}
     for path in paths:
         place = Path(path).resolve()
         if place in contenders:
             raise UsageError(f"{path} is named twice", hint="name each run once")
-        contenders[place] = read_run(Path(path))
+        try:
+            contenders[place] = read_run(Path(path))
+        except UsageError as error:
+            if skipped is None:
+                raise
+            skipped.append(error)
+    if skipped and not contenders:
+        raise skipped[0]
     if not contenders:
         raise UsageError("no run was named", hint="tesela compare RUN RUN ...")
     alike: dict[str, list[Contender]] = {}
@@ -128,27 +140,6 @@ def group_runs(paths: Iterable[Path | str]) -> list[Group]:
         for name, members in zip(names, members_of, strict=True)
     ]
     return sorted(groups, key=lambda group: -group.values["score"].mean if "score" in group.values else 1.0)
-
-
-def finished_runs(paths: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
-    """The finished runs among folders, and a line for each of the others that says why it is left out.
-
-    Raises:
-        UsageError: none is finished.
-    """
-    finished, skipped = [], []
-    for path in map(Path, paths):
-        try:
-            read_run(path)
-            finished.append(path)
-        except TeselaError as error:
-            skipped.append(f"left out: {error.message} ({error.hint})")
-    if not finished and skipped:
-        raise UsageError(
-            "; ".join(line.removeprefix("left out: ") for line in skipped),
-            hint="name folders of runs that tesela train has finished",
-        )
-    return finished, skipped
 
 
 def by_data(groups: Sequence[Group]) -> dict[str, list[Group]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from tesela.tasks.catalog import find_task
 from tesela.tasks.result import Result
 from tesela.tasks.task import Task
 
+if TYPE_CHECKING:
+    from tesela.models.model import Model
+
 #: An encoded image in memory, a file, or pixels (H, W, C) uint8.
 ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 
@@ -33,11 +36,33 @@ ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 WRONG_SIZE = "wrong_size"
 
 
+def described(model: Model) -> BundleInfo:
+    """What a loaded model says of its labels and images.
+
+    Raises:
+        UsageError: it says nothing.
+    """
+    info = getattr(model, "info", None)
+    if not isinstance(info, BundleInfo):
+        raise UsageError(
+            "the model does not say how its images are prepared",
+            hint="load it with tesela.load, or name its run or bundle",
+        )
+    return info
+
+
+def labels_of_model(source: Path | str | Model) -> tuple[str, ...]:
+    """Labels of a run, bundle, checkpoint or loaded model."""
+    info = read_info(bundle_of(source)) if isinstance(source, (str, Path)) else described(source)
+    return tuple(info.labels)
+
+
 class Predictor:
     """A loaded bundle.
 
     Args:
-        path: a run folder, a bundle, or a checkpoint that can be converted to one.
+        path: a run folder, a bundle, a checkpoint that can be converted to one, or a loaded model, which
+            computes itself, whatever the next three say.
         backend: ``auto``, ``onnxruntime`` or ``torch``; auto prefers onnxruntime if the bundle has a graph.
         threads: threads per operator; None leaves the backend's own choice.
         precision: fp32, or bf16 with the torch backend.
@@ -52,7 +77,7 @@ class Predictor:
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | Model,
         *,
         backend: str = "auto",
         threads: int | None = None,
@@ -60,13 +85,17 @@ class Predictor:
         limits: DecodeLimits = LOCAL_LIMITS,
     ) -> None:
         self.limits = limits
-        self.bundle: Path = bundle_of(path)
-        self.info: BundleInfo = read_info(self.bundle)
+        self.backend: Backend
+        if isinstance(path, (str, Path)):
+            self.bundle: Path = bundle_of(path)
+            self.info: BundleInfo = read_info(self.bundle)
+            name = choose_backend(self.bundle, backend)
+            self.backend = open_backend(name, self.bundle, self.info, threads=threads, precision=precision)
+        else:
+            from tesela.runtime.backends.torch import LoadedBackend
+
+            self.info, self.backend = described(path), LoadedBackend(path)
         self.task: Task = find_task(self.info.task)
-        name = choose_backend(self.bundle, backend)
-        self.backend: Backend = open_backend(
-            name, self.bundle, self.info, threads=threads, precision=precision
-        )
 
     @property
     def network(self) -> Any:

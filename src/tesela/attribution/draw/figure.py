@@ -5,23 +5,23 @@ A colour bar and a line of figures stand below.
 Drawn with Pillow, so that a machine that explains needs no plotting library. Panels keep the image's aspect
 and are all of one size.
 
-Odd: the letters are DejaVu's where the system has it, which covers most scripts, and else those that Pillow
-brings (Latin only).
+Labels are drawn in their own script (``tesela.imaging.lettering``).
 """
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tesela.attribution.draw.heatmap import blend, colour_table
+from tesela.core.terminal import line_text
 from tesela.imaging.color import with_channels
+from tesela.imaging.lettering import lettering, shortened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,8 +119,10 @@ def _bar(
     """The colour table from high (above) to low, and what its ends mean."""
     table = colour_table(colours)[np.linspace(255, 0, height).round().astype(np.intp)]
     canvas.paste(Image.fromarray(np.ascontiguousarray(table[:, None].repeat(BAR, 1))), at)
-    draw.text((at[0] + BAR + 6, at[1] - 2), "high", fill=MUTED, font=_font(TEXT))
-    draw.text((at[0] + BAR + 6, at[1] + height - TEXT - 3), "low", fill=MUTED, font=_font(TEXT))
+    draw.text((at[0] + BAR + 6, at[1] - 2), "high", fill=MUTED, font=lettering("high", TEXT)[1])
+    draw.text(
+        (at[0] + BAR + 6, at[1] + height - TEXT - 3), "low", fill=MUTED, font=lettering("high", TEXT)[1]
+    )
 
 
 def _write(
@@ -132,15 +134,5 @@ def _write(
     room: int,
 ) -> None:
     """One line of text, shortened to its room."""
-    font, shown = _font(size), text
-    while shown and draw.textlength(shown, font=font) > room:
-        shown = shown[:-2].rstrip() + "…" if len(shown) > 2 else ""
+    shown, font = shortened(line_text(text), size, room)
     draw.text(at, shown, fill=colour, font=font)
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", size)
-    except OSError:
-        return ImageFont.load_default(size)

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from tesela.reports.comparison import Group
 
 
-def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
+def compare(*runs: str, out: str | None = None, json: bool = False) -> int:
     """Compare runs: score against size, FLOPs, time and images/s, mean and standard deviation over seeds.
+
+    Folders without a finished run are named and left out, and the exit code is 1.
 
     Args:
         runs: Run folders; those that training has not finished are named and left out.
@@ -20,21 +22,24 @@ def compare(*runs: str, out: str | None = None, json: bool = False) -> None:
     from pathlib import Path
 
     from tesela.cli import output
-    from tesela.reports.comparison import by_data, finished_runs, group_runs
+    from tesela.core.errors import UsageError
+    from tesela.reports.comparison import by_data, group_runs
     from tesela.reports.comparison_page import write_comparison
 
     output.use_json(json)
-    finished, skipped = finished_runs(runs)
-    for line in skipped:
-        output.say(line)
-    groups = group_runs(finished)
+    skipped: list[UsageError] = []
+    groups = group_runs(runs, skipped=skipped)
+    for error in skipped:
+        output.note(f"left out: {error.message} ({error.hint})")
     for data, found in by_data(groups).items():
         output.say(comparison_table(data, found))
     page = write_comparison(Path(out), groups) if out is not None else None
     if page is not None:
         output.say(f"page    {page}")
         output.say(f"plot    {page.with_suffix('.svg')}")
-    output.result({"groups": [group.mapping() for group in groups], "skipped": skipped, "out": out}, json)
+    left_out = [error.message for error in skipped]
+    output.result({"groups": [group.mapping() for group in groups], "out": out, "left_out": left_out}, json)
+    return 1 if skipped else 0
 
 
 def comparison_table(data: str, groups: Sequence[Group]) -> Any:

@@ -209,7 +209,7 @@ class _Work:
 
     def batch(self, files: Sequence[Path], names: Sequence[str]) -> list[dict[str, Any]]:
         """Read, explain, measure and write some files."""
-        from tesela.core.errors import ImageError
+        from tesela.core.errors import ImageError, UsageError
         from tesela.core.pathnames import path_text
         from tesela.imaging.decode import decode
 
@@ -220,9 +220,13 @@ class _Work:
             row: dict[str, Any] = {"image": path_text(file)}
             rows.append(row)
             try:
-                read.append((row, name, decode(file, channels=self.info.image.channels, limits=limits)))
-            except ImageError as error:
-                row["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+                image = decode(file, channels=self.info.image.channels, limits=limits)
+                if self.given["region"] is not None:
+                    view_regions(self.given["region"], [(image.shape[0], image.shape[1])], self.info.image)
+                read.append((row, name, image))
+            except (ImageError, UsageError) as error:
+                code = error.code if isinstance(error, ImageError) else "no_region"
+                row["error"] = {"code": code, "message": error.message, "hint": error.hint}
         if read:
             self._explain(read)
         return rows

@@ -14,10 +14,11 @@ from cyclopts import App
 from rich.table import Table
 
 from tesela.cli.output import result, say, use_json
-from tesela.core.config import convert_value, to_mapping
+from tesela.core.config import convert_value
 from tesela.core.errors import UnknownNameError
 from tesela.core.format import byte_size
 from tesela.models import catalog
+from tesela.models.listing import list_models, model_facts
 from tesela.models.pretrained import PRETRAINED
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def models(pattern: str | None = None, /, *, pretrained: bool = False, json: boo
     if pretrained:
         _list_pretrained(pattern, json)
         return
-    rows = [_row(name) for name in catalog.model_names(pattern)]
-    if not rows:
-        raise UnknownNameError("model", str(pattern), catalog.model_names())
+    rows = list_models(pattern)
     say(_table(rows))
     result({"models": rows}, json)
 
@@ -71,7 +70,7 @@ def show(
     size = None if image_size is None else convert_value(tuple[int, int], image_size, "image_size")
     classes = catalog.find_model(name).classes if num_classes is None else num_classes
     config = catalog.resolve(name, num_classes=classes, image_size=size, channels=channels)
-    facts = _facts(name, config, classes)
+    facts = model_facts(name, config, classes)
     say(f"{name}: {catalog.find_model(name).summary}")
     say(_pairs({key: value for key, value in facts.items() if key not in ("name", "config") and value != {}}))
     say("\nconfiguration")
@@ -104,29 +103,6 @@ def _list_pretrained(pattern: str | None, json: bool) -> None:
         table.add_row(one.alias, *numbers, one.license, one.origin, one.repository)
     say(table)
     result({"pretrained": [asdict(one) | {"source": one.source, "bytes": one.bytes} for one in found]}, json)
-
-
-def _facts(name: str, config: ModelConfig, classes: int) -> dict[str, Any]:
-    entry = catalog.find_model(name)
-    return {
-        "name": name,
-        "family": entry.family,
-        "num_classes": classes,
-        "image_size": list(config.image_size),
-        "grid": list(config.grid()),
-        "parameters": entry.parameter_count(config, classes),
-        "gflops": round(entry.flops(config, classes) / 1e9, 4),
-        "decoder": dict(entry.decoder),
-        "config": to_mapping(config),
-    }
-
-
-def _row(name: str) -> dict[str, Any]:
-    config = catalog.find_model(name).config
-    facts = _facts(name, config, catalog.find_model(name).classes)
-    return {key: value for key, value in facts.items() if key not in ("config", "grid", "decoder")} | {
-        "summary": catalog.find_model(name).summary
-    }
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

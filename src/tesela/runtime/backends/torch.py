@@ -52,6 +52,33 @@ class TorchBackend:
         return self._logits(images)
 
 
+class LoadedBackend:
+    """A model that is in memory already, on its own device; it is left in the mode it was in.
+
+    Args:
+        model: what computes.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) of normalised images (B, C, h, w)."""
+        like = next(self.model.parameters())
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            self.model.eval()
+            with torch.inference_mode():
+                batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+                output: NDArray[np.float32] = self.model(batch.to(like)).float().cpu().numpy()
+        finally:
+            for module, training in modes:
+                module.training = training
+        return output
+
+
 def network_logits(
     model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32"
 ) -> ArrayFunction:

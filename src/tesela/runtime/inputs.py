@@ -1,0 +1,124 @@
+"""Images in the forms that Python programs hold: paths, bytes, Pillow's images, arrays.
+
+    (H, W), (H, W, 1 | 3 | 4)   one image, uint8 or bool; transparency is laid over white
+    (N, H, W, C)                several of them
+
+Odd: a float array is refused instead of guessed at, for 0..1, 0..255 and normalised ones look alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from tesela.core.errors import UsageError
+from tesela.data.source import ArrayItems, Source
+from tesela.imaging.decode import picture_pixels
+from tesela.runtime.sources import find_images
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tesela.runtime.predictor import ImageSource
+
+#: One image, or a folder or pattern of several.
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
+
+
+def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSource]:
+    """Each image as a file, encoded bytes, or pixels (H, W, C), uint8.
+
+    Args:
+        images: one image, or any number of them; a folder stands for all images below it.
+
+    Raises:
+        UsageError: there is no such file, or an array is no image.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        yield from find_images([images if isinstance(images, str) else Path(images)])
+    elif isinstance(images, (bytes, bytearray, memoryview)):
+        yield bytes(images)
+    elif isinstance(images, Image.Image):
+        yield picture_pixels(images)
+    elif isinstance(images, np.ndarray) and images.ndim == 4:
+        for image in images:
+            yield array_pixels(image)
+    elif isinstance(images, np.ndarray):
+        yield array_pixels(images)
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from image_sources(image)
+    else:
+        raise UsageError(
+            f"{type(images).__name__} is no image", hint="give paths, bytes, Pillow's images or NumPy arrays"
+        )
+
+
+def array_pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """An array as pixels (H, W, 1 or 3).
+
+    Raises:
+        UsageError: it is neither uint8 nor bool, or has another shape.
+    """
+    shape = " x ".join(map(str, image.shape))
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
+        raise UsageError(
+            f"an array of {shape} is no image",
+            hint="give (H, W), (H, W, 3) or several as (N, H, W, 3); channels come last",
+        )
+    if image.dtype == np.bool_:
+        return image.astype(np.uint8).reshape(*image.shape[:2], -1) * np.uint8(255)
+    if image.dtype != np.uint8:
+        raise UsageError(
+            f"an array of {image.dtype} has no known range",
+            hint="give uint8 from 0 to 255; for values from 0 to 1: (array * 255).round().astype('uint8')",
+        )
+    if image.ndim == 3 and image.shape[2] == 4:
+        return picture_pixels(Image.fromarray(image))
+    return image[:, :, None] if image.ndim == 2 else image
+
+
+def array_source(
+    images: NDArray[Any], targets: Sequence[Any], *, labels: Sequence[str], split: str
+) -> Source:
+    """Images in memory with a class for each, as a data set of one split.
+
+    Args:
+        images: (N, H, W) or (N, H, W, C), uint8.
+        targets: (N,) labels, or class numbers.
+        labels: of the model, which class numbers count.
+        split: the split's name.
+
+    Raises:
+        UsageError: an array is no image, or the numbers of images and targets differ.
+    """
+    pictures = [array_pixels(np.asarray(image)) for image in images]
+    if len(pictures) != len(targets) or not pictures:
+        raise UsageError(
+            f"{len(pictures)} images have {len(targets)} targets", hint="give a target for each image"
+        )
+    if len({picture.shape for picture in pictures}) > 1:
+        raise UsageError("the images differ in size", hint="save them as files in class folders")
+    values = np.asarray(targets)
+    known = tuple(labels)
+    if values.dtype.kind in "iu":
+        wrong = values[(values < 0) | (values >= len(known))]
+        if len(wrong):
+            raise UsageError(
+                f"the model has no class {wrong[0]}",
+                hint=f"give class numbers from 0 to {len(known) - 1}, or labels",
+            )
+        numbers = values.astype(np.int64)
+    else:
+        words = [str(target) for target in values.tolist()]
+        known = tuple(sorted(set(words)))
+        numbers = np.array([known.index(word) for word in words])
+    items = ArrayItems(np.stack(pictures), numbers, prefix="images")
+    return Source(
+        name="arrays", kind="arrays", labels=known, splits={split: items}, channels=pictures[0].shape[2]
+    )
