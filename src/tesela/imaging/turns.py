@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 #: Above this many pixels a process decodes one image after another, so that memory holds one of them.
-LARGE = 50_000_000
+LARGE_IMAGE = 50_000_000
 
 
 class _Turns:
@@ -38,7 +38,7 @@ if hasattr(os, "register_at_fork"):
 
 def is_large(pixels: int) -> bool:
     """Whether one at a time is decoded of images of this size."""
-    return pixels > LARGE
+    return pixels > LARGE_IMAGE
 
 
 @contextlib.contextmanager
