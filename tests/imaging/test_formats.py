@@ -150,6 +150,18 @@ def test_large_images_open_and_those_above_the_limit_do_not(kind: str, tmp_path:
     assert (error.code, "--max-pixels" in error.hint) == ("too_many_pixels", True)
 
 
+def test_pillows_own_limit_does_not_bound_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images far above it open in every format, and it stands afterwards; for one's own calls of Pillow."""
+    monkeypatch.setattr("tesela.imaging.turns.LARGE_IMAGE", 100)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000"):
+        options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}
+        data = encoded(PICTURE.convert("L"), kind, **options)
+        assert decode(data, limits=LOCAL_LIMITS).shape == (24, 16, 3)
+        assert upright_size(data, limits=LOCAL_LIMITS) == (24, 16)
+    assert Image.MAX_IMAGE_PIXELS == 150
+
+
 def test_limits_are_named_as_people_name_formats() -> None:
     assert local_limits(["jpg, tif", ".HEIC"]).formats == ("JPEG", "TIFF", "HEIF")
     assert local_limits().formats == FORMATS

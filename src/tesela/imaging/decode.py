@@ -26,7 +26,7 @@ from tesela.imaging.jpeg import fast_pixels, scale_for
 from tesela.imaging.lean import versions
 from tesela.imaging.limits import DEFAULT_LIMITS, FORMATS, DecodeLimits
 from tesela.imaging.readers import reader_fault, require_reader
-from tesela.imaging.turns import large_turn, limit_lifted
+from tesela.imaging.turns import is_large, large_turn, limit_lifted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,12 +108,13 @@ def decode_stored(
         ImageError: with a code of CODES.
     """
     data, header = _admitted(source, limits)
-    return _worked(
-        data,
-        header,
-        limits,
-        lambda image, _: upright(convert(image, str(header.format)), _orientation(image)),
-    )
+
+    def read(image: Image.Image, _: bytes) -> NDArray[np.uint8]:
+        orientation = _orientation(image)
+        with large_turn(image.height * image.width):
+            return upright(convert(image, str(header.format)), orientation)
+
+    return _worked(data, header, limits, read)
 
 
 def picture_pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -198,7 +199,8 @@ def _worked(
             ) from error
         except Exception as error:  # whatever a reader throws at a hostile file
             fault = fault or error
-    raise _refuse(_fault(data, header, fault), limits, str(header.format)) from fault
+    code = _fault(data, header, fault)
+    raise _refuse(code, limits, str(header.format) if code == "unsupported_mode" else "") from fault
 
 
 def _open(data: bytes, header: Header) -> Image.Image:
@@ -210,8 +212,7 @@ def _open(data: bytes, header: Header) -> Image.Image:
     kind = str(header.format)
     require_reader(kind)
     pixels = header.size and header.size[0] * header.size[1]
-    above = kind != "WEBP" if pixels is None else pixels > (Image.MAX_IMAGE_PIXELS or pixels)
-    with limit_lifted(above):
+    with limit_lifted(kind != "WEBP" if pixels is None else is_large(pixels)):
         return Image.open(io.BytesIO(data), formats=(kind,))
 
 

@@ -1,4 +1,4 @@
-r"""Lettering of pictures in any script: a font that covers the text, else its characters written out.
+r"""Lettering of pictures in any script: a font that covers the text, or it is written out.
 
 DejaVu Sans is taken where it serves (Latin, Greek, Cyrillic, Arabic, Hebrew and more), else the first font of
 this machine that has all characters. What no font has is written as ``\u65e5`` instead of empty boxes. Odd:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tesela.models.model import Model
 
 #: An image's name, and what reads it with so many channels.
-Reader: TypeAlias = "tuple[str, Callable[[int], NDArray[np.uint8]]]"
+NamedImage: TypeAlias = "tuple[str, Callable[[int], NDArray[np.uint8]]]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,9 @@ def look(
     return Look(found=look_inside(model, batch), views=views, model=info.name, unreadable=unreadable)
 
 
-def in_memory(images: ImageInput | Iterable[ImageInput], count: int, limits: DecodeLimits) -> list[Reader]:
+def in_memory(
+    images: ImageInput | Iterable[ImageInput], count: int, limits: DecodeLimits
+) -> list[NamedImage]:
     """Up to ``count`` of images that were handed over, each with what reads it."""
     sources = list(image_sources(images))
     return [
@@ -101,7 +103,7 @@ def in_memory(images: ImageInput | Iterable[ImageInput], count: int, limits: Dec
     ]
 
 
-def readers(text: str, count: int, limits: DecodeLimits, *, own: bool) -> list[Reader]:
+def readers(text: str, count: int, limits: DecodeLimits, *, own: bool) -> list[NamedImage]:
     """Up to ``count`` images by name, each with what reads it: of a data set's test split, or of files.
 
     Args:
