@@ -25,6 +25,7 @@ from tesela.runs.result import RunResult
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tesela.data.source import Source
     from tesela.models.model import Model
     from tesela.training.config import TrainConfig
 
@@ -98,7 +99,7 @@ def train(
     from tesela.core.errors import UsageError
     from tesela.core.progress import stderr_console
     from tesela.recipes import find_recipe
-    from tesela.training.config import layered, opening_line
+    from tesela.training.config import layered
     from tesela.training.run import resumed_config
 
     console = None if quiet else console or stderr_console()
@@ -113,13 +114,16 @@ def train(
         return train_config(resumed_config(out, {**written, **given}), resume=True, console=console)
     recipe = given.get("recipe", written.get("recipe"))
     settings = layered(find_recipe(recipe) if recipe else {}, written, given)
-    if console is not None:
-        console.print(opening_line(settings), markup=False, soft_wrap=True)
     return train_config(settings, console=console)
 
 
 def train_config(
-    config: TrainConfig, *, resume: bool = False, console: Console | None = None, begin: float | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    begin: float | None = None,
+    source: Source | None = None,
 ) -> RunResult:
     """Train as a whole configuration says, with explanations in the report.
 
@@ -128,13 +132,16 @@ def train_config(
         resume: go on with the run in ``config.out``.
         console: where plan and progress go; nowhere where it is None.
         begin: monotonic time from which ``minutes`` count; now if None.
+        source: the data, where it is open already.
     """
     keep_freed_memory()
     from tesela.training.run import free_folder
     from tesela.training.run import train as train_run
 
     folder = Path(config.out) if config.out else free_folder(config)
-    return train_run(replace(config, out=str(folder)), resume=resume, console=console, begin=begin)
+    return train_run(
+        replace(config, out=str(folder)), resume=resume, console=console, begin=begin, source=source
+    )
 
 
 def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport:

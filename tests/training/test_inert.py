@@ -12,7 +12,7 @@ from tests.training.digit_runs import tiny
 
 from tesela.recipes import find_recipe, known
 from tesela.training.config import layered
-from tesela.training.inert import NEEDS, inert_options
+from tesela.training.planning.inert import NEEDS, inert_options
 from tesela.training.run import train
 
 

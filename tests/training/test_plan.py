@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tesela.core.errors import StorageError
-from tesela.training.plan import Facts, Plan
-from tesela.training.timing import step_seconds
+from tesela.training.planning.plan import Plan, RunFacts
+from tesela.training.planning.timing import step_seconds
 
-FACTS = Facts(
+FACTS = RunFacts(
     data="digits",
     images={"train": 1437, "val": 180, "test": 180},
     classes=10,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tesela.core.errors import UsageError
-from tesela.models.bundle import WEIGHTS, BundleInfo, empty_model, load_bundle, read_info
+from tesela.models.bundle import WEIGHTS, BundleInfo, empty_bundle_model, load_bundle, read_info
 from tesela.models.model import Model
 from tesela.runtime.backends.base import Backend, choose_backend, open_backend
 
@@ -61,7 +61,7 @@ def open_evaluated(bundle: Path, *, device: str, backend: str = "auto") -> tuple
         raise UsageError("an exported graph is evaluated on the CPU", hint="use --device cpu")
     info = read_info(bundle)
     engine = open_backend(choose_backend(bundle, backend), bundle, info, threads=None, precision="fp32")
-    return BackendModel(engine, empty_model(info)), info
+    return BackendModel(engine, empty_bundle_model(info)), info
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -215,7 +215,7 @@ def load_bundle(
         kind = " (it holds an exported model only)" if (Path(path) / "model.onnx").is_file() else ""
         raise WeightsError(f"{file} is missing{kind}", hint="give the run or bundle that training wrote")
     tensors = read_tensors(file)
-    model = empty_model(info)
+    model = empty_bundle_model(info)
     load_weights(model, tensors, source=str(file))
     if verify:
         check_digests(tensors, info.digests, source=str(file))
@@ -228,7 +228,7 @@ def load_bundle(
     return model, info
 
 
-def empty_model(info: BundleInfo) -> Model:
+def empty_bundle_model(info: BundleInfo) -> Model:
     """The model of a bundle on the meta device: shapes without values.
 
     Raises:

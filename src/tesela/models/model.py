@@ -25,8 +25,8 @@ _T = TypeVar("_T")
 _BACKBONE = "backbone."
 
 
-class Tensors(OrderedDict[str, Any]):
-    """Tensors of a model by their names in memory, found under their names in files too.
+class StateTensors(OrderedDict[str, Any]):
+    """StateTensors of a model by their names in memory, found under their names in files too.
 
     Pickled it is a plain OrderedDict, so that any program can read it.
     """
@@ -72,7 +72,7 @@ class Model(HasKernel, ABC, nn.Module):
         found = super().state_dict(*args, **kwargs)
         if args or kwargs.get("destination") is not None:
             return found
-        named = Tensors(found)
+        named = StateTensors(found)
         named._metadata = getattr(found, "_metadata", None)  # type: ignore[attr-defined]
         return named
 

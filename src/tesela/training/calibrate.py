@@ -1,4 +1,4 @@
-"""Calibration of a trained classifier: one factor for all logits, fitted on the validation images.
+"""Calibration of a trained classifier: one factor for all logits, fitted on validation.
 
 The factor goes into the last layer's weights, so that whatever is made of the model afterwards (an ONNX
 graph, another library's checkpoint, a server's answer) gives the same calibrated probabilities. The order of

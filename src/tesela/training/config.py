@@ -224,7 +224,7 @@ def check_objective(task: str, settings: Mapping[str, Any]) -> None:
 
 def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Fields that differ and matter for the result: dotted name to (old, new)."""
-    before, after = _flat(located(old)), _flat(located(new))
+    before, after = _flat(with_absolute_paths(old)), _flat(with_absolute_paths(new))
     return {
         name: (before[name], after[name])
         for name in before
@@ -232,12 +232,7 @@ def changes(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def opening_line(config: TrainConfig) -> str:
-    """The first line that is shown: what is opened."""
-    return f"opening     {config.data.source or 'no data'}"
-
-
-def located(config: TrainConfig) -> TrainConfig:
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same with absolute paths for data and weights, so that the run can be used from anywhere."""
     data = dataclasses.replace(config.data, source=absolute(config.data.source))
     from_ = config.from_ if config.from_ is None else absolute(config.from_)

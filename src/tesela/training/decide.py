@@ -28,13 +28,13 @@ from tesela.layers.attention.kernels import HasKernel
 from tesela.tasks.objective import Draw, Objective
 from tesela.training.choices import Choices
 from tesela.training.config import DEFAULT_EPOCHS
-from tesela.training.inert import idle_options
 from tesela.training.optim.budget import Budget, steps_in, steps_per_epoch
 from tesela.training.optim.optimizer import build_optimizers
-from tesela.training.plan import Facts, Plan, plan_table
+from tesela.training.planning.inert import idle_options
+from tesela.training.planning.plan import Plan, RunFacts, plan_table
+from tesela.training.planning.timing import TimePlan, step_seconds
 from tesela.training.precision import Timed, candidates, fastest, time_settings
 from tesela.training.prepare import Prepared
-from tesela.training.timing import TimePlan, step_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -307,10 +307,10 @@ def _measure(
     )
 
 
-def make_facts(prepared: Prepared) -> Facts:
+def make_facts(prepared: Prepared) -> RunFacts:
     """The plan as far as it is known before anything is measured."""
     spec = prepared.start.spec
-    return Facts(
+    return RunFacts(
         data=prepared.source.name,
         images=image_counts(prepared.source),
         classes=len(prepared.targets.labels),

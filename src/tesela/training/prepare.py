@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from tesela.core.config import build
-from tesela.data.open import open_source
 from tesela.data.source import Source
 from tesela.data.targets import Targets
 from tesela.models.model import Model
@@ -72,20 +71,6 @@ class Prepared:
         return len(self.source.splits[split]) if split in self.source.splits else 0
 
 
-def open_data(config: TrainConfig) -> Source:
-    """The data of a run, with its splits.
-
-    Raises:
-        UsageError: nothing is there.
-        DataError: what is there cannot be trained on.
-    """
-    return open_source(
-        config.data.source,
-        config=config.data,
-        targets=lambda found: task_for(config.task, found).targets(found),
-    )
-
-
 def prepare(
     config: TrainConfig,
     run: Run,
@@ -100,7 +85,7 @@ def prepare(
         config: of the run.
         run: its folder.
         device: where it computes.
-        source: from ``open_data``.
+        source: from ``tesela.tasks.opening.open_for_task``.
         notes: remarks for the plan.
 
     Raises:

@@ -19,7 +19,8 @@ from tesela.core.files import read_json, write_text
 from tesela.runs.folder import Run
 from tesela.runs.history import elapsed_seconds
 from tesela.runs.result import RunResult
-from tesela.training.config import TrainConfig, changes, layered, located
+from tesela.tasks.opening import open_for_task
+from tesela.training.config import TrainConfig, changes, layered, with_absolute_paths
 from tesela.training.stop import Stop, StopRequested
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
     begin: float | None = None,
+    source: Source | None = None,
 ) -> RunResult:
     """Train, evaluate and report; or take an interrupted run up where it stands.
 
@@ -42,6 +44,7 @@ def train(
         resume: whether to continue the run in ``config.out``.
         console: where plan and progress go; None for silence.
         begin: monotonic time from which ``minutes`` and ``seconds`` count; now if None.
+        source: the data, where it is open already.
 
     Raises:
         UsageError: the folder is taken, or there is nothing to resume.
@@ -52,7 +55,7 @@ def train(
     begin = time.monotonic() if begin is None else begin
     if not config.data.source:
         raise UsageError("no data was named", hint="tesela train DATA")
-    config = located(config)
+    config = with_absolute_paths(config)
     run = Run(config.out or free_folder(config))
     check_folder(run, config, resume=resume)
     stop = Stop()
@@ -64,10 +67,10 @@ def train(
         _tidy(run)
         fresh = not run.exists()
         notes: tuple[tuple[str, str], ...] = ()
-        source: Source | None = None
         if fresh:
             with stop.interruptible():
-                config, source, notes = _settled(config)
+                source = source or open_for_task(config.task, config.data)
+                config, notes = _settled(config, source)
             write_text(run.config, to_yaml(config))
         try:
             return _complete(config, run, source, notes, stop=stop, console=console, begin=begin)
@@ -79,16 +82,14 @@ def train(
             raise
 
 
-def _settled(config: TrainConfig) -> tuple[TrainConfig, Source, tuple[tuple[str, str], ...]]:
-    """The configuration with defaults filled in, its data, and remarks for the plan."""
-    from tesela.training.defaults import fill_defaults
-    from tesela.training.inert import inert_options
-    from tesela.training.prepare import open_data
+def _settled(config: TrainConfig, source: Source) -> tuple[TrainConfig, tuple[tuple[str, str], ...]]:
+    """The configuration with defaults filled in, and remarks for the plan."""
+    from tesela.training.planning.defaults import fill_defaults
+    from tesela.training.planning.inert import inert_options
 
-    source = open_data(config)
     filled = fill_defaults(config, source)
     silent = [("no effect", line) for line in inert_options(config)] if config.recipe is None else []
-    return filled.config, source, (*filled.notes, *silent)
+    return filled.config, (*filled.notes, *silent)
 
 
 def _complete(
@@ -111,7 +112,7 @@ def _complete(
     from tesela.training.decide import decide
     from tesela.training.finish import finish
     from tesela.training.fit import fit_model
-    from tesela.training.prepare import open_data, prepare
+    from tesela.training.prepare import prepare
 
     spent = elapsed_seconds(run)
     with stop.interruptible():
@@ -119,7 +120,8 @@ def _complete(
     with exact_arithmetic(device, known.threads if known else config.threads) as threads:
         with stop.interruptible():
             opening = time.monotonic()
-            prepared = prepare(config, run, device, source or open_data(config), notes=notes)
+            source = source or open_for_task(config.task, config.data)
+            prepared = prepare(config, run, device, source, notes=notes)
             decisions = decide(
                 prepared,
                 known,

@@ -14,7 +14,7 @@ import time
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -23,10 +23,16 @@ from tesela.cli.output import say, use_json
 from tesela.core.config import Leaf, leaves, read_yaml
 from tesela.core.errors import ConfigError, UsageError, suggestion
 from tesela.core.progress import stderr_console
+from tesela.core.terminal import line_text
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.recipes import known as known_recipes
 from tesela.tasks.catalog import AUTO, find_task, task_names
-from tesela.training.config import TrainConfig, layered, objective_fields, opening_line
+from tesela.training.config import TrainConfig, layered, objective_fields
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tesela.data.source import Source
 
 GROUPS = {
     "data": "Data",
@@ -89,12 +95,10 @@ def train(*words: str, **options: Any) -> int | None:
 def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
     keep_freed_memory()  # before torch is imported
     console = stderr_console(quiet=quiet)
-    console.print(
-        opening_line(config), markup=False, soft_wrap=True
-    )  # at once; torch takes seconds to import
+    source = None if resume else opened(config, console)  # before torch, which takes seconds to import
     from tesela.api import train_config
 
-    answer = train_config(config, resume=resume, console=console, begin=process_begin())
+    answer = train_config(config, resume=resume, console=console, begin=process_begin(), source=source)
     summary = find_task(answer.task).summary(answer.scores, str(answer.split))
     say(f"{summary or 'trained'}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")
@@ -104,6 +108,31 @@ def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int |
         say(line)
     print_result(answer.mapping(), json)
     return None
+
+
+def opened(config: TrainConfig, console: Console) -> Source:
+    """The data of a new run, said in a line; what is wrong with folder, model or data comes before it.
+
+    Raises:
+        TeselaError: the folder is taken, there is no such model, or the data cannot be trained on.
+    """
+    from tesela.models.catalog import find_model
+    from tesela.runs.folder import Run
+    from tesela.tasks.opening import open_for_task
+    from tesela.training.run import check_folder
+
+    if config.out is not None:
+        check_folder(Run(config.out), config, resume=False)
+    if config.model != AUTO:
+        find_model(config.model)
+    if not config.data.source:
+        raise UsageError("no data was named", hint="tesela train DATA")
+    source = open_for_task(config.task, config.data)
+    images = sum(len(items) for items in source.splits.values())
+    classes = len(source.labels) or (len(source.masks.names) if source.masks is not None else 0)
+    said = f"opened      {source.name}: {images:,} images, {classes} classes"
+    console.print(line_text(said), markup=False, soft_wrap=True)
+    return source
 
 
 def next_lines(run: Path) -> list[str]:

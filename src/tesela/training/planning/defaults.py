@@ -1,4 +1,4 @@
-"""Defaults for photographs: flips, crops and colour, and a pre-trained model where one can be had.
+"""Defaults for photographs: augmentation, and a pre-trained model where one can be had.
 
 They apply only where nothing was chosen: a recipe, an augmentation, a model or a source of weights turns them
 off. What was filled in is written into the run's configuration, so that a replay does not depend on what is

@@ -79,7 +79,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class RunFacts:
     """The part of a plan that is known before anything is measured.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Timing: estimates of what a run takes, from measured steps and batches, every phase counted."""
+"""Timing: estimates of what a run takes, every phase counted."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Planning: what a run will do and take, before its first step."""
