@@ -60,7 +60,9 @@ def test_check_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown.out.strip().splitlines()) == 1
     assert answer["accepted"] is True
     assert answer["splits"] == {"train": 46, "val": 5, "test": 7}
-    assert "03.png" in shown.err
+    assert "03.png" in str(answer["unreadable"])
+    assert run(["data", "check", str(folder), "--max-unreadable", "0.5"]) == 0
+    assert "03.png" in capsys.readouterr().out
     assert run(["data", "check", str(folder), "--json"]) == 1
     shown = capsys.readouterr()
     assert last_line(shown.out)["accepted"] is False

@@ -139,7 +139,9 @@ def test_check_lists_conflicts_and_counts_copies(copied: Path, capsys: pytest.Ca
     shown = capsys.readouterr()
     answer = json.loads(shown.out)
     assert len(answer["conflicts"]) == 4 and answer["conflicts"][0]["labels"] == ["benign", "malignant"]
-    assert "same pixels as benign and malignant: benign/020.png, malignant/both0.png" in shown.err
+    assert run(["data", "check", str(copied)]) == 0
+    shown = capsys.readouterr()
+    assert "same pixels as benign and malignant: benign/020.png, malignant/both0.png" in shown.out
 
 
 def test_check_names_empty_classes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from cyclopts import Group, Parameter
 from tesela.cli.output import result as print_result
 from tesela.cli.output import say, use_json
 from tesela.core.config import Leaf, leaves, read_yaml
-from tesela.core.errors import ConfigError, UsageError, suggestion
+from tesela.core.errors import ConfigError, MissingExtraError, UsageError, suggestion
 from tesela.core.progress import stderr_console
 from tesela.core.terminal import line_text
 from tesela.hardware.allocator import keep_freed_memory
@@ -114,13 +114,17 @@ def opened(config: TrainConfig, console: Console) -> Source:
     """The data of a new run, said in a line; what is wrong with folder, model or data comes before it.
 
     Raises:
-        TeselaError: the folder is taken, there is no such model, or the data cannot be trained on.
+        TeselaError: torch is missing, the folder is taken, there is no such model, or the data cannot be
+            trained on.
     """
     from tesela.models.catalog import find_model
     from tesela.runs.folder import Run
+    from tesela.runtime.backends.base import installed
     from tesela.tasks.opening import open_for_task
     from tesela.training.run import check_folder
 
+    if not installed("torch"):
+        raise MissingExtraError("training", "train")
     if config.out is not None:
         check_folder(Run(config.out), config, resume=False)
     if config.model != AUTO:
