@@ -32,7 +32,7 @@ def headline(material: Material, task: Task) -> dict[str, Any]:
         tiles = list(task.tiles(scores))
         if material.seconds:
             epochs = len(material.of_kind("epoch"))
-            tiles.append(("Training time", duration(material.seconds), f"{epochs} epochs"))
+            tiles.append(("Training time", unbroken(duration(material.seconds)), f"{epochs} epochs"))
     lead = task.lead(scores) if scores else "This run has not been evaluated yet."
     return {"title": f"{name} on {source}", "lead": lead, "tiles": tiles}
 
@@ -104,3 +104,10 @@ def environment_table(material: Material) -> Section:
         values |= {"evaluated with": f"{material.scores['precision']} on {material.scores['device']}"}
     rows = [(str(name), str(value)) for name, value in values.items()]
     return Section(title="Environment", body=data_table((("", ""), ("", "")), rows) if rows else "")
+
+
+def unbroken(text: str) -> str:
+    """A duration that breaks between its two units only: each number stays with its unit."""
+    words = text.split()
+    pairs = ["\u00a0".join(words[place : place + 2]) for place in range(0, len(words), 2)]
+    return " ".join(pairs)

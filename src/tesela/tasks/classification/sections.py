@@ -63,9 +63,7 @@ def score_tiles(scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     """The numbers that matter: name, value and note."""
     low, high = scores["accuracy_interval"]
     interval = f"95 % interval {low * 100:.1f} to {high * 100:.1f} %"
-    baseline = (
-        f"; the most frequent class alone: {percent_of(scores['majority'])}" if "majority" in scores else ""
-    )
+    baseline = f"; majority class {percent_of(scores['majority'])}" if "majority" in scores else ""
     yield "Accuracy", percent_of(scores["accuracy"]), interval + baseline
     if len(scores["labels"]) > 5:
         yield "Top-5 accuracy", percent_of(scores["top5"]), "true class among the 5 likeliest"
