@@ -150,7 +150,7 @@ def test_auto_cache_keeps_two_gigabytes_of_pixels(count: int, kept: bool) -> Non
     """Images of 12 x 1000 x 3 bytes: 59,652 of them are 2 GiB."""
     wide = ImageSpec(height=12, width=1000, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
     items = FileItems(Path("nowhere"), ["x.png"] * count, [0] * count)
-    assert fits_in_ram(items, wide, crops=False) == kept
+    assert fits_in_ram(items, wide) == kept
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])

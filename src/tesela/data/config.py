@@ -36,8 +36,8 @@ class DataConfig:
     workers: int | Literal["auto"] = "auto"
     """Processes that read images; 0 reads in the main process."""
     cache: Literal["auto", "ram", "none"] = "auto"
-    """ram keeps decoded images in memory; auto does where they fit and cropping needs no more than the
-    model's size."""
+    """ram keeps images in memory at the model's size, auto where they fit; random_resized_crop of larger
+    images decodes them each time, whatever is said here."""
     mask_names: tuple[str, ...] = ()
     """Names of the values 0, 1, 2 ... of masks; by default classes.csv beside the data says them."""
     mask_ignore: tuple[int, ...] = ()
@@ -108,7 +108,7 @@ class AugmentConfig:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Share of the area that random_resized_crop keeps."""
     crop_aspect: tuple[float, float] = (0.75, 1.3333333333333333)
-    """Width : height of that part, relative to the image's own."""
+    """Width : height of that part."""
     color_jitter: float = 0.0
     """Strength of changes in brightness, contrast and saturation (0.4 is usual), and a tenth of it in hue."""
     rotation: float = 0.0

@@ -30,7 +30,7 @@ from tesela.data.augment.mixup import mix_images
 from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.random import permutation
-from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, load_all
+from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, larger_than_view, load_all
 from tesela.data.scan import Unreadable, in_threads, nothing_readable, refuse_too_many, scan
 from tesela.data.source import Items
 from tesela.data.targets import LabelTargets, SpatialTargets, Targets
@@ -124,7 +124,8 @@ class Loader:
         augment: for training; None leaves images as evaluation sees them.
         seed: of order and augmentation.
         workers: processes that read (or 0); never changes a bit.
-        cache: ram, none, or auto (see reader.fits_in_ram).
+        cache: ram, none, or auto (see reader.fits_in_ram); crops of images that are larger than the model's
+            view are decoded each time.
         shuffle: a new order each epoch.
         least: leave out a last batch of fewer images, unless it is the only one.
         targets: how targets are read and follow their images; by default the stored classes.
@@ -155,9 +156,11 @@ class Loader:
     ) -> None:
         crops = augment is not None and augment.random_resized_crop
         self.items, self.spec, self.batch_size = items, spec, batch_size
-        self.in_ram = cache == "ram" or (cache == "auto" and fits_in_ram(items, spec, crops=crops))
-        augmenter = Augment(augment, spec, cropped=crops and not self.in_ram) if augment is not None else None
-        reader, self.unreadable = self._read(augmenter if crops else None, device)
+        # decided by the images alone, so that the cache changes no bit
+        details = crops and larger_than_view(items, spec)
+        self.in_ram = not details and (cache == "ram" or (cache == "auto" and fits_in_ram(items, spec)))
+        augmenter = Augment(augment, spec, cropped=details) if augment is not None else None
+        reader, self.unreadable = self._read(augmenter if details else None, device)
         refuse_too_many(self.unreadable, len(items), limit=max_unreadable)
         rows = np.setdiff1d(np.arange(len(items)), [bad.index for bad in self.unreadable])
         if len(items) and not len(rows):

@@ -169,16 +169,17 @@ def load_all(items: Items, spec: ImageSpec) -> tuple[Tensor, list[Unreadable]]:
     return torch.from_numpy(images), unreadable
 
 
-def fits_in_ram(items: Items, spec: ImageSpec, *, crops: bool) -> bool:
-    """Whether cache "auto" keeps decoded images.
+def fits_in_ram(items: Items, spec: ImageSpec) -> bool:
+    """Whether cache "auto" keeps all images at the model's size."""
+    return len(items) * spec.height * spec.width * spec.channels <= CACHE_BYTES
 
-    They fit, and nothing needs more detail than the model's size has.
+
+def larger_than_view(items: Items, spec: ImageSpec) -> bool:
+    """Whether images have more detail than the model's view, so that a crop of them should see it.
+
+    Some of them are looked at, evenly spread.
     """
-    if len(items) * spec.height * spec.width * spec.channels > CACHE_BYTES:
-        return False
-    return not crops or not any(
-        _is_larger(items, row, spec) for row in range(0, len(items), max(1, len(items) // _LOOKED_AT))
-    )
+    return any(_is_larger(items, row, spec) for row in range(0, len(items), max(1, len(items) // _LOOKED_AT)))
 
 
 def _is_larger(items: Items, row: int, spec: ImageSpec) -> bool:
