@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.runtime.bundles import SPEC, digits, digits_onnx, digits_run
 
+from tesela.core.config import to_mapping
 from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters import onnx as exporter
 from tesela.exporters.onnx import export_onnx, refuse_difference
@@ -34,6 +35,17 @@ def test_plain_onnxruntime_gives_torchs_logits_for_any_batch_size() -> None:
         with torch.no_grad():
             wanted = model(torch.from_numpy(batch)).numpy()
         np.testing.assert_allclose(session.run(None, {"images": batch})[0], wanted, atol=2e-5)
+
+
+def test_the_graph_alone_says_labels_and_preprocessing() -> None:
+    """Read by onnxruntime from the file; reference: the bundle's description."""
+    info = read_info(digits_onnx())
+    session = onnxruntime.InferenceSession(
+        str(digits_onnx() / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    found = session.get_modelmeta().custom_metadata_map
+    assert json.loads(found["labels"]) == info.labels and found["task"] == info.task
+    assert json.loads(found["image"]) == json.loads(json.dumps(to_mapping(info.image)))
 
 
 def test_other_families_and_non_square_images_export(tmp_path: Path) -> None:

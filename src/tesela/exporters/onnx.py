@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from tesela.checkpoints.cache import bundle_of
 from tesela.checkpoints.write import check_target, default_folder
+from tesela.core.config import to_mapping
 from tesela.core.errors import MissingExtraError, WeightsError
-from tesela.core.files import folder_atomic, sha256_file, write_text
+from tesela.core.files import folder_atomic, json_text, sha256_file, write_text
 from tesela.imaging.preprocess import normalize
 from tesela.metrics.probability import softmax
 from tesela.models.bundle import BundleInfo, write_info
@@ -153,7 +154,23 @@ def write_graph(model: torch.nn.Module, info: BundleInfo, path: Path) -> None:
             )
         except ImportError as error:
             raise MissingExtraError("the ONNX exporter", "export") from error
+        program.model.metadata_props.update(graph_metadata(info))
         program.save(str(path), external_data=size > LARGEST_INSIDE)
+
+
+def graph_metadata(info: BundleInfo) -> dict[str, str]:
+    """What a program that has the graph alone needs to use it; ``labels`` and ``image`` are JSON.
+
+    ``image`` is the preprocessing: size, how an image is fitted to it, mean and standard deviation per channel
+    in units of 0..1.
+    """
+    return {
+        "model": info.name,
+        "task": info.task,
+        "labels": json_text(info.labels),
+        "image": json_text(to_mapping(info.image)),
+        "license": info.license,
+    }
 
 
 def exported_info(info: BundleInfo, folder: Path) -> BundleInfo:
