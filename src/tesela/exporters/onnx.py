@@ -161,8 +161,8 @@ def write_graph(model: torch.nn.Module, info: BundleInfo, path: Path) -> None:
 def graph_metadata(info: BundleInfo) -> dict[str, str]:
     """What a program that has the graph alone needs to use it; ``labels`` and ``image`` are JSON.
 
-    ``image`` is the preprocessing: size, how an image is fitted to it, mean and standard deviation per channel
-    in units of 0..1.
+    ``image`` is the preprocessing: size, how an image is fitted to it, mean and standard deviation per
+    channel in units of 0..1.
     """
     return {
         "model": info.name,
