@@ -7,6 +7,7 @@ gives a result with a failure and does not disturb its neighbours in the batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,6 +35,8 @@ ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 #: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has
 #: another size.
 WRONG_SIZE = "wrong_size"
+#: Seconds of processor time after which an image is given up.
+DECODE_SECONDS = 1.5
 
 
 def described(model: Model) -> BundleInfo:
@@ -84,7 +87,7 @@ class Predictor:
         precision: Precision = "fp32",
         limits: DecodeLimits = LOCAL_LIMITS,
     ) -> None:
-        self.limits = limits
+        self.limits = replace(limits, seconds=limits.seconds or DECODE_SECONDS)
         self.backend: Backend
         if isinstance(path, (str, Path)):
             self.bundle: Path = bundle_of(path)

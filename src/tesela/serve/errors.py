@@ -39,6 +39,11 @@ REFUSALS: dict[str, Refusal] = {
     "too_many_pixels": Refusal(
         status=413, message="the image has too many pixels", hint="send a smaller image"
     ),
+    "too_much_work": Refusal(
+        status=422,
+        message="the image takes too long to decode",
+        hint="save it again as a baseline JPEG or a PNG",
+    ),
     "truncated": Refusal(status=422, message="the image ends too early", hint="send the whole file"),
     "unreadable_file": Refusal(status=422, message="the image cannot be read", hint="send another file"),
     "unsupported_mode": Refusal(
