@@ -17,7 +17,8 @@ from tests.runtime.bundles import digits_run, held_out, png
 from tests.serve.clients import client
 
 from tesela.imaging.decode import CODES
-from tesela.runtime.predictor import WRONG_SIZE, Predictor
+from tesela.imaging.preprocess import WRONG_SIZE
+from tesela.runtime.predictor import Predictor
 from tesela.serve.errors import REFUSALS
 
 PNG = {"content-type": "image/png"}

@@ -17,11 +17,12 @@ from starlette.exceptions import HTTPException
 
 from tesela.runtime.predictor import Predictor
 from tesela.serve.config import ServeConfig
+from tesela.serve.engine.decoding import Decoders
+from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
 from tesela.serve.routes import image_routes, page_routes, state_routes
 from tesela.serve.security import KeyRing, SecurityLayer
-from tesela.serve.served import ServedModel
 
 
 def create_app(predictors: Mapping[str, Predictor], *, config: ServeConfig | None = None) -> FastAPI:
@@ -33,14 +34,16 @@ def create_app(predictors: Mapping[str, Predictor], *, config: ServeConfig | Non
     """
     config = config or ServeConfig()
     metrics = ServerMetrics()
+    decoders = Decoders(config)
     models = {
-        name: ServedModel(name, predictor, config=config, metrics=metrics)
+        name: ServedModel(name, predictor, config=config, decoders=decoders, metrics=metrics)
         for name, predictor in predictors.items()
     }
     ready = {"ready": False}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await decoders.start()
         for served in models.values():
             served.start()
         ready["ready"] = True

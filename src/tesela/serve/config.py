@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from tesela.core.errors import ConfigError
 from tesela.imaging.limits import DEFAULT_LIMITS, DecodeLimits, format_names
+from tesela.runtime.predictor import DECODE_SECONDS
+
+_COUNTS = ("max_bytes", "max_pixels", "max_batch", "queue", "explain_queue", "decoders", "max_decoded")
+_SECONDS = ("deadline", "decode_seconds", "body_seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +30,12 @@ class ServeConfig:
     """The same for explanations, which cost several times a classification."""
     deadline: float = 20.0
     """Seconds after which a waiting request is refused instead of computed."""
+    decoders: int = 2
+    """Processes that decode images; one more takes turns at large ones."""
+    decode_seconds: float = 5.0
+    """Seconds after which the process that decodes an image is ended."""
+    max_decoded: int = 2 << 30
+    """Most bytes of decoded images that are worked on or wait; what comes on top is refused with 503."""
     body_seconds: float = 30.0
     """Seconds within which a body must have arrived."""
     api_keys: tuple[str, ...] = ()
@@ -35,28 +45,32 @@ class ServeConfig:
     rebinding)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_batch", "queue", "explain_queue"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} must be 1 or more, not {getattr(self, name)}",
                     hint="leave it out for the usual value",
                 )
-        if self.deadline <= 0 or self.body_seconds <= 0:
-            raise ConfigError(
-                "deadline and body_seconds must be above 0", hint="leave them out for the usual values"
-            )
+        for name in _SECONDS:
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be above 0", hint="leave it out for the usual value")
         if any(len(key) < 8 for key in self.api_keys):
             raise ConfigError(
                 "an API key needs 8 characters or more", hint="make one with: openssl rand -hex 16"
             )
         object.__setattr__(self, "formats", format_names(self.formats))
-        _ = self.limits
+        _ = self.decode_limits
 
     @property
-    def limits(self) -> DecodeLimits:
+    def decode_limits(self) -> DecodeLimits:
         """Limits within which images are decoded.
 
         Raises:
             ConfigError: an unknown format.
         """
-        return DecodeLimits(max_pixels=self.max_pixels, max_bytes=self.max_bytes, formats=self.formats)
+        return DecodeLimits(
+            max_pixels=self.max_pixels,
+            max_bytes=self.max_bytes,
+            formats=self.formats,
+            seconds=min(DECODE_SECONDS, self.decode_seconds),
+        )

@@ -7,6 +7,7 @@ get in. An unforeseen exception becomes ``internal_error`` and is logged on the 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -114,17 +115,22 @@ REFUSALS: dict[str, Refusal] = {
     ),
 }
 
-#: Seconds after which a client should come back after a 503.
-RETRY_AFTER = 1
+#: Seconds after which a client should come back after a 503, at least and at most.
+RETRY_AFTER, LATEST_RETRY = 1, 60
 
 
 class RefusedError(Exception):
-    """Ends a request with a code of REFUSALS."""
+    """Ends a request with a code of REFUSALS.
 
-    def __init__(self, code: str, *, headers: dict[str, str] | None = None) -> None:
+    Args:
+        code: of the list.
+        wait: seconds until there is room again, where that is known.
+    """
+
+    def __init__(self, code: str, *, wait: float = 0.0) -> None:
         super().__init__(code)
         self.code = code
-        self.headers = headers or {}
+        self.headers = {} if wait <= RETRY_AFTER else {"Retry-After": str(min(math.ceil(wait), LATEST_RETRY))}
 
 
 def respond(code: str, *, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -14,12 +14,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tesela.attribution.methods.table import AUTO_METHOD, methods
 from tesela.serve.config import ServeConfig
+from tesela.serve.engine.presence import for_client
+from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError
 from tesela.serve.limits import read_image
 from tesela.serve.metrics import ServerMetrics
 from tesela.serve.page import page_files
 from tesela.serve.schema import IMAGE_BODY, ExplainBody, ModelsBody, StatusBody, refusals, result_body
-from tesela.serve.served import ServedModel
 from tesela.tasks.score import Score
 from tesela.tasks.task import Task
 
@@ -54,7 +55,12 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
         """Where in an image the evidence for a class lies."""
         served = served_model(models, model)
         served.explain_gate.check()
-        found = await served.explain(await read_image(request, config), target=target, method=method, top=top)
+        data = await read_image(request, config)
+        found = await for_client(
+            request,
+            lambda: served.explain(data, target=target, method=method, top=top),
+            seconds=config.deadline,
+        )
         return {
             "model": served.name,
             "method": found.method,
@@ -103,7 +109,8 @@ def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], con
     ) -> Any:
         served = served_model(able, model)
         served.gate.check()
-        result = await served.predict(await read_image(request, config), **options)
+        data = await read_image(request, config)
+        result = await for_client(request, lambda: served.predict(data, **options), seconds=config.deadline)
         return {"model": served.name, **result.body()}
 
 

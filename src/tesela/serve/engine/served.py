@@ -1,7 +1,7 @@
 """A served model: loaded once, with its queue, threads and explainer.
 
-Decoding runs in a small pool, the network in the batcher's own thread, explanations in a third place, so that
-none of them holds up the event loop or another.
+Decoding runs in processes (``decoding``), the network in the batcher's own thread, explanations in another,
+so that none of them holds up the event loop or another.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.core.errors import ImageError, UsageError
+from tesela.core.errors import UsageError
 from tesela.core.failpoint import failpoint
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
-from tesela.serve.batching import Batcher, Gate
 from tesela.serve.config import ServeConfig
-from tesela.serve.errors import RefusedError, image_code
-from tesela.serve.explaining import ExplainedImage, explain_image
+from tesela.serve.engine.batching import Batcher, Gate
+from tesela.serve.engine.decoding import Decoders
+from tesela.serve.errors import RefusedError
+from tesela.serve.looking.explanation import ExplainedImage, explain_image
 from tesela.serve.metrics import ServerMetrics
 from tesela.tasks.result import Result
 from tesela.tasks.score import label_index
@@ -37,11 +38,18 @@ class ServedModel:
         name: what clients call it.
         predictor: the loaded bundle.
         config: the limits.
+        decoders: who decodes images, for all models.
         metrics: where batches are counted.
     """
 
     def __init__(
-        self, name: str, predictor: Predictor, *, config: ServeConfig, metrics: ServerMetrics
+        self,
+        name: str,
+        predictor: Predictor,
+        *,
+        config: ServeConfig,
+        decoders: Decoders,
+        metrics: ServerMetrics,
     ) -> None:
         self.name = name
         self.predictor = predictor
@@ -51,9 +59,9 @@ class ServedModel:
         self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float32]] = Batcher(
             self._compute, max_batch=config.max_batch, on_batch=metrics.batches.labels(name).observe
         )
-        self._limits = config.limits
+        self._decoders = decoders
         self._seconds = config.deadline
-        self._decoding = ThreadPoolExecutor(2, thread_name_prefix="tesela-decode")
+        self._answering = ThreadPoolExecutor(2, thread_name_prefix="tesela-answer")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="tesela-explain")
         metrics.waiting.labels(name).set_function(lambda: self.batcher.waiting)
 
@@ -61,13 +69,11 @@ class ServedModel:
         """What the model's task says about an encoded image."""
         deadline = time.monotonic() + self._seconds
         with self.gate.enter():
-            pixels, size = await self._in_time(
-                self._decoding, deadline, lambda: self.predictor.fitted(data, limits=self._limits)
-            )
+            pixels, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
             row = await self.batcher.submit(pixels, deadline=deadline)
             task, info = self.predictor.task, self.predictor.info
             return await self._in_time(
-                self._decoding, deadline, lambda: task.decode(row[None], info, sizes=[size], **options)[0]
+                self._answering, deadline, lambda: task.decode(row[None], info, sizes=[size], **options)[0]
             )
 
     async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> ExplainedImage:
@@ -80,6 +86,7 @@ class ServedModel:
         index = target_index(target, self.predictor.info.labels)
         deadline = time.monotonic() + self._seconds
         with self.explain_gate.enter():
+            view, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
             try:
                 return await self._in_time(
                     self._explaining,
@@ -87,8 +94,8 @@ class ServedModel:
                     lambda: explain_image(
                         self.network,
                         self.predictor,
-                        data,
-                        limits=self._limits,
+                        view,
+                        size,
                         target=index,
                         method=method,
                         top=top,
@@ -120,7 +127,7 @@ class ServedModel:
     async def stop(self) -> None:
         """Finish what was accepted and end the threads."""
         await self.batcher.stop()
-        self._decoding.shutdown(wait=True)
+        self._answering.shutdown(wait=True)
         self._explaining.shutdown(wait=True)
 
     def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
@@ -137,10 +144,7 @@ class ServedModel:
                 raise RefusedError("deadline")
             return call()
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, run)
-        except ImageError as error:
-            raise RefusedError(image_code(error)) from None
+        return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
 def network_of(predictor: Predictor) -> Any:
