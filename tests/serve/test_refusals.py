@@ -34,7 +34,17 @@ def api() -> Iterator[TestClient]:
 def check(answer: Any, code: str) -> None:
     """The status and body that belong to a code, with the headers that every answer has and nothing of the
     inside."""
-    assert answer.json() == {"code": code, "message": REFUSALS[code].message, "hint": REFUSALS[code].hint}
+    row = REFUSALS[code]
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": row.message,
+        "status": row.status,
+        "detail": row.hint,
+        "code": code,
+        "message": row.message,
+        "hint": row.hint,
+    }
+    assert answer.headers["content-type"] == "application/problem+json"
     assert answer.status_code == REFUSALS[code].status
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "server" not in answer.headers

@@ -8,7 +8,16 @@ from tesela.core.errors import ConfigError
 from tesela.imaging.limits import DEFAULT_LIMITS, DecodeLimits, format_names
 from tesela.runtime.predictor import DECODE_SECONDS
 
-_COUNTS = ("max_bytes", "max_pixels", "max_batch", "queue", "explain_queue", "decoders", "max_decoded")
+_COUNTS = (
+    "max_bytes",
+    "max_parts",
+    "max_pixels",
+    "max_batch",
+    "queue",
+    "explain_queue",
+    "decoders",
+    "max_decoded",
+)
 _SECONDS = ("deadline", "decode_seconds", "body_seconds")
 
 
@@ -18,6 +27,8 @@ class ServeConfig:
 
     max_bytes: int = 20 * 1024 * 1024
     """Most bytes of a request's body; counted while it arrives."""
+    max_parts: int = 32
+    """Most images of a form."""
     max_pixels: int = 40_000_000
     """Most pixels of an image, checked before it is decoded."""
     formats: tuple[str, ...] = DEFAULT_LIMITS.formats

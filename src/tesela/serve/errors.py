@@ -1,4 +1,4 @@
-"""Error codes of the server, a closed list, as ``{code, message, hint}``.
+"""Error codes of the server, a closed list, as problem details (RFC 9457).
 
 Texts are written here, or come from tesela's own image errors; nothing of a path, a stack or a version can
 get in. An unforeseen exception becomes ``internal_error`` and is logged on the server's side only.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,6 +28,8 @@ class Refusal:
     message: str
     hint: str
 
+
+FORM = "send one file in a field named file, or several in fields named image"
 
 #: code -> what a client gets. Image codes are those of ``tesela.imaging.decode.CODES`` and ``wrong_size``.
 REFUSALS: dict[str, Refusal] = {
@@ -73,10 +76,14 @@ REFUSALS: dict[str, Refusal] = {
         hint="send the image as the body with its image/... type, or a form as multipart/form-data",
     ),
     "bad_multipart": Refusal(
-        status=400, message="the form cannot be read", hint="send one file in a field named file"
+        status=400,
+        message="the form cannot be read",
+        hint=FORM,
     ),
     "missing_file": Refusal(
-        status=400, message="the form holds no file", hint="send one file in a field named file"
+        status=400,
+        message="the form holds no file",
+        hint=FORM,
     ),
     "bad_parameter": Refusal(
         status=422, message="a parameter has a value that is not taken", hint="see /openapi.json"
@@ -115,6 +122,9 @@ REFUSALS: dict[str, Refusal] = {
     ),
 }
 
+#: Content type of a refusal.
+PROBLEM = "application/problem+json"
+
 #: Seconds after which a client should come back after a 503, at least and at most.
 RETRY_AFTER, LATEST_RETRY = 1, 60
 
@@ -143,9 +153,21 @@ def respond(code: str, *, headers: dict[str, str] | None = None) -> JSONResponse
         extra.setdefault("WWW-Authenticate", "Bearer")
     if refusal.status in (408, 413):
         extra.setdefault("Connection", "close")  # the rest of the body is not read
-    return JSONResponse(
-        {"code": code, "message": refusal.message, "hint": refusal.hint}, refusal.status, headers=extra
-    )
+    return JSONResponse(problem(code), refusal.status, headers=extra, media_type=PROBLEM)
+
+
+def problem(code: str) -> dict[str, Any]:
+    """The body of a refusal: members of RFC 9457, its code, and the texts as ``message`` and ``hint``."""
+    refusal = REFUSALS[code]
+    return {
+        "type": "about:blank",
+        "title": refusal.message,
+        "status": refusal.status,
+        "code": code,
+        "detail": refusal.hint,
+        "message": refusal.message,
+        "hint": refusal.hint,
+    }
 
 
 def image_code(error: ImageError) -> str:

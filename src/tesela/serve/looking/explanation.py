@@ -7,6 +7,7 @@ was loaded.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ def explain_image(
     target: int | None,
     method: str,
     top: int,
+    options: Mapping[str, Any],
 ) -> ExplainedImage:
     """Classify and explain one image.
 
@@ -71,6 +73,10 @@ def explain_image(
         target: number of the class; the predicted one where None.
         method: name of the method.
         top: how many classes to list.
+        options: layer, head, discard and residual of ``tesela.attribution.explain``; None for the usual.
+
+    Raises:
+        UsageError: the method or an option cannot be used with this model.
     """
     import torch
 
@@ -80,7 +86,8 @@ def explain_image(
     batch = normalize(view[None], spec)
     probabilities = label_probabilities(predictor, batch)
     index = int(probabilities.argmax()) if target is None else target
-    found = explain(network, torch.from_numpy(batch), target=index, method=method)
+    given = {name: value for name, value in options.items() if value is not None}
+    found = explain(network, torch.from_numpy(batch), target=index, method=method, **given)
     height, width = size
     tokens = found.tokens[0, 0].numpy()
     return ExplainedImage(
