@@ -21,6 +21,7 @@ from tesela.serve.engine.decoding import Decoders
 from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
+from tesela.serve.rate import RateLimit
 from tesela.serve.routes import image_routes, page_routes, state_routes
 from tesela.serve.schema import with_problems
 from tesela.serve.security import KeyRing, SecurityLayer
@@ -61,7 +62,13 @@ def create_app(
             await served.stop()
 
     app = FastAPI(
-        title="tesela", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="tesela",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        servers=[{"url": config.prefix}] if config.prefix else None,
     )
     if tasks is None:
         tasks = {served.predictor.task.name: served.predictor.task for served in models.values()}.values()
@@ -72,7 +79,13 @@ def create_app(
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_middleware(MetricsLayer, metrics=metrics)
-    app.add_middleware(SecurityLayer, keys=KeyRing(config.api_keys), hosts=config.hosts)
+    app.add_middleware(
+        SecurityLayer,
+        keys=KeyRing(config.api_keys, digests=config.key_digests),
+        hosts=config.hosts,
+        rate=RateLimit(config.rate) if config.rate else None,
+        prefix=config.prefix,
+    )
     document = app.openapi
     app.openapi = lambda: with_problems(document())  # type: ignore[method-assign]
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tesela.core.errors import ConfigError
@@ -17,8 +18,9 @@ _COUNTS = (
     "explain_queue",
     "decoders",
     "max_decoded",
+    "max_connections",
 )
-_SECONDS = ("deadline", "decode_seconds", "body_seconds")
+_SECONDS = ("deadline", "decode_seconds", "body_seconds", "head_seconds", "drain_seconds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +51,20 @@ class ServeConfig:
     """Most bytes of decoded images that are worked on or wait; what comes on top is refused with 503."""
     body_seconds: float = 30.0
     """Seconds within which a body must have arrived."""
+    max_connections: int = 1000
+    """Most sockets; a new one takes the place of the one that has been silent for longest."""
+    head_seconds: float = 10.0
+    """Seconds within which a socket must have sent the head of a request."""
+    drain_seconds: float = 30.0
+    """Seconds that accepted requests get to finish after a signal."""
+    rate: float = 0.0
+    """Most requests a second for each key, or for each address where no key is needed; 0 for any number."""
+    prefix: str = ""
+    """Path under which a proxy publishes the server, such as ``/tesela``; with or without it in requests."""
     api_keys: tuple[str, ...] = ()
     """Keys that clients must send; none means open to everybody who reaches the address."""
+    key_digests: tuple[str, ...] = ()
+    """The same as SHA-256 digests (hexadecimal), as a file of keys holds them."""
     hosts: tuple[str, ...] = ()
     """Host names that requests may name; empty means any. On loopback this keeps foreign web pages out (DNS
     rebinding)."""
@@ -65,6 +79,14 @@ class ServeConfig:
         for name in _SECONDS:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be above 0", hint="leave it out for the usual value")
+        if not 0 <= self.rate < float("inf"):
+            raise ConfigError(
+                f"rate cannot be {self.rate}", hint="give requests a second, or 0 for any number"
+            )
+        if self.prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.prefix):
+            raise ConfigError(
+                f"{self.prefix!r} is no path prefix", hint="write it as /name, without a / behind"
+            )
         if any(len(key) < 8 for key in self.api_keys):
             raise ConfigError(
                 "an API key needs 8 characters or more", hint="make one with: openssl rand -hex 16"

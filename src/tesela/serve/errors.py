@@ -107,6 +107,14 @@ REFUSALS: dict[str, Refusal] = {
         message="this server does not answer to that host name",
         hint="use the address it was started on",
     ),
+    "wrong_origin": Refusal(
+        status=403,
+        message="pages of other sites may not use this server",
+        hint="open the page at the address of the server itself",
+    ),
+    "rate_limited": Refusal(
+        status=429, message="too many requests with this key", hint="send them more slowly"
+    ),
     "not_found": Refusal(status=404, message="there is nothing at this address", hint="see /openapi.json"),
     "method_not_allowed": Refusal(
         status=405, message="this method is not taken here", hint="see /openapi.json"
@@ -125,7 +133,7 @@ REFUSALS: dict[str, Refusal] = {
 #: Content type of a refusal.
 PROBLEM = "application/problem+json"
 
-#: Seconds after which a client should come back after a 503, at least and at most.
+#: Seconds after which a client should come back after a 429 or 503, at least and at most.
 RETRY_AFTER, LATEST_RETRY = 1, 60
 
 
@@ -147,7 +155,7 @@ def respond(code: str, *, headers: dict[str, str] | None = None) -> JSONResponse
     """The answer that belongs to a code."""
     refusal = REFUSALS[code]
     extra = dict(headers or {})
-    if refusal.status == 503:
+    if refusal.status in (429, 503):
         extra.setdefault("Retry-After", str(RETRY_AFTER))
     if refusal.status == 401:
         extra.setdefault("WWW-Authenticate", "Bearer")
