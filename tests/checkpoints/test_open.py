@@ -16,7 +16,7 @@ from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters.onnx import export_onnx
 from tesela.models.bundle import read_info, write_info
 from tesela.runtime.predictor import Predictor
-from tesela.serve.served import network_of
+from tesela.serve.engine.served import network_of
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,6 @@ def client(*, onnx_only: bool = False, **limits: Any) -> Iterator[TestClient]:
     if not onnx_only:
         predictors = {"digits": Predictor(digits_run()), **predictors}
     with TestClient(
-        create_app(predictors, config=ServeConfig(**limits)), raise_server_exceptions=False
+        create_app(predictors, config=ServeConfig(**{"decoders": 1, **limits})), raise_server_exceptions=False
     ) as found:
         yield found

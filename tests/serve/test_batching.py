@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tesela.serve.batching import Batcher, Gate
+from tesela.serve.engine.batching import Batcher, Gate
 from tesela.serve.errors import RefusedError
 
 LATE = 1e9

@@ -17,7 +17,8 @@ from tests.runtime.bundles import digits_run, held_out, png
 from tests.serve.clients import client
 
 from tesela.imaging.decode import CODES
-from tesela.runtime.predictor import WRONG_SIZE, Predictor
+from tesela.imaging.preprocess import WRONG_SIZE
+from tesela.runtime.predictor import Predictor
 from tesela.serve.errors import REFUSALS
 
 PNG = {"content-type": "image/png"}
@@ -33,7 +34,17 @@ def api() -> Iterator[TestClient]:
 def check(answer: Any, code: str) -> None:
     """The status and body that belong to a code, with the headers that every answer has and nothing of the
     inside."""
-    assert answer.json() == {"code": code, "message": REFUSALS[code].message, "hint": REFUSALS[code].hint}
+    row = REFUSALS[code]
+    assert answer.json() == {
+        "type": "about:blank",
+        "title": row.message,
+        "status": row.status,
+        "detail": row.hint,
+        "code": code,
+        "message": row.message,
+        "hint": row.hint,
+    }
+    assert answer.headers["content-type"] == "application/problem+json"
     assert answer.status_code == REFUSALS[code].status
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "server" not in answer.headers

@@ -175,9 +175,9 @@ def test_openapi_document_describes_body_and_refusals(api: TestClient) -> None:
         "image/webp",
     }
     for status in ("400", "401", "413", "415", "422", "503"):
-        assert operation["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith(
-            "/ErrorBody"
-        )
+        assert operation["responses"][status]["content"]["application/problem+json"]["schema"][
+            "$ref"
+        ].endswith("/ErrorBody")
     assert api.get("/docs").status_code == api.get("/redoc").status_code == 404
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: What lies behind transparent pixels.
 BACKGROUND = 255
 #: Pixels that are converted at once.
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 20
 #: TIFF's tags BitsPerSample and PhotometricInterpretation.
 _BITS, _PHOTOMETRIC = 258, 262
 
@@ -48,14 +48,11 @@ def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
         )
     if image.mode.startswith("I"):
         return with_channels(_high_byte(*stored_integers(image)), channels)
-    wanted = "L" if channels == 1 else "RGB"
     if image.has_transparency_data:
-        return with_channels(_by_rows(_over_background, np.asarray(image.convert("RGBA")), 3), channels)
-    if image.mode == "L":
-        return with_channels(np.array(image), channels)
-    if image.mode != wanted and channels == 1:
-        image = image.convert("RGB")
-    return with_channels(np.array(image if image.mode == wanted else image.convert(wanted)), channels)
+        mode, work = "RGBA", _over_background
+    else:
+        mode, work = ("L" if image.mode == "L" else "RGB"), _unchanged
+    return _by_bands(image, mode, lambda band: with_channels(work(band), channels), channels)
 
 
 def stored_integers(image: Image.Image) -> tuple[NDArray[np.integer], int]:
@@ -95,6 +92,23 @@ def _by_rows(
     for top in range(0, height, step):
         found[top : top + step] = work(pixels[top : top + step])
     return found
+
+
+def _by_bands(
+    image: Image.Image, mode: str, work: Callable[[NDArray[Any]], NDArray[np.uint8]], channels: int
+) -> NDArray[np.uint8]:
+    """``work`` on some rows of an image at a time, converted to a mode: no second whole lies beside it."""
+    width, height = image.size
+    step = max(1, _AT_ONCE // max(1, width))
+    found = np.empty((height, width, channels), np.uint8)
+    for top in range(0, height, step):
+        band = image if height <= step else image.crop((0, top, width, min(top + step, height)))
+        found[top : top + step] = work(np.asarray(band if band.mode == mode else band.convert(mode)))
+    return found
+
+
+def _unchanged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

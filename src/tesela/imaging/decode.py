@@ -27,6 +27,7 @@ from tesela.imaging.lean import versions
 from tesela.imaging.limits import DEFAULT_LIMITS, FORMATS, DecodeLimits
 from tesela.imaging.readers import reader_fault, require_reader
 from tesela.imaging.turns import is_large, large_turn, limit_lifted
+from tesela.imaging.work import OutOfTimeError, excessive, time_limited
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,7 @@ CODES = {
     "format_not_allowed": "a known image format that is not on the list of allowed ones",
     "not_an_image": "no known image format",
     "too_many_pixels": "more pixels than the limit",
+    "too_much_work": "decoding would take far longer than the image's size explains",
     "truncated": "the file ends too early",
     "unreadable_file": "the file system does not give the bytes",
     "unsupported_mode": "pixels without an 8-bit meaning",
@@ -46,6 +48,8 @@ CODES = {
 }
 
 _ORIENTATION = 0x0112
+#: Pixels for which the time limit is as given; more get more.
+_AT_EASE = 20_000_000
 #: Words of decoders about layouts that are whole and that they do not know.
 _UNKNOWN_LAYOUT = re.compile(
     r"unsupported|not supported|cannot handle|unknown (pixel|color) mode", re.IGNORECASE
@@ -185,11 +189,18 @@ def _worked(
     fault: Exception | None = None
     for encoded in versions(data, header.format):
         try:
-            with _open(encoded, header) as image:
+            with time_limited(limits.seconds):
+                image = _open(encoded, header)
+            with image:
                 _check_size((image.height, image.width), limits)
-                return work(image, encoded)
+                with time_limited(
+                    limits.seconds and limits.seconds * max(1, image.height * image.width / _AT_EASE)
+                ):
+                    return work(image, encoded)
         except ImageError:
             raise
+        except OutOfTimeError:
+            raise _refuse("too_much_work", limits, "it was given up") from None
         except MemoryError as error:
             raise ImageError(
                 "there is not enough memory for the image's pixels",
@@ -260,6 +271,8 @@ def _admit(data: bytes, limits: DecodeLimits) -> Header:
         raise _refuse("format_not_allowed", limits, header.format)
     if header.size is not None:
         _check_size(header.size, limits)
+    if reason := excessive(data, header):
+        raise _refuse("too_much_work", limits, f"it has {reason}")
     return header
 
 
@@ -330,6 +343,10 @@ def _refuse(code: str, limits: DecodeLimits, detail: str = "") -> ImageError:
         "too_many_pixels": (
             f"the image has more than {limits.max_pixels:,} pixels {detail}".rstrip(),
             "shrink it, or raise --max-pixels",
+        ),
+        "too_much_work": (
+            f"the image takes too long to decode: {detail}",
+            "save it again with another program, as a baseline JPEG or a PNG",
         ),
         "truncated": ("the image ends too early", "copy or download the file again"),
         "unsupported_mode": (

@@ -39,6 +39,10 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: APP1, which holds EXIF and XMP.
 _EXIF = 0xE1
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
+#: Frames that are decoded in several passes.
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+#: Steps of the walk up to a JPEG's first scan: readers take a time for each, be it a segment or a fill byte.
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,17 @@ class Header:
         size: (height, width) as stored (EXIF not applied), or None where it was not found.
         plain: a JPEG of three channels without EXIF or XMP: it is upright, nothing else has to be read before
             decoding.
+        scans_at: where the first of a JPEG's several scans begins; 0 if it has one, as most have.
+        endless: a JPEG whose first scan is not reached after many segments.
+        depth: bytes of a pixel as stored, as far as the first bytes tell; 4 where they do not.
     """
 
     format: str | None
     size: tuple[int, int] | None
     plain: bool = False
+    scans_at: int = 0
+    endless: bool = False
+    depth: float = 4
 
 
 def read_header(data: bytes) -> Header:
@@ -62,8 +72,8 @@ def read_header(data: bytes) -> Header:
     kind = recognise(data)
     if kind == "JPEG":
         return _jpeg_header(data)
-    reader = {"PNG": _png_size, "WEBP": _webp_size}.get(kind or "")
-    return Header(kind, reader(data) if reader else None)
+    reader = {"PNG": _png_size, "WEBP": _webp_size, "GIF": _gif_size, "BMP": _bmp_size}.get(kind or "")
+    return Header(kind, reader(data) if reader else None, depth=_png_depth(data) if kind == "PNG" else 4)
 
 
 def recognise(data: bytes) -> str | None:
@@ -88,6 +98,26 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
     return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
 
 
+def _png_depth(data: bytes) -> float:
+    """Bytes of a pixel by the bit depth and colour type of IHDR."""
+    if len(data) < 26:
+        return 4
+    return data[24] / 8 * {2: 3, 4: 2, 6: 4}.get(data[25], 1)
+
+
+def _gif_size(data: bytes) -> tuple[int, int] | None:
+    if len(data) < 10:
+        return None
+    return int.from_bytes(data[8:10], "little"), int.from_bytes(data[6:8], "little")
+
+
+def _bmp_size(data: bytes) -> tuple[int, int] | None:
+    if len(data) < 26 or int.from_bytes(data[14:18], "little") < 40:
+        return None
+    height = int.from_bytes(data[22:26], "little", signed=True)
+    return abs(height), int.from_bytes(data[18:22], "little")
+
+
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     chunk = data[12:16]
     if chunk == b"VP8X" and len(data) >= 30:
@@ -103,7 +133,9 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 def _jpeg_header(data: bytes) -> Header:
     """Walk the marker segments up to the first scan; the frame header among them has the size."""
     size, plain, at, end = None, True, 2, len(data)
-    while at + 4 <= end:
+    components, passes, scans_at, steps = 3, False, 0, 0
+    while at + 4 <= end and steps < _MOST_STEPS:
+        steps += 1
         marker = data[at + 1]
         if data[at] != 0xFF or marker == 0xFF:
             at = data.find(b"\xff", at + (data[at] == 0xFF))
@@ -111,7 +143,11 @@ def _jpeg_header(data: bytes) -> Header:
                 break
         elif marker in _BARE or marker == 0:
             at += 2
-        elif marker in (0xD9, 0xDA):
+        elif marker == 0xD9:
+            break
+        elif marker == 0xDA:
+            if passes or (at + 5 <= end and data[at + 4] < components):
+                scans_at = at
             break
         else:
             if marker in _FRAMES and size is None and at + 10 <= end:
@@ -119,7 +155,16 @@ def _jpeg_header(data: bytes) -> Header:
                     int.from_bytes(data[at + 5 : at + 7], "big"),
                     int.from_bytes(data[at + 7 : at + 9], "big"),
                 )
-                plain &= data[at + 9] == 3
+                components, passes = data[at + 9], marker in _PROGRESSIVE
+                plain &= components == 3
             plain &= marker != _EXIF
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return Header("JPEG", size, plain and size is not None)
+    return Header(
+        "JPEG",
+        size,
+        plain and size is not None,
+        scans_at=scans_at,
+        endless=steps == _MOST_STEPS,
+        # coefficients of all passes are kept, two bytes each, beside the pixels
+        depth=components * 3 if scans_at else components,
+    )

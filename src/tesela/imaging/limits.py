@@ -26,6 +26,9 @@ class DecodeLimits:
     """Most bytes of a file."""
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
     """Formats that are opened, of ``FORMATS``."""
+    seconds: float | None = None
+    """Most seconds of processor time for opening a file, and again for its first 20 million pixels, then in
+    proportion; None for no limit. Only the main thread of a process keeps to it."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.formats) - set(FORMATS))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from tesela.core.errors import DataError
+from tesela.core.errors import DataError, ImageError
 from tesela.imaging.color import with_channels
 from tesela.imaging.decode import decode
 from tesela.imaging.limits import DEFAULT_LIMITS, DecodeLimits
@@ -32,6 +32,11 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
+
+
+#: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has
+#: another size.
+WRONG_SIZE = "wrong_size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,23 @@ def pixels_of(
             )
         return with_channels(source, channels)
     return decode(source, channels=channels, limits=limits)
+
+
+def fitted_view(
+    source: bytes | Path | NDArray[np.uint8], spec: ImageSpec, *, limits: DecodeLimits
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """One source as the model's view (h, w, C), with its own (height, width).
+
+    Raises:
+        ImageError: it cannot be decoded, or has a size that a model without resizing does not take.
+    """
+    try:
+        image = pixels(source, spec, limits=limits)
+        return fit_image(image, spec), (image.shape[0], image.shape[1])
+    except ImageError:
+        raise
+    except DataError as error:
+        raise ImageError(error.message, code=WRONG_SIZE, hint=error.hint) from error
 
 
 def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec) -> NDArray[np.float32]:

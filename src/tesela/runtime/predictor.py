@@ -7,6 +7,7 @@ gives a result with a failure and does not disturb its neighbours in the batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesela.checkpoints.cache import bundle_of
-from tesela.core.errors import DataError, ImageError, UsageError
+from tesela.core.errors import ImageError, UsageError
 from tesela.core.pathnames import path_text
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
-from tesela.imaging.preprocess import fit_image, normalize, pixels
+from tesela.imaging.preprocess import fitted_view, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
 from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend
 from tesela.tasks.catalog import find_task
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 #: An encoded image in memory, a file, or pixels (H, W, C) uint8.
 ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 
-#: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has
-#: another size.
-WRONG_SIZE = "wrong_size"
+#: Seconds of processor time after which an image is given up.
+DECODE_SECONDS = 1.5
 
 
 def described(model: Model) -> BundleInfo:
@@ -84,7 +84,7 @@ class Predictor:
         precision: Precision = "fp32",
         limits: DecodeLimits = LOCAL_LIMITS,
     ) -> None:
-        self.limits = limits
+        self.limits = replace(limits, seconds=limits.seconds or DECODE_SECONDS)
         self.backend: Backend
         if isinstance(path, (str, Path)):
             self.bundle: Path = bundle_of(path)
@@ -114,14 +114,7 @@ class Predictor:
         self, source: ImageSource, *, limits: DecodeLimits | None = None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """As ``prepare``, with the image's own (height, width)."""
-        spec = self.info.image
-        try:
-            image = pixels(source, spec, limits=limits or self.limits)
-            return fit_image(image, spec), (image.shape[0], image.shape[1])
-        except ImageError:
-            raise
-        except DataError as error:
-            raise ImageError(error.message, code=WRONG_SIZE, hint=error.hint) from error
+        return fitted_view(source, self.info.image, limits=limits or self.limits)
 
     def outputs(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Outputs (B, ...), such as logits (B, K), of images that ``prepare`` made, in one batch."""

@@ -9,7 +9,7 @@ scripts from another host. The OpenAPI document is at ``/openapi.json``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,30 +17,42 @@ from starlette.exceptions import HTTPException
 
 from tesela.runtime.predictor import Predictor
 from tesela.serve.config import ServeConfig
+from tesela.serve.engine.decoding import Decoders
+from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
+from tesela.serve.rate import RateLimit
 from tesela.serve.routes import image_routes, page_routes, state_routes
+from tesela.serve.schema import with_problems
 from tesela.serve.security import KeyRing, SecurityLayer
-from tesela.serve.served import ServedModel
+from tesela.tasks.task import Task
 
 
-def create_app(predictors: Mapping[str, Predictor], *, config: ServeConfig | None = None) -> FastAPI:
+def create_app(
+    predictors: Mapping[str, Predictor],
+    *,
+    config: ServeConfig | None = None,
+    tasks: Iterable[Task] | None = None,
+) -> FastAPI:
     """The application over loaded bundles.
 
     Args:
         predictors: name -> loaded bundle; the first one answers where a request names none.
         config: the limits.
+        tasks: that have an address; those of the models by default.
     """
     config = config or ServeConfig()
     metrics = ServerMetrics()
+    decoders = Decoders(config)
     models = {
-        name: ServedModel(name, predictor, config=config, metrics=metrics)
+        name: ServedModel(name, predictor, config=config, decoders=decoders, metrics=metrics)
         for name, predictor in predictors.items()
     }
     ready = {"ready": False}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await decoders.start()
         for served in models.values():
             served.start()
         ready["ready"] = True
@@ -50,14 +62,30 @@ def create_app(predictors: Mapping[str, Predictor], *, config: ServeConfig | Non
             await served.stop()
 
     app = FastAPI(
-        title="tesela", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="tesela",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        servers=[{"url": config.prefix}] if config.prefix else None,
     )
-    app.include_router(image_routes(models, config))
+    if tasks is None:
+        tasks = {served.predictor.task.name: served.predictor.task for served in models.values()}.values()
+    app.include_router(image_routes(models, config, tasks))
     app.include_router(state_routes(metrics, ready))
     app.include_router(page_routes())
     app.add_exception_handler(RefusedError, on_refused)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_middleware(MetricsLayer, metrics=metrics)
-    app.add_middleware(SecurityLayer, keys=KeyRing(config.api_keys), hosts=config.hosts)
+    app.add_middleware(
+        SecurityLayer,
+        keys=KeyRing(config.api_keys, digests=config.key_digests),
+        hosts=config.hosts,
+        rate=RateLimit(config.rate) if config.rate else None,
+        prefix=config.prefix,
+    )
+    document = app.openapi
+    app.openapi = lambda: with_problems(document())  # type: ignore[method-assign]
     return app

@@ -1,4 +1,4 @@
-"""Error codes of the server, a closed list, as ``{code, message, hint}``.
+"""Error codes of the server, a closed list, as problem details (RFC 9457).
 
 Texts are written here, or come from tesela's own image errors; nothing of a path, a stack or a version can
 get in. An unforeseen exception becomes ``internal_error`` and is logged on the server's side only.
@@ -7,7 +7,9 @@ get in. An unforeseen exception becomes ``internal_error`` and is logged on the 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,6 +29,8 @@ class Refusal:
     hint: str
 
 
+FORM = "send one file in a field named file, or several in fields named image"
+
 #: code -> what a client gets. Image codes are those of ``tesela.imaging.decode.CODES`` and ``wrong_size``.
 REFUSALS: dict[str, Refusal] = {
     "corrupt": Refusal(status=422, message="the image is damaged", hint="send another file"),
@@ -38,6 +42,11 @@ REFUSALS: dict[str, Refusal] = {
     "not_an_image": Refusal(status=415, message="this is no image", hint="send JPEG or PNG"),
     "too_many_pixels": Refusal(
         status=413, message="the image has too many pixels", hint="send a smaller image"
+    ),
+    "too_much_work": Refusal(
+        status=422,
+        message="the image takes too long to decode",
+        hint="save it again as a baseline JPEG or a PNG",
     ),
     "truncated": Refusal(status=422, message="the image ends too early", hint="send the whole file"),
     "unreadable_file": Refusal(status=422, message="the image cannot be read", hint="send another file"),
@@ -67,10 +76,14 @@ REFUSALS: dict[str, Refusal] = {
         hint="send the image as the body with its image/... type, or a form as multipart/form-data",
     ),
     "bad_multipart": Refusal(
-        status=400, message="the form cannot be read", hint="send one file in a field named file"
+        status=400,
+        message="the form cannot be read",
+        hint=FORM,
     ),
     "missing_file": Refusal(
-        status=400, message="the form holds no file", hint="send one file in a field named file"
+        status=400,
+        message="the form holds no file",
+        hint=FORM,
     ),
     "bad_parameter": Refusal(
         status=422, message="a parameter has a value that is not taken", hint="see /openapi.json"
@@ -94,6 +107,14 @@ REFUSALS: dict[str, Refusal] = {
         message="this server does not answer to that host name",
         hint="use the address it was started on",
     ),
+    "wrong_origin": Refusal(
+        status=403,
+        message="pages of other sites may not use this server",
+        hint="open the page at the address of the server itself",
+    ),
+    "rate_limited": Refusal(
+        status=429, message="too many requests with this key", hint="send them more slowly"
+    ),
     "not_found": Refusal(status=404, message="there is nothing at this address", hint="see /openapi.json"),
     "method_not_allowed": Refusal(
         status=405, message="this method is not taken here", hint="see /openapi.json"
@@ -109,32 +130,52 @@ REFUSALS: dict[str, Refusal] = {
     ),
 }
 
-#: Seconds after which a client should come back after a 503.
-RETRY_AFTER = 1
+#: Content type of a refusal.
+PROBLEM = "application/problem+json"
+
+#: Seconds after which a client should come back after a 429 or 503, at least and at most.
+RETRY_AFTER, LATEST_RETRY = 1, 60
 
 
 class RefusedError(Exception):
-    """Ends a request with a code of REFUSALS."""
+    """Ends a request with a code of REFUSALS.
 
-    def __init__(self, code: str, *, headers: dict[str, str] | None = None) -> None:
+    Args:
+        code: of the list.
+        wait: seconds until there is room again, where that is known.
+    """
+
+    def __init__(self, code: str, *, wait: float = 0.0) -> None:
         super().__init__(code)
         self.code = code
-        self.headers = headers or {}
+        self.headers = {} if wait <= RETRY_AFTER else {"Retry-After": str(min(math.ceil(wait), LATEST_RETRY))}
 
 
 def respond(code: str, *, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer that belongs to a code."""
     refusal = REFUSALS[code]
     extra = dict(headers or {})
-    if refusal.status == 503:
+    if refusal.status in (429, 503):
         extra.setdefault("Retry-After", str(RETRY_AFTER))
     if refusal.status == 401:
         extra.setdefault("WWW-Authenticate", "Bearer")
     if refusal.status in (408, 413):
         extra.setdefault("Connection", "close")  # the rest of the body is not read
-    return JSONResponse(
-        {"code": code, "message": refusal.message, "hint": refusal.hint}, refusal.status, headers=extra
-    )
+    return JSONResponse(problem(code), refusal.status, headers=extra, media_type=PROBLEM)
+
+
+def problem(code: str) -> dict[str, Any]:
+    """The body of a refusal: members of RFC 9457, its code, and the texts as ``message`` and ``hint``."""
+    refusal = REFUSALS[code]
+    return {
+        "type": "about:blank",
+        "title": refusal.message,
+        "status": refusal.status,
+        "code": code,
+        "detail": refusal.hint,
+        "message": refusal.message,
+        "hint": refusal.hint,
+    }
 
 
 def image_code(error: ImageError) -> str:

@@ -1,13 +1,14 @@
 """Request bodies within limits: bytes and time; compressed bodies are refused.
 
-A form is parsed from the bytes in memory, with one file and a few small fields at most; nothing is spooled to
-disk, and the file's name as the client gave it is never used.
+A form is parsed from the bytes in memory, with a bounded number of files and a few small fields; nothing is
+spooled to disk, and a file's name as the client gave it is only sent back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -24,8 +25,37 @@ RAW_TYPES = frozenset(
 FORM_TYPE = "multipart/form-data"
 
 
+#: Name of the parts of a form that is a batch, and characters of a file's name that are sent back.
+BATCH_PART, MOST_NAME = "image", 255
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Images of a request.
+
+    Attributes:
+        images: each file's name, as the client gave it, and content.
+        batch: the request was a form of parts named ``image``, whose answer is a list.
+    """
+
+    images: tuple[tuple[str, bytes], ...]
+    batch: bool = False
+
+
 async def read_image(request: Request, config: ServeConfig) -> bytes:
-    """The image's bytes out of a raw body or a form.
+    """The only image of a raw body or a form.
+
+    Raises:
+        RefusedError: there are several, or as of ``read_upload``.
+    """
+    upload = await read_upload(request, config)
+    if len(upload.images) > 1:
+        raise RefusedError("bad_multipart")
+    return upload.images[0][1]
+
+
+async def read_upload(request: Request, config: ServeConfig) -> Upload:
+    """The images of a raw body or a form.
 
     Raises:
         RefusedError: the body is too large, too slow, compressed, or of another type.
@@ -40,7 +70,9 @@ async def read_image(request: Request, config: ServeConfig) -> bytes:
             body = await read_body(request, most=config.max_bytes)
     except TimeoutError:
         raise RefusedError("body_too_slow") from None
-    return await file_of_form(request, body) if kind == FORM_TYPE else body
+    if kind != FORM_TYPE:
+        return Upload((("", body),))
+    return await files_of_form(request, body, most=config.max_parts)
 
 
 async def read_body(request: Request, *, most: int) -> bytes:
@@ -59,22 +91,26 @@ async def read_body(request: Request, *, most: int) -> bytes:
     return bytes(body)
 
 
-async def file_of_form(request: Request, body: bytes) -> bytes:
-    """The content of the form's only file."""
+async def files_of_form(request: Request, body: bytes, *, most: int) -> Upload:
+    """The files of a form: one of any name, or at most ``most`` that are all named ``image``."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=8, max_part_size=4096)
+    parser = MultiPartParser(request.headers, stream(), max_files=most, max_fields=8, max_part_size=4096)
     parser.spool_max_size = len(body) + 1  # in memory: no client reaches the file system
     try:
         form = await parser.parse()
     except (MultiPartException, ValueError, LookupError):
         raise RefusedError("bad_multipart") from None
-    files = [value for value in form.values() if isinstance(value, UploadFile)]
-    if not files:
-        raise RefusedError("missing_file")
     try:
-        return await files[0].read()
+        files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
+        batch = all(field == BATCH_PART for field, _ in files)
+        if not files:
+            raise RefusedError("missing_file")
+        if len(files) > 1 and not batch:
+            raise RefusedError("bad_multipart")
+        contents = [((value.filename or "")[:MOST_NAME], await value.read()) for _, value in files]
+        return Upload(tuple(contents), batch)
     finally:
         await form.close()

@@ -7,19 +7,35 @@ Image endpoints read the body themselves (``limits``), so that it is counted whi
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Iterable
+from itertools import starmap
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from tesela.attribution.methods.table import AUTO_METHOD, methods
+from tesela.attribution.methods.table import AUTO_METHOD
 from tesela.serve.config import ServeConfig
-from tesela.serve.errors import RefusedError
-from tesela.serve.limits import read_image
+from tesela.serve.engine.presence import for_client
+from tesela.serve.engine.served import ServedModel
+from tesela.serve.errors import RefusedError, problem
+from tesela.serve.limits import read_image, read_upload
+from tesela.serve.looking.attention import AttentionRows, OutOfRangeError
+from tesela.serve.looking.facts import QUICK
 from tesela.serve.metrics import ServerMetrics
 from tesela.serve.page import page_files
-from tesela.serve.schema import IMAGE_BODY, ExplainBody, ModelsBody, StatusBody, refusals, result_body
-from tesela.serve.served import ServedModel
+from tesela.serve.schema import (
+    IMAGE_BODY,
+    AttentionBody,
+    ExplainBody,
+    HeadsBody,
+    ModelDetailBody,
+    ModelsBody,
+    StatusBody,
+    refusals,
+    result_body,
+)
 from tesela.tasks.score import Score
 from tesela.tasks.task import Task
 
@@ -31,16 +47,20 @@ TargetQuery = Annotated[
     str | None,
     Query(max_length=200, description="A class by name or number; the predicted one where none is named."),
 ]
-#: Methods that need no further passes; one request of another would hold up all that wait.
-QUICK = [AUTO_METHOD, *(name for name, method in methods().items() if not method.passes)]
-MethodQuery = Annotated[str, Query(pattern=f"^({'|'.join(QUICK)})$", description="How the map is computed.")]
+MethodQuery = Annotated[
+    str, Query(pattern=f"^({'|'.join((AUTO_METHOD, *QUICK))})$", description="How the map is computed.")
+]
+LayerQuery = Annotated[int | None, Query(ge=0, le=1000, description="A layer, from 0; the last by default.")]
+HeadQuery = Annotated[int | None, Query(ge=0, le=1000, description="A head, from 0; the mean by default.")]
+PlaceQuery = Annotated[int | None, Query(ge=0, le=10_000, description="Row or column of a patch, from 0.")]
+ShareQuery = Annotated[float | None, Query(ge=0, le=1, description="As of `tesela explain`; rollouts only.")]
 
 
-def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRouter:
-    """``/v1``: each task of the served models, explain, list."""
+def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Iterable[Task]) -> APIRouter:
+    """``/v1``: each task, explanations, attention, the models."""
     router = APIRouter(prefix="/v1")
 
-    for task in {served.predictor.task.name: served.predictor.task for served in models.values()}.values():
+    for task in tasks:
         _add_task(router, task, models, config)
 
     @router.post("/explain", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ExplainBody)
@@ -50,11 +70,21 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
         target: TargetQuery = None,
         method: MethodQuery = "auto",
         top: Top = 5,
+        layer: LayerQuery = None,
+        head: HeadQuery = None,
+        discard: ShareQuery = None,
+        residual: ShareQuery = None,
     ) -> Any:
         """Where in an image the evidence for a class lies."""
         served = served_model(models, model)
         served.explain_gate.check()
-        found = await served.explain(await read_image(request, config), target=target, method=method, top=top)
+        data = await read_image(request, config)
+        options = {"layer": layer, "head": head, "discard": discard, "residual": residual}
+        found = await for_client(
+            request,
+            lambda: served.explain(data, target=target, method=method, top=top, options=options),
+            seconds=config.deadline,
+        )
         return {
             "model": served.name,
             "method": found.method,
@@ -67,6 +97,68 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig) -> APIRout
             "heatmap": base64.b64encode(found.heatmap).decode("ascii"),
             "top": [score_body(score) for score in found.scores],
         }
+
+    @router.post("/attention", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=AttentionBody)
+    async def attention(
+        request: Request,
+        model: ModelName = None,
+        layer: LayerQuery = None,
+        head: HeadQuery = None,
+        row: PlaceQuery = None,
+        column: PlaceQuery = None,
+    ) -> Any:
+        """Where a patch attends to, or, without one, what the head of the model reads."""
+        if (row is None) != (column is None):
+            raise RefusedError("bad_parameter")
+        patch = None if row is None or column is None else (row, column)
+        served, found = await rows_of(request, model, patch)
+        try:
+            chosen, weights, prefix = found.one(layer, head)
+        except OutOfRangeError:
+            raise RefusedError("bad_parameter") from None
+        layers, heads = found.prefix.shape
+        return {
+            "model": served.name,
+            "grid": found.grid,
+            "layers": layers,
+            "heads": heads,
+            "layer": chosen,
+            "head": head,
+            "row": row,
+            "column": column,
+            "weights": weights.tolist(),
+            "prefix_mass": prefix,
+        }
+
+    @router.post("/heads", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=HeadsBody)
+    async def heads(request: Request, model: ModelName = None) -> Any:
+        """Attention of what the head of the model reads, in all layers and heads."""
+        served, found = await rows_of(request, model, None)
+        layers, count = found.prefix.shape
+        return {
+            "model": served.name,
+            "grid": found.grid,
+            "layers": layers,
+            "heads": count,
+            "maps": base64.b64encode(found.sheet()).decode("ascii"),
+            "entropy": found.entropy.tolist(),
+        }
+
+    async def rows_of(
+        request: Request, model: str | None, patch: tuple[int, int] | None
+    ) -> tuple[ServedModel, AttentionRows]:
+        served = served_model(models, model)
+        served.explain_gate.check()
+        data = await read_image(request, config)
+        found = await for_client(
+            request, lambda: served.attention(data, patch=patch), seconds=config.deadline
+        )
+        return served, found
+
+    @router.get("/models/{name}", responses=refusals(), response_model=ModelDetailBody)
+    async def model_detail(name: str) -> Any:
+        """A served model with its card, what it wants of images, and what its network says of itself."""
+        return await served_model(models, name).detail()
 
     @router.get("/models", responses=refusals(), response_model=ModelsBody)
     async def list_models() -> Any:
@@ -94,7 +186,7 @@ def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], con
         openapi_extra=IMAGE_BODY,
         responses=refusals(),
         response_model=result_body(task),
-        summary=f"{task.noun.capitalize()}: the answer for an image, sent as the body or as a form's file",
+        summary=f"{task.noun.capitalize()}: the answer for an image, or those of a form",
     )
     async def predict(
         request: Request,
@@ -103,8 +195,27 @@ def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], con
     ) -> Any:
         served = served_model(able, model)
         served.gate.check()
-        result = await served.predict(await read_image(request, config), **options)
-        return {"model": served.name, **result.body()}
+        upload = await read_upload(request, config)
+
+        async def one(data: bytes) -> dict[str, Any]:
+            return {"model": served.name, **(await served.predict(data, **options)).body()}
+
+        if not upload.batch:
+            return await for_client(request, lambda: one(upload.images[0][1]), seconds=config.deadline)
+        turns = asyncio.Semaphore(min(config.max_batch, config.queue))
+
+        async def part(name: str, data: bytes) -> dict[str, Any]:
+            async with turns:
+                try:
+                    return {"name": name, **await one(data)}
+                except RefusedError as error:
+                    fault = problem(error.code)
+                    return {"name": name, "error": {key: fault[key] for key in ("code", "message", "hint")}}
+
+        results = await for_client(
+            request, lambda: asyncio.gather(*starmap(part, upload.images)), seconds=config.deadline
+        )
+        return {"model": served.name, "results": results}
 
 
 def served_model(models: dict[str, ServedModel], name: str | None) -> ServedModel:

@@ -6,13 +6,20 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from tesela.serve.errors import REFUSALS
+from tesela.serve.errors import PROBLEM, REFUSALS
 from tesela.tasks.task import Task
 
 
 class ErrorBody(BaseModel):
-    """Any refusal: a code from a closed list, what is wrong, and what to do."""
+    """Any refusal (RFC 9457): a code from a closed list, what is wrong, and what to do.
 
+    ``message`` and ``hint`` are ``title`` and ``detail``.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
     code: str
     message: str
     hint: str
@@ -26,14 +33,38 @@ class ScoreBody(BaseModel):
     probability: float
 
 
-def result_body(task: Task) -> type[BaseModel]:
-    """The answer of a task's endpoint: the model's name and what its results hold."""
+class FaultBody(BaseModel):
+    """Why an image of a batch has no answer."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class FailedBody(BaseModel):
+    """An image of a batch without an answer."""
+
+    name: str
+    error: FaultBody
+
+
+def result_body(task: Task) -> Any:
+    """The answer of a task's endpoint: the model's name with what its result holds, or a list for a batch."""
     name = task.name.title()
-    fields: dict[str, Any] = {"model": (str, ...)}
+    fields: dict[str, Any] = {}
     empty = task.unreadable()
     for field, kind in {**empty.schema, **empty.body_schema}.items():
         fields[field] = (_field_type(f"{name}{field.title()}", kind), ...)
-    return create_model(f"{name}Body", __doc__=f"What a model of the task {task.name} says.", **fields)
+    model: dict[str, Any] = {"model": (str, ...)}
+    one = create_model(
+        f"{name}Body", __doc__=f"What a model of the task {task.name} says.", **model, **fields
+    )
+    part = create_model(
+        f"{name}Part", __doc__="The answer for an image of a batch.", name=(str, ...), **model, **fields
+    )
+    several: dict[str, Any] = {"results": (list[part | FailedBody], ...)}  # type: ignore[valid-type]
+    batch = create_model(f"{name}Batch", __doc__="The answers for a batch, in order.", **model, **several)
+    return one | batch
 
 
 def _field_type(name: str, kind: Any) -> Any:
@@ -89,6 +120,65 @@ class ModelsBody(BaseModel):
     models: list[ModelBody]
 
 
+class InspectionBody(BaseModel):
+    """A network from inside; ``filters`` and ``positions`` are PNG sheets (base64).
+
+    ``distance`` is the mean attention distance in pixels (layers x heads), where it was measured.
+    """
+
+    distance: list[list[float]] | None
+    filters: str | None
+    positions: str | None
+
+
+class ModelDetailBody(ModelBody):
+    """All of a served model; null is what an exported graph does not tell."""
+
+    image: dict[str, Any]
+    card: str
+    parameters: int | None
+    metrics: dict[str, Any]
+    colors: list[str]
+    methods: list[str]
+    layers: int | None
+    heads: int | None
+    grid: tuple[int, int] | None
+    inspection: InspectionBody | None
+
+
+class AttentionBody(BaseModel):
+    """Where a patch, or what the head of the model reads, attends to.
+
+    ``weights`` are rows of ``grid`` from top to bottom, as they are; with ``prefix_mass`` they have sum 1.
+    """
+
+    model: str
+    grid: tuple[int, int]
+    layers: int
+    heads: int
+    layer: int
+    head: int | None
+    row: int | None
+    column: int | None
+    weights: list[list[float]]
+    prefix_mass: float
+
+
+class HeadsBody(BaseModel):
+    """Attention of what the head of the model reads, in all layers and heads.
+
+    ``maps`` is a grey PNG (base64) of layers x rows by heads x columns, each map scaled to its maximum;
+    ``entropy`` is in nats, over all tokens.
+    """
+
+    model: str
+    grid: tuple[int, int]
+    layers: int
+    heads: int
+    maps: str
+    entropy: list[list[float]]
+
+
 class StatusBody(BaseModel):
     """Health."""
 
@@ -103,8 +193,10 @@ IMAGE_BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                    },
                 }
             },
             **{
@@ -123,3 +215,13 @@ def refusals(*, without: tuple[int, ...] = ()) -> dict[int | str, dict[str, Any]
         codes = ", ".join(code for code, refusal in REFUSALS.items() if refusal.status == status)
         found[status] = {"model": ErrorBody, "description": f"One of: {codes}"}
     return found
+
+
+def with_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI document with the content type that refusals have."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400 and "application/json" in answer.get("content", {}):
+                    answer["content"] = {PROBLEM: answer["content"]["application/json"]}
+    return document

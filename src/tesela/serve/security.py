@@ -11,13 +11,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tesela.core.errors import UsageError
 from tesela.serve.errors import log, respond
+from tesela.serve.rate import RateLimit
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -35,22 +41,28 @@ PROTECTED = ("/v1/", "/metrics", "/openapi.json")
 
 
 class KeyRing:
-    """The accepted API keys, as SHA-256 digests."""
+    """The accepted API keys, as SHA-256 digests.
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    Args:
+        keys: in the clear; only their digests are kept.
+        digests: of others, hexadecimal.
+    """
+
+    def __init__(self, keys: Sequence[str], *, digests: Sequence[str] = ()) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._digests += [bytes.fromhex(digest) for digest in digests]
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def accepts(self, headers: Headers) -> bool:
-        """Whether the request carries an accepted key, in ``Authorization: Bearer`` or ``X-API-Key``."""
+    def accepted(self, headers: Headers) -> bytes | None:
+        """The digest of the key in ``Authorization: Bearer`` or ``X-API-Key``; None if it is not accepted."""
         scheme, _, value = headers.get("authorization", "").partition(" ")
         offered = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = hashlib.sha256(offered.encode("utf-8", "surrogateescape")).digest()
         # all are compared, whatever matches
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)
+        return digest if any(matches) else None
 
 
 class SecurityLayer:
@@ -60,10 +72,21 @@ class SecurityLayer:
         app: the application.
         keys: accepted keys; empty means that none is needed.
         hosts: accepted host names; empty means any.
+        rate: of requests for each key or address.
+        prefix: path under which a proxy publishes the server.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        hosts: Sequence[str] = (),
+        rate: RateLimit | None = None,
+        prefix: str = "",
+    ) -> None:
         self._app = app
+        self._rate, self._prefix = rate, prefix
         self._keys = keys
         self._hosts = frozenset(host.lower() for host in hosts)
 
@@ -85,8 +108,15 @@ class SecurityLayer:
                 answer.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        refused = self._refusal(scope["path"], headers)
-        application = respond(refused) if refused else self._app
+        path = scope["path"]
+        if self._prefix and path.startswith(self._prefix + "/"):
+            path = path.removeprefix(self._prefix)
+            scope = {**scope, "path": path, "raw_path": path.encode("utf-8")}
+        application: ASGIApp
+        if self._prefix and path == self._prefix:
+            application = RedirectResponse(self._prefix + "/")
+        else:
+            application = self._refusal(path, headers, scope) or self._app
         try:
             await application(scope, receive, send_with_headers)
         except Exception as error:  # the last resort: nothing of it reaches the client
@@ -94,11 +124,21 @@ class SecurityLayer:
             if not started:
                 await respond("internal_error")(scope, receive, send_with_headers)
 
-    def _refusal(self, path: str, headers: Headers) -> str | None:
+    def _refusal(self, path: str, headers: Headers, scope: Scope) -> ASGIApp | None:
         if self._hosts and host_name(headers.get("host", "")) not in self._hosts:
-            return "wrong_host"
-        if self._keys and path.startswith(PROTECTED) and not self._keys.accepts(headers):
-            return "unauthorized"
+            return respond("wrong_host")
+        if not path.startswith(PROTECTED):
+            return None
+        if "origin" in headers and not same_origin(headers["origin"], headers.get("host", "")):
+            return respond("wrong_origin")
+        client = (scope.get("client") or ("",))[0].encode()
+        if self._keys:
+            digest = self._keys.accepted(headers)
+            if digest is None:
+                return respond("unauthorized")
+            client = digest
+        if self._rate is not None and (wait := self._rate.take(client)):
+            return respond("rate_limited", headers={"Retry-After": str(math.ceil(wait))})
         return None
 
 
@@ -108,6 +148,41 @@ def host_name(header: str) -> str:
     if text.startswith("["):
         return text.partition("]")[0].lstrip("[")
     return text.partition(":")[0]
+
+
+def same_origin(origin: str, host: str) -> bool:
+    """Whether a page's Origin is the host that its request names; a proxy may have left its port out."""
+    try:
+        page, asked = urlsplit(origin), urlsplit(f"//{host}")
+        ports = page.port or {"http": 80, "https": 443}.get(page.scheme), asked.port
+    except ValueError:
+        return False
+    return bool(page.hostname) and page.hostname == asked.hostname and ports[1] in (None, ports[0])
+
+
+def read_digests(file: Path) -> tuple[str, ...]:
+    """Digests of API keys, one a line, as ``sha256sum`` writes them; # begins a comment.
+
+    Raises:
+        UsageError: the file cannot be read, or holds something else.
+    """
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"{file} cannot be read: {reason}", hint="check the path of --api-keys") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if words and not re.fullmatch(r"[0-9a-fA-F]{64}", words[0]):
+            raise UsageError(
+                f"line {number} of {file} does not begin with a SHA-256 digest",
+                hint='add a key with: printf %s "$KEY" | sha256sum >> FILE',
+            )
+        found += words[:1]
+    if not found:
+        raise UsageError(f"{file} holds no key", hint='add one with: printf %s "$KEY" | sha256sum >> FILE')
+    return tuple(found)
 
 
 def is_loopback(host: str) -> bool:

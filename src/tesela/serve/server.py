@@ -7,6 +7,7 @@ are in place before, which makes a stop that was asked for a success.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -16,9 +17,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tesela.core.errors import UsageError
-
-#: Seconds that open requests get to finish after a signal.
-DRAIN_SECONDS = 30
+from tesela.serve.config import ServeConfig
+from tesela.serve.connections import check_all, guarded, raise_descriptors
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -46,26 +46,38 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def listen(app: ASGIApp, listening: socket.socket, *, on_start: Callable[[str], None]) -> None:
+def listen(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    config: ServeConfig | None = None,
+    on_start: Callable[[str], None],
+) -> None:
     """Serve ``app`` until SIGINT or SIGTERM.
 
     Args:
         app: the application.
         listening: a bound socket.
+        config: the limits of sockets.
         on_start: called with the address once the server accepts requests.
     """
     logging.getLogger("tesela.serve").addHandler(logging.StreamHandler())
-    config = uvicorn.Config(
+    limits = config or ServeConfig()
+    raise_descriptors(limits.max_connections)
+    settings = uvicorn.Config(
         app,
+        http=guarded(
+            most=limits.max_connections, head_seconds=limits.head_seconds, read_seconds=limits.body_seconds
+        ),
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
         h11_max_incomplete_event_size=32 * 1024,
         ws="none",
     )
-    server = _Announcing(config, on_start=lambda: on_start(address_of(listening)))
+    server = _Announcing(settings, on_start=lambda: on_start(address_of(listening)))
     before = [(number, signal.signal(number, _leave_quietly)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         server.run(sockets=[listening])
@@ -92,6 +104,11 @@ class _Announcing(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_start()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # about once a second
+            check_all(self.server_state.connections)
+        return await super().on_tick(counter)
 
 
 def _leave_quietly(number: int, frame: FrameType | None) -> None:

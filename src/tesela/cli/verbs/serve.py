@@ -12,12 +12,26 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: tuple[str, ...] = (),
+    api_keys: Path | None = None,
+    rate: float = 0.0,
+    allow_host: tuple[str, ...] = (),
+    prefix: str = "",
     allow_anonymous: bool = False,
     backend: Literal["auto", "onnxruntime", "torch"] = "auto",
     max_batch: int = 16,
     queue: int = 64,
+    explain_queue: int = 4,
+    deadline: float = 20.0,
+    decoders: int = 2,
+    decode_seconds: float = 5.0,
+    max_decoded: int = 2048,
     max_megabytes: int = 20,
+    max_parts: int = 32,
     max_pixels: int = 40_000_000,
+    max_connections: int = 1000,
+    head_seconds: float = 10.0,
+    body_seconds: float = 30.0,
+    drain_seconds: float = 30.0,
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP"),
     json: bool = False,
 ) -> None:
@@ -29,12 +43,26 @@ def serve(
         port: The port; 0 takes a free one.
         api_key: A key that clients must send; can be given again. TESELA_API_KEY in the environment is one
             too, and is not seen by others.
+        api_keys: A file of more keys as SHA-256 digests, one a line, as sha256sum writes them.
+        rate: Most requests a second for each key, or each address where no key is needed; 0 for any number.
+        allow_host: A host name that requests may name, such as the one a proxy passes on; can be given again.
+        prefix: Path under which a proxy publishes the server, such as /tesela.
         allow_anonymous: Listen on any address without a key.
         backend: What computes; auto prefers an exported ONNX graph.
         max_batch: Most images that are computed at once.
         queue: Most images that wait or are worked on; what comes on top is refused with 503.
+        explain_queue: The same for explanations and attention.
+        deadline: Seconds after which a request is refused instead of answered.
+        decoders: Processes that decode images.
+        decode_seconds: Seconds after which a process that decodes one image is ended.
+        max_decoded: Most megabytes of decoded images that are worked on or wait.
         max_megabytes: Most megabytes of a request.
+        max_parts: Most images of a form.
         max_pixels: Most pixels of an image.
+        max_connections: Most sockets; a new one takes the place of the one that has been silent for longest.
+        head_seconds: Seconds within which a socket must have sent the head of a request.
+        body_seconds: Seconds within which a body must have arrived, and an answer must have been taken.
+        drain_seconds: Seconds that accepted requests get to finish after Ctrl-C or SIGTERM.
         formats: Image formats that are taken, with commas between: also BMP, GIF, TIFF, AVIF, HEIF, JPEG2000
             and PPM.
         json: Print one JSON object with the address once requests are taken.
@@ -45,17 +73,31 @@ def serve(
     from tesela.runtime.predictor import Predictor
     from tesela.serve.app import create_app
     from tesela.serve.config import ServeConfig
-    from tesela.serve.security import check_address
+    from tesela.serve.security import check_address, read_digests
     from tesela.serve.server import bind, listen
 
     output.use_json(json)
     keys = (*api_key, *filter(None, [os.environ.get("TESELA_API_KEY")]))
-    hosts = check_address(host, keys=keys, allow_anonymous=allow_anonymous)
+    digests = () if api_keys is None else read_digests(api_keys)
+    hosts = check_address(host, keys=(*keys, *digests), allow_anonymous=allow_anonymous)
     config = ServeConfig(
         api_keys=keys,
-        hosts=hosts,
+        key_digests=digests,
+        hosts=(*hosts, *allow_host),
+        rate=rate,
+        prefix=prefix,
         max_batch=max_batch,
         queue=queue,
+        explain_queue=explain_queue,
+        deadline=deadline,
+        decoders=decoders,
+        decode_seconds=decode_seconds,
+        max_decoded=max_decoded * 1024 * 1024,
+        max_parts=max_parts,
+        max_connections=max_connections,
+        head_seconds=head_seconds,
+        body_seconds=body_seconds,
+        drain_seconds=drain_seconds,
         max_bytes=max_megabytes * 1024 * 1024,
         max_pixels=max_pixels,
         formats=formats,
@@ -71,5 +113,5 @@ def serve(
         output.say(f"{', '.join(names)} at {address} (stop with Ctrl-C)")
         output.result({"address": address, "models": names}, json)
 
-    listen(app, listening, on_start=started)
+    listen(app, listening, config=config, on_start=started)
     output.note("stopped")

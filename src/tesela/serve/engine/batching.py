@@ -82,11 +82,18 @@ class Batcher(Generic[Item, _Result]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tesela-batch")
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._seconds_each = 0.0
+        self._computing = 0
 
     @property
     def waiting(self) -> int:
         """Items that no batch has taken yet."""
         return self._jobs.qsize()
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until an item that came now would have its result, by what the last ones took."""
+        return (self._jobs.qsize() + self._computing) * self._seconds_each
 
     def start(self) -> None:
         """Begin to work; call it inside the event loop."""
@@ -101,6 +108,8 @@ class Batcher(Generic[Item, _Result]):
         """
         if self._stopping or self._task is None:
             raise RefusedError("stopping")
+        if time.monotonic() + self.expected_wait > deadline:
+            raise RefusedError("overloaded", wait=self.expected_wait)
         job: _Job[Item, _Result] = _Job(item, deadline)
         self._jobs.put_nowait(job)
         return await job.answer
@@ -138,6 +147,7 @@ class Batcher(Generic[Item, _Result]):
 
     async def _answer(self, jobs: list[_Job[Item, _Result]]) -> None:
         self._on_batch(len(jobs))
+        begun, self._computing = time.monotonic(), len(jobs)
         work = asyncio.get_running_loop().run_in_executor(
             self._thread, self._compute, [job.item for job in jobs]
         )
@@ -152,6 +162,10 @@ class Batcher(Generic[Item, _Result]):
                 if not job.answer.done():
                     job.answer.set_exception(error)
             return
+        finally:
+            self._computing = 0
+        each = (time.monotonic() - begun) / len(jobs)
+        self._seconds_each += (each - self._seconds_each) / 4 if self._seconds_each else each
         self._hand_out(jobs, results)
 
     @staticmethod

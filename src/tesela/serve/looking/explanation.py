@@ -7,6 +7,7 @@ was loaded.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,7 @@ from PIL import Image
 
 from tesela.attribution.draw.heatmap import colour_table, stretched, to_original
 from tesela.core.errors import UsageError
-from tesela.imaging.decode import decode
-from tesela.imaging.limits import DecodeLimits
-from tesela.imaging.preprocess import fit_image, normalize
+from tesela.imaging.preprocess import normalize
 from tesela.runtime.predictor import Predictor
 from tesela.tasks.score import Score, ranked
 
@@ -56,29 +55,40 @@ class ExplainedImage:
 def explain_image(
     network: Any,
     predictor: Predictor,
-    data: bytes,
+    view: NDArray[np.uint8],
+    size: tuple[int, int],
     *,
-    limits: DecodeLimits,
     target: int | None,
     method: str,
     top: int,
+    options: Mapping[str, Any],
 ) -> ExplainedImage:
-    """Decode, classify and explain one encoded image.
+    """Classify and explain one image.
+
+    Args:
+        network: the torch module.
+        predictor: the loaded bundle.
+        view: the image as the model wants it, (h, w, C), uint8.
+        size: (height, width) of the original.
+        target: number of the class; the predicted one where None.
+        method: name of the method.
+        top: how many classes to list.
+        options: layer, head, discard and residual of ``tesela.attribution.explain``; None for the usual.
 
     Raises:
-        ImageError: it cannot be decoded.
+        UsageError: the method or an option cannot be used with this model.
     """
     import torch
 
     from tesela.attribution.explain import explain
 
     spec, labels = predictor.info.image, predictor.info.labels
-    pixels = decode(data, channels=spec.channels, limits=limits)
-    batch = normalize(fit_image(pixels, spec)[None], spec)
+    batch = normalize(view[None], spec)
     probabilities = label_probabilities(predictor, batch)
     index = int(probabilities.argmax()) if target is None else target
-    found = explain(network, torch.from_numpy(batch), target=index, method=method)
-    height, width = pixels.shape[:2]
+    given = {name: value for name, value in options.items() if value is not None}
+    found = explain(network, torch.from_numpy(batch), target=index, method=method, **given)
+    height, width = size
     tokens = found.tokens[0, 0].numpy()
     return ExplainedImage(
         method=found.method,

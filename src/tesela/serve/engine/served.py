@@ -1,28 +1,33 @@
 """A served model: loaded once, with its queue, threads and explainer.
 
-Decoding runs in a small pool, the network in the batcher's own thread, explanations in a third place, so that
-none of them holds up the event loop or another.
+Decoding runs in processes (``decoding``), the network in the batcher's own thread, explanations in another,
+so that none of them holds up the event loop or another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.core.errors import ImageError, UsageError
+from tesela.core.config import to_mapping
+from tesela.core.errors import UsageError
 from tesela.core.failpoint import failpoint
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
-from tesela.serve.batching import Batcher, Gate
 from tesela.serve.config import ServeConfig
-from tesela.serve.errors import RefusedError, image_code
-from tesela.serve.explaining import ExplainedImage, explain_image
+from tesela.serve.engine.batching import Batcher, Gate
+from tesela.serve.engine.decoding import Decoders
+from tesela.serve.errors import RefusedError
+from tesela.serve.looking.attention import AttentionRows, NoAttentionError, OutOfRangeError, attention_of
+from tesela.serve.looking.explanation import ExplainedImage, explain_image
+from tesela.serve.looking.facts import NetworkFacts, card_text, network_facts
 from tesela.serve.metrics import ServerMetrics
 from tesela.tasks.result import Result
 from tesela.tasks.score import label_index
@@ -37,23 +42,32 @@ class ServedModel:
         name: what clients call it.
         predictor: the loaded bundle.
         config: the limits.
+        decoders: who decodes images, for all models.
         metrics: where batches are counted.
     """
 
     def __init__(
-        self, name: str, predictor: Predictor, *, config: ServeConfig, metrics: ServerMetrics
+        self,
+        name: str,
+        predictor: Predictor,
+        *,
+        config: ServeConfig,
+        decoders: Decoders,
+        metrics: ServerMetrics,
     ) -> None:
         self.name = name
         self.predictor = predictor
         self.network = network_of(predictor)
         self.gate = Gate(config.queue)
         self.explain_gate = Gate(config.explain_queue)
+        self._facts: NetworkFacts | None = None
+        self._gathering = asyncio.Lock()
         self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float32]] = Batcher(
             self._compute, max_batch=config.max_batch, on_batch=metrics.batches.labels(name).observe
         )
-        self._limits = config.limits
+        self._decoders = decoders
         self._seconds = config.deadline
-        self._decoding = ThreadPoolExecutor(2, thread_name_prefix="tesela-decode")
+        self._answering = ThreadPoolExecutor(2, thread_name_prefix="tesela-answer")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="tesela-explain")
         metrics.waiting.labels(name).set_function(lambda: self.batcher.waiting)
 
@@ -61,16 +75,16 @@ class ServedModel:
         """What the model's task says about an encoded image."""
         deadline = time.monotonic() + self._seconds
         with self.gate.enter():
-            pixels, size = await self._in_time(
-                self._decoding, deadline, lambda: self.predictor.fitted(data, limits=self._limits)
-            )
+            pixels, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
             row = await self.batcher.submit(pixels, deadline=deadline)
             task, info = self.predictor.task, self.predictor.info
             return await self._in_time(
-                self._decoding, deadline, lambda: task.decode(row[None], info, sizes=[size], **options)[0]
+                self._answering, deadline, lambda: task.decode(row[None], info, sizes=[size], **options)[0]
             )
 
-    async def explain(self, data: bytes, *, target: str | None, method: str, top: int) -> ExplainedImage:
+    async def explain(
+        self, data: bytes, *, target: str | None, method: str, top: int, options: Mapping[str, Any]
+    ) -> ExplainedImage:
         """The heat map of an encoded image for a class, by name or number.
 
         The predicted one where ``target`` is None.
@@ -80,6 +94,7 @@ class ServedModel:
         index = target_index(target, self.predictor.info.labels)
         deadline = time.monotonic() + self._seconds
         with self.explain_gate.enter():
+            view, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
             try:
                 return await self._in_time(
                     self._explaining,
@@ -87,15 +102,78 @@ class ServedModel:
                     lambda: explain_image(
                         self.network,
                         self.predictor,
-                        data,
-                        limits=self._limits,
+                        view,
+                        size,
                         target=index,
                         method=method,
                         top=top,
+                        options=options,
                     ),
                 )
-            except UsageError:  # the method needs attention and the network has none
+            except UsageError:
+                able = (await self.facts()).methods  # a method that works has an option that does not
+                raise RefusedError(
+                    "bad_parameter"
+                    if method in able or (able and method == "auto")
+                    else "explain_unavailable"
+                ) from None
+
+    async def attention(self, data: bytes, *, patch: tuple[int, int] | None) -> AttentionRows:
+        """Attention of what the head reads, or of a patch (row, column), on an encoded image."""
+        if self.network is None:
+            raise RefusedError("explain_unavailable")
+        deadline = time.monotonic() + self._seconds
+        with self.explain_gate.enter():
+            spec = self.predictor.info.image
+            view, _ = await self._decoders.view(data, spec, deadline=deadline)
+            try:
+                return await self._in_time(
+                    self._explaining, deadline, lambda: attention_of(self.network, view, spec, patch=patch)
+                )
+            except NoAttentionError:
                 raise RefusedError("explain_unavailable") from None
+            except OutOfRangeError:
+                raise RefusedError("bad_parameter") from None
+
+    async def facts(self) -> NetworkFacts:
+        """What its network says of itself; gathered once."""
+        if self.network is None:
+            return NetworkFacts()
+        async with self._gathering:
+            if self._facts is None:
+                self._facts = await self._in_time(
+                    self._explaining, time.monotonic() + self._seconds, self._gather
+                )
+        return self._facts
+
+    def _gather(self) -> NetworkFacts:
+        spec, task = self.predictor.info.image, self.predictor.task
+        blank = np.zeros((1, *spec.size, spec.channels), np.uint8)
+        explained = task.probabilities(self.predictor.outputs(list(blank))) is not None
+        return network_facts(self.network, spec, explained=explained)
+
+    async def detail(self) -> dict[str, Any]:
+        """The model for ``GET /v1/models/NAME``."""
+        info, facts = self.predictor.info, await self.facts()
+        sheets = {"filters": facts.filters, "positions": facts.positions}
+        return {
+            **self.describe(),
+            "image": to_mapping(info.image),
+            "card": card_text(getattr(self.predictor, "bundle", None)),
+            "parameters": facts.parameters,
+            "metrics": info.metrics,
+            "colors": list(info.colors),
+            "methods": list(facts.methods),
+            "layers": facts.layers,
+            "heads": facts.heads,
+            "grid": facts.grid,
+            "inspection": None
+            if self.network is None
+            else {
+                "distance": None,
+                **{name: sheet and base64.b64encode(sheet).decode("ascii") for name, sheet in sheets.items()},
+            },
+        }
 
     def describe(self) -> dict[str, Any]:
         """The model for ``GET /v1/models``."""
@@ -120,7 +198,7 @@ class ServedModel:
     async def stop(self) -> None:
         """Finish what was accepted and end the threads."""
         await self.batcher.stop()
-        self._decoding.shutdown(wait=True)
+        self._answering.shutdown(wait=True)
         self._explaining.shutdown(wait=True)
 
     def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
@@ -137,10 +215,7 @@ class ServedModel:
                 raise RefusedError("deadline")
             return call()
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, run)
-        except ImageError as error:
-            raise RefusedError(image_code(error)) from None
+        return await asyncio.get_running_loop().run_in_executor(pool, run)
 
 
 def network_of(predictor: Predictor) -> Any:

@@ -1,0 +1,1 @@
+"""Engine of the server: decoding, batches, deadlines, and the models that are served."""

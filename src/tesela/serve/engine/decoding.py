@@ -1,0 +1,167 @@
+"""Decoding in processes of their own, with a deadline and a ceiling of memory; a dead one is replaced.
+
+What an image takes is known from its header: large ones are decoded one after another, so that memory holds
+one of them and small ones pass by; what would wait longer than its deadline is refused at once. The processes
+are anyio's; a request that is cancelled leaves its image to them, for ending a process costs more than most
+images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import numpy as np
+from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
+from numpy.typing import NDArray
+
+from tesela.core.errors import ImageError
+from tesela.imaging.header import read_header
+from tesela.imaging.limits import DecodeLimits
+from tesela.imaging.preprocess import fitted_view
+from tesela.imaging.spec import ImageSpec
+from tesela.serve.config import ServeConfig
+from tesela.serve.errors import RefusedError, image_code
+
+#: A view (h, w, C), uint8, and the image's own (height, width).
+View = tuple[NDArray[np.uint8], tuple[int, int]]
+_T = TypeVar("_T")
+
+#: Decoded bytes of an image above which it waits for its turn.
+LARGE = 32 << 20
+#: Bytes of a pixel in the result, beside those that its format needs.
+RESULT_DEPTH = 3
+#: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
+PIXEL_ROOM, ROOM = 24, 64 << 20
+#: Seconds for a decoded byte until it has been measured.
+FIRST_RATE = 5e-9
+
+
+class Decoders:
+    """The processes, and what they have to do.
+
+    Args:
+        config: the limits.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        self.inside = 0
+        self._limits = config.decode_limits
+        self._most_bytes = config.max_decoded
+        self._seconds = config.decode_seconds
+        self._memory = config.max_pixels * PIXEL_ROOM + ROOM
+        self._processes = config.decoders
+        self._rate = FIRST_RATE
+        self._replacing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the processes; call it inside the event loop."""
+        self._small, self._large = CapacityLimiter(self._processes), CapacityLimiter(1)
+        self._all = CapacityLimiter(self._processes + 1)
+        async with anyio.create_task_group() as group:
+            for _ in range(self._processes):
+                group.start_soon(self._run, _settle, self._memory)
+
+    async def view(self, data: bytes, spec: ImageSpec, *, deadline: float) -> View:
+        """An encoded image as a model wants it.
+
+        Args:
+            data: the file.
+            spec: the model's view.
+            deadline: reading of ``time.monotonic`` after which it is refused instead.
+
+        Raises:
+            RefusedError: it cannot be decoded, or not in time.
+        """
+        cost = decoded_bytes(data, self._limits)
+        wait = self.inside * self._rate
+        if self.inside and (self.inside + cost > self._most_bytes or time.monotonic() + wait > deadline):
+            raise RefusedError("overloaded", wait=wait)
+        self.inside += cost
+        try:
+            async with self._large if cost > LARGE else self._small:
+                begun = time.monotonic()
+                with anyio.CancelScope(shield=True):
+                    found = await self._decode(data, spec, deadline=deadline)
+                if cost > LARGE:
+                    self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
+            return found
+        finally:
+            self.inside -= cost
+
+    async def _decode(self, data: bytes, spec: ImageSpec, *, deadline: float) -> View:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise RefusedError("deadline")
+        try:
+            with anyio.fail_after(min(left, self._seconds)):
+                try:
+                    return await self._run(_view, data, spec, self._limits, self._memory)
+                except BrokenWorkerProcess:  # ended from outside, perhaps: once more in a new one
+                    return await self._run(_view, data, spec, self._limits, self._memory)
+        except ImageError as error:
+            raise RefusedError(image_code(error)) from None
+        except MemoryError:
+            raise RefusedError("too_many_pixels") from None
+        except BrokenWorkerProcess:
+            self._replace()
+            raise RefusedError("corrupt") from None
+        except TimeoutError:
+            self._replace()
+            raise RefusedError("too_much_work" if left > self._seconds else "deadline") from None
+
+    async def _run(self, work: Callable[..., _T], *values: object) -> _T:
+        return await to_process.run_sync(work, *values, cancellable=True, limiter=self._all)
+
+    def _replace(self) -> None:
+        """Start a process in the place of an ended one, so that no request waits for it."""
+
+        async def start() -> None:
+            with contextlib.suppress(BrokenWorkerProcess):
+                await self._run(_settle, self._memory)
+
+        task = asyncio.get_running_loop().create_task(start())
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+
+def decoded_bytes(data: bytes, limits: DecodeLimits) -> int:
+    """Bytes that an image takes while it is decoded, by its header; the most where that does not tell."""
+    header = read_header(data)
+    pixels = limits.max_pixels
+    if header.size is not None:
+        pixels = min(header.size[0] * header.size[1], pixels)
+    elif header.format is None:
+        pixels = 0
+    return int(pixels * (header.depth + RESULT_DEPTH))
+
+
+def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> View:
+    """In the decoding process: the view of an encoded image."""
+    _settle(memory)
+    return fitted_view(data, spec, limits=limits)
+
+
+_settled: list[int] = []
+
+
+def _settle(memory: int) -> None:
+    """In the decoding process: leave signals to the server, and set the ceiling of memory, once."""
+    if _settled:
+        return
+    _settled.append(memory)
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which still needs its decoders
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no such ceiling outside Linux
+        import resource
+        from pathlib import Path
+
+        taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

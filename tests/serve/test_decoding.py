@@ -1,0 +1,164 @@
+"""Decoding processes against the library, hostile images, and their own death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.imaging.test_work import jpeg, png, with_scans
+from tests.runtime.bundles import SPEC, held_out
+
+from tesela.imaging.limits import DEFAULT_LIMITS
+from tesela.imaging.preprocess import fitted_view
+from tesela.serve.config import ServeConfig
+from tesela.serve.engine.decoding import Decoders, decoded_bytes
+from tesela.serve.errors import RefusedError
+
+IMAGE = held_out(1)[0][0]
+#: 10 megapixels in 30 kB, which is above the size of those that are decoded at the same time.
+LARGE = png((2500, 4000))
+
+
+def scenario(work: Callable[[Decoders], Awaitable[None]], **limits: Any) -> None:
+    async def run() -> None:
+        decoders = Decoders(ServeConfig(**{"decoders": 1, **limits}))
+        await decoders.start()
+        await work(decoders)
+        assert decoders.inside == 0
+
+    asyncio.run(run())
+
+
+def soon(seconds: float = 30.0) -> float:
+    return time.monotonic() + seconds
+
+
+async def refusal(decoders: Decoders, data: bytes) -> str:
+    with pytest.raises(RefusedError) as caught:
+        await decoders.view(data, SPEC, deadline=soon())
+    return caught.value.code
+
+
+def children() -> list[int]:
+    """Processes that this one has started."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(word) for word in (task / "children").read_text().split()]
+    return found
+
+
+def peak_memory(process: int) -> int:
+    """Bytes of memory that a process has used at most."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+def test_views_equal_the_librarys() -> None:
+    async def work(decoders: Decoders) -> None:
+        for data in (IMAGE, jpeg(), LARGE):
+            view, size = await decoders.view(data, SPEC, deadline=soon())
+            wanted, wanted_size = fitted_view(data, SPEC, limits=DEFAULT_LIMITS)
+            assert np.array_equal(view, wanted)
+            assert size == wanted_size
+
+    scenario(work)
+
+
+def test_a_hostile_image_is_refused_while_others_are_answered() -> None:
+    async def work(decoders: Decoders) -> None:
+        begun = time.monotonic()
+        bad = [asyncio.create_task(refusal(decoders, with_scans(jpeg(), 2000))) for _ in range(4)]
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+        assert {await one for one in bad} == {"too_much_work"}
+        assert time.monotonic() - begun < 2
+
+    scenario(work)
+
+
+def test_a_decoder_that_takes_too_long_is_ended_and_replaced() -> None:
+    async def work(decoders: Decoders) -> None:
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+        before = children()
+        decoders._seconds = 0.02
+        assert await refusal(decoders, LARGE) == "too_much_work"
+        decoders._seconds = 20.0
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+        assert not set(before) & set(children())
+        assert len(children()) <= 2
+
+    scenario(work)
+
+
+def test_a_decoder_that_dies_hangs_nobody() -> None:
+    async def work(decoders: Decoders) -> None:
+        for _ in range(2):
+            for process in children():
+                os.kill(process, signal.SIGKILL)
+            view, _ = await decoders.view(IMAGE, SPEC, deadline=soon())
+            assert np.array_equal(view, fitted_view(IMAGE, SPEC, limits=DEFAULT_LIMITS)[0])
+
+    scenario(work)
+
+
+def test_large_images_wait_for_each_other_and_small_ones_pass_by() -> None:
+    """Six at once take the memory of one: 70 MB of pixels beside what a decoder needs to start."""
+
+    async def work(decoders: Decoders) -> None:
+        start = max(map(peak_memory, children()))
+        large = [asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon())) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+        assert not all(one.done() for one in large)
+        await asyncio.gather(*large)
+        peaks = sorted(map(peak_memory, children()))
+        assert len(peaks) == 2
+        assert peaks[0] - start < 40e6
+        assert peaks[1] - start < 140e6
+
+    scenario(work)
+
+
+def test_decoded_bytes_and_the_expected_wait_decide_who_is_let_in() -> None:
+    cost = decoded_bytes(LARGE, DEFAULT_LIMITS)
+    assert cost == 10_000_000 * 6
+
+    async def full(decoders: Decoders) -> None:
+        first = [asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon())) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert await refusal(decoders, LARGE) == "overloaded"
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+        await asyncio.gather(*first)
+
+    async def late(decoders: Decoders) -> None:
+        decoders._rate = 1e-6
+        first = asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon()))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="overloaded") as caught:
+            await decoders.view(IMAGE, SPEC, deadline=soon(10))
+        assert caught.value.headers == {"Retry-After": "60"}
+        await first
+
+    scenario(full, max_decoded=2 * cost + 10_000)
+    scenario(late)
+
+
+def test_memory_has_a_ceiling() -> None:
+    async def work(decoders: Decoders) -> None:
+        assert await refusal(decoders, LARGE) == "too_many_pixels"
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+
+    import tesela.serve.engine.decoding as module
+
+    room, pixel = module.ROOM, module.PIXEL_ROOM
+    module.ROOM, module.PIXEL_ROOM = 40 << 20, 0
+    try:
+        scenario(work)
+    finally:
+        module.ROOM, module.PIXEL_ROOM = room, pixel
