@@ -19,7 +19,8 @@ from tesela.runtime.predictor import Predictor
 from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
-from tesela.serve.routes import image_routes, page_routes, state_routes
+from tesela.serve.page import page_routes
+from tesela.serve.routes import image_routes, state_routes
 from tesela.serve.security import KeyRing, SecurityLayer
 from tesela.serve.served import ServedModel
 

@@ -17,7 +17,6 @@ from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError
 from tesela.serve.limits import read_image
 from tesela.serve.metrics import ServerMetrics
-from tesela.serve.page import page_files
 from tesela.serve.schema import IMAGE_BODY, ExplainBody, ModelsBody, StatusBody, refusals, result_body
 from tesela.serve.served import ServedModel
 from tesela.tasks.score import Score
@@ -141,21 +140,6 @@ def state_routes(metrics: ServerMetrics, ready: dict[str, bool]) -> APIRouter:
         """Counters in Prometheus' text form."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return router
-
-
-def page_routes() -> APIRouter:
-    """The page and its parts, from memory: their addresses are a closed list."""
-    router = APIRouter(include_in_schema=False)
-
-    def add(path: str, kind: str, content: bytes) -> None:
-        async def part() -> Response:
-            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
-
-        router.add_api_route(path, part, methods=["GET", "HEAD"], response_class=Response)
-
-    for path, (kind, content) in page_files().items():
-        add(path, kind, content)
     return router
 
 
