@@ -10,7 +10,7 @@ import { Many } from "./pages/Many";
 import { ModelPage } from "./pages/ModelPage";
 import { Icon } from "./parts/Icon";
 import { Notice } from "./parts/Notice";
-import { SharedState, useShared } from "./state";
+import { SharedState, useDetails, useShared } from "./state";
 import iconUrl from "./icon.svg";
 
 const PAGES = { look: Look, many: Many, compare: Compare, attention: Attention, model: ModelPage } as const;
@@ -52,12 +52,14 @@ export function App() {
 function Pages() {
   const { t } = useTranslation();
   const { models, model, choose, able } = useShared();
+  const details = useDetails(model);
   const wanted = usePage();
   const there: Record<PageName, boolean> = {
     look: true,
     many: true,
     compare: models.length > 1,
-    attention: (able.heads || able.attention) && model.explainable,
+    // null layers: the network has no attention to show
+    attention: (able.heads || able.attention) && model.explainable && (!able.details || details.layers != null),
     model: true,
   };
   const page = there[wanted] ? wanted : "look";

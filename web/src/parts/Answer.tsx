@@ -45,7 +45,8 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
   const found = useAsked<Classification>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture);
   const scores = found.value?.model === model.name ? found.value.top : null;
   const chosen = target && target.of === picture ? target.index : (scores?.[0]?.index ?? null);
-  const asked = active && model.explainable && shown && chosen !== null && scores !== null;
+  const explains = model.explainable && details.methods?.length !== 0;
+  const asked = active && explains && shown && chosen !== null && scores !== null;
   const why = asked ? address("v1/explain", { model: model.name, target: chosen, ...query }) : null;
   const map = useAsked<Explanation>(why, (signal) => client.post(why ?? "", picture?.file ?? new Blob(), signal), picture);
   const heatmap = map.value && map.value.model === model.name ? map.value : null;
@@ -85,7 +86,7 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
           )}
         </>
       )}
-      {scores && model.explainable && full && (
+      {scores && explains && full && (
         <section className="part" aria-label={t("heat.title")}>
           <div className="part-head">
             <h3>{t("heat.title")}</h3>
@@ -99,7 +100,7 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
           </p>
         </section>
       )}
-      {scores && !model.explainable && full && <p className="quiet">{t("heat.none")}</p>}
+      {scores && !explains && full && <p className="quiet">{t("heat.none")}</p>}
       {!full && <Notice error={map.error} />}
       {scores && picture && full && (
         <Saves
