@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check docs bench web clean
+.PHONY: demo test test-fast check docs bench serve web clean
 
 demo: $(STAMP)  ## train, evaluate, predict, explain and report on handwritten digits
 	$(BIN)/tesela demo --out runs/demo
@@ -27,9 +27,12 @@ docs: $(STAMP)  ## the documentation as a site in site/, which needs no network
 bench: $(STAMP)  ## the benchmarks that need no peers
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-web: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
+serve: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
 	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo
 	$(BIN)/tesela serve runs/demo
+
+web:  ## build the web app into the package, from its lock file; needs Node 20 or later
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,4 +41,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs site docs/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs site docs/_generated .pytest_cache .mypy_cache .ruff_cache .hypothesis web/node_modules

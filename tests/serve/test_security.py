@@ -106,14 +106,12 @@ def test_headers_are_on_every_answer() -> None:
 
 
 def test_the_page_keeps_to_its_policy() -> None:
-    """No inline script, style or handler, no other host, no way for a text of the server to become markup."""
+    """No inline script, style or handler, and no other host; ``tests/web`` looks at the rest of the app."""
     files = {path: content.decode() for path, (_, content) in page_files().items()}
-    page, script = files["/"], files["/static/app.js"]
+    page = files["/"]
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon[a-z]+=", page)
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", script
-    )
     for text in files.values():
-        assert set(re.findall(r"https?://[^/\s\"']+", text)) <= {"http://www.w3.org"}
-    for part in re.findall(r'(?:src|href)="(/static/[^"]+)"', page):
-        assert part in files
+        assert set(re.findall(r"https?://[^/\s\"'`]+", text)) <= {"http://www.w3.org"}
+    parts = re.findall(r'(?:src|href)="\./(static/[^"]+)"', page)
+    assert {"static/app.js", "static/app.css"} <= set(parts)
+    assert all(f"/{part}" in files for part in parts)

@@ -21,8 +21,9 @@ from tesela.serve.engine.decoding import Decoders
 from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
+from tesela.serve.page import page_routes
 from tesela.serve.rate import RateLimit
-from tesela.serve.routes import image_routes, page_routes, state_routes
+from tesela.serve.routes import image_routes, state_routes
 from tesela.serve.schema import with_problems
 from tesela.serve.security import KeyRing, SecurityLayer
 from tesela.tasks.task import Task

@@ -1,18 +1,66 @@
-"""Static files of the web page: a closed list of addresses."""
+"""The web app, as `make web` builds it: files of `static/` at a closed list of addresses.
+
+All are held in memory, also compressed, and are named by a digest so that a browser that has them asks once
+and gets no body.
+"""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from importlib import resources
 
-PARTS = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/static/app.css": ("app.css", "text/css; charset=utf-8"),
-    "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+from fastapi import APIRouter, Request, Response
+
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
+#: The server's policy keeps images, scripts and styles to this host; revalidation keeps a page and its parts
+#: of one build together.
+CACHING = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
 
 def page_files() -> dict[str, tuple[str, bytes]]:
     """Address -> (content type, content)."""
-    folder = resources.files("tesela.serve") / "static"
-    return {path: (kind, (folder / name).read_bytes()) for path, (name, kind) in PARTS.items()}
+    files: dict[str, tuple[str, bytes]] = {}
+    for part in sorted((resources.files("tesela.serve") / "static").iterdir(), key=lambda part: part.name):
+        kind = KINDS.get(part.name[part.name.rfind(".") :])
+        if kind is not None:
+            address = "/" if part.name == "index.html" else f"/static/{part.name}"
+            files[address] = (kind, part.read_bytes())
+    return files
+
+
+def page_routes() -> APIRouter:
+    """The page and its parts, from memory."""
+    router = APIRouter(include_in_schema=False)
+
+    def add(path: str, kind: str, content: bytes) -> None:
+        packed = gzip.compress(content, 9, mtime=0)
+        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+        async def part(request: Request) -> Response:
+            headers = {**CACHING, "ETag": tag}
+            if tag in request.headers.get("if-none-match", ""):
+                return Response(status_code=304, headers=headers)
+            if takes_gzip(request.headers.get("accept-encoding", "")):
+                return Response(packed, media_type=kind, headers={**headers, "Content-Encoding": "gzip"})
+            return Response(content, media_type=kind, headers=headers)
+
+        router.add_api_route(path, part, methods=["GET", "HEAD"], response_class=Response)
+
+    for path, (kind, content) in page_files().items():
+        add(path, kind, content)
+    return router
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether a header Accept-Encoding names gzip, and not with the weight 0."""
+    for word in accepted.lower().split(","):
+        name, _, weight = word.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False

@@ -24,7 +24,6 @@ from tesela.serve.limits import read_image, read_upload
 from tesela.serve.looking.attention import AttentionRows, OutOfRangeError
 from tesela.serve.looking.facts import QUICK
 from tesela.serve.metrics import ServerMetrics
-from tesela.serve.page import page_files
 from tesela.serve.schema import (
     IMAGE_BODY,
     AttentionBody,
@@ -252,21 +251,6 @@ def state_routes(metrics: ServerMetrics, ready: dict[str, bool]) -> APIRouter:
         """Counters in Prometheus' text form."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return router
-
-
-def page_routes() -> APIRouter:
-    """The page and its parts, from memory: their addresses are a closed list."""
-    router = APIRouter(include_in_schema=False)
-
-    def add(path: str, kind: str, content: bytes) -> None:
-        async def part() -> Response:
-            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
-
-        router.add_api_route(path, part, methods=["GET", "HEAD"], response_class=Response)
-
-    for path, (kind, content) in page_files().items():
-        add(path, kind, content)
     return router
 
 

@@ -1,0 +1,59 @@
+// What this server and this model can do, from the OpenAPI document and the model's details.
+import type { Model, ModelDetails, OpenApi } from "../api/types";
+
+export interface Capabilities {
+  /** `GET /v1/models/{name}`. */
+  details: boolean;
+  heads: boolean;
+  attention: boolean;
+  /** Query parameters of `POST /v1/explain`. */
+  explain: ReadonlySet<string>;
+  /** Methods that the server accepts at all. */
+  methods: readonly string[];
+}
+
+export const NOTHING: Capabilities = { details: false, heads: false, attention: false, explain: new Set(), methods: [] };
+
+export function capabilities(document: OpenApi): Capabilities {
+  const paths = document.paths ?? {};
+  const parameters = paths["/v1/explain"]?.post?.parameters ?? [];
+  const method = parameters.find((one) => one.name === "method")?.schema;
+  const named = method?.enum ?? /^\^\(([a-z0-9_|]+)\)\$$/.exec(method?.pattern ?? "")?.[1]?.split("|") ?? [];
+  return {
+    details: "/v1/models/{name}" in paths,
+    heads: "/v1/heads" in paths,
+    attention: "/v1/attention" in paths,
+    explain: new Set(parameters.map((one) => one.name)),
+    methods: named,
+  };
+}
+
+/** The methods to choose from: those that work for the model, `auto` first. */
+export function methodsOf(model: Model & Partial<ModelDetails>, able: Capabilities): string[] {
+  if (!model.explainable) return [];
+  const works = model.methods ?? able.methods;
+  const accepted = able.methods.length ? works.filter((name) => able.methods.includes(name)) : works;
+  return ["auto", ...accepted.filter((name) => name !== "auto")];
+}
+
+const BY_LAYER = new Set(["attention", "gradcam"]);
+const ROLLOUTS = new Set(["rollout", "rollout_literature", "gradient_rollout"]);
+const SAME_FOR_ALL = new Set(["rollout", "rollout_literature", "attention"]);
+
+/** Which further settings a method takes, where the server knows them. */
+export function settingsOf(
+  method: string,
+  able: Capabilities,
+): { layer: boolean; head: boolean; discard: boolean; residual: boolean } {
+  return {
+    layer: BY_LAYER.has(method) && able.explain.has("layer"),
+    head: method === "attention" && able.explain.has("head"),
+    discard: ROLLOUTS.has(method) && able.explain.has("discard"),
+    residual: ROLLOUTS.has(method) && able.explain.has("residual"),
+  };
+}
+
+/** Whether a method's map is the same whatever the class. */
+export function ignoresClass(method: string): boolean {
+  return SAME_FOR_ALL.has(method);
+}
