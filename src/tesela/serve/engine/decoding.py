@@ -87,11 +87,13 @@ class Decoders:
         try:
             async with self._large if cost > LARGE else self._small:
                 begun = time.monotonic()
-                with anyio.CancelScope(shield=True):
-                    found = await self._decode(data, spec, deadline=deadline)
-                if cost > LARGE:
-                    self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
-            return found
+                try:
+                    with anyio.CancelScope(shield=True):
+                        found = await self._decode(data, spec, deadline=deadline)
+                finally:
+                    if cost > LARGE:
+                        self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
+                return found
         finally:
             self.inside -= cost
 
