@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from tesela.core.errors import ImageError
-from tesela.imaging import work
 from tesela.imaging.decode import decode
+from tesela.imaging.guard import work
+from tesela.imaging.guard.work import MOST_CHUNKS, MOST_SCANS, OutOfTimeError, time_limited
 from tesela.imaging.header import read_header
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
-from tesela.imaging.work import MOST_CHUNKS, MOST_SCANS, OutOfTimeError, time_limited
 
 #: Most seconds until the reason is there; the machine of the tests may be busy.
 PROMPT = 2.0

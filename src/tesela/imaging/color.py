@@ -127,7 +127,8 @@ def _high_byte(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
 
 
 def _over_background(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA over white, rounded to nearest."""
-    alpha = pixels[:, :, 3:].astype(np.uint32)
-    mixed = pixels[:, :, :3] * alpha + BACKGROUND * (255 - alpha)
+    """RGBA over white, rounded to nearest; no value exceeds 255 * 255 + 127, which 16 bits hold."""
+    alpha = pixels[:, :, 3:].astype(np.uint16)
+    mixed = pixels[:, :, :3] * alpha
+    mixed += BACKGROUND * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)

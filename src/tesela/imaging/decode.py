@@ -21,13 +21,13 @@ from PIL import Image, UnidentifiedImageError
 
 from tesela.core.errors import ImageError
 from tesela.imaging.color import to_array
+from tesela.imaging.guard.turns import is_large, large_turn, limit_lifted
+from tesela.imaging.guard.work import OutOfTimeError, excessive, time_limited
 from tesela.imaging.header import Header, read_header
 from tesela.imaging.jpeg import fast_pixels, scale_for
 from tesela.imaging.lean import versions
 from tesela.imaging.limits import DEFAULT_LIMITS, FORMATS, DecodeLimits
 from tesela.imaging.readers import reader_fault, require_reader
-from tesela.imaging.turns import is_large, large_turn, limit_lifted
-from tesela.imaging.work import OutOfTimeError, excessive, time_limited
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -45,7 +45,7 @@ class ServeConfig:
     """Seconds after which a waiting request is refused instead of computed."""
     decoders: int = 2
     """Processes that decode images; one more takes turns at large ones."""
-    decode_seconds: float = 5.0
+    decode_seconds: float = 10.0
     """Seconds after which the process that decodes an image is ended."""
     max_decoded: int = 2 << 30
     """Most bytes of decoded images that are worked on or wait; what comes on top is refused with 503."""

@@ -21,7 +21,7 @@ from tesela.serve.engine.presence import for_client
 from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, problem
 from tesela.serve.limits import read_image, read_upload
-from tesela.serve.looking.attention import AttentionRows, OutOfRangeError
+from tesela.serve.looking.attention import HeadAttention, OutOfRangeError
 from tesela.serve.looking.facts import QUICK
 from tesela.serve.metrics import ServerMetrics
 from tesela.serve.schema import (
@@ -145,7 +145,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
 
     async def rows_of(
         request: Request, model: str | None, patch: tuple[int, int] | None
-    ) -> tuple[ServedModel, AttentionRows]:
+    ) -> tuple[ServedModel, HeadAttention]:
         served = served_model(models, model)
         served.explain_gate.check()
         data = await read_image(request, config)

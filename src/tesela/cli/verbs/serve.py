@@ -23,7 +23,7 @@ def serve(
     explain_queue: int = 4,
     deadline: float = 20.0,
     decoders: int = 2,
-    decode_seconds: float = 5.0,
+    decode_seconds: float = 10.0,
     max_decoded: int = 2048,
     max_megabytes: int = 20,
     max_parts: int = 32,

@@ -1,4 +1,6 @@
-"""Decoding in processes of their own, with a deadline and a ceiling of memory; a dead one is replaced.
+"""Decoding in processes of their own, with a deadline and a ceiling of memory.
+
+A dead process is replaced.
 
 What an image takes is known from its header: large ones are decoded one after another, so that memory holds
 one of them and small ones pass by; what would wait longer than its deadline is refused at once. The processes
@@ -30,11 +32,11 @@ from tesela.serve.config import ServeConfig
 from tesela.serve.errors import RefusedError, image_code
 
 #: A view (h, w, C), uint8, and the image's own (height, width).
-View = tuple[NDArray[np.uint8], tuple[int, int]]
+DecodedView = tuple[NDArray[np.uint8], tuple[int, int]]
 _T = TypeVar("_T")
 
 #: Decoded bytes of an image above which it waits for its turn.
-LARGE = 32 << 20
+TAKES_TURNS = 32 << 20
 #: Bytes of a pixel in the result, beside those that its format needs.
 RESULT_DEPTH = 3
 #: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
@@ -68,7 +70,7 @@ class Decoders:
             for _ in range(self._processes):
                 group.start_soon(self._run, _settle, self._memory)
 
-    async def view(self, data: bytes, spec: ImageSpec, *, deadline: float) -> View:
+    async def view(self, data: bytes, spec: ImageSpec, *, deadline: float) -> DecodedView:
         """An encoded image as a model wants it.
 
         Args:
@@ -85,17 +87,19 @@ class Decoders:
             raise RefusedError("overloaded", wait=wait)
         self.inside += cost
         try:
-            async with self._large if cost > LARGE else self._small:
+            async with self._large if cost > TAKES_TURNS else self._small:
                 begun = time.monotonic()
-                with anyio.CancelScope(shield=True):
-                    found = await self._decode(data, spec, deadline=deadline)
-                if cost > LARGE:
-                    self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
-            return found
+                try:
+                    with anyio.CancelScope(shield=True):
+                        found = await self._decode(data, spec, deadline=deadline)
+                finally:
+                    if cost > TAKES_TURNS:
+                        self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
+                return found
         finally:
             self.inside -= cost
 
-    async def _decode(self, data: bytes, spec: ImageSpec, *, deadline: float) -> View:
+    async def _decode(self, data: bytes, spec: ImageSpec, *, deadline: float) -> DecodedView:
         left = deadline - time.monotonic()
         if left <= 0:
             raise RefusedError("deadline")
@@ -142,7 +146,7 @@ def decoded_bytes(data: bytes, limits: DecodeLimits) -> int:
     return int(pixels * (header.depth + RESULT_DEPTH))
 
 
-def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> View:
+def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> DecodedView:
     """In the decoding process: the view of an encoded image."""
     _settle(memory)
     return fitted_view(data, spec, limits=limits)

@@ -25,7 +25,7 @@ from tesela.serve.config import ServeConfig
 from tesela.serve.engine.batching import Batcher, Gate
 from tesela.serve.engine.decoding import Decoders
 from tesela.serve.errors import RefusedError
-from tesela.serve.looking.attention import AttentionRows, NoAttentionError, OutOfRangeError, attention_of
+from tesela.serve.looking.attention import HeadAttention, NoAttentionError, OutOfRangeError, attention_of
 from tesela.serve.looking.explanation import ExplainedImage, explain_image
 from tesela.serve.looking.facts import NetworkFacts, card_text, network_facts
 from tesela.serve.metrics import ServerMetrics
@@ -118,7 +118,7 @@ class ServedModel:
                     else "explain_unavailable"
                 ) from None
 
-    async def attention(self, data: bytes, *, patch: tuple[int, int] | None) -> AttentionRows:
+    async def attention(self, data: bytes, *, patch: tuple[int, int] | None) -> HeadAttention:
         """Attention of what the head reads, or of a patch (row, column), on an encoded image."""
         if self.network is None:
             raise RefusedError("explain_unavailable")

@@ -18,7 +18,7 @@ from tesela.imaging.preprocess import normalize
 from tesela.imaging.spec import ImageSpec
 
 #: Queries whose rows are computed at once.
-BLOCK = 256
+QUERIES_AT_ONCE = 256
 
 
 class NoAttentionError(Exception):
@@ -30,7 +30,7 @@ class OutOfRangeError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionRows:
+class HeadAttention:
     """Attention of one query in every layer and head.
 
     Attributes:
@@ -71,7 +71,7 @@ class AttentionRows:
 
 def attention_of(
     network: Any, view: NDArray[np.uint8], spec: ImageSpec, *, patch: tuple[int, int] | None = None
-) -> AttentionRows:
+) -> HeadAttention:
     """Attention of what the head reads, or of a patch (row, column), on an image (h, w, C), uint8.
 
     Raises:
@@ -101,14 +101,14 @@ def attention_of(
         for record in found.layers:
             look = attention_rows(record)
             total = torch.zeros(record.q.shape[1], tokens, dtype=torch.float64, device=start.device)
-            for begin in range(0, tokens, BLOCK):
-                part = start[begin : begin + BLOCK]
+            for begin in range(0, tokens, QUERIES_AT_ONCE):
+                part = start[begin : begin + QUERIES_AT_ONCE]
                 if part.any():
                     total += torch.einsum("q,hqn->hn", part, look(begin, begin + len(part))[0].double())
             rows.append(total.cpu().numpy())
     whole = np.stack(rows)  # (layers, heads, tokens)
     logs = np.log(np.where(whole > 0, whole, 1.0))
-    return AttentionRows(
+    return HeadAttention(
         grid=found.grid,
         patches=whole[..., found.prefix :].reshape(*whole.shape[:2], *found.grid),
         prefix=whole[..., : found.prefix].sum(-1),
