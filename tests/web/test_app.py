@@ -6,6 +6,7 @@ The journey needs Chromium and its driver (Debian: ``apt-get install chromium ch
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
 import json
 import os
@@ -218,6 +219,37 @@ def test_the_journey_in_a_browser(browser: webdriver.Chrome, address: str, tmp_p
 
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert hosts(browser) == {address}
+
+
+def test_many_images_become_a_table(browser: webdriver.Chrome, address: str, tmp_path: Path) -> None:
+    """Sorted by a column and saved as CSV, with the labels of the predictor; what is no image says so."""
+    images = held_out(6)[0]
+    wanted = [found.scores[0] for found in Predictor(digits_run()).predict(images, top=1)]
+    browser.get(f"{address}/#/many")
+    find(browser, ".strip")
+    for number, image in enumerate([*images, b"no image"]):
+        browser.execute_script(DROP, base64.b64encode(image).decode(), f"{number}, here.png")
+    until(
+        browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, "tbody .wide, tbody .wrong")) == 6 * 2 + 1
+    )
+
+    column = browser.find_elements(By.CSS_SELECTOR, ".sort")[2]
+    assert column.text == "Probability"
+    column.click()
+    assert column.find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+    browser.find_elements(By.CSS_SELECTOR, ".strip button")[1].click()
+    saved = tmp_path / "saved" / "predictions.csv"
+    until(browser, saved.is_file)
+    with saved.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    found = [float(row["probability"]) for row in rows[:6]]
+    assert found == sorted(found, reverse=True)
+    assert {row["name"]: (row["label"], float(row["probability"])) for row in rows[:6]} == {
+        f"{number}, here.png": (score.label, pytest.approx(score.probability, abs=1e-4))
+        for number, score in enumerate(wanted)
+    }
+    assert (rows[6]["name"], rows[6]["label"]) == ("6, here.png", "")
+    assert rows[6]["error"]
 
 
 def find(browser: webdriver.Chrome, selector: str) -> WebElement:
