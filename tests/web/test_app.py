@@ -128,6 +128,13 @@ def test_nothing_names_another_host() -> None:
         assert not re.search(r"dangerouslySetInnerHTML|innerHTML|outerHTML|insertAdjacentHTML", text), source
 
 
+def test_the_page_may_use_the_camera() -> None:
+    """Only the page itself, and nothing else of the device."""
+    with client(onnx_only=True) as api:
+        rules = api.get("/").headers["permissions-policy"].split(", ")
+    assert rules == ["camera=(self)", "geolocation=()", "microphone=()"]
+
+
 def test_a_browser_that_has_a_part_gets_no_body() -> None:
     """And one that takes no gzip gets the part as it is."""
     with client(onnx_only=True) as api:
