@@ -33,6 +33,7 @@ export default defineConfig({
     cssTarget: ["chrome123", "firefox120", "safari17.5"],
     modulePreload: false,
     reportCompressedSize: false,
+    license: { fileName: "licenses.md" },
     rollupOptions: {
       output: {
         entryFileNames: "app.js",

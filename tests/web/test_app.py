@@ -6,6 +6,7 @@ The journey needs Chromium and its driver (Debian: ``apt-get install chromium ch
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
 import json
 import os
@@ -127,6 +128,13 @@ def test_nothing_names_another_host() -> None:
         assert not re.search(r"dangerouslySetInnerHTML|innerHTML|outerHTML|insertAdjacentHTML", text), source
 
 
+def test_the_page_may_use_the_camera() -> None:
+    """Only the page itself, and nothing else of the device."""
+    with client(onnx_only=True) as api:
+        rules = api.get("/").headers["permissions-policy"].split(", ")
+    assert rules == ["camera=(self)", "geolocation=()", "microphone=()"]
+
+
 def test_a_browser_that_has_a_part_gets_no_body() -> None:
     """And one that takes no gzip gets the part as it is."""
     with client(onnx_only=True) as api:
@@ -218,6 +226,38 @@ def test_the_journey_in_a_browser(browser: webdriver.Chrome, address: str, tmp_p
 
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert hosts(browser) == {address}
+
+
+def test_many_images_become_a_table(browser: webdriver.Chrome, address: str, tmp_path: Path) -> None:
+    """Sorted by a column and saved as CSV, with the labels of the predictor; what is no image says so."""
+    images = held_out(6)[0]
+    wanted = [found.scores[0] for found in Predictor(digits_run()).predict(images, top=1)]
+    browser.get(f"{address}/#/many")
+    find(browser, ".strip")
+    for number, image in enumerate([*images, b"no image"]):
+        browser.execute_script(DROP, base64.b64encode(image).decode(), f"{number}, here.png")
+    until(
+        browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, "tbody .wide, tbody .wrong")) == 6 * 2 + 1
+    )
+
+    column = browser.find_elements(By.CSS_SELECTOR, ".sort")[2]
+    assert column.text == "Probability"
+    column.click()
+    assert column.find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+    browser.find_elements(By.CSS_SELECTOR, ".strip button")[1].click()
+    saved = tmp_path / "saved" / "predictions.csv"
+    until(browser, saved.is_file)
+    with saved.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    found = [float(row["probability"]) for row in rows[:6]]
+    assert found == sorted(found, reverse=True)
+    by_name = {row["name"]: row for row in rows[:6]}
+    for number, score in enumerate(wanted):
+        row = by_name[f"{number}, here.png"]
+        assert row["label"] == score.label
+        assert float(row["probability"]) == pytest.approx(score.probability, abs=1e-4)
+    assert (rows[6]["name"], rows[6]["label"]) == ("6, here.png", "")
+    assert rows[6]["error"]
 
 
 def find(browser: webdriver.Chrome, selector: str) -> WebElement:

@@ -118,27 +118,40 @@ export interface Asked<T> {
   milliseconds: number | null;
 }
 
-/** Ask the server again whenever `key` changes; late answers are dropped, null asks nothing. */
-export function useAsked<T>(key: string | null, ask: (signal: AbortSignal) => Promise<T>, picture: Picture | null): Asked<T> {
-  const [asked, setAsked] = useState<Asked<T>>({ value: null, error: null, busy: false, milliseconds: null });
+/**
+ * Ask the server again whenever `key` changes; late answers are dropped, null asks nothing.
+ * While new settings are asked for, the answer to the old ones stays; that of another image or model does not.
+ */
+export function useAsked<T>(
+  key: string | null,
+  ask: (signal: AbortSignal) => Promise<T>,
+  picture: Picture | null,
+  model: string,
+): Asked<T> {
+  const [asked, setAsked] = useState<Asked<T> & { picture: Picture | null; model: string }>({ ...NOT_ASKED, picture, model });
   useEffect(() => {
+    const about = { picture, model };
     if (key === null || !picture) {
-      setAsked({ value: null, error: null, busy: false, milliseconds: null });
+      setAsked({ ...NOT_ASKED, ...about });
       return undefined;
     }
     const control = new AbortController();
     const began = performance.now();
-    setAsked((before) => ({ ...before, busy: true }));
+    setAsked((before) =>
+      before.picture === picture && before.model === model ? { ...before, error: null, busy: true } : { ...NOT_ASKED, ...about, busy: true },
+    );
     ask(control.signal).then(
       (value) => {
-        if (!control.signal.aborted) setAsked({ value, error: null, busy: false, milliseconds: performance.now() - began });
+        if (!control.signal.aborted) setAsked({ value, error: null, busy: false, milliseconds: performance.now() - began, ...about });
       },
       (error: unknown) => {
-        if (!control.signal.aborted) setAsked({ value: null, error, busy: false, milliseconds: null });
+        if (!control.signal.aborted) setAsked({ ...NOT_ASKED, error, ...about });
       },
     );
     return () => control.abort();
-    // `ask` is made anew at each rendering; key and picture are all that it depends on
-  }, [key, picture]);
-  return asked;
+    // `ask` is made anew at each rendering; key, image and model are all that it depends on
+  }, [key, picture, model]);
+  return asked.picture === picture && asked.model === model ? asked : { ...NOT_ASKED, busy: key !== null && picture !== null };
 }
+
+const NOT_ASKED = { value: null, error: null, busy: false, milliseconds: null } as const;

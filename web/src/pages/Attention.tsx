@@ -34,13 +34,14 @@ export function Attention() {
     setLayer(null);
     setHead(null);
   }, [model.name]);
+  useEffect(() => setSize(null), [picture]);
 
   const sheetPath = able.heads ? address("v1/heads", { model: model.name }) : null;
-  const sheet = useAsked<Heads>(sheetPath, (signal) => client.post(sheetPath ?? "", picture?.file ?? new Blob(), signal), picture);
+  const sheet = useAsked<Heads>(sheetPath, (signal) => client.post(sheetPath ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
   const path = able.attention
     ? address("v1/attention", { model: model.name, layer, head, row: place?.row, column: place?.column })
     : null;
-  const found = useAsked<Weights>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture);
+  const found = useAsked<Weights>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
   const view = useMemo(() => (size ? viewRectangle(details.image ?? details, size.width, size.height) : null), [details, size]);
   const grid = found.value?.grid ?? details.grid ?? null;
   const layers = found.value?.layers ?? sheet.value?.layers ?? details.layers ?? null;
@@ -68,12 +69,12 @@ export function Attention() {
           <>
             <p className="quiet" role="status">
               {outside ? `${t("attention.outside")} ` : ""}
-              {found.value && chosenLayer !== null
+              {found.busy ? t("look.looking") : found.value && chosenLayer !== null
                 ? place
                   ? t("attention.of", { row: place.row, column: place.column, layer: chosenLayer, head: headName })
                   : t("attention.ofToken", { layer: chosenLayer, head: headName })
                 : ""}
-              {found.value?.prefix_mass ? ` ${t("attention.prefix", { share: percent(found.value.prefix_mass, i18n.language) })}` : ""}
+              {!found.busy && found.value?.prefix_mass ? ` ${t("attention.prefix", { share: percent(found.value.prefix_mass, i18n.language) })}` : ""}
             </p>
             <div className="controls">
               <PatchInput label={t("attention.row")} most={grid[0]} value={place?.row ?? null} onChange={(row) => setPlace({ row, column: place?.column ?? 0 })} />

@@ -17,11 +17,12 @@ const AT_ONCE = 4;
 /** Small pictures of the first ones only, so that a folder of photographs does not fill the memory. */
 const MOST_THUMBNAILS = 200;
 let lastId = 0;
+const kept: { rows: Row[]; model: string | null } = { rows: [], model: null };
 
 export function Many() {
   const { t, i18n } = useTranslation();
   const { client, model, take } = useShared();
-  const [rows, setRows] = useState<Row[]>([]);
+  const [rows, setRows] = useState<Row[]>(kept.rows);
   const [order, setOrder] = useState<Order | null>(null);
   const control = useRef<AbortController>(new AbortController());
   const queue = useRef<Row[]>([]);
@@ -94,15 +95,22 @@ export function Many() {
     setOrder(null);
   }
 
-  // another model: everything again
+  // the table stays when another page is opened
   const latest = useRef(rows);
   latest.current = rows;
   useEffect(() => {
-    const again = latest.current.map((row) => ({ ...row, ...WAITING }));
-    if (again.length) {
-      setRows(again);
-      start(again);
-    }
+    kept.rows = rows;
+  }, [rows]);
+  // another model: everything again; back on this page: what was not done
+  useEffect(() => {
+    const all = kept.model !== model.name;
+    kept.model = model.name;
+    const again = latest.current
+      .filter((row) => all || row.state === "waiting" || row.state === "running")
+      .map((row) => ({ ...row, ...WAITING }));
+    const fresh = new Map(again.map((row) => [row.id, row]));
+    setRows(latest.current.map((row) => fresh.get(row.id) ?? row));
+    start(again);
     return stop;
   }, [model.name, client]);
 

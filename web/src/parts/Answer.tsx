@@ -42,14 +42,14 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
   const [shown, setShown] = useState(true);
   const query = useHeatQuery(heat);
   const path = active ? address(`v1/${encodeURIComponent(model.task)}`, { model: model.name, top }) : null;
-  const found = useAsked<Classification>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture);
-  const scores = found.value?.model === model.name ? found.value.top : null;
+  const found = useAsked<Classification>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
+  const scores = found.value?.top ?? null;
   const chosen = target && target.of === picture ? target.index : (scores?.[0]?.index ?? null);
   const explains = model.explainable && details.methods?.length !== 0;
   const asked = active && explains && shown && chosen !== null && scores !== null;
   const why = asked ? address("v1/explain", { model: model.name, target: chosen, ...query }) : null;
-  const map = useAsked<Explanation>(why, (signal) => client.post(why ?? "", picture?.file ?? new Blob(), signal), picture);
-  const heatmap = map.value && map.value.model === model.name ? map.value : null;
+  const map = useAsked<Explanation>(why, (signal) => client.post(why ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
+  const heatmap = map.value;
   const first = scores?.[0];
 
   const layer = heatmap && (
@@ -125,9 +125,9 @@ function useMaskAnswer(model: Model, active: boolean): Answer {
   const [opacity, setOpacity] = useState(0.65);
   const canvas = useRef<HTMLCanvasElement>(null);
   const path = active ? address("v1/segment", { model: model.name }) : null;
-  const found = useAsked<Segmentation>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture);
+  const found = useAsked<Segmentation>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
   const none = useMemo(() => new Set<number>(), []);
-  const mask = found.value && found.value.model === model.name ? found.value : null;
+  const mask = found.value;
   const gone = hidden.of === mask ? hidden.classes : none;
   const largest = mask ? [...mask.areas].sort((one, other) => other.share - one.share)[0] : undefined;
   const layer = mask && <MaskLayer found={mask} hidden={gone} opacity={opacity} canvas={canvas} />;
