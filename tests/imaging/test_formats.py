@@ -152,7 +152,7 @@ def test_large_images_open_and_those_above_the_limit_do_not(kind: str, tmp_path:
 
 def test_pillows_own_limit_does_not_bound_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images far above it open in every format, and it stands afterwards; for one's own calls of Pillow."""
-    monkeypatch.setattr("tesela.imaging.turns.LARGE_IMAGE", 100)
+    monkeypatch.setattr("tesela.imaging.guard.turns.LARGE_IMAGE", 100)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
     for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000"):
         options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}

@@ -99,6 +99,11 @@ def explain(
         region=box_of(region),
         limits=local_limits(formats or (), max_pixels),
     )  # fmt: skip
+    from tesela.core.errors import UsageError
+
+    outside = [row["error"] for row in rows if row.get("error", {}).get("code") == "no_region"]
+    if outside and len(outside) == len(rows):  # no image reaches to the region: it was given wrong
+        raise UsageError(outside[0]["message"], hint=outside[0]["hint"])
     unreadable = sum("error" in row for row in rows)
     output.note_unreadable(
         f"unreadable: {line_text(row['image'])}: {row['error']['message']}" for row in rows if "error" in row
