@@ -50,6 +50,8 @@ class Choices:
     """Where the features of a frozen body are kept: ram, disk, or empty where they are not."""
     feature_seconds: float = 0.0
     """Measured time of the frozen body for one batch, where its features are kept; else 0."""
+    forward_seconds: float = 0.0
+    """Measured time of one batch in evaluation; 0 in runs of earlier versions."""
     planned_seconds: float = 0.0
     """Estimated time of the whole run, as the plan said it."""
     data: str = ""

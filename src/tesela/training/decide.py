@@ -22,6 +22,8 @@ from tesela.data.levels import level_notes
 from tesela.data.loader import Loader
 from tesela.data.scan import causes
 from tesela.data.source import Source
+from tesela.evaluation.scoring import evaluation_mode
+from tesela.hardware.autocast import autocast
 from tesela.hardware.memory import activation_bytes, automatic_batch, free_memory, weight_bytes
 from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.attention.kernels import HasKernel
@@ -240,6 +242,9 @@ def _choose(
         prepared, prepared.model, prepared.objective, pairs, first, limit, images=passes * training.num_images
     )
     best = fastest(measured)
+    if not place:  # the choice was made on a small batch; times are of a whole one
+        chosen, limit = [(best.precision, best.attention)], 4.2 * best.seconds
+        best = _measure(prepared, prepared.model, prepared.objective, chosen, first, limit)[0]
     per_epoch, seconds = steps_per_epoch(len(training), timing.accumulate), best.seconds
     if place:
         features = dataclasses.replace(first, images=torch.zeros(len(first), frozen.width))
@@ -269,6 +274,7 @@ def _choose(
         activation_bytes=per_image,
         features=place,
         feature_seconds=best.seconds if place else 0.0,
+        forward_seconds=_forward_seconds(prepared, best, first),
         data=data_digest(prepared.source),
         images=image_counts(prepared.source),
     )
@@ -305,6 +311,20 @@ def _measure(
         limit=limit,
         images=images,
     )
+
+
+def _forward_seconds(prepared: Prepared, best: Timed, batch: Batch) -> float:
+    """Seconds of the whole model in evaluation for a batch, the shorter of two."""
+    images, device, times = batch.images.to(prepared.device), prepared.device, []
+    with evaluation_mode(prepared.model, best.attention), torch.inference_mode():
+        for _ in range(2):
+            begin = time.perf_counter()
+            with autocast(device, best.precision):
+                prepared.model(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 def make_facts(prepared: Prepared) -> RunFacts:

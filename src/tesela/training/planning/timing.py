@@ -82,7 +82,8 @@ class TimePlan:
     def _forward(self, choices: Choices, step_seconds: float, images: int) -> float:
         """Seconds of the whole model's forward pass over so many images."""
         share = 1.0 if self.prepared.config.tune == "head" else FORWARD_SHARE
-        batch = choices.feature_seconds or share * step_seconds / self.accumulate
+        usual = choices.feature_seconds or share * step_seconds / self.accumulate
+        batch = choices.forward_seconds or usual
         return batch * images / choices.batch_size
 
 
