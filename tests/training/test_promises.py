@@ -156,6 +156,21 @@ def test_probabilities_are_calibrated_and_the_same_everywhere(tmp_path: Path) ->
     assert [found[index] for index in range(10)] == expected
 
 
+@pytest.mark.parametrize("name", ["vit_nano", "deit_ti16"])
+def test_scaling_a_head_scales_its_logits(name: str) -> None:
+    """All of them, biases included."""
+    model = ts.create_model(name, num_classes=4).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.normal_()
+        size = model.config.image_size
+        images = torch.randn(2, model.config.channels, *size)
+        before = model(images)
+        model.head.scale(0.4)  # type: ignore[operator]
+        torch.testing.assert_close(model(images), 0.4 * before)
+
+
 def test_without_enough_validation_images_nothing_is_calibrated(tmp_path: Path) -> None:
     run = train(tiny(tmp_path / "run", calibrate=True, epochs=1, data={"val_fraction": 0.005}))
     info = json.loads((run.path / "bundle" / "config.json").read_text())
@@ -207,3 +222,18 @@ def test_the_majority_baseline_stands_beside_the_accuracy() -> None:
     scores.update(np.array([[0.9, 0.1]] * 4), np.array([0, 0, 0, 1]))
     assert scores.result()["majority"] == 0.75 == scores.result()["accuracy"]
     assert math.isclose(scores.result()["balanced_accuracy"], 0.5)
+
+
+def test_a_run_that_does_not_fit_on_the_disk_leaves_its_folder_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before the first step, it can be started again in the same folder."""
+    from tesela.core.errors import StorageError
+    from tesela.training.planning import plan
+
+    monkeypatch.setattr(plan, "free_bytes", lambda _: 10)
+    with pytest.raises(StorageError, match="no space for the run"):
+        train(tiny(tmp_path / "run", epochs=1))
+    assert Run(tmp_path / "run").is_free()
+    monkeypatch.undo()
+    assert train(tiny(tmp_path / "run", epochs=1)).steps == 7

@@ -128,12 +128,12 @@ def decide(
     if known is None:
         seconds = timing.planned_seconds(choices)
         choices = dataclasses.replace(choices, planned_seconds=round(seconds, 2))
-    choices.save(prepared.run.choices)
-    set_attention_kernel(model, choices.attention)
     plan = make_plan(prepared, choices, timing)
     if console is not None:
         console.print(plan_table(plan.rows()))
-    plan.check()
+    plan.check()  # before anything is kept, so that a refused run leaves its folder free
+    choices.save(prepared.run.choices)
+    set_attention_kernel(model, choices.attention)
     return Decisions(
         choices=choices,
         training=training,
