@@ -18,6 +18,8 @@ import torch
 
 from tesela.core.errors import ConfigError, ImageError
 from tesela.data.scan import nothing_readable
+from tesela.data.source import decode_limits
+from tesela.imaging.decode import upright_size
 from tesela.imaging.spec import ImageSpec
 from tesela.models import catalog
 from tesela.models.factory import build_model, empty_with_head
@@ -79,15 +81,19 @@ class Start:
 
 
 def inspect_images(items: Items, channels: int) -> ImageStats:
-    """Look at a few images, evenly spread.
+    """Sizes of a few images, evenly spread, from their headers.
 
     Raises:
         DataError: not one of them can be read.
     """
-    shapes = [image.shape for image in _some(items, LOOKED_AT, channels)]
-    if not shapes:
+    sizes = set()
+    for index in _spread(items, LOOKED_AT):
+        with contextlib.suppress(ImageError):
+            data = items.raw(index)
+            plain = items.read(index, channels=channels).shape[:2] if data is None else None
+            sizes.add(plain or upright_size(data or b"", limits=decode_limits(items)))
+    if not sizes:
         raise nothing_readable(items)
-    sizes = {shape[:2] for shape in shapes}
     return ImageStats(size=sizes.pop() if len(sizes) == 1 else None, channels=channels)
 
 
@@ -235,9 +241,15 @@ def normalisation(kind: str, items: Items, plain: ImageSpec) -> tuple[tuple[floa
 
 def _some(items: Items, most: int, channels: int) -> Iterator[Any]:
     """Up to ``most`` images that can be read, evenly spread over the split."""
-    for index in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)):
+    for index in _spread(items, most):
         with contextlib.suppress(ImageError):
-            yield items.read(int(index), channels=channels)
+            yield items.read(index, channels=channels)
+
+
+def _spread(items: Items, most: int) -> list[int]:
+    """Up to ``most`` places, evenly over the split."""
+    found = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int))
+    return [int(index) for index in found]
 
 
 def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]) -> Start:
