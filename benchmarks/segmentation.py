@@ -1,9 +1,11 @@
 """Segmenters on the same data, budget and seeds: pixel accuracy, mean IoU, size, speed, block artefacts.
 
     python benchmarks/segmentation.py CAMVID --out FOLDER [--minutes 20] [--seeds 2] [--only "NAME|NAME"]
+        [--backbone dinov2_s14]
 
 The plain ViT of article B, each of that article's five proposals, SegFormer-B0, a CNN, its
-depthwise-separable version, and a ViT with the light decoder. Every run gets the same minutes, all included;
+depthwise-separable version, and a ViT with the light decoder; with ``--backbone`` also that backbone, frozen,
+with the light decoder. Every run gets the same minutes, all included;
 "more epochs" gets twice as many. Runs that are complete are not repeated, so the table can be made in parts.
 Last result: see LOG.md.
 """
@@ -41,6 +43,8 @@ MODERN: dict[str, Any] = {
     "image_size": [240, 320],
     "batch_size": 8,
 }
+#: A pre-trained backbone, frozen, whose decoder alone is trained.
+PRETRAINED = "ViT-S/14 pre-trained, frozen, light decoder"
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain ViT (article)": {},
     "MLP head": {"decoder": {"name": "patch", "hidden": 768}},
@@ -57,16 +61,30 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "net": {"depth": 6},
         "decoder": {"name": "light", "width": 64, "blocks": 2},
     },
+    PRETRAINED: {
+        **MODERN,
+        "model": "auto",
+        "normalize": "auto",
+        "decoder": {"name": "light"},
+        "tune": "head",
+        "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+        "objective": {"class_weights": "sqrt", "dice": 0.5},
+        "augment": {"hflip": 0.5},
+        "image_size": [252, 336],
+        "ema": {"decay": 0.99},
+    },
 }
 
 
-def train(data: str, name: str, seed: int, minutes: float, out: Path) -> dict[str, Any]:
+def train(data: str, name: str, seed: int, minutes: float, out: Path, backbone: str | None) -> dict[str, Any]:
     """The scores of one run, made now unless it is complete."""
     folder = out / f"{name.replace(' ', '-').replace(',', '').replace('(', '').replace(')', '')}-{seed}"
     if not (folder / "result.json").is_file():
         changes = dict(NETWORKS[name])
         budget = 2 * minutes if changes.pop("twice", False) else minutes
         settings = {**ARTICLE, **changes, "minutes": budget, "seed": seed, "tensorboard": False}
+        if name == PRETRAINED:
+            settings["from"] = backbone
         file = out / f"{folder.name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(settings))
@@ -96,12 +114,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", help="names with | between")
+    parser.add_argument("--backbone", help="a pre-trained ViT")
     options = parser.parse_args()
     chosen = [name.strip() for name in options.only.split("|")] if options.only else list(NETWORKS)
+    chosen = [name for name in chosen if name != PRETRAINED or options.backbone]
     rows: dict[str, list[dict[str, Any]]] = {}
     for seed in range(options.seeds):
         for name in chosen:
-            rows.setdefault(name, []).append(train(options.data, name, seed, options.minutes, options.out))
+            rows.setdefault(name, []).append(
+                train(options.data, name, seed, options.minutes, options.out, options.backbone)
+            )
             print(name, seed, rows[name][-1], file=sys.stderr, flush=True)
     means = {
         name: {key: statistics.fmean(row[key] or 0.0 for row in found) for key in found[0]}

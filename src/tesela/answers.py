@@ -54,11 +54,13 @@ def predict(
         WeightsError: the model is damaged.
     """
     from tesela.imaging.limits import local_limits
+    from tesela.runs.folder import Run
     from tesela.runtime.inputs import image_sources
     from tesela.runtime.predictor import Predictor
 
     predictor = Predictor(source, backend=backend, limits=local_limits(formats, max_pixels))
-    return predictor.predict(image_sources(images), **options)
+    root = Run(source).data_root if isinstance(source, (str, Path)) else None
+    return predictor.predict(image_sources(images, root=root), **options)
 
 
 def explain(
@@ -111,11 +113,13 @@ def explain(
 
     from tesela.attribution.explain import explain as explain_tensors
     from tesela.checkpoints.open import open_model
+    from tesela.runs.folder import Run
 
     network = open_model(model)[0] if isinstance(model, (str, Path)) else model
+    root = Run(model).data_root if isinstance(model, (str, Path)) else None
     return explain_tensors(
         network,
-        images if isinstance(images, Tensor) else _prepared(network, images),
+        images if isinstance(images, Tensor) else _prepared(network, images, root),
         target=target,
         method=method,
         head_fusion=head_fusion,
@@ -131,7 +135,7 @@ def explain(
     )
 
 
-def _prepared(model: Any, images: ImageInput | Iterable[ImageInput]) -> Tensor:
+def _prepared(model: Any, images: ImageInput | Iterable[ImageInput], root: Path | None) -> Tensor:
     """Images as the model's input (B, C, H, W), with the name of one that cannot be read in its error."""
     import torch
 
@@ -143,7 +147,7 @@ def _prepared(model: Any, images: ImageInput | Iterable[ImageInput]) -> Tensor:
     from tesela.runtime.predictor import described
 
     spec, found = described(model).image, []
-    for index, one in enumerate(image_sources(images)):
+    for index, one in enumerate(image_sources(images, root=root)):
         try:
             found.append(torch.from_numpy(preprocess([one], spec, limits=LOCAL_LIMITS)))
         except ImageError as error:

@@ -13,7 +13,7 @@ import pytest
 
 from tesela.cli.main import run as tesela
 from tesela.models.bundle import load_bundle
-from tesela.reports.comparison import group_runs, read_run
+from tesela.reports.comparison import group_runs, read_run, settings_table
 from tesela.reports.comparison_page import table_of
 from tesela.training.config import layered
 from tesela.training.run import train
@@ -133,6 +133,17 @@ def test_runs_are_named_first_and_only_differences_are_shown(runs: list[Path]) -
     titles, rows, same = table_of(group_runs([runs[0], runs[3]]))
     assert titles[1] == "run" and {row[1] for row in rows} == {"a", "deep"}
     assert "n" not in titles and "parameters" in titles and "n 1" in same
+
+
+def test_settings_that_differ_have_a_row_each(runs: list[Path], capfd: pytest.CaptureFixture[str]) -> None:
+    """Reference: the two settings that the runs were given, whole words on a terminal of 80 columns."""
+    titles, rows = settings_table(group_runs([runs[0], runs[3]]))
+    assert titles == ["setting", "1", "2"]
+    assert {row[0]: set(row[1:]) for row in rows} == {"epochs": {"3", "1"}, "net.depth": {"1", "2"}}
+    assert tesela(["compare", str(runs[0]), str(runs[3])]) == 0
+    shown = capfd.readouterr().out
+    assert "Settings that differ" in shown and "net.depth " in shown
+    assert settings_table(group_runs(runs[:3])) == (["setting", "1"], [])
 
 
 def test_scores_on_different_data_stand_apart(

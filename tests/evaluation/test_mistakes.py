@@ -53,3 +53,17 @@ def test_where_there_is_nothing_to_list(place: Path, capfd: pytest.CaptureFixtur
     assert "end the name in .csv" in capfd.readouterr().err
     assert not ts.evaluate(place / "run", mistakes=place / "python.csv")["unreadable"]
     assert (place / "python.csv").exists()
+
+
+def test_a_name_in_the_table_can_be_explained(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reference: the same file by its whole path, from a folder in which the name says nothing."""
+    monkeypatch.chdir(place.parent)
+    run, whole = place / "run", place / "data" / "blue" / "wrong0.png"
+    assert (
+        tesela(["explain", str(run), "blue/wrong0.png", "--target", "blue", "--out", str(place / "m")]) == 0
+    )
+    assert tesela(["predict", str(run), "blue/wrong0.png"]) == 0
+    by_name, by_path = (ts.predict(run, name)[0].scores for name in ("blue/wrong0.png", whole))
+    assert by_name == by_path
+    assert ts.explain(run, "blue/wrong0.png").map.equal(ts.explain(run, whole).map)
+    assert tesela(["explain", str(run), "blue/nowhere.png", "--out", str(place / "n")]) == 2

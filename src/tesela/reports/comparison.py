@@ -183,23 +183,35 @@ def read_run(path: Path) -> Contender:
 
 def group_names(members: Sequence[Contender]) -> list[str]:
     """Each run's model and the settings in which it differs from the others; its folder if there are none."""
-    everywhere = {name for member in members for name in member.settings}
-    differing = sorted(
-        name
-        for name in everywhere
-        if len({json.dumps(member.settings.get(name), default=str) for member in members}) > 1
-    )
+    differing = differing_settings(members)
     several = len({member.model for member in members}) > 1
     names = []
     for member in members:
         parts = [member.model] if several or len(members) == 1 else []
-        parts += [
-            f"{name.rstrip('_')}={_short(member.settings.get(name))}" for name in differing if name != "model"
-        ]
+        parts += [f"{name.rstrip('_')}={_short(member.settings.get(name))}" for name in differing]
         names.append(" ".join(parts) or Path(member.run).name)
     return [
         name if names.count(name) == 1 else f"{name} ({Path(member.run).name})"
         for name, member in zip(names, members, strict=True)
+    ]
+
+
+def differing_settings(members: Sequence[Contender]) -> list[str]:
+    """Dotted names of the settings, the model's own name apart, that are not the same in all runs."""
+    everywhere = {name for member in members for name in member.settings if name != "model"}
+    return sorted(
+        name
+        for name in everywhere
+        if len({json.dumps(member.settings.get(name), default=str) for member in members}) > 1
+    )
+
+
+def settings_table(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of a table of the settings that differ: a row each, a column for each group."""
+    members = [group.runs[0] for group in groups]
+    return ["setting", *(str(number) for number in range(1, len(groups) + 1))], [
+        [name.rstrip("_"), *(_short(member.settings.get(name)) for member in members)]
+        for name in differing_settings(members)
     ]
 
 

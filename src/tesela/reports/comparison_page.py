@@ -12,13 +12,13 @@ from tesela.page.charts.figure import Chart, chart_sheet, charts_row
 from tesela.page.charts.scatter import Dot, scatter_chart
 from tesela.page.document import data_table, document
 from tesela.page.section import Section
-from tesela.reports.comparison import Group, Spread, by_data
+from tesela.reports.comparison import Group, Spread, by_data, settings_table
 
 NOTE = "Score: mean ± standard deviation over seeds. FLOPs: of one image, two per multiply-add."
 COLUMNS = (
     "",
     "run",
-    "differs in",
+    "model",
     "n",
     "score",
     "parameters",
@@ -31,7 +31,7 @@ COLUMNS = (
 #: Columns that are shown even where all groups agree.
 KEPT = ("", "run", "score")
 #: Columns of words; the others hold numbers.
-WORDS = ("run", "differs in")
+WORDS = ("run", "model")
 RUN_COLUMNS = (("", "n"), ("folder", "text"), ("seed", "n"), ("score", "n"), ("time", "n"))
 PLOTTED: tuple[tuple[str, str, Callable[[float], str], Callable[[float, float], list[float]]], ...] = (
     ("parameters", "parameters", compact, log_ticks),
@@ -60,7 +60,7 @@ def cells(number: int, group: Group) -> tuple[str, ...]:
     return (
         str(number),
         group.folders,
-        group.name,
+        group.runs[0].model,
         str(len(group.runs)),
         score_text(values.get("score")),
         *(_amount(values.get(name)) for name in ("parameters", "trainable", "flops")),
@@ -147,6 +147,7 @@ def comparison_page(groups: Sequence[Group]) -> str:
         place = f" on {data}" if len(separate) > 1 else ""
         sections += [
             Section(title=f"Table{place}", note=f"{NOTE} {same}".strip(), body=data_table(columns, rows)),
+            *settings_sections(found, place),
             Section(title=f"Score against cost{place}", body=charts_row(*cost_charts(found))),
         ]
     return document(
@@ -154,3 +155,12 @@ def comparison_page(groups: Sequence[Group]) -> str:
         lead=f"{count} runs on {'; '.join(separate)}. Runs that differ only in their seed are one row.",
         sections=[*sections, Section(title="Single runs", body=data_table(RUN_COLUMNS, members))],
     )
+
+
+def settings_sections(groups: Sequence[Group], place: str) -> list[Section]:
+    """The table of the settings that differ; none where no setting does."""
+    titles, rows = settings_table(groups)
+    if not rows:
+        return []
+    columns = [(title, "text") for title in titles]
+    return [Section(title=f"Settings that differ{place}", body=data_table(columns, rows))]

@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tesela.core.errors import UsageError
+from tesela.core.config import read_yaml
+from tesela.core.errors import TeselaError, UsageError
 from tesela.core.files import io_call, storage_errors
 
 _held: set[Path] = set()
@@ -42,6 +43,21 @@ class Run:
     def config(self) -> Path:
         """The whole configuration as YAML."""
         return self.path / "config.yaml"
+
+    @property
+    def data_root(self) -> Path | None:
+        """The folder that the names of the run's images are below; None where there is none.
+
+        Reports and tables of mistakes name an image so.
+        """
+        try:
+            source = (read_yaml(self.config).get("data") or {}).get("source")
+        except (TeselaError, OSError, AttributeError):
+            return None
+        place = Path(source).expanduser() if isinstance(source, str) else None
+        if place is None or not place.exists():
+            return None
+        return place if place.is_dir() else place.parent
 
     @property
     def choices(self) -> Path:

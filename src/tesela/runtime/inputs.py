@@ -30,17 +30,20 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
 
 
-def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSource]:
+def image_sources(
+    images: ImageInput | Iterable[ImageInput], *, root: Path | None = None
+) -> Iterator[ImageSource]:
     """Each image as a file, encoded bytes, or pixels (H, W, C), uint8.
 
     Args:
         images: one image, or any number of them; a folder stands for all images below it.
+        root: as ``find_images`` takes it.
 
     Raises:
         UsageError: there is no such file, or an array is no image.
     """
     if isinstance(images, (str, os.PathLike)):
-        yield from find_images([images if isinstance(images, str) else Path(images)])
+        yield from find_images([images if isinstance(images, str) else Path(images)], root=root)
     elif isinstance(images, (bytes, bytearray, memoryview)):
         yield bytes(images)
     elif isinstance(images, Image.Image):
@@ -52,7 +55,7 @@ def image_sources(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageSo
         yield array_pixels(images)
     elif isinstance(images, Iterable):
         for image in images:
-            yield from image_sources(image)
+            yield from image_sources(image, root=root)
     else:
         raise UsageError(
             f"{type(images).__name__} is no image", hint="give paths, bytes, Pillow's images or NumPy arrays"

@@ -3,7 +3,8 @@
 A file that is named is taken whatever its ending; inside folders the ending decides. Formats that are not
 decoded by default, and links to nothing, are listed too, so that they are reported as unreadable instead of
 being dropped in silence; so are hidden files, but for the ``._*`` of other systems. Links to folders are
-followed, each folder once. A name may also be written as ``tesela.core.pathnames`` writes it.
+followed, each folder once. A name may also be written as ``tesela.core.pathnames`` writes it, and of a run's
+own images as its report and its table of mistakes name them: below the folder of its data.
 """
 
 from __future__ import annotations
@@ -18,23 +19,29 @@ from tesela.core.pathnames import text_path
 from tesela.imaging.suffixes import IMAGE_SUFFIXES
 
 
-def find_images(words: Iterable[str | Path]) -> list[Path]:
+def find_images(words: Iterable[str | Path], *, root: Path | None = None) -> list[Path]:
     """The files that ``words`` name, each word's in sorted order, none twice.
+
+    Args:
+        words: names of files and folders, and patterns.
+        root: a folder below which a name is looked for that is not there otherwise.
 
     Raises:
         UsageError: no word was given, or a pattern or name matches nothing.
         DataError: a folder holds no image.
     """
-    found = dict.fromkeys(path for word in words for path in _expand(word))
+    found = dict.fromkeys(path for word in words for path in _expand(word, root))
     if not found:
         raise UsageError("no image was given", hint="name files, folders or patterns such as 'photos/*.jpg'")
     return list(found)
 
 
-def _expand(word: str | Path) -> list[Path]:
+def _expand(word: str | Path, root: Path | None) -> list[Path]:
     path = Path(word).expanduser()
     if not _exists(path):
         path = text_path(str(path))
+    if not _exists(path) and root is not None and _exists(root / path):
+        path = root / path
     if _exists(path):
         if not path.is_dir():
             return [path]

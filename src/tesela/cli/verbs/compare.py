@@ -33,6 +33,10 @@ def compare(*runs: str, out: str | None = None, json: bool = False) -> int:
         output.note(f"left out: {error.message} ({error.hint})")
     for data, found in by_data(groups).items():
         output.say(comparison_table(data, found))
+        differences = settings_of(found)
+        if differences is not None:
+            output.say("\nSettings that differ")
+            output.say(differences)
     page = write_comparison(Path(out), groups) if out is not None else None
     if page is not None:
         output.say(f"page    {page}")
@@ -60,7 +64,25 @@ def comparison_table(data: str, groups: Sequence[Group]) -> Any:
     )
     for title in titles:
         words = title in WORDS
-        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+        table.add_column(title, justify="left" if words else "right", overflow="fold", no_wrap=title != "run")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def settings_of(groups: Sequence[Group]) -> Any:
+    """A row for each setting that differs, a column for each group by its number; None if none does."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tesela.reports.comparison import settings_table
+
+    titles, rows = settings_table(groups)
+    if not rows:
+        return None
+    table = Table(box=None, header_style="bold")
+    for title in titles:
+        table.add_column(title, overflow="fold", no_wrap=title == "setting")
     for row in rows:
         table.add_row(*map(Text, row))
     return table

@@ -155,6 +155,7 @@ def explain_files(
     """
     from tesela.attribution.methods.table import check_method
     from tesela.core.files import file_stem, unique_names
+    from tesela.runs.folder import Run
     from tesela.runtime.sources import find_images
 
     for method in methods:
@@ -172,7 +173,7 @@ def explain_files(
     model, info = open_model(run, device="cuda" if torch.cuda.is_available() else "cpu")
     if model.whole_grid:  # no patch can be taken from a segmenter, so its maps are not measured
         figures = None
-    files = find_images(words)
+    files = find_images(words, root=Run(run).data_root)
     classes = None
     if target is not None:
         classes = list(

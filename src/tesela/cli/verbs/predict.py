@@ -48,6 +48,7 @@ def predict(
     from tesela.core.progress import progress_bar, stderr_console
     from tesela.core.terminal import line_text
     from tesela.imaging.limits import local_limits
+    from tesela.runs.folder import Run
     from tesela.runtime.predictor import Predictor
     from tesela.runtime.result_folder import ResultFolder
     from tesela.runtime.sources import find_images
@@ -55,7 +56,7 @@ def predict(
 
     output.use_json(json)
     predictor = Predictor(run, backend=backend, limits=local_limits(formats or (), max_pixels))
-    paths = find_images(images)
+    paths = find_images(images, root=Run(run).data_root)
     pictures = None
     if out is not None and not out.suffix and predictor.task.unreadable().body_schema:
         pictures = ResultFolder(out, paths, limits=predictor.limits)

@@ -20,7 +20,7 @@ def score_tables(scores: Mapping[str, Any], *, top: int) -> list[RenderableType]
     lines = {
         "accuracy": f"{share(scores['accuracy'])}   95 % interval {low * 100:.1f} to {high * 100:.1f} %",
         "majority baseline": f"{share(scores['majority'])}   always the most frequent class",
-        f"top-{top} accuracy": share(scores[f"top{top}"]),
+        **({f"top-{top} accuracy": share(scores[f"top{top}"])} if top < len(scores["per_class"]) else {}),
         "macro F1": share(scores["macro_f1"]),
         "calibration error": f"{share(scores['ece'])}   {scores['ece_bins']} bins of equal width",
         "log loss": f"{scores['nll']:.4f}   Brier score {scores['brier']:.4f}",

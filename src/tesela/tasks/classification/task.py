@@ -39,7 +39,7 @@ class Classification(Task):
 
     name = "classify"
     score = "accuracy"
-    headline = ("accuracy", "top5")
+    headline = ("accuracy", "top5", "majority")
     noun = "image classifier"
     pipeline_tag = "image-classification"
     curves = MappingProxyType({"accuracy": "Accuracy"})
@@ -146,6 +146,12 @@ class Classification(Task):
     def sections(self, material: Material) -> list[Section]:
         """Classes, sample predictions, mistakes, explanations, calibration."""
         return sections.sections(material)
+
+    def summary(self, scores: Mapping[str, Any], split: str) -> str:
+        """Accuracy beside that of always naming the most frequent class."""
+        line = super().summary(scores, split)
+        majority = scores.get("majority")
+        return f"{line} (most frequent class alone {majority:.4f})" if line and majority is not None else line
 
     def tables(self, scores: Mapping[str, Any], **options: Any) -> list[RenderableType]:
         """The scores that matter, the classes it does worst and the pairs it confuses."""
