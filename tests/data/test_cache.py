@@ -96,7 +96,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     / f"{number}{suffix}.{suffix}"
                 )
                 file.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(file, exif=turned, **({"quality": 90} if suffix == "jpg" else {}))
+                picture.save(file, exif=turned)
             mask = generator.integers(0, 3, size[::-1] if number + 1 >= 5 else size).astype(np.uint8)
             file = root / "pairs" / "masks" / f"{number}{suffix}.png"
             file.parent.mkdir(exist_ok=True)
