@@ -35,7 +35,9 @@ def test_a_pattern_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "show", "vit_mnist_article"]) == 0
     out = capsys.readouterr().out
-    assert "613,710" in out and "wide" in out and "4x4" in out and "block00" not in out
+    assert (
+        "613,710" in out and "wide" in out and "relu" in out and "4x4 tokens" in out and "block00" not in out
+    )
 
 
 def test_a_family_and_lists_of_stages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,3 +117,23 @@ def test_a_function_with_other_globals() -> None:
     )
     torch.testing.assert_close(found.transpose(0, 1), layer(tokens, tokens, tokens, need_weights=False)[0])
     assert seen == [(1, 2, 5, 4)]
+
+
+def test_untouched_layers() -> None:
+    """Canary: every public way to hook into a layer is noticed, and a layer without them is not."""
+    assert private.is_untouched(nn.Linear(2, 2), nn.Linear)
+    assert not private.is_untouched(nn.Conv2d(2, 2, 1), nn.Linear)
+    for hook in (
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ):
+        layer = nn.Linear(2, 2)
+        handle = getattr(layer, hook)(lambda *_: None)
+        assert not private.is_untouched(layer, nn.Linear), hook
+        handle.remove()
+        assert private.is_untouched(layer, nn.Linear), hook
+    layer = nn.Linear(2, 2)
+    layer.forward = layer.forward  # type: ignore[method-assign]
+    assert not private.is_untouched(layer, nn.Linear)

@@ -26,8 +26,8 @@ PARTS = {
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_twin_of_the_article(norm: str) -> None:
-    ours = create_model("vit_mnist_article_twin", seed=0, norm=norm, final_norm=norm == "pre").eval()
+def test_encoder(norm: str) -> None:
+    ours = create_model("vit_mnist_fine_twin", seed=0, norm=norm, final_norm=norm == "pre").eval()
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tesela.data.config import AugmentConfig
 from tesela.recipes import find_recipe, known
 from tesela.training.config import layered
 from tesela.training.run import train
@@ -26,6 +27,15 @@ def test_the_papers_values() -> None:
     assert config.batch_size * config.accumulate == 512
     assert config.schedule.warmup == 0.05
     assert config.optim.lr in (0.001, 0.003, 0.01, 0.03)
+
+
+def test_the_tutorials_training() -> None:
+    """As printed: Adam at a constant 3e-4, batches of 64, no decay, no clipping, nothing else added."""
+    config = layered(find_recipe("mnist_article_printed"))
+    assert (config.model, config.optim.name, config.optim.lr) == ("vit_mnist_article", "adam", 3e-4)
+    assert (config.batch_size, config.epochs, config.precision) == (64, 5, "fp32")
+    assert (config.schedule.name, config.schedule.warmup) == ("constant", 0.0)
+    assert (config.clip_norm, config.optim.weight_decay, config.augment) == (0.0, 0.0, AugmentConfig())
 
 
 @pytest.mark.parametrize("name", ["finetune", "finetune_paper", "head_only", "lora"])

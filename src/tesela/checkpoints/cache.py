@@ -1,6 +1,7 @@
 """Cache of converted checkpoints: any source as a bundle folder.
 
-Runs and bundles stay as they are; foreign checkpoints are converted once and kept.
+Runs and bundles stay as they are; foreign checkpoints are converted once and kept, and what is not quite the
+same in them is said each time.
 
 A converted one is found again by the names, sizes and times of the source's files, and by the version
 of tesela that converted it.
@@ -16,10 +17,10 @@ from tesela.checkpoints.hub import HUB_PREFIX, download
 from tesela.checkpoints.open import ENDINGS, bundle_at, resolve_alias
 from tesela.core.files import home, sha256_bytes
 from tesela.core.version import __version__
-from tesela.models.bundle import locate_bundle
+from tesela.models.bundle import locate_bundle, read_info
 
 #: Raised where the same files are read otherwise than before, within one version of tesela.
-READING = 2
+READING = 3
 
 
 def bundle_of(source: str | Path) -> Path:
@@ -45,10 +46,12 @@ def bundle_of(source: str | Path) -> Path:
     ]
     key = sha256_bytes(json.dumps([__version__, READING, stamps]).encode())[:16]
     target = home() / "converted" / f"{place.resolve().stem}-{key}"
-    if not (target / "config.json").is_file():
-        from tesela.checkpoints.foreign import announce
+    from tesela.checkpoints.foreign import announce, origin_settings
 
+    if not (target / "config.json").is_file():
         announce(convert_checkpoint(source, target).remarks)
+    else:
+        announce(origin_settings(read_info(target)).get("remarks", ()))
     return target
 
 

@@ -185,6 +185,7 @@ def assemble(
         provenance["head"] = False
     if other_head:
         remarks.append(f"a new head of zeros stands in for the source's own: {other_head}")
+    provenance["remarks"] = remarks
     image = found.image
     if image_size is not None:
         if image_size != model.config.image_size:

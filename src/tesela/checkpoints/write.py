@@ -180,6 +180,11 @@ def write_checkpoint(
             save_tensors(folder / weights, {name: tensor.contiguous() for name, tensor in typed.items()})
         for name, text in texts.items():
             write_atomic(folder / name, text)
+        if exported.headless():
+            remarks = [
+                *remarks,
+                f"the classifier of zeros is left out: {architecture} is written without one",
+            ]
         proved = check_whole(folder, exported.model, headless=exported.headless(), through=through)
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return CheckpointReport(
@@ -226,7 +231,11 @@ def check_whole(
 
     size = model.config.image_size
     found = open_foreign(
-        folder, image_size=size, heads=getattr(model.config, "heads", None), new_head=headless
+        folder,
+        image_size=size,
+        num_classes=model.num_classes if headless else None,
+        heads=getattr(model.config, "heads", None),
+        new_head=headless,
     ).model
     back = file_names(found, found.state_dict())
     for name, tensor in file_names(model, model.state_dict()).items():

@@ -108,7 +108,7 @@ class AugmentConfig:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Share of the area that random_resized_crop keeps."""
     crop_aspect: tuple[float, float] = (0.75, 1.3333333333333333)
-    """Width : height of that part."""
+    """Width : height of that part in pixels, whatever the image's own."""
     color_jitter: float = 0.0
     """Strength of changes in brightness, contrast and saturation (0.4 is usual), and a tenth of it in hue."""
     rotation: float = 0.0

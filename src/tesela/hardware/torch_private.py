@@ -88,6 +88,21 @@ def own_parameter(module: nn.Module, name: str) -> nn.Parameter:
     return found
 
 
+def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a call of ``module`` is the forward of ``kind`` alone, so that its weight may be read instead.
+
+    It is not with hooks (pruning, the old weight norm, sharding, offloading and quantisation work by them),
+    with another forward in its place, or as another class.
+    """
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        isinstance(module, kind)
+        and type(module).forward is kind.forward
+        and "forward" not in vars(module)
+        and not any(getattr(module, name, None) for name in hooks)
+    )
+
+
 def with_globals(func: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
     """The same function, but with other values of global names that it reads.
 

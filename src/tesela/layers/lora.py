@@ -7,7 +7,7 @@ one it was. The update is added to W when training is over, and then costs nothi
 
 Odd: the base keeps its names in ``state_dict`` (``qkv.weight``), with ``lora_a`` and ``lora_b`` beside it;
 but the attribute ``weight`` is W with the update in it, for attention reads rows of it where only some of the
-results are wanted. On that way there is no dropout. The fused qkv layer has one A for queries, keys and
+results are wanted, and no dropout is at work. The fused qkv layer has one A for queries, keys and
 values together, as adapters of fused layers usually have.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor, nn
 
-from tesela.hardware.torch_private import own_parameter, share_parameters
+from tesela.hardware.torch_private import is_untouched, own_parameter, share_parameters
 from tesela.layers.attention.cpu_bf16 import Dense, dense
 from tesela.layers.lora_config import TARGETS, LoraConfig
 
@@ -44,6 +44,10 @@ class LoraDense(Dense):
     def weight(self) -> Tensor:  # type: ignore[override]
         """(O, I): the frozen weight with the update added; gradients reach the adapter."""
         return self.base_weight + self.config.scale * (self.lora_b @ self.lora_a)
+
+    def is_its_weight(self) -> bool:
+        """Not under dropout, which acts on the update's input."""
+        return is_untouched(self, LoraDense) and not (self.training and self.dropout.p > 0)
 
     @property
     def base_weight(self) -> nn.Parameter:

@@ -15,7 +15,10 @@ from tesela.core.registry import lookup, names, register
 for _module, _name, _summary in (
     ("digits", "digits", "scikit-learn's 8x8 digits: the demo"),
     ("mnist", "mnist_article", "MNIST, the tutorial's 613,710-parameter ViT, 5 epochs"),
-    ("mnist", "mnist_article_twin", "the same with ordinary heads, 371,910 parameters"),
+    ("mnist", "mnist_article_twin", "its library twin with ordinary heads, 371,910 parameters"),
+    ("mnist", "mnist_article_printed", "the tutorial's ViT with its own Adam at 3e-4, batches of 64"),
+    ("mnist", "mnist_fine", "the tutorial's width and depth on patches of 4 x 4, 613,710 parameters"),
+    ("mnist", "mnist_fine_twin", "the same with ordinary heads, 371,910 parameters"),
     ("mnist", "mnist_best", "MNIST, the best score for the time given"),
     ("cifar10", "cifar10_compact", "CIFAR-10 from scratch in half an hour on two cores"),
     ("cifar10", "cifar10_overnight", "CIFAR-10 from scratch, one night on two cores"),

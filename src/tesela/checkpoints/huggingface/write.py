@@ -53,7 +53,10 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     if exported.headless():
         architecture = bare(architecture)
     if known in ARCHITECTURES and ARCHITECTURES[known].model_type == ARCHITECTURES[architecture].model_type:
-        architecture = known if ARCHITECTURES[known].head != "none" or exported.headless() else architecture
+        if exported.headless():
+            architecture = bare(known)
+        elif ARCHITECTURES[known].head != "none":
+            architecture = known
     kind = ARCHITECTURES[architecture]
     if not hierarchical:
         check_huggingface(architecture, fields)

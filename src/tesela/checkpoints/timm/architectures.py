@@ -30,6 +30,13 @@ _TANH = re.compile(
 )
 #: Heads that are not 64 wide, where the width does not tell them.
 _HEADS = ((r"vit_giantopt_.*|vit_base_patch16_gap_224", 16), (r"test_vit2?", 2), (r"test_vit3", 3))
+#: Heads of timm's sizes, which stay where only the width is stated otherwise.
+_SIZED_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
+
+
+def sized_heads(name: str) -> int | None:
+    """The heads of the size in a name of timm, whatever the width; None for rarer sizes."""
+    return next((heads for size, heads in _SIZED_HEADS.items() if f"_{size}_" in name), None)
 
 
 def architecture_arguments(name: str) -> dict[str, Any]:

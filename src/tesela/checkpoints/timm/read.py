@@ -9,7 +9,7 @@ from typing import Any
 from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
 from tesela.checkpoints.state import Weights, own_names
-from tesela.checkpoints.timm.architectures import architecture_arguments
+from tesela.checkpoints.timm.architectures import architecture_arguments, sized_heads
 from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.imaging.spec import ImageSpec
@@ -42,9 +42,13 @@ def find_timm(place: Place) -> Foreign | None:
     config = place.config if stated_by_timm else read.facts
     # timm's older files have the entries of pretrained_cfg beside the architecture
     stated = dict(config.get("pretrained_cfg") or {name: config[name] for name in _OLDER if name in config})
+    arguments = _arguments(config, stated)
     family, fields, style = timm_fields(
-        tensors, arguments=_arguments(config, stated), heads=place.heads, image_size=place.image_size
+        tensors, arguments=arguments, heads=place.heads, image_size=place.image_size
     )
+    said = set(arguments) | ({"num_heads"} if place.heads else set())
+    if style.official or config.get("architecture"):
+        said |= {"act_layer"} if "embed_dim" in arguments else {"act_layer", "num_heads"}
     _check_head(config, stated, tensors)
     image, remarks = _image(stated, fields, style)
     return Foreign(
@@ -55,7 +59,7 @@ def find_timm(place: Place) -> Foreign | None:
         layout=timm_table(family, fields, style),
         tensors=tensors,
         image=image,
-        remarks=[*read.notes, *_assumed(read, bool(config) or style.official, fields, place), *remarks],
+        remarks=[*read.notes, *_assumed(read, said, fields), *remarks],
         labels=_labels(config, stated),
         license=str(stated.get("license") or license_of(folder)),
         provenance={
@@ -72,6 +76,8 @@ def _arguments(config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str
     name = config.get("architecture")
     implied = architecture_arguments(str(name)) if name else {}
     arguments = implied | dict(config.get("model_args") or {})
+    if name and "embed_dim" in arguments and (heads := sized_heads(str(name))):
+        arguments.setdefault("num_heads", heads)
     arguments.setdefault("global_pool", config.get("global_pool") or stated.get("global_pool"))
     size = stated.get("input_size")
     if "img_size" not in arguments and isinstance(size, list) and len(size) == 3:
@@ -94,13 +100,20 @@ def _check_head(config: Mapping[str, Any], stated: Mapping[str, Any], tensors: M
         )
 
 
-def _assumed(read: Weights, known: bool, fields: Mapping[str, Any], place: Place) -> Iterator[str]:
+def _assumed(read: Weights, said: set[str], fields: Mapping[str, Any]) -> Iterator[str]:
     """What neither the tensors nor a config say, and what is taken for it."""
-    if known:
-        return
-    kind = "SwiGLU" if fields["mlp"] == "swiglu" else "GELU"
-    heads = "" if place.heads else f" and {fields['heads']} heads"
-    yield f"{read.files[0].name} says neither activation nor heads: {kind}{heads} are assumed"
+    open_ = {
+        "act_layer": ("activation", "SwiGLU" if fields["mlp"] == "swiglu" else "GELU"),
+        "num_heads": ("heads", f"{fields['heads']} head{'s' if fields['heads'] > 1 else ''}"),
+    }
+    missing = [value for name, value in open_.items() if name not in said]
+    if missing:
+        names, taken = " nor ".join(name for name, _ in missing), " and ".join(value for _, value in missing)
+        other = "; another number: tesela convert SOURCE BUNDLE --heads N" if "num_heads" not in said else ""
+        yield (
+            f"{read.files[0].name} says {'neither ' if len(missing) > 1 else 'no '}{names}: {taken} "
+            f"{'is' if missing[0][0] == 'activation' and len(missing) == 1 else 'are'} assumed{other}"
+        )
 
 
 def _image(

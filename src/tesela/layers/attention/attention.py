@@ -127,8 +127,8 @@ class Attention(HasKernel, nn.Module):
 
     def project_first(self, tokens: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """As ``project``, with queries (B, H, first, d) of the first tokens only."""
-        # another library's layer, whose ``weight`` may not be all that it does
-        if not isinstance(self.qkv, Dense):
+        # another library's layer or hook: ``weight`` may not be all that it does
+        if not isinstance(self.qkv, Dense) or not self.qkv.is_its_weight():
             q, k, v = self.project(tokens)
             return q[:, :, :first], k, v
         inner = self.heads * self.head_width

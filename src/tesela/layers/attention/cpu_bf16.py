@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tesela.hardware.torch_private import linear_bf16, softmax_backward
+from tesela.hardware.torch_private import is_untouched, linear_bf16, softmax_backward
 from tesela.layers.attention.kernels import HasKernel
 
 BF16 = torch.bfloat16
@@ -54,6 +54,10 @@ class Dense(HasKernel, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., I) to (..., O)."""
         return dense(input, self.weight, self.bias, kernel=self.kernel)
+
+    def is_its_weight(self) -> bool:
+        """Whether rows of ``weight`` and ``bias`` give the rows of what a call gives."""
+        return is_untouched(self, Dense)
 
 
 def dense(values: Tensor, weight: Tensor, bias: Tensor | None, *, kernel: str) -> Tensor:

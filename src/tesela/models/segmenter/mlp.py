@@ -4,7 +4,8 @@ Each scale is brought to one width by a linear map and to the finest size by bil
 stacked, the coarsest first, and fused by another linear map with batch norm and ReLU.
 
 Odd: an upsampled linear map is the linear map of the upsampled, so the fusion's part for a scale can be
-computed before upsampling; that is done, as it saves most of the products, and changes the last bits only.
+computed before upsampling; that is done, as it saves most of the products, and changes the last bits only. A
+fusion that another library wraps or hooks into is called whole instead.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from tesela.hardware.torch_private import is_untouched
 from tesela.layers.convolution.separable import Plain
 from tesela.layers.hierarchical.overlap_patch import on_grid
 from tesela.layers.initialise import xavier_uniform_
@@ -54,6 +56,8 @@ class MlpDecoder(nn.Module):
         """Logits at the size of the finest map."""
         del images
         size = features.stages[0].shape[2:]
+        if not is_untouched(self.fuse, Plain):
+            return self._hidden_to_logits(self.fuse(self._stacked(features)), trace)
         parts = torch.split(self.fuse.weight.flatten(1), self.width, dim=1)[::-1]  # the coarsest stands first
         fused = None
         for stage, linear, part in zip(features.stages, self.maps, parts, strict=True):
@@ -63,5 +67,16 @@ class MlpDecoder(nn.Module):
                 cells = F.interpolate(cells, size=size, mode="bilinear", align_corners=False)
             fused = cells if fused is None else fused + cells
         assert fused is not None
+        return self._hidden_to_logits(fused, trace)
+
+    def _stacked(self, features: Features) -> Tensor:
+        """All maps at the size of the finest, the coarsest first: (B, D * maps, H_0, W_0)."""
+        size, found = features.stages[0].shape[2:], []
+        for stage, linear in zip(features.stages, self.maps, strict=True):
+            cells = on_grid(linear(stage.flatten(2).transpose(1, 2)), (stage.shape[2], stage.shape[3]))
+            found.append(F.interpolate(cells, size=size, mode="bilinear", align_corners=False))
+        return torch.cat(found[::-1], dim=1)
+
+    def _hidden_to_logits(self, fused: Tensor, trace: Trace) -> Tensor:
         hidden = trace("fuse", F.relu(self.norm(fused)))
         return trace("linear", self.linear(self.dropout(hidden)))

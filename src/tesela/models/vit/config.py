@@ -4,11 +4,14 @@ B, L and H are Table 1 of the paper (arXiv 2010.11929), Ti and S are of arXiv 21
 paper's "b": B with every width halved, that of a head too (32). The number in a name is the patch side:
 ``vit_s16``. ViT-Lite is of arXiv 2104.05704, for 32 px.
 
-Odd: ``vit_mnist_article`` is article C's network: width 100, three blocks, three heads that keep the full
-width, which is what makes 613,710 parameters. Its library twin has ordinary heads; three do not divide 100,
-so it has four of 25, and 371,910 parameters, a number that does not depend on how many heads share the width.
-``vit_seg_article`` is article B's segmenter of 86,284,806 parameters: batch norm of the image, no class
-token, no last norm, each token to its own patch's pixels.
+Odd: ``vit_mnist_article`` is article C's network as printed: patches of 7 x 7, so 17 tokens, width 100, three
+blocks, three heads that keep the full width (613,710 parameters), ReLU. Two things are put right: its
+attention mixes tokens, where the printed order of view and transpose mixes channels, and its last LayerNorm,
+printed and never called, is applied. Its library twin has two ordinary heads and GELU, 371,910 parameters.
+Epsilon is torch's 1e-5 in both. ``vit_mnist_fine`` and its twin are ours: patches of 4 x 4, 50 tokens, GELU;
+their sums are the same, as patches and positions swap their 5,000 and 1,700. ``vit_seg_article`` is article
+B's segmenter of 86,284,806 parameters: batch norm of the image, no class token, no last norm, each token to
+its own patch's pixels.
 """
 
 from __future__ import annotations
@@ -77,7 +80,9 @@ SIZES: dict[str, Row] = {
 PATCHES = (4, 8, 14, 16, 32)
 
 _LITE: Row = {"image_size": (32, 32), "width": 256, "heads": 4, "mlp_ratio": 2.0}
-_ARTICLE: Row = {"image_size": (28, 28), "channels": 1, "patch_size": (4, 4), "width": 100, "depth": 3}
+_DIGITS: Row = {"image_size": (28, 28), "channels": 1, "width": 100, "depth": 3}
+_ARTICLE: Row = {**_DIGITS, "patch_size": (7, 7), "norm_eps": 1e-5}
+_FINE: Row = {**_DIGITS, "patch_size": (4, 4)}
 
 _COMPACT: dict[str, Row] = {
     "vit_lite6_p4": {**_LITE, "depth": 6, "patch_size": (4, 4)},
@@ -110,8 +115,10 @@ _COMPACT: dict[str, Row] = {
         "mlp_ratio": 2.0,
         "patch_size": (4, 4),
     },
-    "vit_mnist_article": {**_ARTICLE, "heads": 3, "attention": "wide"},
-    "vit_mnist_article_twin": {**_ARTICLE, "heads": 4},
+    "vit_mnist_article": {**_ARTICLE, "heads": 3, "attention": "wide", "activation": "relu"},
+    "vit_mnist_article_twin": {**_ARTICLE, "heads": 2},
+    "vit_mnist_fine": {**_FINE, "heads": 3, "attention": "wide"},
+    "vit_mnist_fine_twin": {**_FINE, "heads": 4},
 }
 
 MODELS: dict[str, Row] = {
