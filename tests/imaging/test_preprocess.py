@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from PIL import Image
 
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, DataError
-from tesela.imaging.preprocess import fit_image, normalize, placement, preprocess, unfit
+from tesela.imaging.decode import decode
+from tesela.imaging.limits import DEFAULT_LIMITS
+from tesela.imaging.preprocess import fit_image, fitted_view, normalize, placement, preprocess, unfit
 from tesela.imaging.spec import ImageSpec
 
 SPEC = ImageSpec(height=20, width=30, channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -125,3 +129,63 @@ def test_unfit_is_the_way_back(resize: str, size: tuple[int, int]) -> None:
     if resize == "crop":
         unseen = (rows < place.box[0]) | (rows > place.box[0] + place.box[2])
         assert (back[unseen] == 0).all()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rows_at_a_time_give_the_whole_images_view(
+    interpolation: Any, resize: Any, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of every layout and orientation, fitted some rows at a time: the bits of ``fit_image``."""
+    monkeypatch.setattr("tesela.imaging.preprocess._MOST_WHOLE", 0)
+    monkeypatch.setattr("tesela.imaging.preprocess._AT_ONCE", 37 * 5)
+    spec = ImageSpec(
+        height=13,
+        width=17,
+        channels=channels,
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+        resize=resize,
+        crop_ratio=0.8,
+        interpolation=interpolation,
+    )
+    values = np.random.default_rng(0).integers(0, 256, (53, 37, 4), np.uint8)
+    clear = Image.fromarray(values[..., 0] // 64).convert("P")
+    clear.putpalette(range(12))
+    files = [
+        *(stored(Image.fromarray(values[..., :3]), "PNG", orientation) for orientation in range(1, 9)),
+        *(stored(Image.fromarray(values[..., :3]), "JPEG", orientation) for orientation in (1, 6)),
+        stored(Image.fromarray(values), "PNG"),
+        stored(Image.fromarray(values[..., 0]), "PNG"),
+        stored(Image.fromarray(values[..., 0].astype(np.uint16) * 257), "PNG"),
+        stored(Image.fromarray(values[..., 0] > 127), "PNG"),
+        stored(clear, "PNG", transparency=1),
+        stored(Image.fromarray(values, "CMYK"), "JPEG"),
+        stored(Image.fromarray(values), "WEBP"),
+    ]
+    for data in files:
+        whole = decode(data, channels=channels)
+        view, size = fitted_view(data, spec, limits=DEFAULT_LIMITS)
+        assert np.array_equal(view, fit_image(whole, spec))
+        assert size == whole.shape[:2]
+
+
+def stored(image: Image.Image, kind: str, orientation: int = 1, **options: Any) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    image.save(stream, kind, exif=exif, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_parts_of_a_map_are_those_of_the_whole(resize: Any) -> None:
+    spec = ImageSpec(height=6, width=8, channels=1, mean=(0.5,), std=(0.5,), resize=resize, crop_ratio=0.9)
+    view = np.random.default_rng(0).random((6, 8))
+    whole = unfit(view, (50, 31), spec)
+    for top in range(0, 50, 7):
+        for left in range(0, 31, 9):
+            rows, columns = (top, min(top + 7, 50)), (left, min(left + 9, 31))
+            part = unfit(view, (50, 31), spec, rows=rows, columns=columns)
+            assert np.abs(part - whole[slice(*rows), slice(*columns)]).max() <= 1e-6

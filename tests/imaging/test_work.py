@@ -5,106 +5,74 @@ from __future__ import annotations
 import io
 import struct
 import time
-import zlib
-from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts.hostile_images import (
+    PASSES,
+    SIZES,
+    flat,
+    hostile_file,
+    jpeg,
+    one_component_a_scan,
+    png,
+    with_scans,
+)
 
 from tesela.core.errors import ImageError
-from tesela.imaging.decode import decode
+from tesela.imaging.decode import CODES, decode
 from tesela.imaging.guard import work
-from tesela.imaging.guard.work import MOST_CHUNKS, MOST_SCANS, OutOfTimeError, time_limited
+from tesela.imaging.guard.work import MOST_SCANS, OutOfTimeError, time_limited
 from tesela.imaging.header import read_header
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
+from tesela.imaging.preprocess import fitted_view
+from tesela.imaging.spec import ImageSpec
+from tesela.runtime.predictor import DECODE_SECONDS
 
 #: Most seconds until the reason is there; the machine of the tests may be busy.
 PROMPT = 2.0
+VIEW = ImageSpec(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def jpeg(size: tuple[int, int] = (64, 64), *, progressive: bool = True) -> bytes:
-    """A JPEG of (height, width) with something in every coefficient."""
-    values = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(values).save(stream, "JPEG", progressive=progressive, quality=80)
-    return stream.getvalue()
+#: Files that are refused for their work, by what their reason says.
+REFUSED = {
+    "progressive, 30,000 scans, 1 MB": "500 scans",
+    "baseline, 600 scans of one component": "500 scans",
+    "progressive, 40 megapixels, 30 scans": "passes",
+    "200,000 application segments": "segments",
+    "a million fill bytes": "segments",
+    "100,000 comments between scans": "500 scans",
+    "60,000 chunks": "chunks",
+    "PNG, 1 pixel wide, 40 million high": "on a side",
+}
 
 
-def with_scans(data: bytes, count: int) -> bytes:
-    """The JPEG with its last scan repeated ``count`` times."""
-    start, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
-    return data[:end] + data[start:end] * count + data[end:]
-
-
-def flat(size: int) -> bytes:
-    """A progressive JPEG of one grey, whose scans are a few bytes."""
-    stream = io.BytesIO()
-    Image.new("RGB", (size, size), (128, 128, 128)).save(stream, "JPEG", progressive=True)
-    return stream.getvalue()
-
-
-def one_component_a_scan(size: int, rounds: int) -> bytes:
-    """A baseline JPEG that goes over its components one by one, again and again."""
-    stream = io.BytesIO()
-    Image.new("L", (size, size), 128).save(stream, "JPEG")
-    grey = stream.getvalue()
-    frame = grey.find(b"\xff\xc0")
-    scan, end = grey.find(b"\xff\xda"), grey.rfind(b"\xff\xd9")
-    length = int.from_bytes(grey[frame + 2 : frame + 4], "big")
-    head = grey[frame + 4 : frame + 9]
-    colour = b"\xff\xc0" + struct.pack(">H", 17) + head + b"\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
-    scans = b"".join(
-        grey[scan : scan + 5] + bytes([number]) + grey[scan + 6 : end] for number in (1, 2, 3) * rounds
-    )
-    return grey[:frame] + colour + grey[frame + 2 + length : scan] + scans + grey[end:]
-
-
-def png(size: tuple[int, int], *, empty_chunks: int = 0) -> bytes:
-    """A black RGB PNG of (height, width), row by row, and ``empty_chunks`` without meaning before its
-    pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        crc = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
-
-    packer = zlib.compressobj(9)
-    row = bytes(1 + size[1] * 3)
-    pixels = b"".join(packer.compress(row) for _ in range(size[0])) + packer.flush()
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, 2, 0, 0, 0))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + head
-        + chunk(b"prVt", b"") * empty_chunks
-        + chunk(b"IDAT", pixels)
-        + chunk(b"IEND", b"")
-    )
-
-
-def attacks() -> Iterator[tuple[str, bytes]]:
-    yield "1,000 scans", with_scans(jpeg(), 1000)
-    yield "30,000 scans", with_scans(flat(64), 30_000)
-    yield "200 scans of 16 megapixels", with_scans(flat(4000), 200)
-    yield "baseline, 600 scans", one_component_a_scan(64, 200)
-    yield "200,000 segments", b"\xff\xd8" + b"\xff\xef\x00\x02" * 200_000 + jpeg()[2:]
-    yield "a million fill bytes", b"\xff\xd8" + b"\xff" * 1_000_000 + jpeg()[2:]
-    yield (
-        "segments between scans",
-        (jpeg()[:-2] + b"\xff\xfe\x00\x02" * 100_000 + jpeg()[jpeg().rfind(b"\xff\xda") :]),
-    )
-    yield "60,000 chunks", png((8, 8), empty_chunks=MOST_CHUNKS + 10_000)
-
-
-ATTACKS = dict(attacks())
-
-
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", REFUSED)
 def test_work_is_counted_before_it_is_done(name: str) -> None:
+    data = hostile_file(name)
     begun = time.process_time()
     for limits in (DecodeLimits(), LOCAL_LIMITS):
         with pytest.raises(ImageError) as caught:
-            decode(ATTACKS[name], limits=limits)
+            decode(data, limits=limits)
         assert caught.value.code == "too_much_work"
+        assert REFUSED[name] in caught.value.message
+    assert time.process_time() - begun < PROMPT
+
+
+@pytest.mark.parametrize("name", [*PASSES, *SIZES])
+def test_every_hostile_file_has_its_answer_or_reason_at_once(name: str) -> None:
+    """As ``predict`` decodes it, in half of the two seconds where the machine has nothing else to do."""
+    data = hostile_file(name)
+    begun = time.process_time()
+    try:
+        view, size = fitted_view(data, VIEW, limits=replace(LOCAL_LIMITS, seconds=DECODE_SECONDS))
+    except ImageError as error:
+        assert error.code in CODES
+    else:
+        assert view.shape == (32, 32, 3)
+        assert size == read_header(data).size
     assert time.process_time() - begun < PROMPT
 
 
@@ -126,7 +94,7 @@ def test_ordinary_files_are_decoded_as_before() -> None:
 
 def test_large_progressive_photographs_are_within_the_limits() -> None:
     """40 megapixels in the scans that usual encoders write (their header is enough for the count)."""
-    data = bytearray(flat(64))
+    data = bytearray(flat((64, 64)))
     frame = data.find(b"\xff\xc2")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 5000, 8000)
     assert work.excessive(bytes(data), read_header(bytes(data))) == ""

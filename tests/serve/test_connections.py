@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from tests.imaging.test_work import flat, png, with_scans
+from scripts.hostile_images import flat, png, with_scans
 from tests.serve.test_server import IMAGES, Running
 
 
@@ -75,7 +75,7 @@ def test_hostile_images_hold_up_nobody(server: Running) -> None:
     large = png((2500, 4000))
     attacks = sockets(server, 6)
     for index, one in enumerate(attacks):
-        body = with_scans(flat(512), 20_000) if index % 2 else large
+        body = with_scans(flat((512, 512)), 20_000) if index % 2 else large
         one.sendall(
             b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
         )

@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.imaging.test_work import jpeg, png, with_scans
+from scripts.hostile_images import flat, hostile_file, jpeg, png, with_scans
 from tests.runtime.bundles import SPEC, held_out
 
 from tesela.imaging.limits import DEFAULT_LIMITS
 from tesela.imaging.preprocess import fitted_view
+from tesela.imaging.spec import ImageSpec
 from tesela.serve.config import ServeConfig
 from tesela.serve.engine.decoding import Decoders, decoded_bytes
 from tesela.serve.errors import RefusedError
 
 IMAGE = held_out(1)[0][0]
+#: Of a model of photographs.
+COLOUR = ImageSpec(height=224, width=224, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 #: 10 megapixels in 30 kB, which is above the size of those that are decoded at the same time.
 LARGE = png((2500, 4000))
 
@@ -126,8 +129,8 @@ def test_large_images_wait_for_each_other_and_small_ones_pass_by() -> None:
 
 
 def test_decoded_bytes_and_the_expected_wait_decide_who_is_let_in() -> None:
-    cost = decoded_bytes(LARGE, DEFAULT_LIMITS)
-    assert cost == 10_000_000 * 6
+    cost = decoded_bytes(LARGE, SPEC, DEFAULT_LIMITS)
+    assert cost == 10_000_000 * 4 + 2500 * (8 + 32) + 4000 * 48
 
     async def full(decoders: Decoders) -> None:
         first = [asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon())) for _ in range(2)]
@@ -137,7 +140,7 @@ def test_decoded_bytes_and_the_expected_wait_decide_who_is_let_in() -> None:
         await asyncio.gather(*first)
 
     async def late(decoders: Decoders) -> None:
-        decoders._rate = 1e-6
+        decoders._rate = 2e-6
         first = asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon()))
         await asyncio.sleep(0)
         with pytest.raises(RefusedError, match="overloaded") as caught:
@@ -147,6 +150,43 @@ def test_decoded_bytes_and_the_expected_wait_decide_who_is_let_in() -> None:
 
     scenario(full, max_decoded=2 * cost + 10_000)
     scenario(late)
+
+
+#: What colour images of 40 megapixels may add to the memory of all decoders.
+MOST_MEMORY = 256 << 20
+PLAIN, TALL = "PNG, 40 megapixels, 16-bit RGBA", "PNG, 1 pixel wide, 40 million high"
+
+
+def test_large_images_keep_within_their_memory() -> None:
+    """The most that is allowed of every layout, for a model of colours: answered, or refused by its header;
+    no process has more than it may in the end."""
+
+    async def work(decoders: Decoders) -> None:
+        start = {process: peak_memory(process) for process in children()}
+        answered = set()
+        for name in (PLAIN, TALL, "WebP, 40 megapixels", "JPEG, 40 megapixels, CMYK, progressive"):
+            try:
+                await decoders.view(hostile_file(name), COLOUR, deadline=soon(60))
+                answered.add(name)
+            except RefusedError as error:
+                assert error.code in ("too_many_pixels", "too_much_work")
+        before = min(start.values())
+        grown = sum(peak_memory(process) - start.get(process, before) for process in children())
+        assert grown < MOST_MEMORY
+        assert answered == {PLAIN}
+
+    scenario(work)
+
+
+def test_memory_of_formats_that_hold_several_pictures_is_known_from_the_header() -> None:
+    for data, allowed in (
+        (flat((2000, 2000), kind="WEBP", lossless=True), 4_000_000 * 16),
+        (flat((2000, 2000), mode="CMYK"), 4_000_000 * 12),
+        (flat((2000, 2000), subsampling=0), 4_000_000 * 9),
+        (flat((2000, 2000), subsampling=2), 4_000_000 * 6),
+        (flat((2000, 2000), mode="L"), 4_000_000 * 3),
+    ):
+        assert decoded_bytes(data, SPEC, DEFAULT_LIMITS) == allowed + 2000 * (8 + 32 + 48)
 
 
 def test_memory_has_a_ceiling() -> None:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tesela.core.errors import ImageError
@@ -28,8 +27,10 @@ from tesela.imaging.jpeg import fast_pixels, scale_for
 from tesela.imaging.lean import versions
 from tesela.imaging.limits import DEFAULT_LIMITS, FORMATS, DecodeLimits
 from tesela.imaging.readers import reader_fault, require_reader
+from tesela.imaging.rows import ArrayRows, ImageRows, PictureRows, upright
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 #: Every code that an ImageError can carry, with what it means.
@@ -103,6 +104,44 @@ def decode(
     return _worked(data, header, limits, read)
 
 
+def decode_rows(
+    source: bytes | Path,
+    use: Callable[[ImageRows], _T],
+    *,
+    channels: int = 3,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+) -> _T:
+    """What ``use`` makes of an encoded image's rows, which are the pixels that ``decode`` gives.
+
+    Less memory than ``decode`` takes: the reader's pixels are converted some rows at a time.
+
+    Raises:
+        ImageError: with a code of CODES, or what ``use`` raises.
+    """
+    data, header = _admitted(source, limits)
+
+    def read(image: Image.Image, encoded: bytes) -> _T:
+        orientation = _orientation(image)
+        with large_turn(image.height * image.width):
+            pixels = None
+            if header.format == "JPEG" and image.mode in ("L", "RGB"):
+                pixels = fast_pixels(
+                    encoded,
+                    (image.height, image.width),
+                    grey=image.mode == "L",
+                    channels=len(image.mode),
+                    scale=1,
+                    scratch=None,
+                )
+            elif image.mode[0] in "IF":  # their range is a matter of all pixels
+                pixels = to_array(image, channels=1)
+            if pixels is not None:
+                return use(ArrayRows(pixels, channels, orientation))
+            return use(PictureRows(image, channels, orientation))
+
+    return _worked(data, header, limits, read)
+
+
 def decode_stored(
     source: bytes | Path, convert: Callable[[Image.Image, str], NDArray[np.uint8]], *, limits: DecodeLimits
 ) -> NDArray[np.uint8]:
@@ -131,17 +170,6 @@ def picture_pixels(image: Image.Image) -> NDArray[np.uint8]:
     channels = 1 if grey and not image.has_transparency_data else 3
     orientation = _orientation(image)
     return upright(to_array(image, channels=channels), orientation)
-
-
-def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation (1..8) to (H, W) or (H, W, C) pixels: transpose first, then flip."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def upright_size(source: bytes | Path, *, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[int, int]:

@@ -41,6 +41,8 @@ _EXIF = 0xE1
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))
 #: Frames that are decoded in several passes.
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+#: Bytes of a pixel in readers that hold several pictures of it: WebP's has two canvases beside its own.
+_DEPTHS = {"WEBP": 16.0}
 #: Steps of the walk up to a JPEG's first scan: readers take a time for each, be it a segment or a fill byte.
 _MOST_STEPS = 10_000
 
@@ -56,7 +58,7 @@ class Header:
             decoding.
         scans_at: where the first of a JPEG's several scans begins; 0 if it has one, as most have.
         endless: a JPEG whose first scan is not reached after many segments.
-        depth: bytes of a pixel as stored, as far as the first bytes tell; 4 where they do not.
+        depth: bytes of memory that a reader takes for a pixel, as far as the first bytes tell.
     """
 
     format: str | None
@@ -73,7 +75,8 @@ def read_header(data: bytes) -> Header:
     if kind == "JPEG":
         return _jpeg_header(data)
     reader = {"PNG": _png_size, "WEBP": _webp_size, "GIF": _gif_size, "BMP": _bmp_size}.get(kind or "")
-    return Header(kind, reader(data) if reader else None, depth=_png_depth(data) if kind == "PNG" else 4)
+    depth = _png_depth(data) if kind == "PNG" else _DEPTHS.get(kind or "", 4)
+    return Header(kind, reader(data) if reader else None, depth=depth)
 
 
 def recognise(data: bytes) -> str | None:
@@ -99,10 +102,10 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _png_depth(data: bytes) -> float:
-    """Bytes of a pixel by the bit depth and colour type of IHDR."""
-    if len(data) < 26:
+    """Bytes of a pixel in Pillow's memory by the bit depth and colour type of IHDR."""
+    if len(data) < 26 or data[25] not in (0, 3):
         return 4
-    return data[24] / 8 * {2: 3, 4: 2, 6: 4}.get(data[25], 1)
+    return 2 if data[24] == 16 else 1
 
 
 def _gif_size(data: bytes) -> tuple[int, int] | None:
@@ -133,7 +136,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 def _jpeg_header(data: bytes) -> Header:
     """Walk the marker segments up to the first scan; the frame header among them has the size."""
     size, plain, at, end = None, True, 2, len(data)
-    components, passes, scans_at, steps = 3, False, 0, 0
+    components, passes, scans_at, steps, samples = 3, False, 0, 0, 3.0
     while at + 4 <= end and steps < _MOST_STEPS:
         steps += 1
         marker = data[at + 1]
@@ -156,6 +159,7 @@ def _jpeg_header(data: bytes) -> Header:
                     int.from_bytes(data[at + 7 : at + 9], "big"),
                 )
                 components, passes = data[at + 9], marker in _PROGRESSIVE
+                samples = _samples(data[at + 10 : at + 10 + 3 * components])
                 plain &= components == 3
             plain &= marker != _EXIF
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -166,5 +170,12 @@ def _jpeg_header(data: bytes) -> Header:
         scans_at=scans_at,
         endless=steps == _MOST_STEPS,
         # coefficients of all passes are kept, two bytes each, beside the pixels
-        depth=components * 3 if scans_at else components,
+        depth=(4 if components == 4 else components) + (2 * samples if scans_at else 0),
     )
+
+
+def _samples(parts: bytes) -> float:
+    """Samples of all components for each pixel: 3 of a colour image, 1.5 where its chroma is halved."""
+    factors = [(part >> 4, part & 15) for part in parts[1::3]]
+    across, down = max((one for one, _ in factors), default=0), max((one for _, one in factors), default=0)
+    return sum(one * other for one, other in factors) / (across * down) if across and down else 4.0

@@ -20,8 +20,9 @@ from PIL import Image
 
 from tesela.core.errors import DataError, ImageError
 from tesela.imaging.color import with_channels
-from tesela.imaging.decode import decode
+from tesela.imaging.decode import decode, decode_rows
 from tesela.imaging.limits import DEFAULT_LIMITS, DecodeLimits
+from tesela.imaging.rows import ArrayRows, ImageRows
 from tesela.imaging.spec import ImageSpec
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 
+
+#: Pixels of an image above which it is fitted some rows at a time, and of the rows at a time.
+_MOST_WHOLE, _AT_ONCE = 4 << 20, 1 << 20
 
 #: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has
 #: another size.
@@ -79,11 +83,35 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
 def fit_image(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     """An image (H, W, C), uint8, as the model's view (h, w, C)."""
     place = placement((image.shape[0], image.shape[1]), spec)
+    part = resize_box(image, place.box, place.view[2:], interpolation=spec.interpolation)
+    return _in_view(part, place, spec)
+
+
+def fit_rows(rows: ImageRows, spec: ImageSpec) -> NDArray[np.uint8]:
+    """As ``fit_image``, bit for bit, from rows of an image: across some rows at a time, then down."""
+    height, width = rows.size
+    if height * width <= _MOST_WHOLE:
+        return fit_image(rows.band(0, height), spec)
+    place = placement((height, width), spec)
+    (top, left, box_height, box_width), (_, _, view_height, view_width) = place.box, place.view
+    filtering, step = FILTERS[spec.interpolation], max(1, _AT_ONCE // width)
+    narrow = Image.new("L" if spec.channels == 1 else "RGB", (view_width, height))
+    for begin in range(0, height, step):
+        part = rows.band(begin, min(begin + step, height))
+        strip = Image.fromarray(part[:, :, 0] if spec.channels == 1 else part)
+        across = (left, 0.0, left + box_width, float(strip.height))
+        narrow.paste(strip.resize((view_width, strip.height), filtering, box=across), (0, begin))
+    down = (0.0, top, float(view_width), top + box_height)
+    return _in_view(np.asarray(narrow.resize((view_width, view_height), filtering, box=down)), place, spec)
+
+
+def _in_view(part: NDArray[np.uint8], place: Placement, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The fitted part, (h, w) or (h, w, C), at its place in the view (h, w, C)."""
+    part = part[:, :, None] if part.ndim == 2 else part
     top, left, height, width = place.view
-    part = resize_box(image, place.box, (height, width), interpolation=spec.interpolation)
     if (height, width) == spec.size:
         return part
-    view = np.zeros((*spec.size, image.shape[2]), np.uint8)
+    view = np.zeros((*spec.size, part.shape[2]), np.uint8)
     view[top : top + height, left : left + width] = part
     return view
 
@@ -171,40 +199,65 @@ def fitted_view(
     Raises:
         ImageError: it cannot be decoded, or has a size that a model without resizing does not take.
     """
-    try:
-        image = pixels(source, spec, limits=limits)
-        return fit_image(image, spec), (image.shape[0], image.shape[1])
-    except ImageError:
-        raise
-    except DataError as error:
-        raise ImageError(error.message, code=WRONG_SIZE, hint=error.hint) from error
+
+    def fit(rows: ImageRows) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        try:
+            return fit_rows(rows, spec), rows.size
+        except ImageError:
+            raise
+        except DataError as error:
+            raise ImageError(error.message, code=WRONG_SIZE, hint=error.hint) from error
+
+    if isinstance(source, np.ndarray):
+        return fit(ArrayRows(pixels(source, spec, limits=limits), spec.channels))
+    return decode_rows(source, fit, channels=spec.channels, limits=limits)
 
 
-def unfit(view: NDArray[np.floating], original_size: tuple[int, int], spec: ImageSpec) -> NDArray[np.float32]:
-    """Bring a map (h, w) over the model's view back to the original (H, W).
+def unfit(
+    view: NDArray[np.floating],
+    original_size: tuple[int, int],
+    spec: ImageSpec,
+    *,
+    rows: tuple[int, int] | None = None,
+    columns: tuple[int, int] | None = None,
+) -> NDArray[np.float32]:
+    """Bring a map (h, w) over the model's view back to the original (H, W), or to a part of it.
 
     Linear between pixel centres, 0 where it did not look.
+
+    Args:
+        view: the map.
+        original_size: (height, width) of the original.
+        spec: how it was fitted.
+        rows: the first row and the one behind the last; all by default.
+        columns: likewise.
     """
     place = placement(original_size, spec)
     top, left, height, width = place.view
     part = np.asarray(view, np.float32)[top : top + height, left : left + width]
-    rows, rows_seen = _axis_weights(original_size[0], place.box[0], place.box[2], height)
-    columns, columns_seen = _axis_weights(original_size[1], place.box[1], place.box[3], width)
-    result: NDArray[np.float32] = np.asarray(rows @ part @ columns.T, np.float32)
+    down, rows_seen, high = _axis_weights(rows or (0, original_size[0]), place.box[0], place.box[2], height)
+    across, columns_seen, wide = _axis_weights(
+        columns or (0, original_size[1]), place.box[1], place.box[3], width
+    )
+    result: NDArray[np.float32] = np.asarray(down @ part[high, wide] @ across.T, np.float32)
     result[~rows_seen] = 0
     result[:, ~columns_seen] = 0
     return result
 
 
 def _axis_weights(
-    length: int, start: float, extent: float, cells: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Linear interpolation weights (length, cells) along an axis, and which positions were seen."""
-    centres = np.arange(length) + 0.5
+    places: tuple[int, int], start: float, extent: float, cells: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], slice]:
+    """Linear interpolation weights (length, used cells) along an axis.
+
+    With it which places were seen, and the used cells.
+    """
+    centres = np.arange(*places) + 0.5
     at = np.clip((centres - start) / extent * cells - 0.5, 0, cells - 1)
     low = np.minimum(at.astype(np.int64), max(cells - 2, 0))
-    weights = np.zeros((length, cells), np.float32)
-    rows = np.arange(length)
-    weights[rows, low] = 1 - (at - low)
-    weights[rows, np.minimum(low + 1, cells - 1)] += at - low
-    return weights, (centres >= start) & (centres <= start + extent)
+    used = slice(int(low.min()), min(int(low.max()) + 2, cells))
+    weights = np.zeros((len(centres), used.stop - used.start), np.float32)
+    rows = np.arange(len(centres))
+    weights[rows, low - used.start] = 1 - (at - low)
+    weights[rows, np.minimum(low + 1, cells - 1) - used.start] += at - low
+    return weights, (centres >= start) & (centres <= start + extent), used

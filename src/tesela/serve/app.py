@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from tesela.runtime.predictor import Predictor
+from tesela.serve.bodies import BODIES, BodyLayer
 from tesela.serve.config import ServeConfig
 from tesela.serve.engine.decoding import Decoders
 from tesela.serve.engine.served import ServedModel
@@ -79,6 +80,7 @@ def create_app(
     app.add_exception_handler(RefusedError, on_refused)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_middleware(BodyLayer, most=BODIES * config.max_bytes)
     app.add_middleware(MetricsLayer, metrics=metrics)
     app.add_middleware(
         SecurityLayer,

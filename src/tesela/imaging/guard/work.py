@@ -22,6 +22,8 @@ MOST_SCANS = 500
 USUAL_PASSES = 32
 #: Pixels of a component times passes above those: about a second.
 MOST_WORK = 1_000_000_000
+#: Pixels of a row or column; a resize needs memory for each, whatever the other side.
+MOST_SIDE = 200_000
 #: Chunks of a PNG that any may have, and the bytes of each where there are more.
 MOST_CHUNKS, CHUNK_BYTES = 50_000, 4096
 #: The next marker within a scan: neither a stuffed zero nor a restart.
@@ -37,6 +39,8 @@ def excessive(data: bytes, header: Header) -> str:
     """Why a file would cost more work than its image is worth; empty if it would not."""
     if header.endless:
         return "very many segments"
+    if header.size is not None and max(header.size) > MOST_SIDE:
+        return f"more than {MOST_SIDE:,} pixels on a side"
     if header.scans_at and header.size is not None:
         return _scans(data, header.scans_at, header.size)
     if header.format == "PNG":

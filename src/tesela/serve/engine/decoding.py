@@ -37,10 +37,10 @@ _T = TypeVar("_T")
 
 #: Decoded bytes of an image above which it waits for its turn.
 TAKES_TURNS = 32 << 20
-#: Bytes of a pixel in the result, beside those that its format needs.
-RESULT_DEPTH = 3
 #: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
-PIXEL_ROOM, ROOM = 24, 64 << 20
+PIXEL_ROOM, ROOM = 6, 28 << 20
+#: Bytes for each row beside its pixels, and for each pixel of the longer side: a resize's weights.
+ROW, SIDE = 32, 48
 #: Seconds for a decoded byte until it has been measured.
 FIRST_RATE = 5e-9
 
@@ -81,7 +81,9 @@ class Decoders:
         Raises:
             RefusedError: it cannot be decoded, or not in time.
         """
-        cost = decoded_bytes(data, self._limits)
+        cost = decoded_bytes(data, spec, self._limits)
+        if cost > self._memory:
+            raise RefusedError("too_many_pixels")
         wait = self.inside * self._rate
         if self.inside and (self.inside + cost > self._most_bytes or time.monotonic() + wait > deadline):
             raise RefusedError("overloaded", wait=wait)
@@ -135,15 +137,21 @@ class Decoders:
         task.add_done_callback(self._replacing.discard)
 
 
-def decoded_bytes(data: bytes, limits: DecodeLimits) -> int:
-    """Bytes that an image takes while it is decoded, by its header; the most where that does not tell."""
+def decoded_bytes(data: bytes, spec: ImageSpec, limits: DecodeLimits) -> int:
+    """Bytes that an image takes while it is decoded and fitted, by its header.
+
+    Where that does not tell, those of a usual image of the most pixels.
+    """
     header = read_header(data)
-    pixels = limits.max_pixels
-    if header.size is not None:
-        pixels = min(header.size[0] * header.size[1], pixels)
-    elif header.format is None:
-        pixels = 0
-    return int(pixels * (header.depth + RESULT_DEPTH))
+    if header.format is None:
+        return 0
+    if header.size is None:
+        return limits.max_pixels * 4
+    height, width = header.size
+    if height * width > limits.max_pixels:
+        return 0  # refused by its header
+    fitted = height * (spec.width * (1 if spec.channels == 1 else 4) + ROW)
+    return int(height * width * header.depth) + fitted + SIDE * max(height, width)
 
 
 def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> DecodedView:
