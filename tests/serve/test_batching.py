@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tesela.serve.engine.batching import Batcher, Gate
+from tesela.serve.engine.batching import Batcher
 from tesela.serve.errors import RefusedError
 
 LATE = 1e9
@@ -107,13 +107,3 @@ def test_stopping_answers_what_was_accepted_and_refuses_the_rest() -> None:
         assert await asyncio.gather(*accepted) == [0, 1, 4, 9, 16]
 
     asyncio.run(scenario())
-
-
-def test_gate_counts() -> None:
-    gate = Gate(2)
-    with gate.enter(), gate.enter():
-        for attempt in (gate.check, lambda: gate.enter().__enter__()):
-            with pytest.raises(RefusedError, match="overloaded"):
-                attempt()
-    gate.check()
-    assert gate.inside == 0

@@ -46,6 +46,7 @@ EXTRAS = {
     "pyarrow": "train",
     "sklearn": "demo",
     "fastapi": "serve",
+    "httptools": "serve",
     "starlette": "serve",
     "uvicorn": "serve",
     "multipart": "serve",

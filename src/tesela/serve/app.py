@@ -18,13 +18,14 @@ from starlette.exceptions import HTTPException
 from tesela.runtime.predictor import Predictor
 from tesela.serve.bodies import BODIES, BodyLayer
 from tesela.serve.config import ServeConfig
+from tesela.serve.engine.admission import OverloadAdmission
 from tesela.serve.engine.decoding import Decoders
 from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
 from tesela.serve.page import page_routes
 from tesela.serve.rate import RateLimit
-from tesela.serve.routes import image_routes, state_routes
+from tesela.serve.routes import EXPLAINING, image_routes, state_routes
 from tesela.serve.schema import with_problems
 from tesela.serve.security import KeyRing, SecurityLayer
 from tesela.tasks.task import Task
@@ -87,6 +88,17 @@ def create_app(
         keys=KeyRing(config.api_keys, digests=config.key_digests),
         hosts=config.hosts,
         rate=RateLimit(config.rate) if config.rate else None,
+        prefix=config.prefix,
+    )
+    app.state.admission = OverloadAdmission(
+        {
+            **{
+                f"/v1/{task}": [one.gate for one in models.values() if one.predictor.task.name == task]
+                for task in {one.predictor.task.name for one in models.values()}
+            },
+            **{f"/v1/{verb}": [one.explain_gate for one in models.values()] for verb in EXPLAINING},
+        },
+        metrics=metrics,
         prefix=config.prefix,
     )
     document = app.openapi

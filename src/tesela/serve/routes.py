@@ -38,6 +38,9 @@ from tesela.serve.schema import (
 from tesela.tasks.score import Score
 from tesela.tasks.task import Task
 
+#: Addresses below ``/v1`` that ask a network about itself; they share the queue of explanations.
+EXPLAINING = ("explain", "attention", "heads")
+
 ModelName = Annotated[
     str | None, Query(max_length=200, description="Which model; the first one where none is named.")
 ]

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from tesela.core.errors import UsageError
 from tesela.serve.config import ServeConfig
-from tesela.serve.connections import check_all, guarded, raise_descriptors
+from tesela.serve.connections import Admission, check_all, guarded, raise_descriptors
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -52,6 +52,7 @@ def listen(
     *,
     config: ServeConfig | None = None,
     on_start: Callable[[str], None],
+    admission: Admission | None = None,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM.
 
@@ -60,6 +61,7 @@ def listen(
         listening: a bound socket.
         config: the limits of sockets.
         on_start: called with the address once the server accepts requests.
+        admission: what refuses a request by its target.
     """
     logging.getLogger("tesela.serve").addHandler(logging.StreamHandler())
     limits = config or ServeConfig()
@@ -67,14 +69,16 @@ def listen(
     settings = uvicorn.Config(
         app,
         http=guarded(
-            most=limits.max_connections, head_seconds=limits.head_seconds, read_seconds=limits.body_seconds
+            most=limits.max_connections,
+            head_seconds=limits.head_seconds,
+            read_seconds=limits.body_seconds,
+            admission=admission,
         ),
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=math.ceil(limits.drain_seconds),
-        h11_max_incomplete_event_size=32 * 1024,
         ws="none",
     )
     server = _Announcing(settings, on_start=lambda: on_start(address_of(listening)))

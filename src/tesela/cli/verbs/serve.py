@@ -113,5 +113,5 @@ def serve(
         output.say(f"{', '.join(names)} at {address} (stop with Ctrl-C)")
         output.result({"address": address, "models": names}, json)
 
-    listen(app, listening, config=config, on_start=started)
+    listen(app, listening, config=config, on_start=started, admission=app.state.admission)
     output.note("stopped")

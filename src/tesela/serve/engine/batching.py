@@ -3,8 +3,7 @@
 In one thread, from a bounded queue.
 
 No image waits for company: while a batch is computed the next ones gather, so batches grow with the load and
-a lone request pays nothing. Admission is a counter of what is unfinished; beyond it a request is refused at
-once. What has passed its deadline or was given up by its client is never computed.
+a lone request pays nothing. What has passed its deadline or was given up by its client is never computed.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -30,33 +29,6 @@ class _Job(Generic[Item, _Result]):
     answer: asyncio.Future[_Result] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-
-
-class Gate:
-    """Counts what is unfinished and refuses what comes on top.
-
-    Args:
-        size: most requests inside at once.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.inside = 0
-
-    def check(self) -> None:
-        """Refuse now where there is no room, before a body is read for nothing."""
-        if self.inside >= self.size:
-            raise RefusedError("overloaded")
-
-    @contextlib.contextmanager
-    def enter(self) -> Iterator[None]:
-        """Be one of the requests inside, or be refused."""
-        self.check()
-        self.inside += 1
-        try:
-            yield
-        finally:
-            self.inside -= 1
 
 
 class Batcher(Generic[Item, _Result]):

@@ -22,8 +22,9 @@ from tesela.core.failpoint import failpoint
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
 from tesela.serve.config import ServeConfig
-from tesela.serve.engine.batching import Batcher, Gate
+from tesela.serve.engine.batching import Batcher
 from tesela.serve.engine.decoding import Decoders
+from tesela.serve.engine.gate import Gate
 from tesela.serve.errors import RefusedError
 from tesela.serve.looking.attention import HeadAttention, NoAttentionError, OutOfRangeError, attention_of
 from tesela.serve.looking.explanation import ExplainedImage, explain_image
@@ -58,8 +59,8 @@ class ServedModel:
         self.name = name
         self.predictor = predictor
         self.network = network_of(predictor)
-        self.gate = Gate(config.queue)
-        self.explain_gate = Gate(config.explain_queue)
+        self.gate = Gate(config.queue, seconds=config.deadline)
+        self.explain_gate = Gate(config.explain_queue, seconds=config.deadline)
         self._facts: NetworkFacts | None = None
         self._gathering = asyncio.Lock()
         self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float32]] = Batcher(

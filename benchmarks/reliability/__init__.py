@@ -1,0 +1,1 @@
+"""Reliability of the server under load, measured on one machine beside two other servers."""
