@@ -80,8 +80,10 @@ class OnnxruntimeBackend:
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""
+        only = onnxruntime.RunOptions()
+        only.only_execute_path_to_fetches = True  # maps cost a backward pass, which a prediction needs not
         found: NDArray[np.float32] = self._session.run(
-            [name], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}
+            [name], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}, only
         )[0]
         return found
 
