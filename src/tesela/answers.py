@@ -284,7 +284,7 @@ def bench(
         seconds: how long each row is measured.
 
     Returns:
-        ``results``, a row each with milliseconds, images_per_second and the difference to fp32; ``flops`` of
+        ``results``, a row each with milliseconds, images_per_second, resident_bytes and the difference to fp32; ``flops`` of
         an image; ``matrix_product``, the machine's limit in operations per second.
 
     Raises:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -132,7 +133,7 @@ def test_further_outputs_of_a_graph(engine: str, tmp_path: Path) -> None:
     bundle = with_sums(tmp_path)
     info = read_info(bundle)
     assert info.program["outputs"] == ["logits", "map"]
-    backend = open_backend(engine, bundle, info)
+    backend: Any = open_backend(engine, bundle, info)
     images = real_batch(4)
     assert backend.outputs == ("logits", "map")
     np.testing.assert_allclose(backend.output("map", images), images.sum(1), rtol=1e-5)
