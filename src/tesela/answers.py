@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tesela.inspection.inspect import Inspection
     from tesela.models.model import Model
     from tesela.reports.comparison import Group
+    from tesela.runtime.backends.base import Precision
     from tesela.runtime.inputs import ImageInput
 
 
@@ -28,6 +29,7 @@ def predict(
     images: ImageInput | Iterable[ImageInput],
     *,
     backend: str = "auto",
+    precision: Precision | Literal["auto"] = "auto",
     formats: Sequence[str] = (),
     max_pixels: int | None = None,
     **options: Any,
@@ -38,7 +40,9 @@ def predict(
         source: a run, a bundle, ``hub:NAME[@REVISION]``, another program's checkpoint, or a loaded model.
         images: a path, encoded bytes, an image of Pillow, an array (H, W), (H, W, 3) or (N, H, W, 3) of
             uint8, or any number of these; a folder or pattern stands for all its images.
-        backend: what computes; auto prefers an exported ONNX graph.
+        backend: what computes; auto measures what can be used here, once, and takes the fastest.
+        precision: fp32, bf16, int8; auto takes bf16 where it is faster and the answers agree; a loaded model
+            computes in its own.
         formats: the only image formats to open; all where none is named.
         max_pixels: most pixels of an image; 250 million if None.
         **options: of the task's results, such as ``top=5`` for a classifier's labels; ``batch=32`` images are
@@ -58,7 +62,8 @@ def predict(
     from tesela.runtime.inputs import image_sources
     from tesela.runtime.predictor import Predictor
 
-    predictor = Predictor(source, backend=backend, limits=local_limits(formats, max_pixels))
+    limits = local_limits(formats, max_pixels)
+    predictor = Predictor(source, backend=backend, precision=precision, limits=limits)
     root = Run(source).data_root if isinstance(source, (str, Path)) else None
     return predictor.predict(image_sources(images, root=root), **options)
 
@@ -283,7 +288,7 @@ def bench(
         seconds: how long each row is measured.
 
     Returns:
-        ``results``, a row each with milliseconds, images_per_second and the difference to fp32; ``flops`` of
+        ``results``, a row each with milliseconds, images_per_second, resident_bytes and the difference to fp32; ``flops`` of
         an image; ``matrix_product``, the machine's limit in operations per second.
 
     Raises:

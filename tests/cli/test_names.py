@@ -17,6 +17,7 @@ from tesela.core.files import file_stem, json_text, write_atomic
 from tesela.core.pathnames import path_text, text_path
 from tesela.core.terminal import line_text
 from tesela.runtime.result_folder import ResultFolder
+from tesela.runtime.table import PredictionTable
 from tesela.tasks.segmentation.result import segmentation
 
 NAMES = [
@@ -120,14 +121,13 @@ def test_files_of_masks_are_named_in_the_table(tmp_path: Path) -> None:
     """Two images of one name, and one whose name is cut: the row says which files are about it."""
     images = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", tmp_path / ("y" * 250 + ".png")]
     folder = ResultFolder(tmp_path / "masks", images)
-    results = []
-    for number, image in enumerate(images):
-        write_atomic(image, held_out(1)[0][0])
-        mask = np.full((8, 8), number, np.uint8)
-        result = segmentation(mask, ("p", "q", "r"), ((0, 0, 0), (9, 9, 9), (8, 8, 8))).of(path_text(image))
-        folder.write(image, result)
-        results.append(result.bare())
-    folder.write_table(results)
+    colors = ((0, 0, 0), (9, 9, 9), (8, 8, 8))
+    with PredictionTable(folder.table) as table:
+        for number, image in enumerate(images):
+            write_atomic(image, held_out(1)[0][0])
+            mask = np.full((8, 8), number, np.uint8)
+            result = segmentation(mask, ("p", "q", "r"), colors).of(path_text(image))
+            table.append(result, files=folder.write(image, result))
     rows = [json.loads(line) for line in folder.table.read_text(encoding="utf-8").splitlines()]
     assert [text_path(row["image"]) for row in rows] == images
     for number, row in enumerate(rows):

@@ -76,7 +76,7 @@ def evaluate_run(
         device: ``cpu``, ``cuda``, ``mps`` or ``auto``.
         precision: see ``evaluate_model``; ``auto`` is what the run was trained with, fp32 for a bundle.
         kernel: see ``evaluate_model``.
-        backend: ``torch``, ``onnxruntime``, or ``auto``: torch where there are weights.
+        backend: a name of ``tesela.runtime.backends.base``, or ``auto``: torch where there are weights.
         console: where a progress bar goes.
         formats: the only image formats to open; by default those that the run was trained with.
         max_pixels: most pixels of an image; by default what the run was trained with.

@@ -60,7 +60,7 @@ def open_evaluated(bundle: Path, *, device: str, backend: str = "auto") -> tuple
     if device != "cpu":
         raise UsageError("an exported graph is evaluated on the CPU", hint="use --device cpu")
     info = read_info(bundle)
-    engine = open_backend(choose_backend(bundle, backend), bundle, info, threads=None, precision="fp32")
+    engine = open_backend(choose_backend(bundle, backend), bundle, info, threads=None)
     return BackendModel(engine, empty_bundle_model(info)), info
 
 

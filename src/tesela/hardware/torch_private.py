@@ -31,6 +31,35 @@ def linear_bf16(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
+def packed_weight(weight: Tensor, rows: int) -> Tensor | None:
+    """A bf16 weight (O, I) in oneDNN's own order, for ``linear_bf16``; None where that is not possible.
+
+    Without it the operator orders the weight anew at every call.
+
+    Args:
+        weight: of a dense layer, on the CPU.
+        rows: how many rows (of tokens) it will usually be multiplied with; others work too.
+    """
+    operators: Any = torch.ops.mkldnn
+    reorder = getattr(operators, "_reorder_linear_weight", None)
+    supported = getattr(operators, "_is_mkldnn_bf16_supported", None)
+    if reorder is None or supported is None or not hasattr(operators, "_linear_pointwise"):
+        return None
+    if not torch.backends.mkldnn.is_available() or not supported():  # type: ignore[no-untyped-call]
+        return None
+    result: Tensor = reorder(weight.detach(), rows)
+    return result
+
+
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """The exact product (M, N), int32, of int8 matrices (M, K) and (K, N); slow where PyTorch has none."""
+    operator = getattr(torch, "_int_mm", None)
+    if operator is None:
+        return (left.double() @ right.double()).int()
+    result: Tensor = operator(left, right)
+    return result
+
+
 def softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
     """The gradient of a softmax's input along the last axis, from that of its output.
 

@@ -71,6 +71,8 @@ class BundleInfo:
     """Scores as measured."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it comes from: data, seed, versions."""
+    program: dict[str, Any] = field(default_factory=dict)
+    """An exported program: ``format``, ``precision``, ``file``, ``outputs``; empty for weights."""
 
     def __post_init__(self) -> None:
         """Check the format, and that each class has one name."""
@@ -138,7 +140,7 @@ def read_info(path: Path) -> BundleInfo:
         )
     names = tree.pop("id2label", {})
     tree.pop("label2id", None)
-    free = {name: tree.pop(name, {}) for name in ("digests", "metrics", "provenance")}
+    free = {name: tree.pop(name, {}) for name in ("digests", "metrics", "provenance", "program")}
     try:
         return replace(
             build(BundleInfo, tree | {"labels": [names[str(index)] for index in range(len(names))]}), **free

@@ -6,11 +6,12 @@ gives a result with a failure and does not disturb its neighbours in the batch.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,10 @@ from tesela.core.pathnames import path_text
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fitted_view, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
-from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend
+from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend, own_precision
+from tesela.runtime.choice import MOST_IMAGES, Choice, choose_way
+from tesela.runtime.decoding import ImageSource as ImageSource
+from tesela.runtime.decoding import View, decode_ahead
 from tesela.tasks.catalog import find_task
 from tesela.tasks.result import Result
 from tesela.tasks.task import Task
@@ -29,11 +33,10 @@ from tesela.tasks.task import Task
 if TYPE_CHECKING:
     from tesela.models.model import Model
 
-#: An encoded image in memory, a file, or pixels (H, W, C) uint8.
-ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
-
 #: Seconds of processor time after which an image is given up.
 DECODE_SECONDS = 1.5
+#: Views that are ready beside the batch that is next.
+READY = 4
 
 
 def described(model: Model) -> BundleInfo:
@@ -51,6 +54,11 @@ def described(model: Model) -> BundleInfo:
     return info
 
 
+def _wanted(precision: Precision | Literal["auto"] | None, info: BundleInfo) -> Precision | None:
+    """The only precision to consider; None for all."""
+    return None if precision == "auto" else own_precision(info) if precision is None else precision
+
+
 def labels_of_model(source: Path | str | Model) -> tuple[str, ...]:
     """Labels of a run, bundle, checkpoint or loaded model."""
     info = read_info(bundle_of(source)) if isinstance(source, (str, Path)) else described(source)
@@ -63,10 +71,15 @@ class Predictor:
     Args:
         path: a run folder, a bundle, a checkpoint that can be converted to one, or a loaded model, which
             computes itself, whatever the next three say.
-        backend: ``auto``, ``onnxruntime`` or ``torch``; auto prefers onnxruntime if the bundle has a graph.
+        backend: a name of ``tesela.runtime.backends.base.BACKENDS``; ``auto`` measures those that can be used
+            here and takes the fastest, see ``tesela.runtime.choice``.
         threads: threads per operator; None leaves the backend's own choice.
-        precision: fp32, or bf16 with the torch backend.
+        precision: of the arithmetic; None is the bundle's own, fp32 for weights; ``auto`` is measured too.
         limits: formats and sizes of images that are decoded; those for one's own files by default.
+        sample: images on which precisions are compared where that has to be measured.
+
+    Attributes:
+        choice: what was measured; None where nothing was to be chosen.
 
     Raises:
         UsageError: there is no bundle at ``path``.
@@ -81,21 +94,43 @@ class Predictor:
         *,
         backend: str = "auto",
         threads: int | None = None,
-        precision: Precision = "fp32",
+        precision: Precision | Literal["auto"] | None = None,
         limits: DecodeLimits = LOCAL_LIMITS,
+        sample: Sequence[ImageSource] = (),
     ) -> None:
         self.limits = replace(limits, seconds=limits.seconds or DECODE_SECONDS)
         self.backend: Backend
+        self.choice: Choice | None = None
         if isinstance(path, (str, Path)):
             self.bundle: Path = bundle_of(path)
             self.info: BundleInfo = read_info(self.bundle)
-            name = choose_backend(self.bundle, backend)
-            self.backend = open_backend(name, self.bundle, self.info, threads=threads, precision=precision)
+            name = choose_backend(self.bundle, backend)  # says what is missing, before anything is opened
+            if backend == "auto" or precision == "auto":
+                self.choice, self.backend = choose_way(
+                    self.bundle,
+                    self.info,
+                    backend=backend,
+                    precision=_wanted(precision, self.info),
+                    threads=threads,
+                    sample=self._sample(sample),
+                )
+            else:
+                self.backend = open_backend(
+                    name, self.bundle, self.info, threads=threads, precision=precision
+                )
         else:
             from tesela.runtime.backends.torch import LoadedBackend
 
             self.info, self.backend = described(path), LoadedBackend(path)
         self.task: Task = find_task(self.info.task)
+
+    def _sample(self, sources: Sequence[ImageSource]) -> NDArray[np.float32] | None:
+        """Normalised images (B, C, h, w) of the first sources that can be read; None without any."""
+        views = []
+        for source in sources[:MOST_IMAGES]:
+            with contextlib.suppress(ImageError):
+                views.append(self.prepare(source))
+        return normalize(np.stack(views), self.info.image) if views else None
 
     @property
     def network(self) -> Any:
@@ -124,7 +159,7 @@ class Predictor:
         """Results of the task's kind (``tesela.tasks.result.Result``), one per source, in order.
 
         Args:
-            sources: images; an iterator is consumed batch by batch.
+            sources: images; an iterator is consumed one batch ahead, which is decoded meanwhile.
             batch: images computed at once.
             **options: of the task's ``decode``, such as ``top=5`` for a classifier.
         """
@@ -141,21 +176,22 @@ class Predictor:
                 f"predictions of the task {self.task.name} have no option {unknown[0]!r}",
                 hint="leave it out",
             )
-        remaining = iter(sources)
         number = 0
-        while chunk := list(islice(remaining, batch)):
-            if any(ways.values()):
-                yield from self._one_by_one(chunk, first=number, ways=ways, options=options)
-            else:
+        if any(ways.values()):
+            yield from self._one_by_one(sources, ways=ways, options=options)
+            return
+        seen = decode_ahead(sources, self.info.image, limits=self.limits, ahead=batch + READY)
+        with contextlib.closing(seen):
+            while chunk := list(islice(seen, batch)):
                 yield from self._batch(chunk, first=number, options=options)
-            number += len(chunk)
+                number += len(chunk)
 
     def _one_by_one(
-        self, sources: Sequence[ImageSource], *, first: int, ways: dict[str, Any], options: dict[str, Any]
+        self, sources: Iterable[ImageSource], *, ways: dict[str, Any], options: dict[str, Any]
     ) -> Iterator[Result]:
         """Results of images that are looked at in another way than once, as a whole."""
         for index, source in enumerate(sources):
-            name = path_text(source) if isinstance(source, Path) else f"image {first + index}"
+            name = _name(source, index)
             try:
                 image = pixels(source, self.info.image, limits=self.limits)
             except ImageError as error:
@@ -166,25 +202,22 @@ class Predictor:
             yield self.task.decode(outputs[None], self.info, sizes=[size], **options)[0].of(name)
 
     def _batch(
-        self, sources: Sequence[ImageSource], *, first: int, options: dict[str, Any]
+        self, seen: Sequence[tuple[ImageSource, View]], *, first: int, options: dict[str, Any]
     ) -> Iterator[Result]:
-        images: list[NDArray[np.uint8]] = []
-        sizes: list[tuple[int, int]] = []
-        failures: dict[int, ImageError] = {}
-        for index, source in enumerate(sources):
-            try:
-                image, size = self.fitted(source)
-                images.append(image)
-                sizes.append(size)
-            except ImageError as error:
-                failures[index] = error
+        views = [view for _, view in seen if not isinstance(view, ImageError)]
         decoded: Sequence[Result] = ()
-        if images:
-            decoded = self.task.decode(self.outputs(images), self.info, sizes=sizes, **options)
+        if views:
+            outputs = self.outputs([image for image, _ in views])
+            decoded = self.task.decode(outputs, self.info, sizes=[size for _, size in views], **options)
         results = iter(decoded)
-        for index, source in enumerate(sources):
-            name = path_text(source) if isinstance(source, Path) else f"image {first + index}"
-            if index in failures:
-                yield self.task.unreadable().failed(name, failures[index])
+        for index, (source, view) in enumerate(seen):
+            name = _name(source, first + index)
+            if isinstance(view, ImageError):
+                yield self.task.unreadable().failed(name, view)
             else:
                 yield next(results).of(name)
+
+
+def _name(source: ImageSource, index: int) -> str:
+    """The path of a file; the number of anything else."""
+    return path_text(source) if isinstance(source, Path) else f"image {index}"

@@ -11,7 +11,6 @@ from tesela.core.files import file_stem, unique_names, write_atomic
 from tesela.imaging.decode import decode
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.png import encode_png
-from tesela.runtime.table import lines_of
 from tesela.tasks.result import Result
 
 TABLE = "results.jsonl"
@@ -30,35 +29,27 @@ class ResultFolder:
     def __init__(self, path: Path, images: Sequence[Path], *, limits: DecodeLimits = LOCAL_LIMITS) -> None:
         self.path, self._limits = path, limits
         self._names = dict(zip(images, unique_names(map(file_stem, images)), strict=True))
-        self._written: dict[str, list[str]] = {}
 
     @property
     def table(self) -> Path:
         """The table of all results."""
         return self.path / TABLE
 
-    def write(self, image: Path, result: Result) -> None:
-        """Write the files and the overlay of one image; an image that could not be read has none.
+    def write(self, image: Path, result: Result) -> list[str]:
+        """Write the files and the overlay of one image; the files' names, none of one that was not read.
 
         Raises:
             StorageError: the file system refused.
         """
         if result.failure is not None:
-            return
+            return []
         stem = self._names[image]
+        written = []
         for ending, content in result.files().items():
             write_atomic(self.path / f"{stem}{ending}", content)
-            self._written.setdefault(result.source, []).append(f"{stem}{ending}")
+            written.append(f"{stem}{ending}")
         with contextlib.suppress(ImageError):
             drawn = result.drawn(decode(image, limits=self._limits))
             if drawn is not None:
                 write_atomic(self.path / OVERLAYS / f"{stem}.png", encode_png(drawn, level=3))
-
-    def write_table(self, results: Sequence[Result]) -> None:
-        """Write the table: a row for each image, with the names of its files below ``files``.
-
-        Raises:
-            StorageError: the file system refused.
-        """
-        rows = ({**row.to_mapping(), "files": self._written.get(row.source, [])} for row in results)
-        write_atomic(self.table, lines_of(rows))
+        return written

@@ -19,7 +19,7 @@ def evaluate(
     batch_size: Annotated[int, Parameter(name=["--batch-size", "--batch"])] = 256,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    backend: Literal["auto", "torch", "onnxruntime"] = "auto",
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "compiled"] = "auto",
     mistakes: str | None = None,
     formats: Annotated[list[str] | None, Parameter(negative="")] = None,
     max_pixels: int | None = None,
@@ -42,7 +42,7 @@ def evaluate(
         batch_size: Images at a time; changes only the speed.
         precision: Number format of the matrix products; auto is what the run was trained with.
         device: Where to compute; auto takes a GPU where there is one.
-        backend: What computes; auto takes torch, and ONNX Runtime for an exported model without weights.
+        backend: What computes; auto takes torch, and the first engine installed for an exported model.
         mistakes: A .csv file for the images whose label a classifier contradicts, surest first: wrong labels
             are among them.
         formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,

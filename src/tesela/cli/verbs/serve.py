@@ -17,7 +17,8 @@ def serve(
     allow_host: tuple[str, ...] = (),
     prefix: str = "",
     allow_anonymous: bool = False,
-    backend: Literal["auto", "onnxruntime", "torch"] = "auto",
+    backend: Literal["auto", "onnxruntime", "openvino", "torch", "compiled"] = "auto",
+    precision: Literal["auto", "fp32", "bf16", "int8", "int8-weights"] = "auto",
     max_batch: int = 16,
     queue: int = 64,
     explain_queue: int = 4,
@@ -48,7 +49,8 @@ def serve(
         allow_host: A host name that requests may name, such as the one a proxy passes on; can be given again.
         prefix: Path under which a proxy publishes the server, such as /tesela.
         allow_anonymous: Listen on any address without a key.
-        backend: What computes; auto prefers an exported ONNX graph.
+        backend: What computes; auto measures what can be used here, once, and takes the fastest.
+        precision: Number format of the network; auto takes bf16 where it is faster and the answers agree.
         max_batch: Most images that are computed at once.
         queue: Most images that wait or are worked on; what comes on top is refused with 503.
         explain_queue: The same for explanations and attention.
@@ -105,7 +107,13 @@ def serve(
     if not runs:
         raise UsageError("no model was given", hint="name a run or a bundle")
     names = unique_names(Path(run).resolve().name for run in runs)
-    predictors = {name: Predictor(run, backend=backend) for name, run in zip(names, runs, strict=True)}
+    predictors = {
+        name: Predictor(run, backend=backend, precision=precision)
+        for name, run in zip(names, runs, strict=True)
+    }
+    for predictor in predictors.values():
+        if predictor.choice is not None and predictor.choice.line():
+            output.note(predictor.choice.line())
     listening = bind(host, port)
     app = create_app(predictors, config=config)
 

@@ -16,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesela.core.errors import MissingExtraError, UnknownNameError, WeightsError
+from tesela.core.files import sha256_file
+from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.bundle import BundleInfo
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8", "int8-weights"]
 
 
 class Backend(Protocol):
-    """An engine that has a bundle loaded."""
+    """An engine that has a bundle loaded; ``precision`` is what it computes in."""
 
     name: str
+    precision: Precision
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
@@ -32,27 +35,48 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendEntry:
-    """Needs of a backend: a file in the bundle, a package, and the extra that installs it."""
+    """Needs of a backend: one of some files in the bundle, a package, and the extra that installs it."""
 
-    file: str
+    files: tuple[str, ...]
     package: str
     extra: str
     target: str
+    source: str
+
+    def file(self, bundle: Path) -> Path | None:
+        """The file that it would read; None where the bundle has none."""
+        return next((bundle / name for name in self.files if (bundle / name).is_file()), None)
 
 
 #: In the order of preference: onnxruntime starts in a tenth of torch's time and memory.
 BACKENDS: dict[str, BackendEntry] = {
     "onnxruntime": BackendEntry(
-        file="model.onnx",
+        files=("model.onnx",),
         package="onnxruntime",
         extra="all",
         target="tesela.runtime.backends.onnxruntime:OnnxruntimeBackend",
+        source="tesela export RUN --to onnx",
+    ),
+    "openvino": BackendEntry(
+        files=("openvino.xml", "model.onnx"),
+        package="openvino",
+        extra="openvino",
+        target="tesela.runtime.backends.openvino:OpenvinoBackend",
+        source="tesela export RUN --to onnx",
     ),
     "torch": BackendEntry(
-        file="model.safetensors",
+        files=("model.safetensors",),
         package="torch",
         extra="train",
         target="tesela.runtime.backends.torch:TorchBackend",
+        source="give the run or bundle that training wrote",
+    ),
+    "compiled": BackendEntry(
+        files=("model.pt2", "model.safetensors"),
+        package="torch",
+        extra="train",
+        target="tesela.runtime.backends.compiled:CompiledBackend",
+        source="give the run or bundle that training wrote",
     ),
 }
 
@@ -66,16 +90,12 @@ def installed(package: str) -> bool:
 
 
 def usable(bundle: Path) -> list[str]:
-    """The backends that have their file in the bundle and their package on this machine, best first."""
-    return [
-        name
-        for name, entry in BACKENDS.items()
-        if (bundle / entry.file).is_file() and installed(entry.package)
-    ]
+    """The backends that have a file in the bundle and their package on this machine, best first."""
+    return [name for name, entry in BACKENDS.items() if entry.file(bundle) and installed(entry.package)]
 
 
 def choose_backend(bundle: Path, name: str) -> str:
-    """The backend to use; ``auto`` takes the first usable one.
+    """The backend to use; ``auto`` takes the first usable one, unmeasured.
 
     Raises:
         UnknownNameError: no such backend.
@@ -91,31 +111,73 @@ def choose_backend(bundle: Path, name: str) -> str:
     if found:
         return found[0]
     for candidate, entry in BACKENDS.items():
-        if (bundle / entry.file).is_file():
+        if entry.file(bundle):
             _require(bundle, candidate)
     raise WeightsError(
-        f"{bundle} holds neither model.onnx nor model.safetensors",
+        f"{bundle} holds neither weights (model.safetensors) nor an exported program",
         hint="train again, or export the model again",
     )
 
 
 def open_backend(
-    name: str, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: Precision = "fp32"
+    name: str,
+    bundle: Path,
+    info: BundleInfo,
+    *,
+    threads: int | None = None,
+    precision: Precision | None = None,
 ) -> Backend:
-    """Import the backend's module and load the bundle into it."""
+    """Import the backend's module and load the bundle into it.
+
+    Args:
+        name: a name of ``BACKENDS``.
+        bundle: the folder.
+        info: its description.
+        threads: threads per operator; None leaves the backend's own choice.
+        precision: of the arithmetic; the program's own if None, fp32 for weights.
+
+    Raises:
+        WeightsError: a file is damaged or does not fit.
+        ConfigError: the backend does not compute in that precision.
+    """
+    if BACKENDS[name].package == "torch":
+        keep_freed_memory()  # before torch is imported: pages cleared anew cost a third of a batch
     module, _, attribute = BACKENDS[name].target.partition(":")
     kind = getattr(importlib.import_module(module), attribute)
     return cast(Backend, kind(bundle, info, threads=threads, precision=precision))
 
 
+def own_precision(info: BundleInfo) -> Precision:
+    """The number format of a bundle's program; fp32 for weights, and for programs that do not say."""
+    return cast(Precision, info.program.get("precision", "fp32"))
+
+
+def check_files(bundle: Path, info: BundleInfo, names: tuple[str, ...]) -> None:
+    """Compare a program's files with the digests in config.json.
+
+    Raises:
+        WeightsError: a file has no digest, is missing or is damaged.
+    """
+    for name in names:
+        wanted, path = info.digests.get(name), bundle / name
+        if wanted is None and not path.is_file():
+            continue
+        if wanted is None:
+            raise WeightsError(f"{bundle} gives no digest for {name}", hint="export the model again")
+        if not path.is_file():
+            raise WeightsError(f"{path} is missing", hint="export the model again")
+        if sha256_file(path) != wanted:
+            raise WeightsError(
+                f"{path} is damaged: its digest is not the one in config.json",
+                hint="copy or export the model again",
+            )
+
+
 def _require(bundle: Path, name: str) -> None:
     entry = BACKENDS[name]
-    if not (bundle / entry.file).is_file():
-        other = (
-            "tesela export RUN --to onnx"
-            if name == "onnxruntime"
-            else "give the run or bundle that training wrote"
-        )
-        raise WeightsError(f"{bundle} has no {entry.file}, which the {name} backend reads", hint=other)
+    file = entry.file(bundle)
+    if file is None:
+        wanted = " or ".join(entry.files)
+        raise WeightsError(f"{bundle} has no {wanted}, which the {name} backend reads", hint=entry.source)
     if not installed(entry.package):
-        raise MissingExtraError(f"predicting from {entry.file}", entry.extra)
+        raise MissingExtraError(f"predicting from {file.name} with {entry.package}", entry.extra)

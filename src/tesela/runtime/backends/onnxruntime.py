@@ -1,7 +1,7 @@
 """A bundle's model.onnx in onnxruntime, on the CPU; torch is not imported.
 
-The file's digest is checked before it is parsed, and the graph's input and output against the bundle's image
-size and labels, so that a damaged or swapped file is named instead of answering nonsense.
+The file's digest is checked before it is parsed, and the graph's input and outputs against the bundle's image
+size and labels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tesela.core.errors import ConfigError, WeightsError
-from tesela.core.files import sha256_file
 from tesela.core.pathnames import path_text
+from tesela.hardware.machine import cores
 from tesela.models.bundle import BundleInfo
-
-#: The names of the graph's only input and output, as ``tesela.exporters.onnx`` writes them.
-INPUT, OUTPUT = "images", "logits"
-FILES = ("model.onnx", "model.onnx.data")
+from tesela.runtime.backends.base import Precision, check_files, own_precision
+from tesela.runtime.backends.graph import INPUT, ONNX_FILES, OUTPUT, check_graph
 
 
 class OnnxruntimeBackend:
@@ -29,78 +27,65 @@ class OnnxruntimeBackend:
     Args:
         bundle: the folder with model.onnx.
         info: the bundle's description.
-        threads: threads within an operator; None leaves the choice to onnxruntime.
-        precision: only fp32; the graph has its own types.
+        threads: threads within an operator; None takes one for each core that the process may use.
+        precision: the graph's own, which has its types inside.
+
+    Attributes:
+        outputs: names of what the graph gives.
+
+    Raises:
+        ConfigError: another precision is wanted.
+        WeightsError: the graph is damaged, or does not fit its bundle.
     """
 
     name = "onnxruntime"
 
     def __init__(
-        self, bundle: Path, info: BundleInfo, *, threads: int | None = None, precision: str = "fp32"
+        self,
+        bundle: Path,
+        info: BundleInfo,
+        *,
+        threads: int | None = None,
+        precision: Precision | None = None,
     ) -> None:
-        if precision != "fp32":
+        self.precision = own_precision(info)
+        if precision not in (None, self.precision):
             raise ConfigError(
-                f"the onnxruntime backend cannot compute a graph in {precision}",
-                hint="use fp32 or the torch backend",
+                f"the onnxruntime backend cannot compute a graph in {precision} that is in {self.precision}",
+                hint=f"use {self.precision}, or the torch or openvino backend",
             )
-        check_files(bundle, info)
+        check_files(bundle, info, ONNX_FILES)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = threads or cores()
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                _graph(bundle / FILES[0]), options, providers=["CPUExecutionProvider"]
+                _graph(bundle / ONNX_FILES[0]), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exceptions share no public base class
             raise WeightsError(
-                f"onnxruntime cannot load {bundle / FILES[0]}", hint="export the model again"
+                f"onnxruntime cannot load {bundle / ONNX_FILES[0]}", hint="export the model again"
             ) from error
-        _check_graph(self._session, bundle, info)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.outputs = check_graph(
+            bundle / ONNX_FILES[0],
+            info,
+            {value.name: value.shape for value in inputs},
+            {value.name: value.shape for value in outputs},
+        )
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
-        output: NDArray[np.float32] = self._session.run(
-            [OUTPUT], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}
+        return self.output(OUTPUT, images)
+
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
+        only = onnxruntime.RunOptions()
+        only.only_execute_path_to_fetches = True  # maps cost a backward pass, which a prediction needs not
+        found: NDArray[np.float32] = self._session.run(
+            [name], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}, only
         )[0]
-        return output
-
-
-def check_files(bundle: Path, info: BundleInfo) -> None:
-    """Compare the graph's files with the digests in config.json.
-
-    Raises:
-        WeightsError: a file has no digest, is missing or is damaged.
-    """
-    for name in FILES:
-        wanted, path = info.digests.get(name), bundle / name
-        if wanted is None and not path.is_file():
-            continue
-        if wanted is None:
-            raise WeightsError(f"{bundle} gives no digest for {name}", hint="export the model again")
-        if not path.is_file():
-            raise WeightsError(f"{path} is missing", hint="export the model again")
-        if sha256_file(path) != wanted:
-            raise WeightsError(
-                f"{path} is damaged: its digest is not the one in config.json",
-                hint="copy or export the model again",
-            )
-
-
-def _check_graph(session: Any, bundle: Path, info: BundleInfo) -> None:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    names = [value.name for value in inputs], [value.name for value in outputs]
-    if names != ([INPUT], [OUTPUT]):
-        raise WeightsError(
-            f"{bundle / FILES[0]} is not a graph from images to logits",
-            hint="export the model again with tesela export",
-        )
-    wanted = [info.image.channels, info.image.height, info.image.width]
-    if list(inputs[0].shape[1:]) != wanted or outputs[0].shape[1] != info.num_classes:
-        found = f"takes {inputs[0].shape[1:]} and gives {outputs[0].shape[1]} classes"
-        raise WeightsError(
-            f"{bundle / FILES[0]} {found}, config.json says {wanted} and {info.num_classes}",
-            hint="export the model again",
-        )
+        return found
 
 
 def _graph(path: Path) -> str | bytes:

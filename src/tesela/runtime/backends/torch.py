@@ -2,25 +2,33 @@
 
 Odd: torch has one number of threads for the whole process, so ``threads`` sets it around each call. bf16
 casts weights and images, not autocast: on a CPU the casts of autocast cost more than they save at small
-batches.
+batches. Its dense layers are packed for oneDNN, so that the computing network is no longer the one that
+explains; ``model`` is, in fp32. Attention is PyTorch's fused kernel, which won at every size that was
+measured without gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from tesela.core.errors import ConfigError
 from tesela.hardware.device import thread_count
 from tesela.models.bundle import BundleInfo, load_bundle
 from tesela.runtime.backends.base import Precision
+from tesela.runtime.backends.packed import pack_dense
 
 ArrayFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 RUNTIME_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+#: Rows that the packed weights are made for: the tokens of a few images.
+USUAL_ROWS = 1024
 
 
 class TorchBackend:
@@ -31,7 +39,10 @@ class TorchBackend:
         info: the bundle's description; taken because every backend is opened alike, the network reads its
             own.
         threads: threads for torch's operators; None leaves torch's own number.
-        precision: of weights, images and arithmetic; logits are always float32.
+        precision: of weights, images and arithmetic, fp32 if None; outputs are always float32.
+
+    Raises:
+        ConfigError: torch does not compute in that precision here.
     """
 
     name = "torch"
@@ -42,10 +53,23 @@ class TorchBackend:
         info: BundleInfo,  # noqa: ARG002
         *,
         threads: int | None = None,
-        precision: Precision = "fp32",
+        precision: Precision | None = None,
     ) -> None:
-        self.model: torch.nn.Module = load_bundle(bundle)[0]
-        self._logits = network_logits(self.model, threads=threads, precision=precision)
+        self.precision: Precision = precision or "fp32"
+        if self.precision not in RUNTIME_DTYPES:
+            raise ConfigError(
+                f"the torch backend cannot compute in {self.precision}", hint="use fp32 or bf16"
+            )
+        self._bundle = bundle
+        network = load_bundle(bundle)[0]
+        if self.precision == "fp32":
+            self.model = network
+        self._logits = network_logits(network, threads=threads, precision=self.precision)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network in fp32, for who looks inside; read when it is first asked for."""
+        return load_bundle(self._bundle)[0]
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
@@ -60,8 +84,9 @@ class LoadedBackend:
     """
 
     name = "torch"
+    precision: Precision = "fp32"
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,11 +105,20 @@ class LoadedBackend:
 
 
 def network_logits(
-    model: torch.nn.Module, *, threads: int | None = None, precision: Precision = "fp32"
+    model: nn.Module, *, threads: int | None = None, precision: Precision = "fp32"
 ) -> ArrayFunction:
-    """Function from images to logits; ``model`` goes to evaluation mode and ``precision``."""
+    """Function from images to logits; ``model`` goes to evaluation mode and ``precision``, for good."""
     kind = RUNTIME_DTYPES[precision]
     network = model.to(kind).eval()
+    if precision == "bf16":
+        pack_dense(network, rows=USUAL_ROWS)
+    return array_function(network, kind=kind, threads=threads)
+
+
+def array_function(
+    network: Callable[..., torch.Tensor], *, kind: torch.dtype, threads: int | None
+) -> ArrayFunction:
+    """Function from images (B, C, h, w) to outputs, both float32 arrays, through a network on tensors."""
 
     def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
         batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(kind)

@@ -1,0 +1,115 @@
+"""A bundle's model.pt2, compiled ahead, or its weights, compiled here, in torch on the CPU.
+
+A package is native code that was made by ``tesela export --to compiled``; it needs no compiler, only a
+machine of the same kind. Weights are frozen into the program by torch.compile, which needs a C++ compiler and
+up to a minute; PyTorch keeps what it made in its own cache. Odd: a package is run with the trust of a
+program, for it is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tesela.core.errors import ConfigError, UsageError, WeightsError
+from tesela.hardware.machine import compiler
+from tesela.models.bundle import WEIGHTS, BundleInfo, load_bundle
+from tesela.runtime.backends.base import BACKENDS, Precision, check_files, own_precision
+from tesela.runtime.backends.torch import RUNTIME_DTYPES, array_function
+
+PACKAGE = "model.pt2"
+
+
+class CompiledBackend:
+    """A compiled network.
+
+    Args:
+        bundle: the folder with model.pt2 or model.safetensors.
+        info: the bundle's description.
+        threads: threads of torch; None leaves torch's own number.
+        precision: a package's own; of weights, fp32 (if None) or bf16.
+
+    Raises:
+        ConfigError: it cannot be computed in that precision.
+        UsageError: there is no C++ compiler for a bundle that holds weights alone.
+        WeightsError: the bundle is damaged, or compiled for another machine.
+    """
+
+    name = "compiled"
+
+    def __init__(
+        self,
+        bundle: Path,
+        info: BundleInfo,
+        *,
+        threads: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        path = BACKENDS["compiled"].file(bundle)
+        if path is None:
+            raise WeightsError(f"{bundle} has no {PACKAGE}", hint="tesela export RUN --to compiled")
+        packaged = path.name == PACKAGE
+        own = own_precision(info)
+        self.precision: Precision = precision or own
+        if self.precision != own if packaged else self.precision not in RUNTIME_DTYPES:
+            raise ConfigError(
+                f"{path} cannot be computed in {self.precision}",
+                hint=f"use {own}" if packaged else "use fp32 or bf16",
+            )
+        # a package takes and gives float32, whatever it computes in
+        kind = torch.float32 if packaged else RUNTIME_DTYPES[self.precision]
+        network: Any = load_package(path, info) if packaged else compile_weights(path.parent, kind)
+        self._logits = array_function(network, kind=kind, threads=threads)
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) of normalised images (B, C, h, w)."""
+        return self._logits(images)
+
+
+def load_package(path: Path, info: BundleInfo) -> Any:
+    """The function from images (B, C, h, w) to logits of a package, once its digest is the right one.
+
+    Raises:
+        WeightsError: it is damaged, or compiled for another machine.
+    """
+    import torch._inductor
+
+    check_files(path.parent, info, (path.name,))
+    try:
+        package: Any = torch._inductor.aoti_load_package(str(path))
+    except (RuntimeError, OSError) as error:
+        raise WeightsError(
+            f"{path} cannot be loaded here: it was compiled for another machine or PyTorch",
+            hint="export it on this machine, or for another format: tesela export RUN --to onnx",
+        ) from error
+
+    def compute(images: Tensor) -> Tensor:
+        found: Any = package(images)
+        logits: Tensor = found[0] if isinstance(found, (list, tuple)) else found
+        return logits
+
+    return compute
+
+
+def compile_weights(bundle: Path, kind: torch.dtype) -> nn.Module:
+    """The network of a bundle, compiled with its weights as constants at the first call of each batch size.
+
+    Raises:
+        UsageError: there is no C++ compiler.
+        WeightsError: the bundle is damaged.
+    """
+    if compiler() is None:
+        raise UsageError(
+            f"{bundle / WEIGHTS} cannot be compiled: there is no C++ compiler",
+            hint="use the torch backend, or export where there is one: tesela export RUN --to compiled",
+        )
+    network = load_bundle(bundle)[0].to(kind).eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    compiled: nn.Module = torch.compile(network, options={"freezing": True})  # type: ignore[assignment]
+    return compiled

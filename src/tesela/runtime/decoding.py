@@ -1,0 +1,90 @@
+"""Decoding ahead: images become views in threads while others are computed.
+
+Ordinary JPEG and PNG files, whose work is counted before they are decoded, and pixels go to the threads. All
+else is decoded where the results are wanted: the limit on processor time, which ends a hostile file, works in
+the main thread only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tesela.core.errors import ImageError
+from tesela.hardware.machine import cores
+from tesela.imaging.header import read_header
+from tesela.imaging.limits import DecodeLimits
+from tesela.imaging.preprocess import fitted_view
+from tesela.imaging.spec import ImageSpec
+
+#: An encoded image in memory, a file, or pixels (H, W, C) uint8.
+ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
+#: A view (h, w, C), uint8, with the image's own (height, width); or why there is none.
+View: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]] | ImageError"
+
+#: Formats whose work is counted ahead, and the pixels up to which threads decode them.
+ORDINARY, MOST_PIXELS = ("JPEG", "PNG"), 20_000_000
+MOST_THREADS = 8
+
+
+def decode_ahead(
+    sources: Iterable[ImageSource], spec: ImageSpec, *, limits: DecodeLimits, ahead: int
+) -> Generator[tuple[ImageSource, View]]:
+    """Each source with its view, in order.
+
+    Args:
+        sources: images; an iterator is consumed as far ahead as images are decoded.
+        spec: the model's view.
+        limits: of decoding.
+        ahead: images that are decoded or wait at most.
+    """
+    threads = min(cores(), MOST_THREADS)
+    # the limit counts the processor time of all threads
+    shared = replace(limits, seconds=limits.seconds and limits.seconds * (1 + threads))
+    waiting: deque[tuple[ImageSource, Future[View | None]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tesela-decode")
+
+    def taken() -> tuple[ImageSource, View]:
+        source, future = waiting.popleft()
+        view = future.result()
+        return source, _view(source, spec, shared) if view is None else view
+
+    try:
+        for source in sources:
+            waiting.append((source, pool.submit(_ordinary_view, source, spec, limits)))
+            if len(waiting) > ahead:
+                yield taken()
+        while waiting:
+            yield taken()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> View:
+    try:
+        return fitted_view(source, spec, limits=limits)
+    except ImageError as error:
+        return error
+
+
+def _ordinary_view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> View | None:
+    """The view of an ordinary image; None for others, and for files that cannot be read."""
+    if isinstance(source, np.ndarray):
+        return _view(source, spec, limits)
+    try:
+        if isinstance(source, Path) and source.stat().st_size > limits.max_bytes:
+            return None
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError:
+        return None
+    header = read_header(data)
+    if header.format not in ORDINARY or header.size is None or header.size[0] * header.size[1] > MOST_PIXELS:
+        return None
+    return _view(data, spec, limits)
