@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.answers import bench, compare, evaluate, explain, inspect, models, predict
+from tesela.answers import bench, compare, evaluate, explain, few_shot, inspect, models, predict
 from tesela.attribution.explain import Explanation
 from tesela.exporters.catalog import ExportReport, export_model
 from tesela.hardware.allocator import keep_freed_memory
@@ -40,6 +40,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "few_shot",
     "inspect",
     "load",
     "models",

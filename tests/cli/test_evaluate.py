@@ -103,3 +103,38 @@ def test_class_table_is_sorted_and_cut() -> None:
     labels = [str(cell) for cell in table.columns[0].cells]
     assert labels == [f"c{index}" for index in range(20)]
     assert "10 better" in str(table.caption)
+
+
+def test_few_shot_shows_a_table_and_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reference: few_shot.json in the run folder."""
+    write_run(tmp_path)
+    words = ["evaluate", str(tmp_path), "--few-shot", "1,5", "--draws", "2", "--device", "cpu"]
+    assert run([*words, "--json"]) == 0
+    output = capsys.readouterr()
+    answer = json.loads(output.out)
+    kept = json.loads((tmp_path / "few_shot.json").read_text())
+    assert all(answer[name] == value for name, value in kept.items())
+    assert [row["shots"] for row in answer["few_shot"]] == [1, 5]
+    ridge = answer["few_shot"][1]["ridge"]
+    assert f"{ridge['mean'] * 100:.2f} ± {ridge['deviation'] * 100:.2f} %" in output.err
+    assert "nearest neighbours" in output.err and "linear probe" in output.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--few-shot", "1,500"], 1, "fewer than 500 shots"),
+        (["--few-shot", "0"], 2, "shots must be 1 or more"),
+        (["--few-shot", "many"], 2, "few_shot"),
+        (["--few-shot", "1", "--top", "3"], 2, "--top"),
+        (["--few-shot", "1", "--mistakes", "x.csv"], 2, "--mistakes"),
+        (["--draws", "3"], 2, "--few-shot"),
+    ],
+)
+def test_few_shot_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    write_run(tmp_path)
+    assert run(["evaluate", str(tmp_path), *words]) == code
+    error = capsys.readouterr().err
+    assert said in error and "hint: " in error

@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tesela.checkpoints.cache import bundle_of
-from tesela.core.config import build, read_yaml
 from tesela.core.errors import UnknownNameError, UsageError
 from tesela.core.files import read_json
-from tesela.data.config import DataConfig
-from tesela.data.digest import data_digest
 from tesela.data.loader import Loader
-from tesela.data.open import open_source
 from tesela.data.source import Source
+from tesela.evaluation.data import CHANGED, data_settings, has_changed, main_split, open_data
 from tesela.evaluation.kept import (
     check_mistakes,
     evaluation_folder,
@@ -43,11 +40,6 @@ if TYPE_CHECKING:
 
     from tesela.models.model import Model
     from tesela.tasks.task import Task
-
-CHANGED = (
-    "the data has changed since the training: images that were trained on may now be in other splits, "
-    "and scores too good"
-)
 
 
 def evaluate_run(
@@ -106,9 +98,9 @@ def evaluate_run(
         check_mistakes(Path(mistakes), task)
     precision = recorded_precision(run, device) if precision == "auto" else precision
     limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
-    config = _settings(run, data, {name: value for name, value in limits.items() if value is not None})
-    source = data if isinstance(data, Source) else _open(config, task, own=data is None)
-    changed = data is None and run is not None and _has_changed(run, source)
+    config = data_settings(run, data, {name: value for name, value in limits.items() if value is not None})
+    source = data if isinstance(data, Source) else open_data(config, task.targets, own=data is None)
+    changed = data is None and run is not None and has_changed(run, source)
     if changed and console is not None:
         console.print(CHANGED, markup=False)
     if split not in source.splits:
@@ -183,40 +175,3 @@ def recorded_precision(run: Run | None, device: str) -> str:
         return "fp32"
     found = str(read_json(run.choices).get("precision", "fp32")) if run.choices.is_file() else "fp32"
     return "fp32" if found == "fp16" and device == "cpu" else found
-
-
-def _has_changed(run: Run, source: Source) -> bool:
-    """Whether the run's own data is not what it was trained on, and its splits maybe cut otherwise."""
-    recorded = read_json(run.choices).get("data") if run.choices.is_file() else None
-    return bool(recorded) and recorded != data_digest(source)
-
-
-def main_split(source: Source) -> str:
-    """The split that a run's scores are about: test, or val without a test split."""
-    return "test" if len(source.splits.get("test", ())) else "val"
-
-
-def _settings(run: Run | None, data: str | Source | None, limits: Mapping[str, Any]) -> DataConfig:
-    """The run's own data, or other data split in the same way, so that test images stay such."""
-    recorded = read_yaml(run.config).get("data", {}) if run is not None and run.exists() else {}
-    recorded = {**recorded, **limits} if recorded or data is not None else {}
-    if data is not None:
-        other = data if isinstance(data, str) else data.name
-        return build(DataConfig, {**recorded, "source": other, "subset": None, "per_class": None})
-    if not recorded:
-        raise UsageError(
-            f"{'the model' if run is None else run.path} does not say what it was trained on",
-            hint="name the data: tesela evaluate RUN DATA",
-        )
-    return build(DataConfig, recorded)
-
-
-def _open(config: DataConfig, task: Task, *, own: bool) -> Source:
-    try:
-        return open_source(config.source, config=config, targets=task.targets)
-    except UsageError as error:
-        if not own:
-            raise
-        raise UsageError(
-            f"the run's own data: {error.message}", hint="name where it is now: tesela evaluate RUN DATA"
-        ) from error

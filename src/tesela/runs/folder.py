@@ -8,6 +8,7 @@
     bundle/            the finished model
     evaluation.json    scores; predictions.npz, report.html and tensorboard/ lie beside it
     epochs.gif         what the task drew of the validation after each epoch
+    few_shot.json      few-shot accuracies, where they were asked for
     result.json        written last: the run is complete
 
 Odd: the lock is POSIX's ``lockf``, not ``flock``, because loader workers would inherit the latter and keep it
@@ -108,6 +109,11 @@ class Run:
     def evaluation(self) -> Path:
         """Scores on the test split."""
         return self.path / "evaluation.json"
+
+    @property
+    def few_shot(self) -> Path:
+        """Few-shot accuracies of the frozen model."""
+        return self.path / "few_shot.json"
 
     @property
     def predictions(self) -> Path:

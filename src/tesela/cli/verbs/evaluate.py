@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def evaluate(
@@ -21,6 +25,8 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "compiled"] = "auto",
     mistakes: str | None = None,
+    few_shot: str | None = None,
+    draws: int | None = None,
     formats: Annotated[list[str] | None, Parameter(negative="")] = None,
     max_pixels: int | None = None,
     json: bool = False,
@@ -30,7 +36,7 @@ def evaluate(
     Images that cannot be read are named and left out, and the exit code is 1.
 
     A run's own test scores are kept in the run folder and its report is written again; others go to
-    evaluations/ below it.
+    evaluations/ below it. With --few-shot the frozen model is scored in place of its head, on any classes.
 
     Args:
         run: Run folder, bundle, exported model, or a checkpoint of Hugging Face, timm or the JAX files.
@@ -45,6 +51,10 @@ def evaluate(
         backend: What computes; auto takes torch, and the first engine installed for an exported model.
         mistakes: A .csv file for the images whose label a classifier contradicts, surest first: wrong labels
             are among them.
+        few_shot: Shots, such as 1,5,10: accuracy of classifiers of the frozen features of so many training
+            images of each class (ridge regression in closed form, nearest neighbours, linear probe), mean
+            and deviation over draws.
+        draws: How many times the shots are drawn; 5 by default.
         formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
             GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
         max_pixels: Most pixels of an image; 250 million by default.
@@ -60,6 +70,25 @@ def evaluate(
     output.use_json(json)
     if batch_size < 1 or (top is not None and top < 1):
         raise UsageError("--top and --batch-size must be 1 or more", hint="5 and 256 are usual")
+    if few_shot is not None:
+        others = {"top": top is not None, "windows": windows, "flip": flip, "mistakes": mistakes is not None}
+        others["backend"] = backend not in ("auto", "torch")
+        refuse_beside_few_shot([name for name, given in others.items() if given])
+        return _few_shot(
+            run,
+            data,
+            few_shot,
+            json=json,
+            split=split,
+            batch_size=batch_size,
+            precision=precision,
+            device=device,
+            formats=formats,
+            max_pixels=max_pixels,
+            **({} if draws is None else {"draws": draws}),
+        )
+    if draws is not None:
+        raise UsageError("--draws is of --few-shot", hint="add --few-shot 1,5,10, or leave --draws out")
     from tesela.evaluation.evaluate import evaluate_run
     from tesela.reports.report import write_report
 
@@ -91,6 +120,70 @@ def evaluate(
     )
     output.result({**scores, "run": run, "report": report}, json)
     return 1 if scores["unreadable"] else 0
+
+
+def refuse_beside_few_shot(names: list[str]) -> None:
+    """Refuse options that ask a model's head, which takes no part in few-shot accuracy.
+
+    Raises:
+        UsageError: it names the first.
+    """
+    from tesela.core.errors import UsageError
+
+    if names:
+        raise UsageError(
+            f"--{names[0]} is about the model's own outputs, and --few-shot reads its features",
+            hint=f"leave --{names[0]} out, or evaluate twice",
+        )
+
+
+def _few_shot(run: str, data: str | None, words: str, *, json: bool, **options: Any) -> int:
+    """Few-shot accuracy, kept, shown and printed."""
+    from tesela.cli import output
+    from tesela.core.config import convert_value
+    from tesela.core.progress import stderr_console
+    from tesela.core.terminal import line_text
+    from tesela.evaluation.few_shot import few_shot_run
+
+    shots: list[int] = convert_value(list[int], words, "few_shot")
+    scores = few_shot_run(run, data=data, shots=shots, console=stderr_console(), **options)
+    output.say(
+        f"{scores['model']}, frozen, {scores['features']} features, on {scores['data']}, "
+        f"{scores['split']} split, {scores['images']:,} images of {scores['classes']} classes"
+    )
+    output.say(few_shot_table(scores))
+    if scores["folder"] is not None:
+        output.say(f"kept in {scores['folder']}")
+    output.note_unreadable(
+        f"unreadable: {line_text(bad['name'])}: {bad['message']}" for bad in scores["unreadable"]
+    )
+    output.result({**scores, "run": run}, json)
+    return 1 if scores["unreadable"] else 0
+
+
+def few_shot_table(scores: Mapping[str, Any]) -> Table:
+    """Mean and deviation of each classifier, a row for each number of shots."""
+    from rich.table import Table
+
+    names = {"ridge": "ridge regression", "knn": "nearest neighbours", "probe": "linear probe"}
+    rows = scores["few_shot"]
+    table = Table(
+        title=f"Accuracy by images of each class, {scores['draws']} draws",
+        title_justify="left",
+    )
+    table.add_column("shots", justify="right")
+    for name, title in names.items():
+        if name in rows[0]:
+            table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(str(row["shots"]), *(_spread(row[name]) for name in names if name in row))
+    return table
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    """Mean and deviation in per cent."""
+    deviation = "" if found["deviation"] is None else f" ± {found['deviation'] * 100:.2f}"
+    return f"{found['mean'] * 100:.2f}{deviation} %"
 
 
 def say_scores(scores: dict[str, Any], **options: Any) -> None:
