@@ -91,6 +91,6 @@ def mnist_best() -> dict[str, Any]:
         "schedule": {"name": "linear", "warmup": 0.1},
         "ema": {"decay": 0.999},
         "label_smoothing": 0.05,
-        "data": {"val_fraction": 0.0},
+        "data": {"val_fraction": 0.02},
         "augment": {"rotation": 10.0, "translation": 0.08, "zoom": 0.1, "shear": 8.0},
     }
