@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from tests.parity.huggingface_models import saved
 
 from tesela.checkpoints.huggingface.config import (
     architecture_of,
@@ -15,6 +18,7 @@ from tesela.checkpoints.huggingface.config import (
     huggingface_fields,
     read_labels,
 )
+from tesela.checkpoints.open import open_model
 from tesela.core.config import build, to_mapping
 from tesela.core.errors import WeightsError
 from tesela.models import catalog
@@ -131,3 +135,18 @@ def test_labels() -> None:
     for wrong in ({"id2label": {"0": "cat"}}, {"id2label": {"0": "cat", "2": "dog"}}, {"num_labels": 3}):
         with pytest.raises(WeightsError, match="classes"):
             read_labels(wrong, 2)
+
+
+def test_a_model_of_four_channels(tmp_path: Path) -> None:
+    """Its files are not blamed: logits are transformers', and a mean of three values is named as such."""
+    theirs = saved("vit", tmp_path / "m", num_channels=4)
+    model, info = open_model(tmp_path / "m")
+    assert (info.image.channels, info.image.mean) == (4, (0.5,) * 4)
+    images = torch.randn(2, 4, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), theirs(images).logits, rtol=1e-5, atol=1e-5)
+    (tmp_path / "m" / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.1, 0.2, 0.3], "do_resize": false}'
+    )
+    with pytest.raises(WeightsError, match="image_mean has 3 values for 4 channels"):
+        open_model(tmp_path / "m")

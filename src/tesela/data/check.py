@@ -196,7 +196,7 @@ def facts(items: Items, index: int) -> Facts:
 def _mode(items: Items, index: int, channels: int) -> str:
     data = None if is_plain(items) else items.raw(index)
     if data is None:
-        return "plain grey" if channels == 1 else "plain RGB"
+        return {1: "plain grey", 3: "plain RGB"}.get(channels, f"plain, {channels} channels")
     kind, mode, _ = image_facts(data, limits=decode_limits(items))
     return f"{kind} {mode}"
 

@@ -38,6 +38,9 @@ class DataConfig:
     cache: Literal["auto", "ram", "none"] = "auto"
     """ram keeps images in memory at the model's size, auto where they fit; random_resized_crop of larger
     images decodes them each time, whatever is said here."""
+    channels: int | Literal["auto"] = "auto"
+    """Channels that the model sees of each image: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha (255 where
+    an image has none); auto is 1 where all images are grey, else 3, with transparency laid over white."""
     mask_names: tuple[str, ...] = ()
     """Names of the values 0, 1, 2 ... of masks; by default classes.csv beside the data says them."""
     mask_ignore: tuple[int, ...] = ()
@@ -74,6 +77,11 @@ class DataConfig:
             raise ConfigError(f"{self.per_class} images per class train nothing", hint="give 1 or more")
         if self.per_class is not None and self.subset is not None:
             raise ConfigError("subset and per_class exclude one another", hint="give one of them")
+        if self.channels != "auto" and not 1 <= self.channels <= 4:
+            raise ConfigError(
+                f"images of files have 1 to 4 channels, not {self.channels}",
+                hint="use 1, 2, 3 or 4; other numbers come as arrays, from Python",
+            )
         if self.workers != "auto" and self.workers < 0:
             raise ConfigError(f"workers must be 0 or more, not {self.workers}", hint="use auto")
         object.__setattr__(self, "formats", self.limits.formats)

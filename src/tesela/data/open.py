@@ -8,6 +8,7 @@ out of train (see split.py). Data that no training could use is refused here, be
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tesela.core.errors import ConfigError, DataError, UsageError
@@ -53,6 +54,8 @@ def open_source(
     config = config or DataConfig()
     source = find_source(text)
     set_limits(source, config.limits)
+    if config.channels != "auto":
+        source = replace(source, channels=config.channels)
     if has_masks(source):
         source = with_mask_classes(source, config, Path(_as_it_is_there(text)).expanduser())
     if config.classes and source.masks is not None:

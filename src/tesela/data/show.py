@@ -18,6 +18,7 @@ from tesela.data.masks.targets import MaskTargets
 from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, attempt
 from tesela.data.source import Items
+from tesela.imaging.color import as_rgb
 from tesela.imaging.lettering import shortened
 from tesela.imaging.mask import IGNORE
 from tesela.imaging.overlay import overlaid
@@ -137,7 +138,7 @@ def draw(tiles: NDArray[np.uint8], captions: list[str], *, columns: int) -> Imag
     pen = ImageDraw.Draw(picture)
     for number, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         x, y = number % columns * step_x + _GAP, number // columns * step_y + _GAP
-        image = Image.fromarray(tile[..., 0] if tile.shape[2] == 1 else tile)
+        image = Image.fromarray(as_rgb(tile))
         picture.paste(
             image.resize((width * enlarge, height * enlarge), Image.Resampling.NEAREST), (x, y + _CAPTION)
         )

@@ -1,11 +1,12 @@
-"""Any pixel layout as grey or RGB, 8 bits per channel; one documented outcome for each.
+"""Any pixel layout as grey or RGB, with alpha or without, in 8 bits; one outcome for each.
 
 1-bit           0 and 255
 grey, RGB       as they are; grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma
 16-bit          the high byte (value // 256), grey and colour; files that say they hold 12 bits: value // 16
 32-bit, signed  as 16-bit if all values are from 0 to 65,535, else refused: their range is unknown
 palette         its colours
-transparency    laid over white (alpha channel, or one transparent colour or palette entry)
+transparency    laid over white (alpha channel, or one transparent colour or palette entry); with 2 channels
+                (grey and alpha) and 4 (RGB and alpha) kept as it is, and 255 where an image has none
 CMYK, YCCK      by Pillow's conversion without profile: R = (255 - C)(255 - K) / 255 and so on
 LAB, HSV        by Pillow
 float           refused: its range is unknown
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: What lies behind transparent pixels.
 BACKGROUND = 255
+#: Most channels that an image of a file gives: red, green, blue and alpha.
+FILE_CHANNELS = 4
 #: Pixels that are converted at once.
 _AT_ONCE = 1 << 20
 #: TIFF's tags BitsPerSample and PhotometricInterpretation.
@@ -35,11 +38,14 @@ _BITS, _PHOTOMETRIC = 258, 262
 
 
 def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
-    """The pixels of an opened image as (H, W, channels), uint8.
+    """The pixels of an opened image as (H, W, channels), uint8; channels from 1 to 4.
 
     Raises:
-        ImageError: the layout has no 8-bit meaning (floats, integers of unknown range).
+        ImageError: the layout has no 8-bit meaning (floats, integers of unknown range), or no image of a file
+            has so many channels.
     """
+    if channels > FILE_CHANNELS:
+        raise _no_such_channels(f"an image of {len(image.getbands())} channels", channels)
     if image.mode == "F":
         raise ImageError(
             "the image holds floats of unknown range",
@@ -49,7 +55,7 @@ def to_array(image: Image.Image, *, channels: int) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         return with_channels(_high_byte(*stored_integers(image)), channels)
     if image.has_transparency_data:
-        mode, work = "RGBA", _over_background
+        mode, work = "RGBA", _unchanged
     else:
         mode, work = ("L" if image.mode == "L" else "RGB"), _unchanged
     return _by_bands(image, mode, lambda band: with_channels(work(band), channels), channels)
@@ -75,11 +81,45 @@ def stored_integers(image: Image.Image) -> tuple[NDArray[np.integer], int]:
 
 
 def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Grey or RGB pixels, (H, W) or (H, W, 1 | 3), as (H, W, channels)."""
+    """Pixels (H, W) or (H, W, C) as (H, W, channels).
+
+    Where the numbers differ, both are of 1 (grey), 2 (grey and alpha), 3 (RGB) and 4 (RGB and alpha).
+
+    Raises:
+        ImageError: they differ, and one is another.
+    """
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    if pixels.shape[2] == channels:
+    given = pixels.shape[2]
+    if given == channels:
         return pixels
-    return np.repeat(pixels, 3, axis=2) if channels == 3 else _by_rows(_luma, pixels, 1)
+    if max(given, channels) > FILE_CHANNELS:
+        raise _no_such_channels(f"an image of {given} channels", channels)
+    if given in (2, 4) and channels in (1, 3):
+        pixels = _by_rows(_over_background, pixels, given - 1)
+    alpha = pixels[:, :, -1:] if given in (2, 4) else np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    colour = pixels[:, :, :-1] if given in (2, 4) and channels in (2, 4) else pixels
+    wanted = 1 if channels < 3 else 3
+    if colour.shape[2] != wanted:
+        colour = np.repeat(colour, 3, axis=2) if wanted == 3 else _by_rows(_luma, colour, 1)
+    return colour if channels in (1, 3) else np.concatenate([colour, alpha], axis=2)
+
+
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (H, W, C) as RGB for a picture; of more than four channels the first three."""
+    return pixels[:, :, :3] if pixels.shape[2] > FILE_CHANNELS else with_channels(pixels, 3)
+
+
+def colour_channels(channels: int) -> int:
+    """The channels that are colour: without the alpha of 2 and 4."""
+    return channels - 1 if channels in (2, 4) else channels
+
+
+def _no_such_channels(what: str, channels: int) -> ImageError:
+    return ImageError(
+        f"{what} is none of {channels}",
+        code="unsupported_mode",
+        hint="files give 1 to 4 channels; other numbers come as arrays of just that many",
+    )
 
 
 def _by_rows(
@@ -127,8 +167,8 @@ def _high_byte(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
 
 
 def _over_background(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA over white, rounded to nearest; no value exceeds 255 * 255 + 127, which 16 bits hold."""
-    alpha = pixels[:, :, 3:].astype(np.uint16)
-    mixed = pixels[:, :, :3] * alpha
+    """RGBA or grey with alpha over white, to nearest; no value exceeds 255 * 255 + 127, as 16 bits hold."""
+    alpha = pixels[:, :, -1:].astype(np.uint16)
+    mixed = pixels[:, :, :-1] * alpha
     mixed += BACKGROUND * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)

@@ -70,7 +70,7 @@ def decode(
 
     Args:
         source: the file's bytes, or its path.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGB and alpha.
         limits: what to refuse.
         size_hint: (height, width) that is enough; a large JPEG may come back smaller than it is, but not
             below this.
@@ -161,13 +161,13 @@ def decode_stored(
 
 
 def picture_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """An image of Pillow as ``decode`` gives its file: upright, (H, W, 1) for grey and (H, W, 3) for others.
+    """An image of Pillow as its file is read: upright, (H, W, 1) for grey, 3 or with transparency 4 channels.
 
     Raises:
         ImageError: its layout has no 8-bit meaning.
     """
     grey = image.mode in ("1", "L") or image.mode.startswith("I")
-    channels = 1 if grey and not image.has_transparency_data else 3
+    channels = 4 if image.has_transparency_data else 1 if grey else 3
     orientation = _orientation(image)
     return upright(to_array(image, channels=channels), orientation)
 

@@ -33,7 +33,7 @@ def fast_pixels(
         data: the file.
         size: (height, width) as stored.
         grey: the file has one channel.
-        channels: wanted, 1 or 3.
+        channels: wanted, 1 to 4.
         scale: 1, 2, 4 or 8: what the size is divided by.
         scratch: flat memory for the result, used where it is large enough; its presence also asks for the
             quick transform.

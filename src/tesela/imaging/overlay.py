@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tesela.imaging.color import as_rgb
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ def overlaid(
     *,
     opacity: float = 0.55,
 ) -> NDArray[np.uint8]:
-    """An image (H, W, 3 or 1) with the colours of its mask (H, W) over it; ignored pixels stay bare.
+    """An image (H, W, C) with the colours of its mask (H, W) over it; ignored pixels stay bare.
 
     Args:
         image: below.
@@ -29,7 +31,7 @@ def overlaid(
     table = np.zeros((256, 3), np.float32)
     table[: len(colours)] = np.array(colours, np.float32).reshape(-1, 3)
     strength = np.where(mask < len(colours), np.float32(opacity), np.float32(0))[..., None]
-    base = np.broadcast_to(image, (*mask.shape, 3)).astype(np.float32)
+    base = np.broadcast_to(as_rgb(image), (*mask.shape, 3)).astype(np.float32)
     mixed: NDArray[np.uint8] = (base * (1 - strength) + table[mask] * strength + 0.5).astype(np.uint8)
     edges = _edges(mask)
     mixed[edges] = (mixed[edges] * np.float32(0.45)).astype(np.uint8)

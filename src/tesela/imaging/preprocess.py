@@ -127,6 +127,10 @@ def resize_box(
     top, left, height, width = box
     if (top, left, height, width) == (0, 0, *size) and image.shape[:2] == size:
         return image
+    if image.shape[2] not in (1, 3):  # each channel alone: Pillow would weigh colours by alpha
+        channels = [image[:, :, place : place + 1] for place in range(image.shape[2])]
+        parts = [resize_box(channel, box, size, interpolation=interpolation) for channel in channels]
+        return np.concatenate(parts, axis=2)
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     resized = picture.resize(
         (size[1], size[0]), FILTERS[interpolation], box=(left, top, left + width, top + height)
@@ -179,13 +183,13 @@ def pixels_of(
 
     Raises:
         ImageError: it cannot be decoded.
-        DataError: an array is not uint8 of (H, W) or (H, W, 1 or 3).
+        DataError: an array is not uint8 of (H, W) or (H, W, C).
     """
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (1,), (3,)):
+        if source.dtype != np.uint8 or source.ndim not in (2, 3):
             raise DataError(
                 f"an array of {source.dtype} and {' x '.join(map(str, source.shape))} is no image",
-                hint="give (H, W), (H, W, 1) or (H, W, 3) as uint8 from 0 to 255",
+                hint="give (H, W) or (H, W, channels) as uint8 from 0 to 255",
             )
         return with_channels(source, channels)
     return decode(source, channels=channels, limits=limits)

@@ -25,7 +25,7 @@ class ImageSpec:
     width: int
     """Width in pixels."""
     channels: int
-    """1 (grey) or 3 (RGB)."""
+    """1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha); arrays may have any other number."""
     mean: tuple[float, ...]
     """Mean per channel, subtracted after scaling to 0..1."""
     std: tuple[float, ...]
@@ -44,9 +44,9 @@ class ImageSpec:
                 f"an image of {self.height} x {self.width} has no pixels",
                 hint="give a height and a width of 1 or more",
             )
-        if self.channels not in (1, 3):
+        if self.channels < 1:
             raise ConfigError(
-                f"images have 1 or 3 channels, not {self.channels}", hint="use 1 for grey, 3 for colour"
+                f"images have 1 channel or more, not {self.channels}", hint="use 1 for grey, 3 for colour"
             )
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ConfigError(

@@ -38,8 +38,10 @@ def principal_filters(model: nn.Module, *, count: int = COUNT) -> Filters:
     Raises:
         UsageError: no layer takes patches of an image.
     """
+    channels = getattr(getattr(model, "config", None), "channels", None)
+    seen = (channels,) if isinstance(channels, int) else (1, 3)
     for name, weight in file_names(model, dict(model.named_parameters())).items():
-        if weight.ndim == 4 and weight.shape[1] in (1, 3) and weight[0, 0].numel() > 1:
+        if weight.ndim == 4 and weight.shape[1] in seen and weight[0, 0].numel() > 1:
             images, variance = decompose(weight, count=count)
             return Filters(images=images, variance=variance, name=name)
     raise UsageError(

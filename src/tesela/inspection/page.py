@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tesela.attribution.draw.heatmap import colour_table, stretched
+from tesela.imaging.color import colour_channels
 from tesela.imaging.png import encode_png
 from tesela.inspection.inspect import Inspection
 from tesela.inspection.norms import Norms
@@ -88,6 +89,7 @@ def _filters(inspection: Inspection) -> Section:
     filters = inspection.filters
     maps = []
     for image, share in zip(filters.images.numpy(), filters.variance.tolist(), strict=True):
+        image = image[: colour_channels(len(image))]  # alpha's part has no colour
         size = float(np.abs(image).max()) or 1.0
         pixels = ((image / size * 0.5 + 0.5) * 255).round().astype(np.uint8).transpose(1, 2, 0)
         maps.append(("filter", encode_png(pixels), f"{share * 100:.1f} %"))

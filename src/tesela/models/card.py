@@ -68,7 +68,7 @@ class Card:
         height, width, channels = self.size
         begin = f"fine-tuned from {self.origin}" if self.origin else "trained from scratch"
         recipe = f" with the recipe `{self.recipe}`" if self.recipe else ""
-        kind = "grey" if channels == 1 else "colour"
+        kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
         return (
             f"{article(self.noun)}, {begin}{recipe}: {self.parameters:,} parameters, {self.steps:,} steps, "
             f"{kind} images of {height} x {width} pixels, {len(self.labels)} classes."

@@ -1,7 +1,7 @@
 """Images in the forms that Python programs hold: paths, bytes, Pillow's images, arrays.
 
-    (H, W), (H, W, 1 | 3 | 4)   one image, uint8 or bool; transparency is laid over white
-    (N, H, W, C)                several of them
+    (H, W), (H, W, C)   one image, uint8 or bool; transparency is laid over white where the model takes none
+    (N, H, W, C)        several of them
 
 Odd: a float array is refused instead of guessed at, for 0..1, 0..255 and normalised ones look alike.
 """
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tesela.runtime.predictor import ImageSource
+
+#: A last axis that is longer is no axis of channels.
+MOST_CHANNELS = 16
 
 #: One image, or a folder or pattern of several.
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
@@ -63,13 +66,13 @@ def image_sources(
 
 
 def array_pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """An array as pixels (H, W, 1 or 3).
+    """An array as pixels (H, W, C).
 
     Raises:
         UsageError: it is neither uint8 nor bool, or has another shape.
     """
     shape = " x ".join(map(str, image.shape))
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] > MOST_CHANNELS) or not image.size:
         raise UsageError(
             f"an array of {shape} is no image",
             hint="give (H, W), (H, W, 3) or several as (N, H, W, 3); channels come last",
@@ -81,8 +84,6 @@ def array_pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
             f"an array of {image.dtype} has no known range",
             hint="give uint8 from 0 to 255; for values from 0 to 1: (array * 255).round().astype('uint8')",
         )
-    if image.ndim == 3 and image.shape[2] == 4:
-        return picture_pixels(Image.fromarray(image))
     return image[:, :, None] if image.ndim == 2 else image
 
 

@@ -52,7 +52,7 @@ class ImageStats:
 
     Attributes:
         size: (height, width) where all that were looked at agree, else None.
-        channels: 1 where the source is grey, else 3.
+        channels: as asked for, else 1 where the source is grey, else 3.
     """
 
     size: tuple[int, int] | None
@@ -221,6 +221,10 @@ def normalisation(kind: str, items: Items, plain: ImageSpec) -> tuple[tuple[floa
     """
     channels = plain.channels
     if kind == "imagenet":
+        if channels not in (1, 3):
+            raise ConfigError(
+                f"ImageNet's statistics are of 1 or 3 channels, not {channels}", hint="use --normalize data"
+            )
         return (IMAGENET_STATISTICS[0], IMAGENET_STATISTICS[1]) if channels == 3 else ((0.449,), (0.226,))
     if kind == "half":
         return (0.5,) * channels, (0.5,) * channels
@@ -255,6 +259,12 @@ def _spread(items: Items, most: int) -> list[int]:
 def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequence[str]) -> Start:
     """A trained model, fitted to the data: its view, its head, its dropouts."""
     model, info = _opened(str(config.from_))
+    if config.data.channels not in ("auto", info.image.channels):
+        raise ConfigError(
+            f"{config.from_} sees {info.image.channels} channels, not the {config.data.channels} of "
+            "data.channels",
+            hint="leave --data.channels out, or train from scratch",
+        )
     size = config.size or info.image.size
     if size != info.image.size:
         resize_view(model, size, interpolate=config.interpolate_positions, seed=config.seed)

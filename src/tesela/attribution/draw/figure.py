@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from tesela.attribution.draw.heatmap import blend, colour_table
 from tesela.core.terminal import line_text
-from tesela.imaging.color import with_channels
+from tesela.imaging.color import as_rgb
 from tesela.imaging.lettering import lettering, shortened
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def draw_comparison(
     for index, (name, line) in enumerate(zip(rows, panels, strict=True)):
         y = top + index * (row_height + GAP)
         _write(draw, (MARGIN, y), name, TEXT, MUTED, (len(columns) + 1) * (width + GAP) - GAP)
-        canvas.paste(_fitted(with_channels(image, 3), (width, height)), (MARGIN, y + TITLE + 12))
+        canvas.paste(_fitted(as_rgb(image), (width, height)), (MARGIN, y + TITLE + 12))
         for place, panel in enumerate(line):
             x = MARGIN + (place + 1) * (width + GAP)
             picture = blend(image, panel.heat, seen=seen, colours=colours)

@@ -20,7 +20,7 @@ import numpy as np
 
 from tesela.core.errors import UnknownNameError
 from tesela.core.files import write_atomic
-from tesela.imaging.color import with_channels
+from tesela.imaging.color import as_rgb
 from tesela.imaging.png import encode_png
 from tesela.imaging.spec import ImageSpec
 
@@ -132,9 +132,9 @@ def blend(
     level = stretched(heat, seen)
     colour = colour_table(colours)[(level * 255).round().astype(np.uint8)].astype(np.float32)
     cover = (opacity * (0.1 + 0.9 * np.sqrt(level)))[..., None]
-    blended = with_channels(image, 3) * (1.0 - cover) + colour * cover
+    blended = as_rgb(image) * (1.0 - cover) + colour * cover
     if seen is not None:
-        blended = np.where(seen[..., None], blended, with_channels(image, 3) * 0.4)
+        blended = np.where(seen[..., None], blended, as_rgb(image) * 0.4)
     rounded: NDArray[np.uint8] = blended.round().astype(np.uint8)
     return rounded
 

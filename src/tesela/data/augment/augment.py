@@ -9,17 +9,20 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tesela.core.errors import ConfigError
 from tesela.data.augment import color as tone
 from tesela.data.augment import geometry, policy
 from tesela.data.augment.movement import Movement
 from tesela.data.config import AugmentConfig
 from tesela.data.random import uniforms
+from tesela.imaging.color import FILE_CHANNELS, colour_channels
 from tesela.imaging.preprocess import scale_and_bias
 from tesela.imaging.spec import ImageSpec
 
@@ -38,9 +41,19 @@ class Augment:
         config: what to do.
         spec: the model's view.
         cropped: random_resized_crop was done by the reader already.
+
+    Raises:
+        ConfigError: colours are to be changed in images whose channels are not known to be any.
     """
 
     def __init__(self, config: AugmentConfig, spec: ImageSpec, *, cropped: bool = False) -> None:
+        if spec.channels > FILE_CHANNELS and (
+            config.color_jitter or config.randaugment or config.trivialaugment
+        ):
+            raise ConfigError(
+                f"which of {spec.channels} channels are colours is not known, and colours would be changed",
+                hint="leave color_jitter, randaugment and trivialaugment off",
+            )
         self.config = config
         self.spec = spec
         self.cropped = cropped
@@ -56,9 +69,10 @@ class Augment:
         plan = self._plan(size, draw)
         images = self._movement(size, draw, plan).images(images, self.fill.to(images.device))
         if self.config.color_jitter:
-            images = tone.jitter(images, self._jitter_factors(draw))
+            factors = self._jitter_factors(draw)
+            images = on_colours(images, lambda colours: tone.jitter(colours, factors))
         if plan is not None:
-            images = plan.tones(images)
+            images = on_colours(images, plan.tones)
         return self._erase(images, draw) if self.config.erasing else images
 
     def boxes(
@@ -161,6 +175,14 @@ class Augment:
             patch = noise[start : start + images.shape[1] * h * w].view(-1, h, w)
             images[row, :, top : top + h, left : left + w] = patch
         return images
+
+
+def on_colours(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Images (B, C, H, W) with their colours changed, and alpha as it is."""
+    count = colour_channels(images.shape[1])
+    if count == images.shape[1]:
+        return change(images)
+    return torch.cat([change(images[:, :count]), images[:, count:]], dim=1)
 
 
 class _Draw:

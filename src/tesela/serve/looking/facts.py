@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tesela.attribution.methods.table import methods
 from tesela.core.errors import UsageError
+from tesela.imaging.color import colour_channels
 from tesela.imaging.png import encode_png
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import CARD
@@ -91,6 +92,7 @@ def card_text(bundle: Path | None) -> str:
 
 def _tiled(images: NDArray[np.float32]) -> bytes:
     """Filters (m, C, h, w) as one sheet, each with its own scale, 0 at the middle grey."""
+    images = images[:, : colour_channels(images.shape[1])]  # alpha's part has no colour
     count, channels, height, width = images.shape
     scale = np.abs(images).max((1, 2, 3), keepdims=True)
     levels = ((images / np.where(scale > 0, scale, 1.0) * 0.5 + 0.5) * 255).round().astype(np.uint8)
