@@ -4,8 +4,10 @@ NumPy and Pillow alone.
 
 Fitting is one Pillow resize of a box of the original (antialiased), so the geometry is exact in fractions of
 a pixel and has an inverse: ``placement`` says which part of the original lies where in the view, ``unfit``
-brings a map back. Bars of ``pad`` are black. ``normalize`` is x * (1 / (255 std)) - mean / std in float32,
-one multiplication and one addition, which the training side repeats bit for bit.
+brings a map back. Bars of ``pad`` are black. With timm's or transformers' arithmetic all of the image is
+resized, as they do, then cut: a box gives other pixels, since Pillow rounds between its two passes and orders
+them by the sizes. ``normalize`` is x * (1 / (255 std)) - mean / std in float32, one multiplication and one
+addition, which the training side repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -29,10 +31,15 @@ if TYPE_CHECKING:
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
-
+#: Most pixels of an image that is resized before it is cut; of a longer strip the part alone is resized, to
+#: nearly the same pixels.
+MOST_RESIZED = 2**24
 
 #: The one code that is added to ``tesela.imaging.decode.CODES``: the model resizes nothing and the image has
 #: another size.
@@ -65,6 +72,12 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
             f"an image is {height} x {width}, the model takes {h} x {w}",
             hint="set resize to squash, crop or pad",
         )
+    if spec.resized:
+        rows, columns = _cuts(original_size, spec)
+        return Placement(
+            (rows.start, columns.start, rows.extent, columns.extent),
+            (rows.place, columns.place, rows.count, columns.count),
+        )
     if spec.resize == "crop":
         scale = max(h / height, w / width) / spec.crop_ratio
         part_h, part_w = min(h / scale, height), min(w / scale, width)
@@ -76,14 +89,87 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
     return Placement(whole, (0, 0, h, w))
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One axis of an image that is resized to ``length`` pixels before ``count`` of them are cut out.
+
+    Attributes:
+        original: pixels of the original.
+        length: of the resized image.
+        first: the first of the resized image that is kept.
+        place: where it lies in the view.
+        count: how many are kept.
+    """
+
+    original: int
+    length: int
+    first: int
+    place: int
+    count: int
+
+    @property
+    def start(self) -> float:
+        return self.first * self.original / self.length
+
+    @property
+    def extent(self) -> float:
+        return min(self.count * self.original / self.length, self.original - self.start)
+
+
+def _cuts(original_size: tuple[int, int], spec: ImageSpec) -> tuple[_Cut, _Cut]:
+    """Rows and columns of timm's and transformers' crops.
+
+    timm 1.0: torchvision's Resize, or ResizeKeepRatio, then CenterCrop or CenterCropOrPad of
+    timm/data/transforms.py. transformers 5: get_resize_output_image_size and center_crop of
+    image_transforms.py.
+    """
+    lengths = _resized(original_size, spec)
+    cuts = []
+    for original, length, view in zip(original_size, lengths, spec.size, strict=True):
+        over = length - view
+        if over < 0:
+            cuts.append(_Cut(original, length, 0, -over // 2, length))
+        else:
+            first = round(over / 2) if spec.arithmetic == "timm" else over // 2
+            cuts.append(_Cut(original, length, first, 0, view))
+    return cuts[0], cuts[1]
+
+
+def _resized(original_size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Size (height, width) that an image is resized to before the middle is cut out."""
+    height, width = original_size
+    if len(spec.resized) == 1:
+        short = spec.resized[0]
+        return (
+            (int(short * height / width), short) if width <= height else (short, int(short * width / height))
+        )
+    rows, columns = spec.resized
+    if spec.resize == "squash":
+        return rows, columns
+    ratios = height / rows, width / columns
+    ratio = max(ratios) if spec.resize == "pad" else min(ratios)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
 def fit_image(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     """An image (H, W, C), uint8, as the model's view (h, w, C)."""
-    place = placement((image.shape[0], image.shape[1]), spec)
+    original = image.shape[0], image.shape[1]
+    place = placement(original, spec)
     top, left, height, width = place.view
-    part = resize_box(image, place.box, (height, width), interpolation=spec.interpolation)
+    whole = _resized(original, spec) if spec.resized else (0, 0)
+    if 0 < whole[0] * whole[1] <= MOST_RESIZED:
+        rows, columns = _cuts(original, spec)
+        part = resize_box(
+            image, (0.0, 0.0, float(original[0]), float(original[1])), whole, interpolation=spec.interpolation
+        )
+        part = part[rows.first : rows.first + height, columns.first : columns.first + width]
+    else:
+        part = resize_box(image, place.box, (height, width), interpolation=spec.interpolation)
     if (height, width) == spec.size:
-        return part
-    view = np.zeros((*spec.size, image.shape[2]), np.uint8)
+        return np.ascontiguousarray(part)
+    # timm's bars have the mean colour
+    bars = [round(255 * mean) for mean in spec.mean] if spec.arithmetic == "timm" else 0
+    view = np.full((*spec.size, image.shape[2]), bars, np.uint8)
     view[top : top + height, left : left + width] = part
     return view
 
