@@ -143,9 +143,23 @@ def draw(out: Path, rows: dict[str, tuple[list[float], list[float]]], count: int
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, count)
     for index, (largest, plain) in enumerate(rows.values()):
         axes.plot(
-            plain, index + 0.2 + jitter, ".", color="#bbbbbb", ms=3, label="_" if index else "in one step"
+            plain,
+            index + 0.2 + jitter,
+            ".",
+            rasterized=True,
+            color="#bbbbbb",
+            ms=3,
+            label="_" if index else "in one step",
         )
-        axes.plot(largest, index - 0.2 + jitter, ".", color="#3b6fb6", ms=3, label="_" if index else "tesela")
+        axes.plot(
+            largest,
+            index - 0.2 + jitter,
+            ".",
+            rasterized=True,
+            color="#3b6fb6",
+            ms=3,
+            label="_" if index else "tesela",
+        )
     axes.axvline(1, color="#c0392b", lw=1, label="one grey level")
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_xscale("symlog", linthresh=1)
@@ -153,7 +167,7 @@ def draw(out: Path, rows: dict[str, tuple[list[float], list[float]]], count: int
     axes.invert_yaxis()
     axes.legend(loc="upper right", fontsize=8)
     figure.tight_layout()
-    figure.savefig(out / "preprocessing.svg")
+    figure.savefig(out / "preprocessing.svg", dpi=150)
 
 
 if __name__ == "__main__":
