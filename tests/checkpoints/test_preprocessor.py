@@ -5,6 +5,7 @@ Pixels against its documented steps done by hand, and what is told where they ha
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tesela.checkpoints.huggingface.preprocessor import read_spec, write_spec
+from tesela.checkpoints.write import crop_remarks
 from tesela.core.errors import WeightsError
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
@@ -79,16 +81,7 @@ def test_pixels(config: dict[str, Any], size: tuple[int, int], crop: int | None,
 
 
 def test_what_is_not_quite_the_same_is_told() -> None:
-    squashed = {
-        "size": {"height": 256, "width": 256},
-        "do_center_crop": True,
-        "crop_size": {"height": 224, "width": 224},
-        **COMMON,
-    }
-    spec, remarks = read(squashed)
-    assert (spec.size, spec.crop_ratio, spec.resize) == ((224, 224), 0.875, "crop")
-    assert "not squashed to 256x256" in remarks[0]
-    assert "filter 5" in read({"size": 8, "resample": 5, **COMMON})[1][0]
+    assert "are cut to 24x24" in read({"size": {"shortest_edge": 24}, **COMMON})[1][0]
     assert "usual for such models" in read(None)[1][0]
 
 
@@ -112,6 +105,7 @@ def test_switches() -> None:
     "config",
     [
         {"size": {"side": 3}},
+        {"size": {"shortest_edge": 24, "longest_edge": 32}},
         {"resample": 9},
         {"size": "big"},
         {"image_mean": [0.1, 0.2]},
@@ -153,18 +147,17 @@ def test_steps_without_an_equal_are_refused_by_name(config: dict[str, Any], name
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "none"])
 def test_there_and_back(resize: Any) -> None:
+    """A crop comes back with transformers' whole pixels, which its export says."""
     spec = ImageSpec(
-        height=224,
-        width=224,
-        channels=3,
-        mean=(0.1, 0.2, 0.3),
-        std=(1.0, 0.5, 0.2),
-        resize=resize,
-        crop_ratio=0.875,
+        height=24, width=24, channels=3, mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 0.2), resize=resize
     )
-    if resize != "crop":
-        spec = ImageSpec(height=24, width=24, channels=3, mean=spec.mean, std=spec.std, resize=resize)
-    assert read(write_spec(spec))[0] == spec
+    if resize == "crop":
+        spec = dataclasses.replace(spec, crop_ratio=0.75)
+    back = dataclasses.replace(spec, arithmetic="transformers", resized=(32,)) if resize == "crop" else spec
+    assert read(write_spec(spec))[0] == back
+    assert [line.split()[0] for line in crop_remarks(spec, "transformers")] == (
+        ["transformers"] if resize == "crop" else []
+    )
 
 
 def test_what_has_no_place_there() -> None:

@@ -16,7 +16,16 @@ from tesela.core.config import build, to_mapping
 from tesela.core.errors import ConfigError, DataError
 from tesela.imaging.decode import decode
 from tesela.imaging.limits import DEFAULT_LIMITS
-from tesela.imaging.preprocess import fit_image, fitted_view, normalize, placement, preprocess, unfit
+from tesela.imaging.preprocess import (
+    fit_image,
+    fit_rows,
+    fitted_view,
+    normalize,
+    placement,
+    preprocess,
+    unfit,
+)
+from tesela.imaging.rows import ArrayRows
 from tesela.imaging.spec import ImageSpec
 
 SPEC = ImageSpec(height=20, width=30, channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -189,3 +198,15 @@ def test_parts_of_a_map_are_those_of_the_whole(resize: Any) -> None:
             rows, columns = (top, min(top + 7, 50)), (left, min(left + 9, 31))
             part = unfit(view, (50, 31), spec, rows=rows, columns=columns)
             assert np.abs(part - whole[slice(*rows), slice(*columns)]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("arithmetic", ["timm", "transformers"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rows_at_a_time_keep_other_libraries_arithmetic(arithmetic: str, channels: int) -> None:
+    """Reference: the whole image resized at once; more than 4 megapixels, so rows are taken in parts."""
+    image = np.random.default_rng(0).integers(0, 256, (2100, 2300, channels)).astype(np.uint8)
+    view: dict[str, Any] = {"height": 56, "width": 48, "channels": channels, "interpolation": "bicubic"}
+    view |= {"mean": (0.5,) * channels, "std": (0.5,) * channels, "arithmetic": arithmetic}
+    for options in ({"resize": "crop", "resized": (64,)}, {"resize": "squash", "resized": (60, 50)}):
+        spec = ImageSpec(**view, **options)
+        assert np.array_equal(fit_rows(ArrayRows(image, channels), spec), fit_image(image, spec))

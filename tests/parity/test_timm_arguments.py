@@ -209,7 +209,7 @@ def test_a_head_that_timm_would_cut_is_refused(tmp_path: Path) -> None:
 
 
 def test_preprocessing_of_older_and_of_odd_files(tmp_path: Path) -> None:
-    """Values that timm takes where the file says nothing, and remarks on those without an equal."""
+    """Values that timm takes where the file says nothing; crop modes and filters as it has them."""
     place = folder(tmp_path / "m", random_tensors(), root={"pretrained_cfg": {"input_size": [3, 12, 12]}})
     opened = open_foreign(place)
     assert opened.info.image.mean == (0.485, 0.456, 0.406) and opened.info.image.crop_ratio == 0.875
@@ -219,9 +219,12 @@ def test_preprocessing_of_older_and_of_odd_files(tmp_path: Path) -> None:
     assert open_foreign(place).info.image.mean == (0.1, 0.2, 0.3)
     odd = {"crop_mode": "border", "interpolation": "lanczos"}
     (place / "config.json").write_text(json.dumps({**config, "pretrained_cfg": odd}))
-    assert {"border", "lanczos"} <= {
-        word.strip(",").split("=")[-1] for remark in open_foreign(place).remarks for word in remark.split()
-    }
+    image = open_foreign(place).info.image
+    assert (image.resize, image.resized, image.interpolation) == ("pad", (13, 13), "lanczos")
+    squash = {"crop_mode": "squash", "crop_pct": 0.75, "interpolation": "random"}
+    (place / "config.json").write_text(json.dumps({**config, "pretrained_cfg": squash}))
+    with pytest.raises(WeightsError, match="no filter 'random'"):
+        open_foreign(place)
 
 
 def test_positions_that_may_be_of_two_grids(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ in the provenance, so that an export gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +190,7 @@ def assemble(
     if image_size is not None:
         if image_size != model.config.image_size:
             model.set_image_size(image_size)
-        image = replace(image, height=image_size[0], width=image_size[1])
+        image = image.at(image_size)
     info = describe(
         model,
         name=name,

@@ -25,6 +25,7 @@ from tesela.models.model import file_names
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tesela.imaging.spec import ImageSpec
     from tesela.models.model import Model
     from tesela.models.tensors import Tensors
 
@@ -285,6 +286,14 @@ def check_target(target: Path, bundle: Path, names: set[str]) -> None:
         )
     if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= names):
         raise UsageError(f"{target} exists and is no earlier export", hint="choose a new folder with --out")
+
+
+def crop_remarks(image: ImageSpec, library: str) -> list[str]:
+    """What is not quite the same where the library cuts the middle out of an image."""
+    if image.arithmetic == library or not (image.resize == "crop" or image.resized):
+        return []
+    apart = "up to half a pixel" if image.arithmetic == "exact" else "at most one pixel"
+    return [f"{library} cuts the middle out at whole pixels of its own, {apart} beside the model's"]
 
 
 def as_json(value: Any) -> bytes:

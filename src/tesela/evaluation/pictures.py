@@ -53,7 +53,7 @@ def _thumbnail_spec(spec: ImageSpec) -> ImageSpec:
     """The model's view, scaled down to at most the size of a thumbnail."""
     scale = min(1.0, THUMBNAIL / max(spec.size))
     height, width = (max(1, round(side * scale)) for side in spec.size)
-    return dataclasses.replace(_square_spec(spec), height=height, width=width)
+    return _square_spec(spec).at((height, width))
 
 
 def _read(items: Items, indices: npt.NDArray[np.int64], spec: ImageSpec) -> npt.NDArray[np.uint8]:

@@ -4,8 +4,10 @@ NumPy and Pillow alone.
 
 Fitting is one Pillow resize of a box of the original (antialiased), so the geometry is exact in fractions of
 a pixel and has an inverse: ``placement`` says which part of the original lies where in the view, ``unfit``
-brings a map back. Bars of ``pad`` are black. ``normalize`` is x * (1 / (255 std)) - mean / std in float32,
-one multiplication and one addition, which the training side repeats bit for bit.
+brings a map back. Bars of ``pad`` are black. With timm's or transformers' arithmetic all of the image is
+resized, as they do, then cut: a box gives other pixels, since Pillow rounds between its two passes and orders
+them by the sizes. ``normalize`` is x * (1 / (255 std)) - mean / std in float32, one multiplication and one
+addition, which the training side repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -30,10 +32,15 @@ if TYPE_CHECKING:
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
-
+#: Most pixels of an image that is resized before it is cut; of a longer strip the part alone is resized, to
+#: nearly the same pixels.
+MOST_RESIZED = 2**24
 
 #: Pixels of an image above which it is fitted some rows at a time, and of the rows at a time.
 _MOST_WHOLE, _AT_ONCE = 4 << 20, 1 << 20
@@ -69,6 +76,12 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
             f"an image is {height} x {width}, the model takes {h} x {w}",
             hint="set resize to squash, crop or pad",
         )
+    if spec.resized:
+        rows, columns = _cuts(original_size, spec)
+        return Placement(
+            (rows.start, columns.start, rows.extent, columns.extent),
+            (rows.place, columns.place, rows.count, columns.count),
+        )
     if spec.resize == "crop":
         scale = max(h / height, w / width) / spec.crop_ratio
         part_h, part_w = min(h / scale, height), min(w / scale, width)
@@ -80,38 +93,120 @@ def placement(original_size: tuple[int, int], spec: ImageSpec) -> Placement:
     return Placement(whole, (0, 0, h, w))
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One axis of an image that is resized to ``length`` pixels before ``count`` of them are cut out.
+
+    Attributes:
+        original: pixels of the original.
+        length: of the resized image.
+        first: the first of the resized image that is kept.
+        place: where it lies in the view.
+        count: how many are kept.
+    """
+
+    original: int
+    length: int
+    first: int
+    place: int
+    count: int
+
+    @property
+    def start(self) -> float:
+        return self.first * self.original / self.length
+
+    @property
+    def extent(self) -> float:
+        return min(self.count * self.original / self.length, self.original - self.start)
+
+
+def _cuts(original_size: tuple[int, int], spec: ImageSpec) -> tuple[_Cut, _Cut]:
+    """Rows and columns of timm's and transformers' crops.
+
+    timm 1.0: torchvision's Resize, or ResizeKeepRatio, then CenterCrop or CenterCropOrPad of
+    timm/data/transforms.py. transformers 5: get_resize_output_image_size and center_crop of
+    image_transforms.py.
+    """
+    lengths = _resized(original_size, spec)
+    cuts = []
+    for original, length, view in zip(original_size, lengths, spec.size, strict=True):
+        over = length - view
+        if over < 0:
+            cuts.append(_Cut(original, length, 0, -over // 2, length))
+        else:
+            first = round(over / 2) if spec.arithmetic == "timm" else over // 2
+            cuts.append(_Cut(original, length, first, 0, view))
+    return cuts[0], cuts[1]
+
+
+def _resized(original_size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """Size (height, width) that an image is resized to before the middle is cut out."""
+    height, width = original_size
+    if len(spec.resized) == 1:
+        short = spec.resized[0]
+        return (
+            (int(short * height / width), short) if width <= height else (short, int(short * width / height))
+        )
+    rows, columns = spec.resized
+    if spec.resize == "squash":
+        return rows, columns
+    ratios = height / rows, width / columns
+    ratio = max(ratios) if spec.resize == "pad" else min(ratios)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
 def fit_image(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     """An image (H, W, C), uint8, as the model's view (h, w, C)."""
-    place = placement((image.shape[0], image.shape[1]), spec)
-    part = resize_box(image, place.box, place.view[2:], interpolation=spec.interpolation)
-    return _in_view(part, place, spec)
+    original = image.shape[0], image.shape[1]
+    place = placement(original, spec)
+    box, size, cut = _resizing(original, place, spec)
+    return _in_view(resize_box(image, box, size, interpolation=spec.interpolation), cut, place, spec)
 
 
 def fit_rows(rows: ImageRows, spec: ImageSpec) -> NDArray[np.uint8]:
     """As ``fit_image``, bit for bit, from rows of an image: across some rows at a time, then down."""
     height, width = rows.size
-    if height * width <= _MOST_WHOLE:
+    if height * width <= _MOST_WHOLE or spec.channels not in (1, 3):
         return fit_image(rows.band(0, height), spec)
     place = placement((height, width), spec)
-    (top, left, box_height, box_width), (_, _, view_height, view_width) = place.box, place.view
+    (top, left, box_height, box_width), size, cut = _resizing((height, width), place, spec)
     filtering, step = FILTERS[spec.interpolation], max(1, _AT_ONCE // width)
-    narrow = Image.new("L" if spec.channels == 1 else "RGB", (view_width, height))
+    narrow = Image.new("L" if spec.channels == 1 else "RGB", (size[1], height))
     for begin in range(0, height, step):
         part = rows.band(begin, min(begin + step, height))
         strip = Image.fromarray(part[:, :, 0] if spec.channels == 1 else part)
         across = (left, 0.0, left + box_width, float(strip.height))
-        narrow.paste(strip.resize((view_width, strip.height), filtering, box=across), (0, begin))
-    down = (0.0, top, float(view_width), top + box_height)
-    return _in_view(np.asarray(narrow.resize((view_width, view_height), filtering, box=down)), place, spec)
+        narrow.paste(strip.resize((size[1], strip.height), filtering, box=across), (0, begin))
+    down = (0.0, top, float(size[1]), top + box_height)
+    return _in_view(np.asarray(narrow.resize(size[::-1], filtering, box=down)), cut, place, spec)
 
 
-def _in_view(part: NDArray[np.uint8], place: Placement, spec: ImageSpec) -> NDArray[np.uint8]:
-    """The fitted part, (h, w) or (h, w, C), at its place in the view (h, w, C)."""
+def _resizing(
+    original: tuple[int, int], place: Placement, spec: ImageSpec
+) -> tuple[tuple[float, float, float, float], tuple[int, int], tuple[int, int]]:
+    """The part (top, left, height, width) that is resized, its new (height, width), and where the view begins.
+
+    Other libraries resize the whole before they cut; where that is not too large, so does this.
+    """
+    whole = _resized(original, spec) if spec.resized else (0, 0)
+    if 0 < whole[0] * whole[1] <= MOST_RESIZED:
+        rows, columns = _cuts(original, spec)
+        return (0.0, 0.0, float(original[0]), float(original[1])), whole, (rows.first, columns.first)
+    return place.box, place.view[2:], (0, 0)
+
+
+def _in_view(
+    part: NDArray[np.uint8], cut: tuple[int, int], place: Placement, spec: ImageSpec
+) -> NDArray[np.uint8]:
+    """What is kept of a resized part, (h, w) or (h, w, C), at its place in the view (h, w, C)."""
     part = part[:, :, None] if part.ndim == 2 else part
     top, left, height, width = place.view
+    part = part[cut[0] : cut[0] + height, cut[1] : cut[1] + width]
     if (height, width) == spec.size:
-        return part
-    view = np.zeros((*spec.size, part.shape[2]), np.uint8)
+        return np.ascontiguousarray(part)
+    # timm's bars have the mean colour
+    bars = [round(255 * mean) for mean in spec.mean] if spec.arithmetic == "timm" else 0
+    view = np.full((*spec.size, part.shape[2]), bars, np.uint8)
     view[top : top + height, left : left + width] = part
     return view
 

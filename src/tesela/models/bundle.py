@@ -223,8 +223,7 @@ def load_bundle(
         check_digests(tensors, info.digests, source=str(file))
     if image_size is not None and image_size != info.image.size:
         model.set_image_size(image_size)
-        view = replace(info.image, height=image_size[0], width=image_size[1])
-        info = replace(info, image=view, model=to_mapping(model.config))
+        info = replace(info, image=info.image.at(image_size), model=to_mapping(model.config))
     model = model.to(device).eval()
     model.info = info
     return model, info

@@ -58,6 +58,8 @@ class Choices:
     """Digest of the data when the run began; empty in runs of earlier versions."""
     images: dict[str, int] = field(default_factory=dict)
     """Images of each split then."""
+    image: dict[str, Any] = field(default_factory=dict)
+    """The image spec; empty in runs of earlier versions."""
 
     def save(self, path: Path) -> None:
         """Write them down, atomically."""

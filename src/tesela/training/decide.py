@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from tesela.core.config import to_mapping
 from tesela.core.errors import DataError
 from tesela.core.files import write_json
 from tesela.data.batch import Batch
@@ -252,6 +253,7 @@ def _choose(
         seconds = _measure(prepared, frozen.head, prepared.objective, pair, features, 1.0)[0].seconds
     choices = Choices(
         model=prepared.start.name,
+        image=to_mapping(prepared.start.spec),
         device=prepared.device.type,
         threads=threads,
         precision=best.precision,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tesela.core.config import build
 from tesela.data.source import Source
 from tesela.data.targets import Targets
+from tesela.imaging.spec import ImageSpec
 from tesela.models.model import Model
 from tesela.tasks.catalog import objective_config, task_for
 from tesela.tasks.objective import Objective
 from tesela.tasks.task import Scorer, Task
+from tesela.training.choices import Choices
 from tesela.training.config import TrainConfig
 from tesela.training.start import Start, start
 from tesela.training.tuning.frozen import FrozenBody
@@ -99,6 +102,9 @@ def prepare(
     settings = build(objective_config(task.name), config.objective)
     objective = task.objective(settings, targets).to(device)
     beginning = start(config, source, task, targets.labels)
+    known = Choices.read(run.choices)
+    if known is not None:
+        beginning = dataclasses.replace(beginning, spec=begun_spec(known.image, beginning.spec))
     if config.tune == "lora":
         adapt(beginning.model, config.lora, seed=config.seed)
     model = beginning.model.to(device)
@@ -125,6 +131,29 @@ def prepare(
         ),
         objective=objective,
         notes=[*source_notes(source), *notes, *objective.notes()],
+    )
+
+
+def begun_spec(begun: Mapping[str, Any], found: ImageSpec) -> ImageSpec:
+    """The image spec of a run that is resumed.
+
+    Args:
+        begun: the spec as written down when the run began; empty in runs of earlier versions, which read
+            foreign preprocessing as the nearest of our own.
+        found: as it is read today.
+    """
+    if begun:
+        spec: ImageSpec = build(ImageSpec, begun)
+        return spec
+    if found.arithmetic == "exact":
+        return found
+    squash = found.arithmetic == "timm" and found.resize == "squash"
+    soft = found.arithmetic == "transformers" and found.interpolation in ("box", "hamming")
+    known = found.interpolation in ("nearest", "bilinear", "bicubic")
+    return dataclasses.replace(
+        found.exact("squash" if squash else "crop"),
+        crop_ratio=1.0 if squash else found.crop_ratio,
+        interpolation=found.interpolation if known else "bilinear" if soft else "bicubic",
     )
 
 

@@ -272,10 +272,10 @@ def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequen
     before = model
     model = task.adapt(model, labels, info.labels, seed=config.seed, **_decoder(config, task, {}))
     head = head_text(labels, info.labels, kept=model is before)
-    spec = dataclasses.replace(info.image, height=size[0], width=size[1])
-    if config.resize != "auto" or (task.whole_images and spec.resize == "crop"):
+    spec = info.image.at(size)
+    if config.resize != "auto" or (task.whole_images and (spec.resize == "crop" or spec.resized)):
         looks = ImageStats(size=None, channels=spec.channels)
-        spec = dataclasses.replace(spec, resize=_resize(config, looks, size, task), crop_ratio=1.0)
+        spec = spec.exact(_resize(config, looks, size, task))
     if config.normalize != "auto":
         mean, std = normalisation(config.normalize, source.splits["train"], spec)
         spec = dataclasses.replace(spec, mean=mean, std=std)

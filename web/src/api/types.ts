@@ -25,6 +25,8 @@ export interface ImageSpec {
   channels?: number;
   resize?: "squash" | "crop" | "pad" | "none";
   crop_ratio?: number;
+  arithmetic?: "exact" | "timm" | "transformers";
+  resized?: number[];
 }
 
 export interface Inspection {

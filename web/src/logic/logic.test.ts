@@ -39,6 +39,17 @@ describe("placement", () => {
     expect(patchAt(0.1, 0.5, view, [2, 2])).toBeNull();
     expect(patchAt(0.26, 0.6, view, [2, 2])).toEqual({ row: 1, column: 0 });
   });
+  it("cuts at the whole pixels of timm and transformers", () => {
+    const timm = { height: 224, width: 224, resize: "crop", arithmetic: "timm", resized: [256] } as const;
+    // 119 rows are over: timm cuts 60 of them off at the top, transformers 59
+    expect(viewRectangle({ ...timm, resized: [...timm.resized] }, 256, 343)).toEqual({
+      left: 16 / 256, top: 60 / 343, width: 224 / 256, height: 224 / 343,
+    });
+    const other = viewRectangle({ ...timm, resized: [256], arithmetic: "transformers" }, 256, 343);
+    expect(other.top).toBeCloseTo(59 / 343);
+    const bars = viewRectangle({ ...timm, resize: "pad", resized: [224, 224] }, 200, 100);
+    expect(bars).toEqual({ left: 0, top: -56 / 112, width: 1, height: 2 });
+  });
   it("rounds halves as Python does", () => {
     expect([0.5, 1.5, 2.5, 2.4, 2.6].map(roundHalfEven)).toEqual([0, 2, 2, 2, 3]);
   });

@@ -21,6 +21,12 @@ export function roundHalfEven(value: number): number {
  */
 export function viewRectangle(spec: ImageSpec, width: number, height: number): Rectangle {
   const { height: h, width: w } = spec;
+  if (spec.resized?.length) {
+    const [rows, columns] = resizedTo(spec, height, width);
+    const top = firstKept(rows, h, spec);
+    const left = firstKept(columns, w, spec);
+    return { left: left / columns, top: top / rows, width: w / columns, height: h / rows };
+  }
   if (spec.resize === "crop") {
     const scale = Math.max(h / height, w / width) / (spec.crop_ratio ?? 1);
     const partHeight = Math.min(h / scale, height) / height;
@@ -39,6 +45,25 @@ export function viewRectangle(spec: ImageSpec, width: number, height: number): R
     };
   }
   return { left: 0, top: 0, width: 1, height: 1 };
+}
+
+/** What an image is resized to before the middle is cut out, as timm and transformers do it. */
+function resizedTo(spec: ImageSpec, height: number, width: number): [number, number] {
+  const [rows = 1, columns] = spec.resized ?? [];
+  if (columns === undefined) {
+    return width <= height ? [Math.trunc((rows * height) / width), rows] : [rows, Math.trunc((rows * width) / height)];
+  }
+  if (spec.resize === "squash") return [rows, columns];
+  const ratios = [height / rows, width / columns] as const;
+  const ratio = spec.resize === "pad" ? Math.max(...ratios) : Math.min(...ratios);
+  return [Math.max(1, roundHalfEven(height / ratio)), Math.max(1, roundHalfEven(width / ratio))];
+}
+
+/** The first pixel of the resized image in the view; below 0 where bars stand before it. */
+function firstKept(length: number, view: number, spec: ImageSpec): number {
+  const over = length - view;
+  if (over < 0) return -Math.floor(-over / 2);
+  return spec.arithmetic === "timm" ? roundHalfEven(over / 2) : Math.floor(over / 2);
 }
 
 /** The patch at a point given as shares of the image; null where the model does not look. */

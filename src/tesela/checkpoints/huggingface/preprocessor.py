@@ -1,7 +1,7 @@
 """Hugging Face's preprocessor_config.json and our ImageSpec, in both directions.
 
-Odd: some of their pipelines have no equal here (squash, then cut out the middle; other filters). The nearest
-one is taken and a remark says so, since the logits of an image that needs no resizing are the same.
+Odd: where they leave an image at a size of its own (a shortest edge without a crop), the middle is cut out
+and a remark says so, since a batch here has one size.
 """
 
 from __future__ import annotations
@@ -11,18 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tesela.core.errors import ConfigError, WeightsError
-from tesela.imaging.spec import ImageSpec, Interpolation
+from tesela.imaging.spec import ImageSpec, Interpolation, Resize
 
-# Pillow's numbers of its filters, and the nearest of ours.
-_FILTERS: dict[int, Interpolation] = {
-    0: "nearest",
-    1: "bicubic",
-    2: "bilinear",
-    3: "bicubic",
-    4: "bilinear",
-    5: "bilinear",
-}
-_EXACT = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+# Filters by Pillow's numbers.
+_FILTERS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _HALF, _MEAN, _STD = [0.5, 0.5, 0.5], [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 #: What each kind of model was trained with, where a folder has no preprocessor_config.json.
@@ -70,7 +62,12 @@ _CLIP = {
 #: What each kind of image processor does where its file does not say, as in transformers 5.
 _KINDS: dict[str, dict[str, Any]] = {
     "ViT": {"resample": 2},
-    "DeiT": {"resample": 3, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}},
+    "DeiT": {
+        "size": {"height": 256, "width": 256},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+    },
     "Bit": _CLIP,
     "CLIP": _CLIP,
     "Segformer": {"resample": 2, "image_mean": _MEAN, "image_std": _STD},
@@ -136,7 +133,8 @@ def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"{step}={config[step]!r} in preprocessor_config.json has no equal here",
                 hint="set it to false if the model was trained without",
             )
-    return _KINDS.get(kind, {}) | dict(config)
+    ignored = {"do_center_crop": False} if kind == "Segformer" else {}
+    return _KINDS.get(kind, {}) | dict(config) | ignored
 
 
 def _spec(
@@ -144,28 +142,24 @@ def _spec(
 ) -> ImageSpec:
     size, shortest = _size(config)
     height, width = size or image_size
-    resize, ratio = "squash", 1.0
+    resize: Resize = "squash"
+    resized: tuple[int, ...] = ()
     crop = _pair(config.get("crop_size")) if config.get("do_center_crop") else None
     if not config.get("do_resize", True):
         resize, (height, width) = "none", crop or image_size
     elif crop is not None:
-        (height, width), resize = crop, "crop"
-        short = shortest or min(size or crop)
-        if min(crop) > short:
+        (height, width) = crop
+        resized = size or (shortest or min(crop),)
+        resize = "squash" if size else "crop"
+        if height > resized[0] or width > resized[-1]:
             raise ValueError(f"crop_size {crop} is more than images are resized to, and would be padded")
-        ratio = min(1.0, min(crop) / short)
-        if shortest is None and size is not None and size != crop:
-            remarks.append(
-                f"images are not squashed to {size[0]}x{size[1]} before the middle is cut out; their aspect "
-                "is kept"
-            )
+        resized = () if resized == crop else resized
     elif shortest is not None:
-        resize, (height, width) = "crop", (shortest, shortest)
+        resize, (height, width), resized = "crop", (shortest, shortest), (shortest,)
         remarks.append(f"images are cut to {shortest}x{shortest}; the source keeps what is beside the middle")
-    chosen = int(config.get("resample", 2 if resize == "squash" else 3))
-    interpolation = _FILTERS[chosen]
-    if chosen not in _EXACT.values():
-        remarks.append(f"the filter {chosen} of the source is not known; {interpolation} is used")
+    chosen = int(config.get("resample", 2 if resize == "squash" and not resized else 3))
+    if not 0 <= chosen < len(_FILTERS):
+        raise ValueError(f"there is no filter {chosen}")
     mean, std = _normalisation(config, channels)
     return ImageSpec(
         height=height,
@@ -173,9 +167,11 @@ def _spec(
         channels=channels,
         mean=tuple(mean),
         std=tuple(std),
-        resize=resize,  # type: ignore[arg-type]
-        crop_ratio=ratio,
-        interpolation=interpolation,
+        resize=resize,
+        crop_ratio=min(height, width) / min(resized) if resized else 1.0,
+        interpolation=_FILTERS[chosen],
+        arithmetic="transformers" if resized else "exact",
+        resized=resized,
     )
 
 
@@ -183,10 +179,10 @@ def _size(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None, int | None
     """The size images are brought to: (height, width), or the length of their short side."""
     size = config.get("size")
     if isinstance(size, Mapping):
-        if "shortest_edge" in size:
+        if "shortest_edge" in size and "longest_edge" not in size:
             return None, int(size["shortest_edge"])
         if "height" not in size:
-            raise ValueError(f"size {dict(size)} is neither height and width nor a shortest edge")
+            raise ValueError(f"size {dict(size)} is neither height and width nor a shortest edge alone")
         return (int(size["height"]), int(size["width"])), None
     if size is None:
         return None, None
@@ -243,7 +239,7 @@ def write_spec(spec: ImageSpec) -> dict[str, Any]:
         "do_resize": spec.resize != "none",
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
-        "resample": _EXACT[spec.interpolation],
+        "resample": _FILTERS.index(spec.interpolation),
         "rescale_factor": 1 / 255,
     }
     size = {"height": spec.height, "width": spec.width}
@@ -252,17 +248,15 @@ def write_spec(spec: ImageSpec) -> dict[str, Any]:
             "transformers has no place for resize=pad",
             hint="only models with resize squash, crop or none fit",
         )
+    cut = {"do_center_crop": True, "crop_size": size}
+    if spec.resize == "squash" and spec.resized:
+        whole = {"height": spec.resized[0], "width": spec.resized[1]}
+        return {"image_processor_type": "DeiTImageProcessor", "size": whole, **cut, **common}
     if spec.resize != "crop":
         return {"image_processor_type": "ViTImageProcessor", "size": size, **common}
-    if spec.height != spec.width:
+    if spec.height != spec.width and len(spec.resized) != 1:
         raise WeightsError(
             "transformers has no place for resize=crop of an oblong image", hint="only square crops fit"
         )
-    edge = {"shortest_edge": round(spec.height / spec.crop_ratio)}
-    return {
-        "image_processor_type": "BitImageProcessor",
-        "size": edge,
-        "do_center_crop": True,
-        "crop_size": size,
-        **common,
-    }
+    edge = {"shortest_edge": spec.resized[0] if spec.resized else round(spec.height / spec.crop_ratio)}
+    return {"image_processor_type": "BitImageProcessor", "size": edge, **cut, **common}

@@ -66,8 +66,8 @@ def find_huggingface(place: Place) -> Foreign | None:
         image_size=fields.get("image_size", UNSAID),
         channels=fields.get("channels", 3),
     )
-    if kind.head == "decoder" and image.resize == "crop":
-        image = replace(image, resize="squash", crop_ratio=1.0)
+    if kind.head == "decoder" and image.resized:
+        image = image.exact("squash")
         remarks.append("images are squashed, not cut: a segmenter has to see all of them")
     fields.setdefault("image_size", image.size)
     return Foreign(

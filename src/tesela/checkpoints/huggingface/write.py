@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tesela.checkpoints.huggingface.preprocessor import read_spec, write_spec
-from tesela.checkpoints.write import CheckpointReport, as_json, export_card, open_export, write_checkpoint
+from tesela.checkpoints.write import (
+    CheckpointReport,
+    as_json,
+    crop_remarks,
+    export_card,
+    open_export,
+    write_checkpoint,
+)
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import WEIGHTS
 
@@ -97,10 +104,13 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
             ),
         },
         remarks=[
-            "at other image sizes transformers interpolates positions without the offset that the model has"
-        ]
-        if fields.get("position_mode") == "bicubic_offset"
-        else [],
+            *crop_remarks(info.image, "transformers"),
+            *(
+                ["at other image sizes transformers interpolates positions without the model's offset"]
+                if fields.get("position_mode") == "bicubic_offset"
+                else []
+            ),
+        ],
         through=through_transformers,
     )
 
@@ -115,6 +125,6 @@ def _preprocessor(
         if read_spec(given, model_type=model_type, image_size=size, channels=fields["channels"])[0] == image:
             return given
     spec = write_spec(image)
-    if model_type == "segformer":
+    if model_type == "segformer" and not spec.get("do_center_crop"):
         spec |= {"image_processor_type": "SegformerImageProcessor", "do_reduce_labels": False}
     return spec

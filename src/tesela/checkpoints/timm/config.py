@@ -14,7 +14,7 @@ from typing import Any
 
 from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
-from tesela.imaging.spec import ImageSpec
+from tesela.imaging.spec import ImageSpec, timm_sides
 
 _FITTING: dict[str, tuple[Any, ...]] = {
     "norm": ("pre",),
@@ -119,10 +119,7 @@ def timm_config(
     Raises:
         WeightsError: the preprocessing has no place there.
     """
-    if image.resize not in ("crop", "squash"):
-        raise WeightsError(
-            f"timm has no place for resize={image.resize}", hint="only models with resize squash or crop fit"
-        )
+    pretrained = _preprocessing(image)
     base = dict(base or {})
     gated = fields["mlp"] == "swiglu"
     usual = (
@@ -146,8 +143,7 @@ def timm_config(
             "input_size": [image.channels, image.height, image.width],
             "fixed_input_size": True,
             "interpolation": image.interpolation,
-            "crop_pct": image.crop_ratio,
-            "crop_mode": "squash" if image.resize == "squash" else "center",
+            **pretrained,
             "mean": list(image.mean),
             "std": list(image.std),
             "license": license,
@@ -155,6 +151,30 @@ def timm_config(
             "classifier": ["head", "head_dist"] if family == "deit" else "head",
         },
     }
+
+
+def _preprocessing(image: ImageSpec) -> dict[str, Any]:
+    """crop_pct and crop_mode, with which timm resizes to the same whole pixels where it can.
+
+    Raises:
+        WeightsError: timm has no equal.
+    """
+    mode = {"crop": "center", "squash": "squash", "pad": "border"}.get(image.resize)
+    if mode is None or (mode == "border" and image.arithmetic != "timm"):
+        raise WeightsError(
+            f"timm has no place for resize={image.resize}", hint="only models with resize squash or crop fit"
+        )
+    if image.arithmetic == "exact":
+        return {"crop_pct": image.crop_ratio if mode == "center" else 1.0, "crop_mode": mode}
+    pct = image.crop_ratio
+    if timm_sides(image.size, pct, resize=image.resize) != image.resized:
+        pct = math.nextafter(image.height / image.resized[0], 0)
+    if timm_sides(image.size, pct, resize=image.resize) != image.resized:
+        raise WeightsError(
+            f"timm has no crop_pct that resizes images to {image.resized} for a view of {image.size}",
+            hint="only one ratio for both sides has a place there",
+        )
+    return {"crop_pct": pct, "crop_mode": mode}
 
 
 _POOLS = {"class": "token", "mean": "avg", "attention": "map"}

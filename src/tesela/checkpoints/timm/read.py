@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
@@ -12,9 +12,9 @@ from tesela.checkpoints.state import Weights, own_names
 from tesela.checkpoints.timm.architectures import architecture_arguments, sized_heads
 from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
 from tesela.core.errors import ConfigError, WeightsError
-from tesela.imaging.spec import ImageSpec
+from tesela.imaging.spec import ImageSpec, Interpolation, Resize, timm_sides
 
-_FILTERS = {"bilinear": "bilinear", "bicubic": "bicubic", "nearest": "nearest"}
+_MODES: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OLDER = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "license", "label_offset")
 #: A tensor that every VisionTransformer has.
@@ -132,29 +132,35 @@ def _image(
         if not stated and not style.official:
             remarks.append("no config.json: images are squashed and normalised to -1..1, as for the paper's")
             return image_spec(view, channels), remarks
-        mode, ratio = str(stated.get("crop_mode") or "center"), float(stated.get("crop_pct") or 0.875)
-        if mode == "border" or (mode == "squash" and ratio != 1):
-            kind = "squashed" if mode == "squash" else "cut"
-            remarks.append(
-                f"crop_mode={mode} with crop_pct={ratio} has no equal: images are {kind} to the view"
-            )
-        named = str(stated.get("interpolation") or "bicubic")
-        if named not in _FILTERS:
-            remarks.append(f"the filter {named} of the source is not known; bicubic is used")
+        resize = _MODES.get(str(stated.get("crop_mode") or "center"), "crop")
+        ratio = float(stated.get("crop_pct") or 0.875)
         spec = image_spec(
             view,
             channels,
             mean=tuple(float(value) for value in stated.get("mean", mean)),
             std=tuple(float(value) for value in stated.get("std", std)),
-            resize="squash" if mode == "squash" else "crop",
-            crop_ratio=1.0 if mode == "squash" else ratio,
-            interpolation=_FILTERS.get(named, "bicubic"),
+            crop_ratio=ratio,
+            interpolation=_filter(str(stated.get("interpolation") or "bicubic")),
+            **timm_fit(view, ratio, resize=resize),
         )
     except (TypeError, ValueError, KeyError, ConfigError) as error:
         raise WeightsError(
             f"config.json does not make sense: {error}", hint="use the config.json that came with the weights"
         ) from error
     return spec, remarks
+
+
+def timm_fit(view: tuple[int, int], ratio: float, *, resize: Resize) -> dict[str, Any]:
+    """Fields of an ImageSpec that fit images to a view (height, width) as timm does."""
+    if resize == "squash" and ratio == 1:
+        return {"resize": resize}
+    return {"resize": resize, "arithmetic": "timm", "resized": timm_sides(view, ratio, resize=resize)}
+
+
+def _filter(name: str) -> Interpolation:
+    if name not in get_args(Interpolation):
+        raise ValueError(f"there is no filter {name!r}")
+    return name  # type: ignore[return-value]
 
 
 def _labels(config: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str] | None:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tesela.checkpoints.write import CheckpointReport, as_json, export_card, open_export, write_checkpoint
+from tesela.checkpoints.write import (
+    CheckpointReport,
+    as_json,
+    crop_remarks,
+    export_card,
+    open_export,
+    write_checkpoint,
+)
 from tesela.models.bundle import WEIGHTS
 
 
@@ -63,6 +70,6 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
                 loading='import timm\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True)',
             ),
         },
-        remarks=remarks,
+        remarks=[*remarks, *crop_remarks(info.image, "timm")],
         through=through_timm,
     )
