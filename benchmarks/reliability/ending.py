@@ -26,9 +26,9 @@ async def deadlines(plan: Plan) -> dict[str, Any]:
     Each answer in time is one computed image; so are those of the batch that was held.
     """
     words = ["--deadline", "0.8", "--max-batch", "2"]
-    with plan.start(words=words, model="vit_nano", failpoint="serve.batch=sleep:1.6") as server:
+    with plan.start(words=words, model="vit_nano", failpoint="serve.batch=sleep:4") as server:
         load = plan.load(server, model="vit_nano")
-        shots = await load.open_loop(40, 1.0)
+        shots = await load.open_loop(40, 0.6)
         await load.close()
         with urllib.request.urlopen("http://{}:{}/metrics".format(*server.address), timeout=10) as answer:
             computed = counter(answer.read().decode(), "tesela_batch_images_sum")
