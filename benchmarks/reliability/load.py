@@ -134,8 +134,13 @@ class Load:
         """Seconds of the loop's clock."""
         return asyncio.get_running_loop().time()
 
-    async def open_loop(self, rate: float, seconds: float, *, poisson: bool = False) -> list[Shot]:
-        """Requests at a rate for so long, evenly spaced or at random times; and the answers to them."""
+    async def open_loop(
+        self, rate: float, seconds: float, *, poisson: bool = False, settle: bool = True
+    ) -> list[Shot]:
+        """Requests at a rate for so long, evenly spaced or at random times; and the answers to them.
+
+        Without ``settle`` it ends with the last request; ``settled`` waits for the answers.
+        """
         draw = random.Random(0)
         due, end = self.now() + 0.05, self.now() + 0.05 + seconds
         begin = len(self.shots)
@@ -145,8 +150,11 @@ class Load:
                 await asyncio.sleep(wait)
             self.send(due)
             due += draw.expovariate(rate) if poisson else 1 / rate
-        await self._settle()
-        keeper.cancel()
+        if settle:
+            await self.settled()
+            keeper.cancel()
+        else:
+            self._tasks.add(keeper)
         return self.shots[begin:]
 
     async def closed_loop(self, clients: int, seconds: float) -> list[Shot]:
@@ -158,13 +166,15 @@ class Load:
             self.send(self.now())
         while self.now() < self._again:
             await asyncio.sleep(0.01)
-        await self._settle()
+        await self.settled()
         keeper.cancel()
         self._again = 0.0
         return self.shots[begin:]
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in list(self._tasks):
+            task.cancel()
         for one in list(self._all):
             one.transport.abort()
         await asyncio.sleep(0.01)
@@ -237,8 +247,8 @@ class Load:
         self._all.add(one)
         self.free(one)
 
-    async def _settle(self) -> None:
-        """Wait for the answers to what was sent; patience ends it."""
+    async def settled(self) -> None:
+        """Wait until each request has an answer or its client has left."""
         while self._unfinished:
             await asyncio.sleep(0.005)
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, write_bundle
-from tesela.models.factory import create_model
+from tesela.models.factory import create_model, create_segmenter
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Name -> (architecture, pixels of a side): a usual small network, and one whose cost hardly counts.
-MODELS = {"vit_ti16": ("vit_ti16", 224), "vit_nano": ("vit_nano", 32)}
+#: Name -> (architecture, pixels of a side): usual small networks, and one whose cost hardly counts.
+MODELS = {"vit_s16": ("vit_s16", 224), "vit_ti16": ("vit_ti16", 224), "vit_nano": ("vit_nano", 32)}
 
 
 def bundle(folder: Path, name: str) -> Path:
@@ -26,6 +26,21 @@ def bundle(folder: Path, name: str) -> Path:
         spec = ImageSpec(height=side, width=side, channels=3, mean=MEAN, std=STD)
         labels = [f"class {index}" for index in range(10)]
         write_bundle(target, model, describe(model, name=name, labels=labels, image=spec, license="CC0-1.0"))
+    return target
+
+
+def segmenter(folder: Path) -> Path:
+    """A bundle that answers with masks."""
+    target = folder / "masks"
+    if not target.exists():
+        model = create_segmenter("vit_nano", num_classes=3, image_size=32, channels=3, seed=0).eval()
+        spec = ImageSpec(height=32, width=32, channels=3, mean=MEAN, std=STD)
+        labels = ["ground", "red", "green"]
+        write_bundle(
+            target,
+            model,
+            describe(model, name="masks", labels=labels, image=spec, license="CC0-1.0", task="segment"),
+        )
     return target
 
 

@@ -108,11 +108,8 @@ def test_slow_bodies_leave_room_for_others(server: Running) -> None:
 
 
 def test_a_refused_connection_can_be_used_again() -> None:
-    """While the only place in the queue is taken, a kept connection gets 503.
-
-    The rest of its body is thrown away, then come other answers; one that wants to be closed is, and a
-    chunked body does no harm.
-    """
+    """While the queue is full a kept connection gets 503 and the rest of its body is thrown away, then other
+    answers; one that wants to be closed is, and a chunked body does no harm."""
     queue = Running("--queue", "1", "--decoders", "1", failpoint="serve.batch=sleep:1.5")
     try:
         first = connect(queue)

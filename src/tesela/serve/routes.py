@@ -25,13 +25,13 @@ from tesela.serve.looking.attention import HeadAttention, OutOfRangeError
 from tesela.serve.looking.facts import QUICK
 from tesela.serve.metrics import ServerMetrics
 from tesela.serve.schema import (
-    IMAGE_BODY,
     AttentionBody,
     ExplainBody,
     HeadsBody,
     ModelDetailBody,
     ModelsBody,
     StatusBody,
+    image_body,
     refusals,
     result_body,
 )
@@ -65,7 +65,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
     for task in tasks:
         _add_task(router, task, models, config)
 
-    @router.post("/explain", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=ExplainBody)
+    @router.post("/explain", openapi_extra=image_body(), responses=refusals(), response_model=ExplainBody)
     async def explain(
         request: Request,
         model: ModelName = None,
@@ -100,7 +100,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
             "top": [score_body(score) for score in found.scores],
         }
 
-    @router.post("/attention", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=AttentionBody)
+    @router.post("/attention", openapi_extra=image_body(), responses=refusals(), response_model=AttentionBody)
     async def attention(
         request: Request,
         model: ModelName = None,
@@ -132,7 +132,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
             "prefix_mass": prefix,
         }
 
-    @router.post("/heads", openapi_extra=IMAGE_BODY, responses=refusals(), response_model=HeadsBody)
+    @router.post("/heads", openapi_extra=image_body(), responses=refusals(), response_model=HeadsBody)
     async def heads(request: Request, model: ModelName = None) -> Any:
         """Attention of what the head of the model reads, in all layers and heads."""
         served, found = await rows_of(request, model, None)
@@ -185,7 +185,7 @@ def _add_task(router: APIRouter, task: Task, models: dict[str, ServedModel], con
     @router.post(
         f"/{task.name}",
         name=task.name,
-        openapi_extra=IMAGE_BODY,
+        openapi_extra=image_body(config.max_parts),
         responses=refusals(),
         response_model=result_body(task),
         summary=f"{task.noun.capitalize()}: the answer for an image, or those of a form",

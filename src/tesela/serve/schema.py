@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from tesela.serve.errors import PROBLEM, REFUSALS
 from tesela.tasks.task import Task
+
+#: Rows and columns; a list, for many programs that read the document know no arrays of fixed places.
+Grid: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class ErrorBody(BaseModel):
@@ -90,7 +93,7 @@ class ExplainBody(BaseModel):
     model: str
     method: str
     target: ScoreBody
-    grid: tuple[int, int]
+    grid: Grid
     tokens: list[list[float]]
     prefix_mass: float | None
     width: int
@@ -142,7 +145,7 @@ class ModelDetailBody(ModelBody):
     methods: list[str]
     layers: int | None
     heads: int | None
-    grid: tuple[int, int] | None
+    grid: Grid | None
     inspection: InspectionBody | None
 
 
@@ -153,7 +156,7 @@ class AttentionBody(BaseModel):
     """
 
     model: str
-    grid: tuple[int, int]
+    grid: Grid
     layers: int
     heads: int
     layer: int
@@ -172,7 +175,7 @@ class HeadsBody(BaseModel):
     """
 
     model: str
-    grid: tuple[int, int]
+    grid: Grid
     layers: int
     heads: int
     maps: str
@@ -185,27 +188,32 @@ class StatusBody(BaseModel):
     status: str
 
 
-#: The request body of the image endpoints, for the OpenAPI document; ``limits.read_image`` reads it.
-IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                    },
-                }
+def image_body(most: int = 1) -> dict[str, Any]:
+    """The request body of an image endpoint, for the OpenAPI document; ``limits.read_upload`` reads it."""
+    images = {"type": "string", "format": "binary"}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "file": {"type": "string", "format": "binary"},
+                            "image": {"type": "array", "items": images, "minItems": 1, "maxItems": most},
+                        },
+                    }
+                },
+                **{
+                    kind: {"schema": {"type": "string", "format": "binary"}}
+                    for kind in (
+                        *("image/jpeg", "image/png", "image/webp", "image/*"),
+                        "application/octet-stream",
+                    )
+                },
             },
-            **{
-                kind: {"schema": {"type": "string", "format": "binary"}}
-                for kind in ("image/jpeg", "image/png", "image/webp", "image/*", "application/octet-stream")
-            },
-        },
+        }
     }
-}
 
 
 def refusals(*, without: tuple[int, ...] = ()) -> dict[int | str, dict[str, Any]]:

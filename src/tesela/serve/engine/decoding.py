@@ -5,7 +5,8 @@ A dead process is replaced.
 What an image takes is known from its header: large ones are decoded one after another, so that memory holds
 one of them and small ones pass by; what would wait longer than its deadline is refused at once. The processes
 are anyio's; a request that is cancelled leaves its image to them, for ending a process costs more than most
-images.
+images. Processes start outside of any request: one that had to be there within a request's deadline, and was
+ended with it, would never be there where starting takes longer than answering.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -60,15 +61,19 @@ class Decoders:
         self._memory = config.max_pixels * PIXEL_ROOM + ROOM
         self._processes = config.decoders
         self._rate = FIRST_RATE
-        self._replacing: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._started: set[int] = set()
+        self._busy = 0
 
     async def start(self) -> None:
         """Start the processes; call it inside the event loop."""
         self._small, self._large = CapacityLimiter(self._processes), CapacityLimiter(1)
         self._all = CapacityLimiter(self._processes + 1)
-        async with anyio.create_task_group() as group:
-            for _ in range(self._processes):
-                group.start_soon(self._run, _settle, self._memory)
+        self._changed = asyncio.Condition()
+        for _ in range(self._processes):
+            self._start_one()
+        await asyncio.gather(*self._starting)
 
     async def view(self, data: bytes, spec: ImageSpec, *, deadline: float) -> DecodedView:
         """An encoded image as a model wants it.
@@ -108,33 +113,75 @@ class Decoders:
         try:
             with anyio.fail_after(min(left, self._seconds)):
                 try:
-                    return await self._run(_view, data, spec, self._limits, self._memory)
-                except BrokenWorkerProcess:  # ended from outside, perhaps: once more in a new one
-                    return await self._run(_view, data, spec, self._limits, self._memory)
+                    return await self._on_process(data, spec)
+                except BrokenWorkerProcess:  # ended from outside, perhaps: once more in another one
+                    return await self._on_process(data, spec)
         except ImageError as error:
             raise RefusedError(image_code(error)) from None
         except MemoryError:
             raise RefusedError("too_many_pixels") from None
         except BrokenWorkerProcess:
-            self._replace()
             raise RefusedError("corrupt") from None
         except TimeoutError:
-            self._replace()
             raise RefusedError("too_much_work" if left > self._seconds else "deadline") from None
 
     async def _run(self, work: Callable[..., _T], *values: object) -> _T:
         return await to_process.run_sync(work, *values, cancellable=True, limiter=self._all)
 
-    def _replace(self) -> None:
-        """Start a process in the place of an ended one, so that no request waits for it."""
+    async def _on_process(self, data: bytes, spec: ImageSpec) -> DecodedView:
+        """The view, by a process that waits for work."""
+        async with self._changed:
+            while not self._has_idle():
+                if len(self._started) + len(self._starting) <= self._processes:
+                    self._start_one()
+                await self._changed.wait()
+            self._busy += 1
+        try:
+            return await self._run(_view, data, spec, self._limits, self._memory)
+        finally:
+            self._busy -= 1
+            self._notify()
+
+    def _has_idle(self) -> bool:
+        """Whether a process waits for work; those that have ended are forgotten."""
+        self._started = {pid for pid in self._started if is_alive(pid)}
+        return self._busy < len(self._started)
+
+    def _notify(self) -> None:
+        """Let those that wait for a process look again."""
+
+        async def notify() -> None:
+            async with self._changed:
+                self._changed.notify_all()
+
+        self._in_background(notify())
+
+    def _start_one(self) -> None:
+        """Start a process, unless another one waits for work by then."""
 
         async def start() -> None:
             with contextlib.suppress(BrokenWorkerProcess):
-                await self._run(_settle, self._memory)
+                self._started.add(await self._run(_settle, self._memory))
 
-        task = asyncio.get_running_loop().create_task(start())
-        self._replacing.add(task)
-        task.add_done_callback(self._replacing.discard)
+        task = self._in_background(start())
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(lambda _: self._notify())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def decoded_bytes(data: bytes, spec: ImageSpec, limits: DecodeLimits) -> int:
@@ -163,10 +210,10 @@ def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> De
 _settled: list[int] = []
 
 
-def _settle(memory: int) -> None:
-    """In the decoding process: leave signals to the server, and set the ceiling of memory, once."""
+def _settle(memory: int) -> int:
+    """In the decoding process: leave signals to the server, set the ceiling of memory, once; its number."""
     if _settled:
-        return
+        return os.getpid()
     _settled.append(memory)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which still needs its decoders
         signal.signal(number, signal.SIG_IGN)
@@ -177,3 +224,4 @@ def _settle(memory: int) -> None:
         taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return os.getpid()
