@@ -20,7 +20,7 @@ from tesela.runtime.predictor import Predictor
 
 
 def test_the_map_is_the_programs_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A graph whose ``map`` is the sum of the pixels: these are the numbers, the class is the predicted one."""
+    """A graph whose ``map`` is the sum of the pixels: the numbers are these, of the predicted class."""
     program = with_sums(tmp_path)
     image = digits()[0][1500]
     (tmp_path / "a.png").write_bytes(png(image))

@@ -153,7 +153,7 @@ def _explained(
 
 
 def _answer(predictor: Predictor, logits: NDArray[np.float32]) -> tuple[int, float, float]:
-    """The explained class: the predicted one, or a segmenter's with most pixels; with score and probability."""
+    """The predicted class, or that of most pixels, with its score and probability."""
     found = predictor.task.probabilities(logits[None])
     if found is not None:
         target = int(found[0].argmax())
