@@ -213,7 +213,7 @@ def _settings(run: Run | None, data: str | Source | None, limits: Mapping[str, A
 
 def _open(config: DataConfig, task: Task, *, own: bool) -> Source:
     try:
-        return open_source(config.source, config=config, targets=task.targets)
+        return open_source(config.source, config=config, targets=task.targets, needs_labels=task.needs_labels)
     except UsageError as error:
         if not own:
             raise
