@@ -15,7 +15,7 @@ USUAL_RATIO = {"masked": 0.5, "mae": 0.75}
 class PretrainConfig:
     """What can be set about learning without labels."""
 
-    method: Literal["masked", "mae"] = "mae"
+    method: Literal["masked", "mae", "dino"] = "mae"
     """masked: predict corrupted patches (arXiv 2010.11929, appendix B.1.2); mae: rebuild hidden patches from
     the others (arXiv 2111.06377); dino: agree with a momentum teacher on crops (arXiv 2104.14294)."""
     mask_ratio: float | None = None

@@ -75,10 +75,13 @@ class Pretraining(Task):
 
     def objective(self, config: PretrainConfig, targets: Targets) -> Objective:
         """The method that the settings name."""
+        from tesela.tasks.pretraining.dino import Dino
         from tesela.tasks.pretraining.mae import MaskedAutoencoder
         from tesela.tasks.pretraining.masked import MaskedPatches
 
         del targets
+        if config.method == "dino":
+            return Dino(config)
         return MaskedAutoencoder(config) if config.method == "mae" else MaskedPatches(config)
 
     def scorer(self, labels: Sequence[str]) -> Scorer:
