@@ -3,6 +3,7 @@
     python scripts/kill_training.py --kills 1000        # by hand
     python scripts/kill_training.py --kills 30          # what the tests run
     python scripts/kill_training.py --kills 100 --tune lora --workers ""    # or all, head, bias
+    python scripts/kill_training.py --kills 20 --recipe pretrain_dino --workers ""
 
 Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing,
 through a named failpoint), resumes it, perhaps kills it again, and lets it end. Its final checkpoint
@@ -39,7 +40,9 @@ from typing import Any
 
 import torch
 
+from tesela.core.config import merge
 from tesela.core.progress import describe_fields
+from tesela.recipes import find_recipe, known
 from tesela.runs.folder import Run
 from tesela.training.config import TrainConfig, layered
 from tesela.training.run import resumed_config, train
@@ -82,6 +85,17 @@ TUNED: dict[str, dict[str, Any]] = {
     "head": {"augment": {}},
     "lora": {"lora": {"rank": 2}},
     "bias": {},
+}
+
+
+#: What of the settings a recipe keeps: what makes a run small and its choices fixed.
+SMALL = (
+    *("data", "epochs", "batch_size", "accumulate", "precision", "attention", "threads", "log_steps"),
+    *("checkpoint_steps", "tensorboard", "report", "model", "net"),
+)
+#: What is made smaller in a recipe beside that.
+REDUCED: dict[str, dict[str, Any]] = {
+    "pretrain_dino": {"objective": {"prototypes": 32, "projection_width": 16, "local_crops": 2}}
 }
 
 
@@ -272,8 +286,11 @@ def workers_equal(folder: Path, counts: list[int], settings: Mapping[str, Any], 
     return len(found) == 1
 
 
-def settings_for(tune: str | None, folder: Path) -> dict[str, Any]:
-    """The settings of a training from scratch, or of one that tunes the network of such a training."""
+def settings_for(tune: str | None, recipe: str | None, folder: Path) -> dict[str, Any]:
+    """The settings of a training from scratch, of a recipe, or of a tuning of the former's network."""
+    if recipe is not None:
+        small = {name: SETTINGS[name] for name in SMALL}
+        return merge(merge(find_recipe(recipe), small), REDUCED.get(recipe, {}))
     if tune is None:
         return SETTINGS
     undisturbed(folder / "source", {**SETTINGS, "data": {**SETTINGS["data"], "classes": "0,1,2,3,4"}})
@@ -307,6 +324,7 @@ def main() -> int:
     parser.add_argument("--aimed", type=float, default=0.2, help="share of kills at a named place")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", choices=sorted(TUNED), help="kill fine-tunings of this kind instead")
+    parser.add_argument("--recipe", choices=known(), help="kill small trainings of this recipe instead")
     parser.add_argument(
         "--workers", default="0,1,2,4", help="numbers of loader workers to compare; empty for none"
     )
@@ -314,7 +332,7 @@ def main() -> int:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="tesela-kills-"))
     begin = time.monotonic()
-    settings = settings_for(arguments.tune, folder)
+    settings = settings_for(arguments.tune, arguments.recipe, folder)
     import_what_a_run_imports(folder, settings)
     gc.freeze()
     expected, _ = undisturbed(folder / "undisturbed", settings)

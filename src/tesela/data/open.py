@@ -19,6 +19,7 @@ from tesela.data.masks.items import has_masks
 from tesela.data.masks.resolve import with_mask_classes
 from tesela.data.masks.targets import MaskTargets
 from tesela.data.source import Source, set_limits
+from tesela.data.sources.images import names_no_classes, open_images, with_unlabelled
 from tesela.data.split import complete, few_per_class, only_classes, subset
 from tesela.data.targets import LabelTargets, Targets
 
@@ -38,6 +39,7 @@ def open_source(
     *,
     config: DataConfig | None = None,
     targets: Callable[[Source], Targets] | None = None,
+    needs_labels: bool = True,
 ) -> Source:
     """The source at ``text``, with train, val and test.
 
@@ -46,17 +48,19 @@ def open_source(
         config: fractions, seed, classes and how many images; its ``source`` is not read.
         targets: makes the targets that decide what can be trained on and how splits are stratified; by
             default the stored classes.
+        needs_labels: whether images without labels are refused; where not, all images below a folder are
+            taken, and masks are not looked at.
 
     Raises:
         UsageError: nothing is there.
         DataError: what is there cannot be trained on.
     """
     config = config or DataConfig()
-    source = find_source(text)
+    source = find_source(text) if needs_labels else find_unlabelled(text)
     set_limits(source, config.limits)
     if config.channels != "auto":
         source = replace(source, channels=config.channels)
-    if has_masks(source):
+    if needs_labels and has_masks(source):
         source = with_mask_classes(source, config, Path(_as_it_is_there(text)).expanduser())
     if config.classes and source.masks is not None:
         raise ConfigError(
@@ -103,6 +107,28 @@ def find_source(text: str | Path) -> Source:
         f"{path_text(text)} is no data set",
         hint="unpack it and give the folder" if archive else f"give {FORMS}",
     )
+
+
+def find_unlabelled(text: str | Path) -> Source:
+    """The source as ``find_source`` has it; a folder that is no data set by its labels is one of images.
+
+    Raises:
+        UsageError: there is nothing, or no kind knows it.
+        DataError: it is damaged, or holds no images.
+    """
+    folder = Path(_as_it_is_there(text)).expanduser()
+    try:
+        source = find_source(text)
+        refused = None
+    except DataError as error:
+        source, refused = None, error
+    if source is None or names_no_classes(source):
+        images = open_images(folder) if folder.is_dir() else None
+        if images is not None:
+            return images
+        if source is None:
+            raise refused or DataError(f"{path_text(text)} holds no images", hint=f"give {FORMS}")
+    return with_unlabelled(source, folder) if source.kind == "folder" else source
 
 
 def _as_it_is_there(text: str | Path) -> str | Path:

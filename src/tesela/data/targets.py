@@ -122,6 +122,7 @@ class LabelTargets:
             if source.kind == "manifest":
                 hint = "a classifier needs a column called label with at least two classes"
                 hint += f"; the other columns are {', '.join(columns)}" if columns else ""
+            hint += "" if self.labels else "; to learn without labels: tesela train DATA --task pretrain"
             raise DataError(f"{source.name} has {found}", hint=hint)
         counts = label_counts(source)
         self.counts = counts["train"]

@@ -56,20 +56,27 @@ def data_settings(run: Run | None, data: str | Source | None, limits: Mapping[st
     return build(DataConfig, recorded)
 
 
-def open_data(config: DataConfig, targets: Callable[[Source], Targets] | None, *, own: bool) -> Source:
+def open_data(
+    config: DataConfig,
+    targets: Callable[[Source], Targets] | None,
+    *,
+    own: bool,
+    needs_labels: bool = True,
+) -> Source:
     """The data with its splits.
 
     Args:
         config: from ``data_settings``.
         targets: as of ``open_source``.
         own: whether it is the run's own.
+        needs_labels: as of ``open_source``.
 
     Raises:
         UsageError: nothing is there.
         DataError: what is there cannot be used.
     """
     try:
-        return open_source(config.source, config=config, targets=targets)
+        return open_source(config.source, config=config, targets=targets, needs_labels=needs_labels)
     except UsageError as error:
         if not own:
             raise

@@ -99,7 +99,11 @@ def evaluate_run(
     precision = recorded_precision(run, device) if precision == "auto" else precision
     limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
     config = data_settings(run, data, {name: value for name, value in limits.items() if value is not None})
-    source = data if isinstance(data, Source) else open_data(config, task.targets, own=data is None)
+    source = (
+        data
+        if isinstance(data, Source)
+        else open_data(config, task.targets, own=data is None, needs_labels=task.needs_labels)
+    )
     changed = data is None and run is not None and has_changed(run, source)
     if changed and console is not None:
         console.print(CHANGED, markup=False)

@@ -184,7 +184,7 @@ def fit_rows(rows: ImageRows, spec: ImageSpec) -> NDArray[np.uint8]:
 def _resizing(
     original: tuple[int, int], place: Placement, spec: ImageSpec
 ) -> tuple[tuple[float, float, float, float], tuple[int, int], tuple[int, int]]:
-    """The part (top, left, height, width) that is resized, its new (height, width), and where the view begins.
+    """The part (top, left, height, width) that is resized, its new size, and where the view begins in it.
 
     Other libraries resize the whole before they cut; where that is not too large, so does this.
     """

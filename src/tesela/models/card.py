@@ -71,8 +71,11 @@ class Card:
         kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
         return (
             f"{article(self.noun)}, {begin}{recipe}: {self.parameters:,} parameters, {self.steps:,} steps, "
-            f"{kind} images of {height} x {width} pixels, {len(self.labels)} classes."
+            f"{kind} images of {height} x {width} pixels" + self._counted() + "."
         )
+
+    def _counted(self) -> str:
+        return f", {len(self.labels)} classes" if self.labels else ""
 
     def _score(self) -> str:
         rows = [
@@ -93,14 +96,17 @@ class Card:
         return (
             "## Use\n\n```bash\ntesela predict PATH_OF_THIS_FOLDER photo.jpg\n```\n\n"
             "```python\nimport tesela as ts\n\n"
-            'model = ts.load("PATH_OF_THIS_FOLDER")  # an nn.Module: images in, logits out\n```\n\n'
-            "`config.json` holds the class names, how images are prepared and a digest of each tensor; "
+            'model = ts.load("PATH_OF_THIS_FOLDER")  # an nn.Module: images in, '
+            f"{'logits' if self.labels else 'embeddings'} out\n```\n\n"
+            f"`config.json` holds {'the class names, ' if self.labels else ''}how images are prepared and a "
+            "digest of each tensor; "
             "`model.safetensors` the weights."
         )
 
     def _data(self) -> str:
         counts = ", ".join(f"{count:,} {split}" for split, count in self.images.items())
-        return f"## Data\n\n{self.data}: {counts} images. Classes: {named(self.labels, most=50)}."
+        classes = f" Classes: {named(self.labels, most=50)}." if self.labels else ""
+        return f"## Data\n\n{self.data}: {counts} images.{classes}"
 
     def _limits(self) -> str:
         licence = (
@@ -108,11 +114,15 @@ class Card:
             if self.license != "unknown"
             else "not stated; the licence of the training data may bind"
         )
+        answers = (
+            "The model knows the classes above and answers with one of them for any image, "
+            "also for one that shows none of them."
+            if self.labels
+            else "The model learned without labels and knows no classes; it is a start for fine-tuning: "
+            "`tesela train DATA --from PATH_OF_THIS_FOLDER`."
+        )
         return (
-            "## Limits and licence\n\nThe model knows the classes above and answers with one of them for "
-            "any image, "
-            "also for one that shows none of them. The scores hold for images like those it was tested "
-            "on.\n\n"
+            f"## Limits and licence\n\n{answers} The scores hold for images like those it was tested on.\n\n"
             f"Licence of the weights: {licence}."
         )
 

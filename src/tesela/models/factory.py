@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from tesela.core.registry import lookup
+from tesela.core.registry import lookup, register
 from tesela.models import catalog
 from tesela.models.backbone import Backbone
 from tesela.models.classifier import Classifier
@@ -16,6 +16,13 @@ from tesela.models.model import Model
 from tesela.models.segmenter.segmenter import Segmenter
 
 M = TypeVar("M", bound=Model)
+
+register(
+    "head",
+    "embedder",
+    target="tesela.models.embedder:Embedder",
+    summary="pool: one vector per image, no classes",
+)
 
 
 def create_model(

@@ -93,7 +93,8 @@ def keep_explanations(run: Run) -> None:
     if not len(images):
         return
     model, info = load_bundle(run.bundle)
-    pictures = explain_for_report(model, list(images), spec=info.image)
+    method = find_task(info.task).explanation
+    pictures = explain_for_report(model, list(images), spec=info.image, method=method)
     place = run.path / "explanations"
     for index, data in enumerate(pictures):
         write_atomic(place / f"{index:02d}.png", data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tesela.core.errors import DataError, UsageError
 from tesela.core.registry import lookup, names, register
 from tesela.tasks.classification.config import ClassificationConfig
+from tesela.tasks.pretraining.config import PretrainConfig
 from tesela.tasks.segmentation.config import SegmentationConfig
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ register(
     target="tesela.tasks.segmentation.task:SegmentationTask",
     config=SegmentationConfig,
     summary="a class for each pixel",
+)
+register(
+    "task",
+    "pretrain",
+    target="tesela.tasks.pretraining.task:Pretraining",
+    config=PretrainConfig,
+    summary="images alone, before few labels are learned",
 )
 
 

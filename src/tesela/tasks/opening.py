@@ -5,7 +5,7 @@ from __future__ import annotations
 from tesela.data.config import DataConfig
 from tesela.data.open import open_source
 from tesela.data.source import Source
-from tesela.tasks.catalog import task_for
+from tesela.tasks.catalog import AUTO, find_task, task_for
 
 
 def open_for_task(task: str, config: DataConfig) -> Source:
@@ -20,5 +20,8 @@ def open_for_task(task: str, config: DataConfig) -> Source:
         DataError: what is there cannot be trained on.
     """
     return open_source(
-        config.source, config=config, targets=lambda found: task_for(task, found).targets(found)
+        config.source,
+        config=config,
+        targets=lambda found: task_for(task, found).targets(found),
+        needs_labels=task == AUTO or find_task(task).needs_labels,
     )

@@ -95,6 +95,10 @@ class Task(ABC):
         lists_mistakes: whether an image has one label, which ``mistakes`` can hold against the model's.
         calibrates: whether outputs are logits of one label per image, whose scale training may calibrate.
         whole_images: whether the model must see all of an image, so that none is cropped.
+        needs_labels: whether images without labels or masks are of no use; where not, any folder of images
+            is data, and nothing pre-trained is taken unless it is asked for.
+        automatic_families: families that ``--model auto`` chooses among; all if None.
+        explanation: method of the heat maps in the report.
         automatic_model: what ``--model auto`` takes for photographs; a ViT-S/16 if None.
     """
 
@@ -112,6 +116,9 @@ class Task(ABC):
     lists_mistakes: ClassVar[bool] = False
     calibrates: ClassVar[bool] = False
     whole_images: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+    automatic_families: ClassVar[frozenset[str] | None] = None
+    explanation: ClassVar[str] = "auto"
     automatic_model: ClassVar[str | None] = None
 
     @abstractmethod

@@ -5,6 +5,7 @@ A resumed run takes what was written down, since another choice would be another
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -214,8 +215,10 @@ def _activation_bytes(prepared: Prepared) -> int:
         indices=torch.arange(2),
     ).to(device)
 
+    objective = copy.deepcopy(prepared.objective)  # a resumed run, which skips this, must have the same state
+
     def loss(model: nn.Module) -> object:
-        return prepared.objective.loss(model, batch, Draw(0, 0))
+        return objective.loss(model, batch, Draw(0, 0))
 
     return activation_bytes(prepared.model, loss, images=len(batch))
 

@@ -164,6 +164,9 @@ def choose_model(
     names = [config.model] if config.model != "auto" else _automatic(config.size or native, looks.channels)
     if config.model == "auto" and task is not None and task.automatic_model is not None:
         names = [task.automatic_model]
+    elif config.model == "auto" and task is not None and task.automatic_families is not None:
+        allowed = task.automatic_families
+        names = [one for one in names if catalog.family_of(catalog.find_model(one).config) in allowed]
     for name in names:
         own = catalog.find_model(name).config.image_size
         size = config.size or (native if native is not None and (whole or max(own) <= SMALL) else None)
@@ -271,7 +274,7 @@ def _from_source(config: TrainConfig, source: Source, task: Task, labels: Sequen
     model = _with_dropouts(model, config.net)
     before = model
     model = task.adapt(model, labels, info.labels, seed=config.seed, **_decoder(config, task, {}))
-    head = head_text(labels, info.labels, kept=model is before)
+    head = head_text(labels, info.labels, kept=model is before) if labels else ""
     spec = info.image.at(size)
     if config.resize != "auto" or (task.whole_images and (spec.resize == "crop" or spec.resized)):
         looks = ImageStats(size=None, channels=spec.channels)

@@ -101,7 +101,7 @@ def manifest_source(rows: Sequence[ManifestRow], path: Path, *, folder: Path, na
     if "mask" in others and all(row.label is None for row in rows):
         return _with_masks(path, rows, folder, name)
     notes = _unsaid_splits(rows)
-    rows, withheld_notes = _labelled(rows, path, others)
+    rows, withheld_notes = _labelled(rows, path)
     notes += withheld_notes
     labels = tuple(sorted({row.label for row in rows if row.label is not None}, key=_label_order))
     number = {label: index for index, label in enumerate(labels)}
@@ -119,15 +119,13 @@ def manifest_source(rows: Sequence[ManifestRow], path: Path, *, folder: Path, na
     return Source(name=name, kind="manifest", labels=labels, splits=splits, channels=channels, notes=notes)
 
 
-def _labelled(
-    rows: Sequence[ManifestRow], path: Path, others: Sequence[str]
-) -> tuple[list[ManifestRow], tuple[str, ...]]:
+def _labelled(rows: Sequence[ManifestRow], path: Path) -> tuple[list[ManifestRow], tuple[str, ...]]:
     """The rows without those of splits whose labels are withheld, and a note on these."""
     by_split: dict[str, list[ManifestRow]] = {}
     for row in rows:
         by_split.setdefault(row.split, []).append(row)
     bare = [split for split, members in by_split.items() if withheld([row.label for row in members])]
-    if len(bare) == len(by_split) and others and all(row.label is None for row in rows):
+    if len(bare) == len(by_split) and all(row.label is None for row in rows):
         return list(rows), ()
     notes = []
     if len(bare) < len(by_split):

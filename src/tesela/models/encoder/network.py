@@ -12,6 +12,7 @@ costs nothing.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
@@ -101,12 +102,16 @@ class Encoder(HasKernel, Backbone[_C]):
         trace: Trace = OFF,
         first: int | None = None,
         taps: tuple[int, ...] = (),
+        corrupt: Callable[[Tensor], Tensor] | None = None,
+        kept: Tensor | None = None,
     ) -> Features:
         """Tokens of images (B, C, H, W); the last block computes only the ``first``, if given.
 
-        Tokens of earlier blocks that are asked for pass through the last norm as well, as DINOv2 has it.
+        Tokens of earlier blocks that are asked for pass through the last norm as well, as DINOv2 has it. For
+        pre-training, ``corrupt`` changes the patches' embeddings (B, n, D) before positions are added, and
+        only the patches ``kept``, (B, m) ascending numbers in raster order, enter the blocks.
         """
-        tokens, layout = self._embedded(images, trace)
+        tokens, layout = self._embedded(images, trace, corrupt=corrupt, kept=kept)
         stages: list[Tensor] = []
         if trace is OFF:
             tokens = residual_stream(tokens, kernel=self.kernel)
@@ -122,16 +127,24 @@ class Encoder(HasKernel, Backbone[_C]):
         tokens = trace("norm", self.norm(tokens))
         return Features(tokens=tokens, grid=layout.grid, prefix=self.config.prefix, stages=tuple(stages))
 
-    def _embedded(self, images: Tensor, trace: Trace) -> tuple[Tensor, TokenLayout]:
+    def _embedded(
+        self,
+        images: Tensor,
+        trace: Trace,
+        *,
+        corrupt: Callable[[Tensor], Tensor] | None,
+        kept: Tensor | None,
+    ) -> tuple[Tensor, TokenLayout]:
         """The tokens that enter the first block, with its positions, and where they stand."""
         grid = self.grid((images.shape[2], images.shape[3]))
         if self.input_norm is not None:
             images = trace("input_norm", self.input_norm(images))
         tokens = trace("patches", self.patches(images, trace=trace.inside("patches")))
+        tokens = tokens if corrupt is None else corrupt(tokens)
         tokens = trace("prefix", self.prefix.with_special(tokens))
         first = self.positions[0] if isinstance(self.positions, nn.ModuleList) else self.positions
         tokens = first(tokens, grid)
-        kept = self.patch_dropout.choose(tokens)
+        kept = self.patch_dropout.choose(tokens) if kept is None else kept
         tokens = trace("positions", self.dropout(self.patch_dropout.take(tokens, kept)))
         return self.prefix.with_registers(tokens), TokenLayout(grid, self.config.prefix, kept)
 

@@ -107,6 +107,7 @@ def build_optimizers(
         (name, parameter) for name, parameter in [*model.named_parameters(), *own] if parameter.requires_grad
     ]
     no_decay, factors = no_decay_names(model), layer_factors(model, config.layer_decay)
+    no_decay |= {name for name, parameter in own if parameter.ndim <= 1}
     if config.name != "muon":
         return Optimizers(
             [_elementwise(config.name, _groups(named, no_decay, factors, config), config)], lr=config.lr

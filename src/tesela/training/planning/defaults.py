@@ -66,7 +66,7 @@ def fill_defaults(config: TrainConfig, source: Source) -> Defaults:
         config = dataclasses.replace(config, augment=augment)
         kinds = "flips" if config.tune == "head" else "flips, crops and colours"
         notes.append(("augment", f"{kinds}, as usual for photographs; --augment.preset none for none"))
-    undecided = config.model == "auto" and config.from_ is None and config.tune == "all"
+    undecided = task.needs_labels and config.model == "auto" and config.from_ is None and config.tune == "all"
     if undecided and not (config.net or config.decoder):
         config, note = _with_pretrained(config, len(source.splits["train"]))
         notes.append(("start", note))

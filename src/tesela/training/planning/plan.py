@@ -111,7 +111,7 @@ class RunFacts:
         share = 100 * self.trainable / max(self.parameters, 1)
         trained = f"{self.tuning}: {self.trainable:,} of {self.parameters:,} parameters ({share:.3g} %)"
         return [
-            ("data", f"{self.data}: {counts}; {self.classes} classes"),
+            ("data", f"{self.data}: {counts}" + (f"; {self.classes} classes" if self.classes else "")),
             ("model", f"{self.model}, {self.parameters:,} parameters, images of {height}x{width}x{channels}"),
             *([("trained", trained)] if self.tuning else []),
             *self.notes,

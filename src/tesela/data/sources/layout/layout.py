@@ -19,7 +19,7 @@ from tesela.data.sources.layout.tree import Folder, FolderTree
 from tesela.data.sources.tables.labels import label_text
 
 #: Folders that programs put beside splits.
-_OUTPUTS = frozenset(
+OUTPUTS = frozenset(
     (
         *("results", "result", "runs", "run", "logs", "log", "output", "outputs", "checkpoints", "weights"),
         *("models", "plots", "figures", "tmp", "temp", "cache", "wandb", "mlruns", "tensorboard"),
@@ -211,7 +211,7 @@ class _Reader:
             DataError: something else is there.
         """
         for child in folders:
-            if child.name.lower() not in _OUTPUTS:
+            if child.name.lower() not in OUTPUTS:
                 raise self._misfit(child, "is no split", [*beside, child])
             self._leave(child, f"{child.path} is no split: its {child.count} images")
 
@@ -234,7 +234,10 @@ def without_classes_hint(top: Folder) -> str:
     tables = [name for name in top.others if name.lower().endswith((".csv", ".tsv", ".jsonl"))]
     if tables:
         return f"if a table says the classes, give it in place of the folder: {_listed(tables)}"
-    return "put the images of each class into a folder named after it, or write a CSV of path and label"
+    return (
+        "put the images of each class into a folder named after it, or write a CSV of path and label; to "
+        "learn without labels: tesela train DATA --task pretrain"
+    )
 
 
 def _is_flat(folder: Folder) -> bool:

@@ -1,0 +1,1 @@
+"""Pre-training without labels: masked patches, MAE and DINO."""
