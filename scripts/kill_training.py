@@ -3,6 +3,7 @@
     python scripts/kill_training.py --kills 1000        # by hand
     python scripts/kill_training.py --kills 30          # what the tests run
     python scripts/kill_training.py --kills 100 --tune lora --workers ""    # or all, head, bias
+    python scripts/kill_training.py --kills 20 --taught kept                # or live
 
 Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing,
 through a named failpoint), resumes it, perhaps kills it again, and lets it end. Its final checkpoint
@@ -83,6 +84,8 @@ TUNED: dict[str, dict[str, Any]] = {
     "lora": {"lora": {"rank": 2}},
     "bias": {},
 }
+#: Images that a teacher is shown: any, while it trains; or each flip of each image once, before.
+TAUGHT: dict[str, dict[str, Any]] = {"live": {}, "kept": {"augment": {"hflip": 0.5}}}
 
 
 @dataclass(slots=True)
@@ -272,8 +275,14 @@ def workers_equal(folder: Path, counts: list[int], settings: Mapping[str, Any], 
     return len(found) == 1
 
 
-def settings_for(tune: str | None, folder: Path) -> dict[str, Any]:
-    """The settings of a training from scratch, or of one that tunes the network of such a training."""
+def settings_for(tune: str | None, folder: Path, *, taught: str | None = None) -> dict[str, Any]:
+    """The settings of a training from scratch, or of one that tunes the network of such a training.
+
+    Or of one that learns from such a network.
+    """
+    if taught is not None:
+        undisturbed(folder / "teacher", SETTINGS)
+        return {**SETTINGS, "seed": 1, "teacher": str(folder / "teacher"), **TAUGHT[taught]}
     if tune is None:
         return SETTINGS
     undisturbed(folder / "source", {**SETTINGS, "data": {**SETTINGS["data"], "classes": "0,1,2,3,4"}})
@@ -307,6 +316,7 @@ def main() -> int:
     parser.add_argument("--aimed", type=float, default=0.2, help="share of kills at a named place")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", choices=sorted(TUNED), help="kill fine-tunings of this kind instead")
+    parser.add_argument("--taught", choices=sorted(TAUGHT), help="kill trainings with a teacher instead")
     parser.add_argument(
         "--workers", default="0,1,2,4", help="numbers of loader workers to compare; empty for none"
     )
@@ -314,7 +324,7 @@ def main() -> int:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="tesela-kills-"))
     begin = time.monotonic()
-    settings = settings_for(arguments.tune, folder)
+    settings = settings_for(arguments.tune, folder, taught=arguments.taught)
     import_what_a_run_imports(folder, settings)
     gc.freeze()
     expected, _ = undisturbed(folder / "undisturbed", settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from tesela.data.random import uniforms
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tesela.data.batch import Batch
+    from tesela.data.loader import Loader
+    from tesela.imaging.spec import ImageSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,33 @@ class Draw:
 class Objective(nn.Module, ABC):
     """The loss of a task, with whatever it needs beside the model: a teacher, a projection, a centre."""
 
+    def attach(self, model: nn.Module, spec: ImageSpec, *, seed: int) -> None:
+        """Build what depends on the model at step 0, such as a decoder; does nothing by default.
+
+        Args:
+            model: on the CPU, its trained parts chosen.
+            spec: what it sees of an image.
+            seed: of weights that are drawn.
+
+        Raises:
+            ConfigError: the objective does not go with the model.
+        """
+
+    def begin(self, images: Loader, *, console: Console | None) -> None:
+        """Look at the training images before the first step, also of a resumed run; does nothing by default.
+
+        Args:
+            images: their batches; ``plain()`` has them as evaluation sees them.
+            console: where a progress bar goes.
+        """
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, draw: Draw) -> Loss:
         """The loss of ``model`` on a batch."""
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Any:
+        """What a scorer is given of a validation batch; by default the model's outputs."""
+        return model(batch.images)
 
     def notes(self) -> list[tuple[str, str]]:
         """Remarks for the plan, each with its label; none by default."""

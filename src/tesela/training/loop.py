@@ -282,7 +282,7 @@ class Loop:
         with self.stop.interruptible(), torch.inference_mode(), self.step.autocast():
             for batch in self.validation.epoch(0):
                 moved = self.step.move(batch)
-                scorer.update(moved, self.shipped(moved.images))
+                scorer.update(moved, self.step.objective.outputs(self.shipped, moved))
         self.tuning.train(self.step.model)
         picture = scorer.picture()
         if picture is not None:

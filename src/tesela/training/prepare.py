@@ -97,12 +97,13 @@ def prepare(
     targets = task.targets(source)
     targets.check(source)
     settings = build(objective_config(task.name), config.objective)
-    objective = task.objective(settings, targets).to(device)
+    objective = task.objective(settings, targets)
     beginning = start(config, source, task, targets.labels)
     if config.tune == "lora":
         adapt(beginning.model, config.lora, seed=config.seed)
-    model = beginning.model.to(device)
-    tuning = Tuning(model, config.tune, unfreeze=config.tune_unfreeze)
+    tuning = Tuning(beginning.model, config.tune, unfreeze=config.tune_unfreeze)
+    objective.attach(beginning.model, beginning.spec, seed=config.seed)
+    model, objective = beginning.model.to(device), objective.to(device)
     tuning.train(model)
     count = {split: len(items) for split, items in source.splits.items()}
     return Prepared(
