@@ -4,6 +4,7 @@
     python scripts/kill_training.py --kills 30          # what the tests run
     python scripts/kill_training.py --kills 100 --tune lora --workers ""    # or all, head, bias
     python scripts/kill_training.py --kills 20 --recipe pretrain_dino --workers ""
+    python scripts/kill_training.py --kills 20 --taught kept                # or live
 
 Each round starts a small training on real digits, kills it (one time in five inside the checkpoint's writing,
 through a named failpoint), resumes it, perhaps kills it again, and lets it end. Its final checkpoint
@@ -86,6 +87,8 @@ TUNED: dict[str, dict[str, Any]] = {
     "lora": {"lora": {"rank": 2}},
     "bias": {},
 }
+#: Images that a teacher is shown: any, while it trains; or each flip of each image once, before.
+TAUGHT: dict[str, dict[str, Any]] = {"live": {}, "kept": {"augment": {"hflip": 0.5}}}
 
 
 #: What of the settings a recipe keeps: what makes a run small and its choices fixed.
@@ -286,11 +289,19 @@ def workers_equal(folder: Path, counts: list[int], settings: Mapping[str, Any], 
     return len(found) == 1
 
 
-def settings_for(tune: str | None, recipe: str | None, folder: Path) -> dict[str, Any]:
-    """The settings of a training from scratch, of a recipe, or of a tuning of the former's network."""
+def settings_for(
+    tune: str | None, recipe: str | None, folder: Path, *, taught: str | None = None
+) -> dict[str, Any]:
+    """The settings of a training from scratch, of a recipe, or of one that starts from the former's network.
+
+    It tunes that network, or learns from it as from a teacher.
+    """
     if recipe is not None:
         small = {name: SETTINGS[name] for name in SMALL}
         return merge(merge(find_recipe(recipe), small), REDUCED.get(recipe, {}))
+    if taught is not None:
+        undisturbed(folder / "teacher", SETTINGS)
+        return {**SETTINGS, "seed": 1, "teacher": str(folder / "teacher"), **TAUGHT[taught]}
     if tune is None:
         return SETTINGS
     undisturbed(folder / "source", {**SETTINGS, "data": {**SETTINGS["data"], "classes": "0,1,2,3,4"}})
@@ -325,6 +336,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", choices=sorted(TUNED), help="kill fine-tunings of this kind instead")
     parser.add_argument("--recipe", choices=known(), help="kill small trainings of this recipe instead")
+    parser.add_argument("--taught", choices=sorted(TAUGHT), help="kill trainings with a teacher instead")
     parser.add_argument(
         "--workers", default="0,1,2,4", help="numbers of loader workers to compare; empty for none"
     )
@@ -332,7 +344,7 @@ def main() -> int:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="tesela-kills-"))
     begin = time.monotonic()
-    settings = settings_for(arguments.tune, arguments.recipe, folder)
+    settings = settings_for(arguments.tune, arguments.recipe, folder, taught=arguments.taught)
     import_what_a_run_imports(folder, settings)
     gc.freeze()
     expected, _ = undisturbed(folder / "undisturbed", settings)

@@ -32,6 +32,13 @@ def test_killed_fine_tunings_end_with_the_bits_of_an_undisturbed_one(tune: str) 
     assert (answer["runs"], answer["equal"], answer["different"], answer["workers_equal"]) == (4, 4, [], True)
 
 
+@pytest.mark.parametrize("taught", ["live", "kept"])
+def test_killed_distillations_end_with_the_bits_of_an_undisturbed_one(taught: str) -> None:
+    """Reference: the SHA-256 of a distillation that nobody disturbed, the teacher's outputs kept or not."""
+    answer = killed("--kills", "4", "--taught", taught, "--workers", "2")
+    assert (answer["runs"], answer["equal"], answer["different"], answer["workers_equal"]) == (4, 4, [], True)
+
+
 def test_thirty_killed_trainings_end_with_the_bits_of_an_undisturbed_one() -> None:
     """Reference: the SHA-256 of a run that nobody disturbed; also for 0, 1, 2 and 4 loader workers (R2)."""
     answer = killed("--kills", "30")

@@ -195,10 +195,10 @@ def test_the_weighted_loss_is_a_mean_of_weighted_losses() -> None:
     objective = CrossEntropy(weights=weights.tolist())
     each = -logits.log_softmax(1)
     expected = sum(float(weights[t] * each[row, t]) for row, t in enumerate(targets.tolist())) / 6
-    assert float(objective._cross_entropy(logits, targets)) == pytest.approx(expected, rel=1e-6)
+    assert float(objective.cross_entropy(logits, targets)) == pytest.approx(expected, rel=1e-6)
     soft = torch.softmax(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), 1)
     expected = float((weights * soft * each).sum() / 6)
-    assert float(objective._cross_entropy(logits, soft)) == pytest.approx(expected, rel=1e-6)
+    assert float(objective.cross_entropy(logits, soft)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_unequal_classes_are_weighted_and_the_plan_says_so(tmp_path: Path) -> None:

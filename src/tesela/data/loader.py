@@ -204,6 +204,11 @@ class Loader:
         """Of order and augmentation."""
         return self._maker.seed
 
+    @property
+    def augment(self) -> AugmentConfig | None:
+        """What is done to the images, or None."""
+        return None if self._maker.augment is None else self._maker.augment.config
+
     def read_targets(self, rows: NDArray[np.int64]) -> Tensor:
         """(B, ...) targets of some images, as stored: neither warped nor mixed."""
         return self._maker.read_targets(rows)

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from tesela.data.random import uniforms
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tesela.data.batch import Batch
+    from tesela.data.loader import Loader
     from tesela.imaging.spec import ImageSpec
 
 
@@ -61,6 +64,14 @@ class Objective(nn.Module, ABC):
 
         Raises:
             ConfigError: the objective does not go with the model.
+        """
+
+    def begin(self, images: Loader, *, console: Console | None) -> None:
+        """Look at the training images before the first step, also of a resumed run; does nothing by default.
+
+        Args:
+            images: their batches; ``plain()`` has them as evaluation sees them.
+            console: where a progress bar goes.
         """
 
     @abstractmethod

@@ -236,7 +236,10 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same with absolute paths for data and weights, so that the run can be used from anywhere."""
     data = dataclasses.replace(config.data, source=absolute(config.data.source))
     from_ = config.from_ if config.from_ is None else absolute(config.from_)
-    return dataclasses.replace(config, data=data, from_=from_)
+    objective = dict(config.objective)
+    if isinstance(objective.get("teacher"), str):
+        objective["teacher"] = absolute(objective["teacher"])
+    return dataclasses.replace(config, data=data, from_=from_, objective=objective)
 
 
 def absolute(source: str) -> str:

@@ -61,6 +61,9 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
         precision="fp32" if choices.features else choices.precision,
         clip_norm=config.clip_norm,
     )
+    if not choices.features:
+        with stop.interruptible(), step.autocast():
+            prepared.objective.begin(decisions.training, console=console)
     tuning = Tuning(model, "all") if choices.features else prepared.tuning
     ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
     events = Events(prepared.run, tensorboard=config.tensorboard)

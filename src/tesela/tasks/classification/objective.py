@@ -53,13 +53,18 @@ class CrossEntropy(Objective):
         """Cross-entropy of the logits for targets (B,) int64 or (B, K) probabilities; logs the accuracy."""
         del draw
         logits = model(batch.images).float()
-        value = self._cross_entropy(logits, batch.targets)
+        value = self.cross_entropy(logits, batch.targets)
         with torch.no_grad():
             accuracy = (logits.argmax(1) == hard_labels(batch.targets)).float().mean()
         return Loss(value, {"accuracy": accuracy})
 
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean over the images, each weighted by its class."""
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean over the images, each weighted by its class.
+
+        Args:
+            logits: (B, K).
+            targets: (B,) class numbers or (B, K) probabilities.
+        """
         if self.weights is None:
             return F.cross_entropy(logits, targets, label_smoothing=self._smoothing)
         each = F.cross_entropy(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tesela.models.bundle import BundleInfo
     from tesela.page.section import Section
     from tesela.tasks.classification.config import ClassificationConfig
-    from tesela.tasks.classification.objective import CrossEntropy
     from tesela.tasks.material import Material
+    from tesela.tasks.objective import Objective
 
 TOP = 5
 MISTAKES = 24
@@ -73,13 +73,20 @@ class Classification(Task):
             )
         return LabelTargets(source.labels)
 
-    def objective(self, config: ClassificationConfig, targets: Targets) -> CrossEntropy:
-        """Cross-entropy, weighted where classes are unequal."""
+    def objective(self, config: ClassificationConfig, targets: Targets) -> Objective:
+        """Cross-entropy, weighted where classes are unequal; with a teacher also what it says."""
         from tesela.tasks.classification.objective import CrossEntropy, class_weights
 
         counts = getattr(targets, "counts", None)
         weights = None if counts is None else class_weights(counts, config.balance)
-        return CrossEntropy(label_smoothing=config.label_smoothing, weights=weights, counts=counts or ())
+        labels = CrossEntropy(label_smoothing=config.label_smoothing, weights=weights, counts=counts or ())
+        if config.teacher is None:
+            return labels
+        from tesela.tasks.distillation.objective import Distillation
+        from tesela.tasks.distillation.teacher import Teacher
+
+        teacher = Teacher(config.teacher, targets.labels)
+        return Distillation(config, labels, teacher, classes=len(targets.labels))
 
     def scorer(self, labels: Sequence[str], *, top: int = TOP) -> Scorer:
         """Accuracy, top-k, per-class scores, confusion and calibration."""

@@ -60,6 +60,16 @@ NEEDS = (
         lambda c: c.augment.mixup > 0 or c.augment.cutmix > 0,
         "--augment.mixup or --augment.cutmix",
     ),
+    Need(
+        ("distillation", "teacher_share", "distill_temperature", "teacher_cache"),
+        lambda c: c.objective.get("teacher") is not None,
+        "--teacher",
+    ),
+    Need(
+        ("distill_temperature",),
+        lambda c: c.objective.get("teacher") is None or c.objective.get("distillation") != "hard",
+        "--distillation soft",
+    ),
     Need(("focal_gamma",), lambda c: c.objective.get("focal", 0) > 0, "--focal"),
     Need(("data.split_seed",), lambda c: cuts(c) or chooses(c), "a split that is cut, or a subset"),
 )

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tesela.core.failpoint import failpoint
 from tesela.core.files import io_call, read_json, sha256_file, storage_errors, write_json
 from tesela.core.progress import Bar
+from tesela.data.augment.flips import seen, views
 from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
 from tesela.data.loader import Loader
@@ -37,8 +38,6 @@ from tesela.models.model import Model
 #: Kept in memory up to so many bytes, on disk above.
 FEATURE_BYTES = 2 << 30
 NOTE_SECONDS = 20.0
-#: (left-right, upside-down)
-View = tuple[bool, bool]
 
 
 class HeadModel(nn.Module):
@@ -71,19 +70,6 @@ def head_input(model: Model, images: Tensor) -> Tensor:
     finally:
         handle.remove()
     return found[0].float()
-
-
-def views(augment: AugmentConfig | None) -> list[View]:
-    """The views of an image, the plain one first."""
-    across = [False, True] if augment is not None and augment.hflip else [False]
-    down = [False, True] if augment is not None and augment.vflip else [False]
-    return [(left, up) for left in across for up in down]
-
-
-def seen(images: Tensor, view: View) -> Tensor:
-    """Images (B, C, H, W) in a view."""
-    axes = [axis for axis, flipped in zip((3, 2), view, strict=True) if flipped]
-    return images.flip(axes) if axes else images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,13 +10,14 @@ import torch
 from tesela.core.errors import ConfigError
 from tesela.core.format import byte_size, duration
 from tesela.core.progress import progress_bar
+from tesela.data.augment.flips import views
 from tesela.hardware.autocast import autocast
 from tesela.models.classifier import Classifier
 from tesela.models.model import Model
 from tesela.runs.folder import Run
 from tesela.training.choices import Choices
 from tesela.training.config import TrainConfig
-from tesela.training.tuning.features import FEATURE_BYTES, Body, FeatureLoader, HeadModel, head_input, views
+from tesela.training.tuning.features import FEATURE_BYTES, Body, FeatureLoader, HeadModel, head_input
 
 if TYPE_CHECKING:
     from rich.console import Console

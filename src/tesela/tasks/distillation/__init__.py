@@ -1,0 +1,1 @@
+"""Distillation: a classifier that learns from the outputs of another one."""
