@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,18 @@ import pytest
 import torch
 from PIL import Image
 from starlette.testclient import TestClient
-from tests.runtime.bundles import LABELS, SPEC, digits_run, held_out
+from tests.runtime.bundles import LABELS, SPEC, digits, digits_run, held_out
 from tests.serve.clients import client
 
 from tesela.attribution.explain import explain
-from tesela.imaging.preprocess import preprocess
+from tesela.imaging.preprocess import normalize, preprocess
+from tesela.inspection.inspect import inspect
 from tesela.layers.trace import Trace
 from tesela.models.bundle import load_bundle
+from tesela.runtime.predictor import Predictor
+from tesela.serve.app import create_app
+from tesela.serve.config import ServeConfig
+from tesela.serve.looking.examples import example_images
 
 PNG = {"content-type": "image/png"}
 IMAGES = held_out(4)[0]
@@ -88,6 +94,7 @@ def test_a_model_tells_all_of_itself(api: TestClient) -> None:
     assert {"presence", "rollout", "gradcam"} <= set(body["methods"])
     assert "rise" not in body["methods"]
     assert body["labels"] == LABELS == list(info.labels)
+    assert (body["examples"], body["inspection"]["distance"]) == (0, None)  # nothing lies beside the bundle
     for name in ("filters", "positions"):
         with Image.open(io.BytesIO(base64.b64decode(body["inspection"][name]))) as sheet:
             assert len(np.unique(np.asarray(sheet))) > 10
@@ -100,6 +107,52 @@ def test_a_model_tells_all_of_itself(api: TestClient) -> None:
         [],
     ]
     assert api.get("/v1/models/none").json()["code"] == "unknown_model"
+
+
+@pytest.fixture
+def with_examples(tmp_path: Path) -> Path:
+    """A run that has kept three test images beside its bundle, as an evaluation does."""
+    shutil.copytree(digits_run() / "bundle", tmp_path / "run" / "bundle")
+    np.savez_compressed(tmp_path / "run" / "predictions.npz", shown_images=digits()[0][1500:1503])
+    return tmp_path / "run"
+
+
+def test_example_images_and_attention_distances_of_a_run(with_examples: Path) -> None:
+    """The images as they were kept; distances are those of ``tesela inspect`` on them."""
+    model, _ = load_bundle(with_examples / "bundle")
+    wanted = inspect(model, torch.from_numpy(normalize(digits()[0][1500:1503], SPEC))).distance
+    assert wanted is not None
+    with TestClient(create_app({"digits": Predictor(with_examples)}, config=ServeConfig(decoders=1))) as api:
+        body = api.get("/v1/models/digits").json()
+        assert body["examples"] == 3
+        for number in range(3):
+            answer = api.get(f"/v1/models/digits/examples/{number}")
+            assert answer.headers["content-type"] == "image/png"
+            pixels = np.asarray(Image.open(io.BytesIO(answer.content)))
+            assert np.array_equal(pixels, digits()[0][1500 + number, :, :, 0])
+        for path in ("digits/examples/3", "none/examples/0"):
+            assert api.get(f"/v1/models/{path}").status_code == 404
+        assert api.get("/v1/models/digits/examples/-1").status_code == 422
+    np.testing.assert_allclose(body["inspection"]["distance"], wanted, atol=1e-3)
+    config = ServeConfig(decoders=1, examples=False)
+    with TestClient(create_app({"digits": Predictor(with_examples)}, config=config)) as api:
+        assert api.get("/v1/models/digits").json()["examples"] == 0
+        assert api.get("/v1/models/digits/examples/0").status_code == 404
+
+
+def test_kept_images_that_do_not_fit_are_no_examples(with_examples: Path) -> None:
+    file = with_examples / "predictions.npz"
+    assert example_images(with_examples / "bundle", SPEC).shape == (3, 8, 8, 1)
+    for write in (
+        lambda: np.savez(file, shown_images=np.zeros((2, 9, 9, 1), np.uint8)),
+        lambda: np.savez(file, shown_images=np.zeros((2, 8, 8, 1), np.float32)),
+        lambda: np.savez(file, sample_images=np.zeros((2, 8, 8, 1), np.uint8)),
+        lambda: file.write_bytes(b"PK\3\4 no archive"),
+        file.unlink,
+    ):
+        write()
+        assert len(example_images(with_examples / "bundle", SPEC)) == 0
+    assert len(example_images(None, SPEC)) == 0
 
 
 @pytest.mark.parametrize("head", [None, 1])

@@ -20,15 +20,21 @@ from safetensors.numpy import load_file
 from starlette.testclient import TestClient
 
 import tesela as ts
+from tesela.attribution.draw.heatmap import stretched
 from tesela.cli.main import run as command
+from tesela.cli.verbs.explain import view_regions
 from tesela.core.errors import ConfigError, DataError
 from tesela.imaging.decode import decode
 from tesela.imaging.mask import decode_mask, mask_palette
 from tesela.imaging.preprocess import preprocess
+from tesela.imaging.spec import ImageSpec
 from tesela.metrics.segmentation import SegmentationScores
+from tesela.models.bundle import BundleInfo
 from tesela.models.factory import create_segmenter
 from tesela.runtime.predictor import Predictor
 from tesela.serve.app import create_app
+from tesela.serve.config import ServeConfig
+from tesela.tasks.segmentation.task import mask_of
 
 SIZE = 32, 48
 SHORT: dict[str, Any] = {
@@ -219,6 +225,56 @@ def test_is_served_with_a_mask_and_a_legend(place: Path, run: Path) -> None:
     assert np.array_equal(mask, wanted.mask)
     assert {area["label"] for area in answer["areas"]} <= {"ground", "red", "green"}
     assert all(area["color"].startswith("#") for area in answer["areas"])
+
+
+def test_a_served_segmenter_is_explained_for_a_class_and_for_a_region(place: Path, run: Path) -> None:
+    """Reference: the library on the same view, and the command line's region."""
+    file = place / "data" / "test" / "images" / "00.png"
+    model = ts.load(run)
+    batch = torch.from_numpy(preprocess([file], model.info.image))
+    size = Image.open(file).size[::-1]
+    region = view_regions((2, 3, 20, 12), [size], model.info.image)
+    with TestClient(create_app({"boxes": Predictor(run)}, config=ServeConfig(decoders=1))) as client:
+
+        def ask(**params: str) -> Any:
+            headers = {"Content-Type": "image/png"}
+            return client.post("/v1/explain", content=file.read_bytes(), params=params, headers=headers)
+
+        assert client.get("/v1/models").json()["models"][0]["explainable"]
+        assert "gradient_rollout" in client.get("/v1/models/boxes").json()["methods"]
+        for params, options in (
+            ({}, {}),
+            ({"target": "red"}, {"target": "red"}),
+            ({"target": "2", "region": "2,3,20,12"}, {"target": 2, "region": region}),
+            ({"method": "gradient_input"}, {"method": "gradient_input"}),
+        ):
+            body, wanted = ask(**params).json(), ts.explain(model, batch, **options)
+            index = int(wanted.targets[0, 0])
+            assert (body["method"], body["target"]["index"]) == (wanted.method, index)
+            assert body["target"]["probability"] == pytest.approx(float(wanted.probabilities[0, 0]), abs=1e-4)
+            np.testing.assert_allclose(body["tokens"], stretched(wanted.tokens[0, 0].numpy()), atol=1e-3)
+            means = model(batch).softmax(1).mean((0, 2, 3)).sort(descending=True)
+            assert [one["index"] for one in body["top"]] == means.indices.tolist()
+            np.testing.assert_allclose(
+                [one["probability"] for one in body["top"]], means.values.detach(), atol=1e-4
+            )
+        for wrong in ({"region": "2,3,20"}, {"region": "5000,3,20,12"}, {"region": "1,1,0,1"}):
+            assert ask(**wrong).json()["code"] == "bad_parameter"
+
+
+def test_a_mask_of_a_large_image_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of 7 pixels give the mask of the whole, for any way of fitting."""
+    logits = np.random.default_rng(0).normal(size=(5, 12, 9)).astype(np.float32)
+    for resize in ("squash", "crop", "pad"):
+        spec = ImageSpec(height=12, width=9, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3, resize=resize)
+        info = BundleInfo(
+            architecture="vit", name="x", model={}, num_classes=5, labels=list("abcde"), image=spec
+        )
+        whole = mask_of(logits, (60, 40), info)
+        with monkeypatch.context() as change:
+            change.setattr("tesela.tasks.segmentation.task.PART", 7)
+            assert (mask_of(logits, (60, 40), info) == whole).mean() > 0.999
+        assert len(np.unique(whole)) == 5
 
 
 def test_the_backbone_of_a_classifier_gets_a_decoder(place: Path, tmp_path: Path) -> None:

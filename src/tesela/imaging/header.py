@@ -44,7 +44,7 @@ _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 #: Bytes of a pixel in readers that hold several pictures of it: WebP's has two canvases beside its own.
 _DEPTHS = {"WEBP": 16.0}
 #: Steps of the walk up to a JPEG's first scan: readers take a time for each, be it a segment or a fill byte.
-_MOST_STEPS = 10_000
+MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,16 @@ class Header:
     depth: float = 4
 
 
-def read_header(data: bytes) -> Header:
-    """Recognise the format and find the stored size."""
+def read_header(data: bytes, *, steps: int = MOST_STEPS) -> Header:
+    """Recognise the format and find the stored size.
+
+    Args:
+        data: the file.
+        steps: segments and fill bytes of a JPEG up to its first scan after which the walk is given up.
+    """
     kind = recognise(data)
     if kind == "JPEG":
-        return _jpeg_header(data)
+        return _jpeg_header(data, steps)
     reader = {"PNG": _png_size, "WEBP": _webp_size, "GIF": _gif_size, "BMP": _bmp_size}.get(kind or "")
     depth = _png_depth(data) if kind == "PNG" else _DEPTHS.get(kind or "", 4)
     return Header(kind, reader(data) if reader else None, depth=depth)
@@ -133,11 +138,11 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_header(data: bytes) -> Header:
+def _jpeg_header(data: bytes, most: int) -> Header:
     """Walk the marker segments up to the first scan; the frame header among them has the size."""
     size, plain, at, end = None, True, 2, len(data)
     components, passes, scans_at, steps, samples = 3, False, 0, 0, 3.0
-    while at + 4 <= end and steps < _MOST_STEPS:
+    while at + 4 <= end and steps < most:
         steps += 1
         marker = data[at + 1]
         if data[at] != 0xFF or marker == 0xFF:
@@ -168,7 +173,7 @@ def _jpeg_header(data: bytes) -> Header:
         size,
         plain and size is not None,
         scans_at=scans_at,
-        endless=steps == _MOST_STEPS,
+        endless=steps == most,
         # coefficients of all passes are kept, two bytes each, beside the pixels
         depth=(4 if components == 4 else components) + (2 * samples if scans_at else 0),
     )

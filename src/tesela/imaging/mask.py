@@ -110,6 +110,19 @@ def _nearest(start: float, extent: float, count: int, length: int) -> NDArray[np
     return np.clip(np.floor(places), 0, length - 1).astype(np.intp)
 
 
+def box_in_view(box: tuple[int, int, int, int], size: tuple[int, int], spec: ImageSpec) -> NDArray[np.bool_]:
+    """A box (left, top, width, height) of an image in the model's view (h, w), as ``fit_mask`` does."""
+    place = placement(size, spec)
+    inside = []
+    for axis in (0, 1):
+        at = _nearest(place.box[axis], place.box[axis + 2], place.view[axis + 2], size[axis])
+        inside.append((at >= box[1 - axis]) & (at < box[1 - axis] + box[3 - axis]))
+    top, left, height, width = place.view
+    view = np.zeros(spec.size, np.bool_)
+    view[top : top + height, left : left + width] = inside[0][:, None] & inside[1]
+    return view
+
+
 def fit_mask(mask: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     """A mask (H, W) in the model's view (h, w), as ``fit_image`` fits its image; nothing is ``IGNORE``."""
     place = placement((mask.shape[0], mask.shape[1]), spec)

@@ -23,7 +23,7 @@ from tesela.serve.engine.decoding import Decoders
 from tesela.serve.engine.served import ServedModel
 from tesela.serve.errors import RefusedError, on_http, on_invalid, on_refused
 from tesela.serve.metrics import MetricsLayer, ServerMetrics
-from tesela.serve.page import page_routes
+from tesela.serve.page import document_route, page_routes
 from tesela.serve.rate import RateLimit
 from tesela.serve.routes import EXPLAINING, image_routes, state_routes
 from tesela.serve.schema import with_problems
@@ -68,6 +68,7 @@ def create_app(
         title="tesela",
         version="1",
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -101,6 +102,7 @@ def create_app(
         metrics=metrics,
         prefix=config.prefix,
     )
-    document = app.openapi
-    app.openapi = lambda: with_problems(document())  # type: ignore[method-assign]
+    document = with_problems(app.openapi())
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.include_router(document_route(document))
     return app

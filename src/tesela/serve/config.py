@@ -65,6 +65,8 @@ class ServeConfig:
     """Keys that clients must send; none means open to everybody who reaches the address."""
     key_digests: tuple[str, ...] = ()
     """The same as SHA-256 digests (hexadecimal), as a file of keys holds them."""
+    examples: bool = True
+    """Let clients see the example images that a run has kept of its test images."""
     hosts: tuple[str, ...] = ()
     """Host names that requests may name; empty means any. On loopback this keeps foreign web pages out (DNS
     rebinding)."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import starmap
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from tesela.attribution.methods.table import AUTO_METHOD
 from tesela.serve.config import ServeConfig
@@ -55,6 +55,13 @@ MethodQuery = Annotated[
 LayerQuery = Annotated[int | None, Query(ge=0, le=1000, description="A layer, from 0; the last by default.")]
 HeadQuery = Annotated[int | None, Query(ge=0, le=1000, description="A head, from 0; the mean by default.")]
 PlaceQuery = Annotated[int | None, Query(ge=0, le=10_000, description="Row or column of a patch, from 0.")]
+RegionQuery = Annotated[
+    str | None,
+    Query(
+        pattern=r"^\d{1,6},\d{1,6},\d{1,6},\d{1,6}$",
+        description="LEFT,TOP,WIDTH,HEIGHT in pixels of the image; segmenters only.",
+    ),
+]
 ShareQuery = Annotated[float | None, Query(ge=0, le=1, description="As of `tesela explain`; rollouts only.")]
 
 
@@ -76,15 +83,18 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
         head: HeadQuery = None,
         discard: ShareQuery = None,
         residual: ShareQuery = None,
+        region: RegionQuery = None,
     ) -> Any:
-        """Where in an image the evidence for a class lies."""
+        """Where in an image the evidence for a class lies; of a segmenter, for its pixels or for a region."""
         served = served_model(models, model)
         served.explain_gate.check()
         data = await read_image(request, config)
+        left, top_row, width, height = map(int, region.split(",")) if region else (0, 0, 0, 0)
+        box = (left, top_row, width, height) if region else None
         options = {"layer": layer, "head": head, "discard": discard, "residual": residual}
         found = await for_client(
             request,
-            lambda: served.explain(data, target=target, method=method, top=top, options=options),
+            lambda: served.explain(data, target=target, method=method, top=top, region=box, options=options),
             seconds=config.deadline,
         )
         return {
@@ -161,6 +171,18 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
     async def model_detail(name: str) -> Any:
         """A served model with its card, what it wants of images, and what its network says of itself."""
         return await served_model(models, name).detail()
+
+    @router.get(
+        "/models/{name}/examples/{number}",
+        responses={200: {"content": {"image/png": {"schema": {"type": "string"}}}}, **refusals()},
+        response_class=Response,
+    )
+    async def model_example(name: str, number: Annotated[int, Path(ge=0, le=1000)]) -> Response:
+        """One of the example images of a model, as many as it says it has, as PNG."""
+        files = served_model(models, name).example_files
+        if number >= len(files):
+            raise RefusedError("not_found")
+        return Response(files[number], media_type="image/png")
 
     @router.get("/models", responses=refusals(), response_model=ModelsBody)
     async def list_models() -> Any:

@@ -87,7 +87,8 @@ class ExplainBody(BaseModel):
 
     ``heatmap`` is a PNG (base64) of the image's size, shrunk to 1,024 pixels at most, transparent where
     nothing spoke for the class; ``tokens`` is the same per patch, rows of ``grid`` from top to bottom,
-    between 0 and 1; 0 is also what speaks against the class.
+    between 0 and 1; 0 is also what speaks against the class. Probabilities of a segmenter are means: of the
+    target over the explained pixels, of ``top`` over the image.
     """
 
     model: str
@@ -135,7 +136,10 @@ class InspectionBody(BaseModel):
 
 
 class ModelDetailBody(ModelBody):
-    """All of a served model; null is what an exported graph does not tell."""
+    """All of a served model; null is what an exported graph does not tell.
+
+    ``examples`` is the number of example images.
+    """
 
     image: dict[str, Any]
     card: str
@@ -146,6 +150,7 @@ class ModelDetailBody(ModelBody):
     layers: int | None
     heads: int | None
     grid: Grid | None
+    examples: int
     inspection: InspectionBody | None
 
 

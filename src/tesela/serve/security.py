@@ -36,8 +36,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), geolocation=(), microphone=()",
 }
-#: What asks for a key when keys are set; the page itself and the health checks stay open.
-PROTECTED = ("/v1/", "/metrics", "/openapi.json")
+#: What asks for a key when keys are set; the page, the OpenAPI document and the health checks stay open.
+PROTECTED = ("/v1/", "/metrics")
 
 
 class KeyRing:

@@ -35,17 +35,27 @@ export class Client {
     return this.ask<T>(path, { method: "POST", body: image, signal });
   }
 
-  private async ask<T>(path: string, request: RequestInit): Promise<T> {
+  /** A file that the server holds. */
+  async file(path: string, signal?: AbortSignal): Promise<Blob> {
+    const answer = await this.fetch(path, { method: "GET", signal });
+    if (!answer.ok) throw new ServerError("unreadable_answer", "", "", answer.status);
+    return answer.blob();
+  }
+
+  private async fetch(path: string, request: RequestInit): Promise<Response> {
     const headers: Record<string, string> = {};
     if (request.body) headers["Content-Type"] = "application/octet-stream";
     if (this.key) headers.Authorization = `Bearer ${this.key}`;
-    let answer: Response;
     try {
-      answer = await fetch(path, { ...request, headers });
+      return await fetch(path, { ...request, headers });
     } catch (error) {
       if (error instanceof DOMException && error.name === "AbortError") throw error;
       throw new ServerError("no_answer", "", "", 0);
     }
+  }
+
+  private async ask<T>(path: string, request: RequestInit): Promise<T> {
+    const answer = await this.fetch(path, request);
     const body: unknown = await answer.json().catch(() => null);
     if (answer.ok && body !== null) return body as T;
     const said = (body ?? {}) as { code?: string; message?: string; hint?: string; title?: string; detail?: string };

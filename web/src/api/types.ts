@@ -46,6 +46,7 @@ export interface ModelDetails extends Model {
   layers?: number | null;
   heads?: number | null;
   grid?: [number, number] | null;
+  examples?: number;
   inspection?: Inspection | null;
 }
 

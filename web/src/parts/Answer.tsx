@@ -27,7 +27,7 @@ export interface Answer {
 /** The answer of a model that classifies or segments; `full` has all controls. */
 export function useAnswer(model: Model, full: boolean): Answer {
   const classify = useClassAnswer(model, full, model.task !== "segment");
-  const segment = useMaskAnswer(model, model.task === "segment");
+  const segment = useMaskAnswer(model, full, model.task === "segment");
   return model.task === "segment" ? segment : classify;
 }
 
@@ -52,16 +52,7 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
   const heatmap = map.value;
   const first = scores?.[0];
 
-  const layer = heatmap && (
-    <img
-      className="layer"
-      data-testid="heat"
-      data-label={heatmap.target.label}
-      src={`data:image/png;base64,${heatmap.heatmap}`}
-      alt={t("heat.alt", { label: heatmap.target.label })}
-      style={{ opacity }}
-    />
-  );
+  const layer = heatmap && <HeatLayer found={heatmap} opacity={opacity} />;
   const panel = (
     <>
       <Live asked={found} empty={t("look.empty")}>
@@ -118,9 +109,14 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
   return { layer, panel, label: first?.label ?? null };
 }
 
-function useMaskAnswer(model: Model, active: boolean): Answer {
+function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
   const { t } = useTranslation();
   const { client, picture } = useShared();
+  const details = useDetails(model);
+  const [why, setWhy] = useState(false);
+  const [target, setTarget] = useState<{ of: unknown; index: number } | null>(null);
+  const [heat, setHeat] = useState<HeatSettings>(DEFAULT_HEAT);
+  const query = useHeatQuery(heat);
   const [hidden, setHidden] = useState<{ of: unknown; classes: ReadonlySet<number> }>({ of: null, classes: new Set() });
   const [opacity, setOpacity] = useState(0.65);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -130,7 +126,17 @@ function useMaskAnswer(model: Model, active: boolean): Answer {
   const mask = found.value;
   const gone = hidden.of === mask ? hidden.classes : none;
   const largest = mask ? [...mask.areas].sort((one, other) => other.share - one.share)[0] : undefined;
-  const layer = mask && <MaskLayer found={mask} hidden={gone} opacity={opacity} canvas={canvas} />;
+  const explains = full && model.explainable && details.methods?.length !== 0;
+  const chosen = target && target.of === picture ? target.index : largest?.index;
+  const asked = explains && why && mask && chosen !== undefined ? address("v1/explain", { model: model.name, target: chosen, ...query }) : null;
+  const map = useAsked<Explanation>(asked, (signal) => client.post(asked ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
+  const heatmap = asked ? map.value : null;
+  const layer = mask && (
+    <>
+      {!asked && <MaskLayer found={mask} hidden={gone} opacity={opacity} canvas={canvas} />}
+      {heatmap && <HeatLayer found={heatmap} opacity={opacity} />}
+    </>
+  );
   const panel = (
     <>
       <Live asked={found} empty={t("look.emptyMask")}>
@@ -141,12 +147,37 @@ function useMaskAnswer(model: Model, active: boolean): Answer {
         <>
           <Legend found={mask} hidden={gone} onChange={(classes) => setHidden({ of: mask, classes })} />
           <Range label={t("heat.opacity")} value={opacity} onChange={setOpacity} />
+          {explains && chosen !== undefined && (
+            <section className="part" aria-label={t("heat.title")}>
+              <div className="part-head">
+                <h3>{t("heat.title")}</h3>
+                <Switch checked={why} onChange={(event) => setWhy(event.currentTarget.checked)} label={t("heat.instead")} />
+              </div>
+              {why && (
+                <>
+                  <NativeSelect
+                    label={t("heat.class")}
+                    value={String(chosen)}
+                    onChange={(event) => setTarget({ of: picture, index: Number(event.currentTarget.value) })}
+                    data={mask.areas.map((area) => ({ value: String(area.index), label: area.label }))}
+                  />
+                  <HeatControls details={details} settings={heat} onChange={setHeat} />
+                </>
+              )}
+              <Notice error={map.error} />
+              <p className="quiet" role="status">
+                {map.busy ? t("heat.computing") : heatmap ? t("heat.pixels", explained(heatmap)) : ""}
+              </p>
+            </section>
+          )}
           <Saves
-            json={() => saveJson(`${stem(picture.file.name)}.json`, { image: picture.file.name, prediction: mask })}
-            overlay={() =>
-              canvas.current ? overlayPng(picture.url, canvas.current, opacity, true) : Promise.reject(new Error("no mask"))
+            json={() =>
+              saveJson(`${stem(picture.file.name)}.json`, { image: picture.file.name, prediction: mask, ...(heatmap && { explanation: heatmap }) })
             }
-            name={`${stem(picture.file.name)}.mask.png`}
+            overlay={() =>
+              heatmap ? overlayPng(picture.url, `data:image/png;base64,${heatmap.heatmap}`, opacity, false) : canvas.current ? overlayPng(picture.url, canvas.current, opacity, true) : Promise.reject(new Error("no mask"))
+            }
+            name={`${stem(picture.file.name)}.${heatmap ? heatmap.target.label : "mask"}.png`}
           />
         </>
       )}
@@ -154,6 +185,20 @@ function useMaskAnswer(model: Model, active: boolean): Answer {
     </>
   );
   return { layer, panel, label: largest?.label ?? null };
+}
+
+function HeatLayer({ found, opacity }: { found: Explanation; opacity: number }) {
+  const { t } = useTranslation();
+  return (
+    <img
+      className="layer"
+      data-testid="heat"
+      data-label={found.target.label}
+      src={`data:image/png;base64,${found.heatmap}`}
+      alt={t("heat.alt", { label: found.target.label })}
+      style={{ opacity }}
+    />
+  );
 }
 
 function explained(heatmap: Explanation): Record<string, string | number> {

@@ -5,6 +5,7 @@ import { useTranslation } from "react-i18next";
 import { useShared } from "../state";
 import { Camera, cameraIsThere } from "./Camera";
 import { FileButton, useDropped } from "./Drop";
+import { Examples } from "./Examples";
 import { Icon } from "./Icon";
 
 export interface Size {
@@ -87,6 +88,7 @@ export function Stage({
           <small>{t("shell.local")}</small>
         </div>
       )}
+      {controls && !camera && <Examples onChoose={take} />}
     </div>
   );
 }

@@ -316,14 +316,11 @@ def view_regions(
     import torch
 
     from tesela.core.errors import UsageError
-    from tesela.imaging.mask import fit_mask
+    from tesela.imaging.mask import box_in_view
 
-    left, top, width, height = box
     masks = []
     for size in sizes:
-        mask = np.zeros(size, np.uint8)
-        mask[top : top + height, left : left + width] = 1
-        found = fit_mask(mask, spec) == 1
+        found = box_in_view(box, size, spec)
         if not found.any():
             raise UsageError(
                 f"the region has no pixel in an image of {size[1]}x{size[0]} pixels",

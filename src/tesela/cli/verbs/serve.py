@@ -34,6 +34,7 @@ def serve(
     body_seconds: float = 30.0,
     drain_seconds: float = 30.0,
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP"),
+    examples: bool | None = None,
     json: bool = False,
 ) -> None:
     """HTTP API and a page on this machine.
@@ -67,6 +68,8 @@ def serve(
         drain_seconds: Seconds that accepted requests get to finish after Ctrl-C or SIGTERM.
         formats: Image formats that are taken, with commas between: also BMP, GIF, TIFF, AVIF, HEIF, JPEG2000
             and PPM.
+        examples: Show some of the run's test images to try, where it kept some; by default on this machine
+            alone.
         json: Print one JSON object with the address once requests are taken.
     """
     from tesela.cli import output
@@ -75,7 +78,7 @@ def serve(
     from tesela.runtime.predictor import Predictor
     from tesela.serve.app import create_app
     from tesela.serve.config import ServeConfig
-    from tesela.serve.security import check_address, read_digests
+    from tesela.serve.security import check_address, is_loopback, read_digests
     from tesela.serve.server import bind, listen
 
     output.use_json(json)
@@ -103,6 +106,7 @@ def serve(
         max_bytes=max_megabytes * 1024 * 1024,
         max_pixels=max_pixels,
         formats=formats,
+        examples=is_loopback(host) if examples is None else examples,
     )
     if not runs:
         raise UsageError("no model was given", hint="name a run or a bundle")

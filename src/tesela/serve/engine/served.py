@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tesela.core.config import to_mapping
 from tesela.core.errors import UsageError
 from tesela.core.failpoint import failpoint
+from tesela.imaging.png import encode_png
 from tesela.runtime.backends.base import usable
 from tesela.runtime.predictor import Predictor
 from tesela.serve.config import ServeConfig
@@ -27,6 +28,7 @@ from tesela.serve.engine.decoding import Decoders
 from tesela.serve.engine.gate import Gate
 from tesela.serve.errors import RefusedError
 from tesela.serve.looking.attention import HeadAttention, NoAttentionError, OutOfRangeError, attention_of
+from tesela.serve.looking.examples import example_images
 from tesela.serve.looking.explanation import ExplainedImage, explain_image
 from tesela.serve.looking.facts import NetworkFacts, card_text, network_facts
 from tesela.serve.metrics import ServerMetrics
@@ -61,6 +63,8 @@ class ServedModel:
         self.network = network_of(predictor)
         self.gate = Gate(config.queue, seconds=config.deadline)
         self.explain_gate = Gate(config.explain_queue, seconds=config.deadline)
+        self.examples = example_images(getattr(predictor, "bundle", None), predictor.info.image)
+        self.example_files = [encode_png(image, level=6) for image in self.examples if config.examples]
         self._facts: NetworkFacts | None = None
         self._gathering = asyncio.Lock()
         self.batcher: Batcher[NDArray[np.uint8], NDArray[np.float32]] = Batcher(
@@ -84,11 +88,18 @@ class ServedModel:
             )
 
     async def explain(
-        self, data: bytes, *, target: str | None, method: str, top: int, options: Mapping[str, Any]
+        self,
+        data: bytes,
+        *,
+        target: str | None,
+        method: str,
+        top: int,
+        region: tuple[int, int, int, int] | None,
+        options: Mapping[str, Any],
     ) -> ExplainedImage:
         """The heat map of an encoded image for a class, by name or number.
 
-        The predicted one where ``target`` is None.
+        The predicted one where ``target`` is None; of a segmenter for a region, where one is given.
         """
         if self.network is None:
             raise RefusedError("explain_unavailable")
@@ -108,6 +119,7 @@ class ServedModel:
                         target=index,
                         method=method,
                         top=top,
+                        region=region,
                         options=options,
                     ),
                 )
@@ -150,8 +162,9 @@ class ServedModel:
     def _gather(self) -> NetworkFacts:
         spec, task = self.predictor.info.image, self.predictor.task
         blank = np.zeros((1, *spec.size, spec.channels), np.uint8)
-        explained = task.probabilities(self.predictor.outputs(list(blank))) is not None
-        return network_facts(self.network, spec, explained=explained)
+        outputs = self.predictor.outputs(list(blank))
+        explained = outputs.ndim == 4 or task.probabilities(outputs) is not None
+        return network_facts(self.network, spec, self.examples, explained=explained)
 
     async def detail(self) -> dict[str, Any]:
         """The model for ``GET /v1/models/NAME``."""
@@ -168,10 +181,11 @@ class ServedModel:
             "layers": facts.layers,
             "heads": facts.heads,
             "grid": facts.grid,
+            "examples": len(self.example_files),
             "inspection": None
             if self.network is None
             else {
-                "distance": None,
+                "distance": facts.distance,
                 **{name: sheet and base64.b64encode(sheet).decode("ascii") for name, sheet in sheets.items()},
             },
         }

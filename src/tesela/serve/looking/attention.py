@@ -7,6 +7,8 @@ not shown.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +71,40 @@ class HeadAttention:
         return encode_png(grey.transpose(0, 2, 1, 3).reshape(layers * rows, heads * columns))
 
 
+@contextlib.contextmanager
+def captured(network: Any, view: NDArray[np.uint8], spec: ImageSpec) -> Iterator[Any]:
+    """What one forward pass of an image (h, w, C), uint8, leaves behind (``tesela.attribution.capture``)."""
+    import torch
+
+    from tesela.attribution.capture.call import undisturbed, unwrapped
+    from tesela.attribution.capture.capture import capture
+
+    model = unwrapped(network)
+    parameter = next(model.parameters())
+    images = torch.from_numpy(normalize(view[None], spec)).to(parameter)
+    with undisturbed(model), torch.no_grad():
+        yield capture(model, images, gradient=False)
+
+
+def attention_layers(network: Any, spec: ImageSpec) -> int:
+    """Number of layers that attend, those of pyramids too."""
+    with captured(network, np.zeros((*spec.size, spec.channels), np.uint8), spec) as found:
+        return len(found.layers)
+
+
+def mean_distance(network: Any, images: NDArray[np.uint8], spec: ImageSpec) -> list[list[float]]:
+    """Mean attention distance (layers x heads) in pixels over images (n, h, w, C), on one grid."""
+    from tesela.inspection.distance import attention_distance
+
+    distances = []
+    for image in images:
+        with captured(network, image, spec) as found:
+            pitch = spec.height / found.grid[0], spec.width / found.grid[1]
+            distances.append(attention_distance(found.layers, found.grid, found.prefix, pitch=pitch).numpy())
+    rounded: list[list[float]] = np.stack(distances).astype(np.float64).mean(0).round(4).tolist()
+    return rounded
+
+
 def attention_of(
     network: Any, view: NDArray[np.uint8], spec: ImageSpec, *, patch: tuple[int, int] | None = None
 ) -> HeadAttention:
@@ -80,15 +116,9 @@ def attention_of(
     """
     import torch
 
-    from tesela.attribution.capture.call import undisturbed, unwrapped
-    from tesela.attribution.capture.capture import capture
     from tesela.attribution.capture.rows import attention_rows
 
-    model = unwrapped(network)
-    parameter = next(model.parameters())
-    images = torch.from_numpy(normalize(view[None], spec)).to(parameter)
-    with undisturbed(model), torch.no_grad():
-        found = capture(model, images, gradient=False)
+    with captured(network, view, spec) as found:
         tokens = found.prefix + found.grid[0] * found.grid[1]
         heads = {record.q.shape[1] for record in found.layers}
         lengths = {length for record in found.layers for length in (record.q.shape[2], record.k.shape[2])}

@@ -17,7 +17,9 @@ from PIL import Image
 
 from tesela.attribution.draw.heatmap import colour_table, stretched, to_original
 from tesela.core.errors import UsageError
-from tesela.imaging.preprocess import normalize
+from tesela.imaging.mask import box_in_view
+from tesela.imaging.preprocess import normalize, placement
+from tesela.metrics.probability import softmax
 from tesela.runtime.predictor import Predictor
 from tesela.tasks.score import Score, ranked
 
@@ -31,8 +33,8 @@ class ExplainedImage:
 
     Attributes:
         method: how it was computed.
-        target: the explained class.
-        scores: the most probable classes.
+        target: the explained class; of a segmenter with its mean probability over the explained pixels.
+        scores: the most probable classes; of a segmenter by their means over the image.
         grid: rows and columns of patches.
         tokens: one value per patch, brought to 0..1; what speaks against the class is 0.
         prefix_mass: the share that lies on tokens that are no patches.
@@ -61,6 +63,7 @@ def explain_image(
     target: int | None,
     method: str,
     top: int,
+    region: tuple[int, int, int, int] | None,
     options: Mapping[str, Any],
 ) -> ExplainedImage:
     """Classify and explain one image.
@@ -70,9 +73,10 @@ def explain_image(
         predictor: the loaded bundle.
         view: the image as the model wants it, (h, w, C), uint8.
         size: (height, width) of the original.
-        target: number of the class; the predicted one where None.
+        target: number of the class; the predicted one where None, of a segmenter that of most pixels.
         method: name of the method.
         top: how many classes to list.
+        region: (left, top, width, height) of a segmenter's pixels to explain; those of the class if None.
         options: layer, head, discard and residual of ``tesela.attribution.explain``; None for the usual.
 
     Raises:
@@ -84,15 +88,23 @@ def explain_image(
 
     spec, labels = predictor.info.image, predictor.info.labels
     batch = normalize(view[None], spec)
-    probabilities = label_probabilities(predictor, batch)
-    index = int(probabilities.argmax()) if target is None else target
+    probabilities, of_pixels = label_probabilities(predictor, batch, size)
+    if target is None and not of_pixels:
+        target = int(probabilities.argmax())
     given = {name: value for name, value in options.items() if value is not None}
-    found = explain(network, torch.from_numpy(batch), target=index, method=method, **given)
+    if region is not None:
+        given["region"] = torch.from_numpy(box_in_view(region, size, spec))
+    found = explain(network, torch.from_numpy(batch), target=target, method=method, **given)
+    index = int(found.targets[0, 0])
     height, width = size
     tokens = found.tokens[0, 0].numpy()
     return ExplainedImage(
         method=found.method,
-        target=Score(label=labels[index], index=index, probability=float(probabilities[index])),
+        target=Score(
+            label=labels[index],
+            index=index,
+            probability=float(found.probabilities[0, 0] if of_pixels else probabilities[index]),
+        ),
         scores=ranked(probabilities, labels, top=top),
         grid=(tokens.shape[0], tokens.shape[1]),
         tokens=[[round(float(value), 5) for value in row] for row in stretched(tokens)],
@@ -103,17 +115,27 @@ def explain_image(
     )
 
 
-def label_probabilities(predictor: Predictor, batch: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(K,) probability of each label for one normalised image (1, C, h, w).
+def label_probabilities(
+    predictor: Predictor, batch: NDArray[np.float32], size: tuple[int, int]
+) -> tuple[NDArray[np.float64], bool]:
+    """(K,) probability of each label for one normalised image (1, C, h, w) of a (height, width).
+
+    With it whether they are those of pixels: the means over the image, of a segmenter.
 
     Raises:
-        UsageError: the task gives none for a whole image.
+        UsageError: the task gives none.
     """
-    found = predictor.task.probabilities(predictor.backend.logits(batch))
-    if found is None:
+    outputs = predictor.backend.logits(batch)
+    found = predictor.task.probabilities(outputs)
+    if found is not None:
+        return found[0], False
+    if outputs.ndim != 4:
         raise UsageError(f"the task {predictor.task.name} has no labels to explain", hint="give a classifier")
-    row: NDArray[np.float64] = found[0]
-    return row
+    scale = outputs.shape[2] / batch.shape[2], outputs.shape[3] / batch.shape[3]
+    top, left, height, width = placement(size, predictor.info.image).view
+    rows = slice(int(top * scale[0]), max(1, round((top + height) * scale[0])))
+    columns = slice(int(left * scale[1]), max(1, round((left + width) * scale[1])))
+    return softmax(outputs[0, :, rows, columns].reshape(outputs.shape[1], -1).T).mean(0), True
 
 
 def heat_picture(view: NDArray[np.float32], size: tuple[int, int], predictor: Predictor) -> bytes:

@@ -15,7 +15,12 @@ from tesela.imaging.color import colour_channels
 from tesela.imaging.png import encode_png
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import CARD
-from tesela.serve.looking.attention import NoAttentionError, attention_of
+from tesela.serve.looking.attention import (
+    NoAttentionError,
+    attention_layers,
+    attention_of,
+    mean_distance,
+)
 
 #: Pictures in a row of the sheet of filters, and most pixels of a side of a sheet.
 ACROSS, MOST_SIDE = 7, 2048
@@ -32,6 +37,7 @@ class NetworkFacts:
         layers: that attend.
         heads: of each.
         grid: rows and columns of patches.
+        distance: mean attention distance in pixels, layers x heads, over example images.
         filters: PNG sheet of the first layer's principal filters.
         positions: PNG sheet of the similarity of positions, a map at each patch's place.
         methods: of explanation that work.
@@ -41,27 +47,35 @@ class NetworkFacts:
     layers: int | None = None
     heads: int | None = None
     grid: tuple[int, int] | None = None
+    distance: list[list[float]] | None = None
     filters: bytes | None = None
     positions: bytes | None = None
     methods: tuple[str, ...] = ()
 
 
-def network_facts(network: Any, spec: ImageSpec, *, explained: bool) -> NetworkFacts:
+def network_facts(
+    network: Any, spec: ImageSpec, examples: NDArray[np.uint8], *, explained: bool
+) -> NetworkFacts:
     """Facts of a torch network.
 
     Args:
         network: the module.
         spec: its view of an image.
-        explained: whether its task has a class for the whole image.
+        examples: (n, h, w, C), uint8, what the distances are measured on.
+        explained: whether its task has classes that can be explained.
     """
     from tesela.inspection.inspect import inspect
 
-    layers = heads = grid = None
+    blank = np.zeros((*spec.size, spec.channels), np.uint8)
+    layers = heads = grid = distance = None
     try:
-        found = attention_of(network, np.zeros((*spec.size, spec.channels), np.uint8), spec)
+        found = attention_of(network, blank, spec)
         (layers, heads), grid = found.prefix.shape, found.grid
+        if len(examples):
+            distance = mean_distance(network, examples, spec)
     except NoAttentionError:
         pass
+    attends = explained and attention_layers(network, spec) > 0
     filters = positions = None
     try:
         inside = inspect(network)
@@ -71,12 +85,13 @@ def network_facts(network: Any, spec: ImageSpec, *, explained: bool) -> NetworkF
         filters = _tiled(inside.filters.images.numpy())
         table = None if inside.positions is None else inside.positions.similarity
         positions = None if table is None else _plate(table[0].numpy())
-    able = [name for name in QUICK if explained and (layers is not None or not methods()[name].attention)]
+    able = [name for name in QUICK if attends or (explained and not methods()[name].attention)]
     return NetworkFacts(
         parameters=sum(weight.numel() for weight in network.parameters()),
         layers=layers,
         heads=heads,
         grid=grid,
+        distance=distance,
         filters=filters,
         positions=positions,
         methods=tuple(able),
