@@ -58,7 +58,7 @@ def predict(
     from tesela.runtime.predictor import Predictor
 
     predictor = Predictor(source, backend=backend, limits=local_limits(formats, max_pixels))
-    return predictor.predict(image_sources(images), **options)
+    return predictor.predict(image_sources(images, channels=predictor.info.image.channels), **options)
 
 
 def explain(
@@ -143,7 +143,7 @@ def _prepared(model: Any, images: ImageInput | Iterable[ImageInput]) -> Tensor:
     from tesela.runtime.predictor import described
 
     spec, found = described(model).image, []
-    for index, one in enumerate(image_sources(images)):
+    for index, one in enumerate(image_sources(images, channels=spec.channels)):
         try:
             found.append(torch.from_numpy(preprocess([one], spec, limits=LOCAL_LIMITS)))
         except ImageError as error:
@@ -194,10 +194,11 @@ def evaluate(
     """
     from tesela.evaluation.evaluate import evaluate_run
     from tesela.runtime.inputs import array_source
-    from tesela.runtime.predictor import labels_of_model
+    from tesela.runtime.predictor import channels_of_model, labels_of_model
 
     if isinstance(data, tuple):
-        chosen: Any = array_source(*data, labels=labels_of_model(source), split=split)
+        labels, channels = labels_of_model(source), channels_of_model(source)
+        chosen: Any = array_source(*data, labels=labels, split=split, channels=channels)
     else:
         chosen = None if data is None else str(data)
     return evaluate_run(
