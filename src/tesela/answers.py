@@ -65,7 +65,8 @@ def predict(
     limits = local_limits(formats, max_pixels)
     predictor = Predictor(source, backend=backend, precision=precision, limits=limits)
     root = Run(source).data_root if isinstance(source, (str, Path)) else None
-    return predictor.predict(image_sources(images, root=root), **options)
+    sources = image_sources(images, channels=predictor.info.image.channels, root=root)
+    return predictor.predict(sources, **options)
 
 
 def explain(
@@ -152,7 +153,7 @@ def _prepared(model: Any, images: ImageInput | Iterable[ImageInput], root: Path 
     from tesela.runtime.predictor import described
 
     spec, found = described(model).image, []
-    for index, one in enumerate(image_sources(images, root=root)):
+    for index, one in enumerate(image_sources(images, channels=spec.channels, root=root)):
         try:
             found.append(torch.from_numpy(preprocess([one], spec, limits=LOCAL_LIMITS)))
         except ImageError as error:
@@ -203,10 +204,11 @@ def evaluate(
     """
     from tesela.evaluation.evaluate import evaluate_run
     from tesela.runtime.inputs import array_source
-    from tesela.runtime.predictor import labels_of_model
+    from tesela.runtime.predictor import channels_of_model, labels_of_model
 
     if isinstance(data, tuple):
-        chosen: Any = array_source(*data, labels=labels_of_model(source), split=split)
+        labels, channels = labels_of_model(source), channels_of_model(source)
+        chosen: Any = array_source(*data, labels=labels, split=split, channels=channels)
     else:
         chosen = None if data is None else str(data)
     return evaluate_run(

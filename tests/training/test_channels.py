@@ -89,3 +89,27 @@ def test_other_channels_than_those_of_the_start_are_refused(folder: Path, tmp_pa
         trained(folder, tmp_path / "next", 3, **{"from": str(start), "model": "auto", "net": {}})
     with pytest.raises(ConfigError, match="ImageNet's statistics are of 1 or 3 channels"):
         trained(folder, tmp_path / "other", 4, normalize="imagenet")
+
+
+def test_a_network_of_six_channels_takes_arrays(tmp_path: Path) -> None:
+    """As a bundle from Python; its own number of channels alone, and no file."""
+    from tesela.imaging.spec import ImageSpec
+    from tesela.models.bundle import describe, write_bundle
+
+    model = ts.create_model("vit_nano", num_classes=2, channels=6, seed=0, width=16, depth=1, heads=2).eval()
+    torch.nn.init.normal_(model.head.linear.weight, generator=torch.Generator().manual_seed(0))  # type: ignore[union-attr, arg-type]
+    spec = ImageSpec(height=8, width=8, channels=6, mean=(0.4,) * 6, std=(0.3,) * 6)
+    write_bundle(tmp_path / "b", model, describe(model, name="six", labels=["a", "b"], image=spec))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 6)).astype(np.uint8)
+    batch = torch.from_numpy((pixels.transpose(0, 3, 1, 2) / 255 - 0.4).astype(np.float32) / 0.3)
+    with torch.no_grad():
+        wanted = model(batch).softmax(1).max(1)
+    answers = ts.predict(tmp_path / "b", pixels)
+    assert [answer.scores[0].index for answer in answers] == wanted.indices.tolist()
+    for answer, probability in zip(answers, wanted.values.tolist(), strict=True):
+        assert abs(answer.scores[0].probability - probability) < 1e-4
+    right = ts.evaluate(tmp_path / "b", (pixels, wanted.indices.numpy()))
+    assert right["accuracy"] == 1.0
+    Image.fromarray(pixels[0, ..., :3]).save(tmp_path / "a.png")
+    (failed,) = ts.predict(tmp_path / "b", tmp_path / "a.png")
+    assert failed.failure is not None and "none of 6" in failed.failure.message

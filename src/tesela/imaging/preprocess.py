@@ -281,7 +281,8 @@ def pixels_of(
         DataError: an array is not uint8 of (H, W) or (H, W, C).
     """
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3):
+        known = (), (1,), (2,), (3,), (4,), (channels,)
+        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in known:
             raise DataError(
                 f"an array of {source.dtype} and {' x '.join(map(str, source.shape))} is no image",
                 hint="give (H, W) or (H, W, channels) as uint8 from 0 to 255",

@@ -73,7 +73,7 @@ def look(
     unreadable: list[dict[str, str]] = []
     views = {}
     if images is not None and not isinstance(images, (str, Path)):
-        chosen = in_memory(images, count, limits)
+        chosen = in_memory(images, count, limits, channels=info.image.channels)
     else:
         source = images if images is not None else own_source(run)
         chosen = readers(str(source), count, limits, own=images is None) if source else []
@@ -90,10 +90,10 @@ def look(
 
 
 def in_memory(
-    images: ImageInput | Iterable[ImageInput], count: int, limits: DecodeLimits
+    images: ImageInput | Iterable[ImageInput], count: int, limits: DecodeLimits, *, channels: int
 ) -> list[NamedImage]:
     """Up to ``count`` of images that were handed over, each with what reads it."""
-    sources = list(image_sources(images))
+    sources = list(image_sources(images, channels=channels))
     return [
         (
             path_text(source) if isinstance(source, Path) else f"image {index}",

@@ -26,20 +26,18 @@ if TYPE_CHECKING:
 
     from tesela.runtime.predictor import ImageSource
 
-#: A last axis that is longer is no axis of channels.
-MOST_CHANNELS = 16
-
 #: One image, or a folder or pattern of several.
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
 
 
 def image_sources(
-    images: ImageInput | Iterable[ImageInput], *, root: Path | None = None
+    images: ImageInput | Iterable[ImageInput], *, channels: int = 3, root: Path | None = None
 ) -> Iterator[ImageSource]:
     """Each image as a file, encoded bytes, or pixels (H, W, C), uint8.
 
     Args:
         images: one image, or any number of them; a folder stands for all images below it.
+        channels: that the model sees; arrays may have 1, 3, 4 or just as many.
         root: as ``find_images`` takes it.
 
     Raises:
@@ -53,26 +51,30 @@ def image_sources(
         yield picture_pixels(images)
     elif isinstance(images, np.ndarray) and images.ndim == 4:
         for image in images:
-            yield array_pixels(image)
+            yield array_pixels(image, channels=channels)
     elif isinstance(images, np.ndarray):
-        yield array_pixels(images)
+        yield array_pixels(images, channels=channels)
     elif isinstance(images, Iterable):
         for image in images:
-            yield from image_sources(image, root=root)
+            yield from image_sources(image, channels=channels, root=root)
     else:
         raise UsageError(
             f"{type(images).__name__} is no image", hint="give paths, bytes, Pillow's images or NumPy arrays"
         )
 
 
-def array_pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """An array as pixels (H, W, C).
+def array_pixels(image: NDArray[Any], *, channels: int = 3) -> NDArray[np.uint8]:
+    """An array as pixels (H, W, C), C one of 1, 3, 4 and the model's ``channels``.
 
     Raises:
         UsageError: it is neither uint8 nor bool, or has another shape.
     """
     shape = " x ".join(map(str, image.shape))
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] > MOST_CHANNELS) or not image.size:
+    if (
+        image.ndim not in (2, 3)
+        or (image.ndim == 3 and image.shape[2] not in (1, 3, 4, channels))
+        or not image.size
+    ):
         raise UsageError(
             f"an array of {shape} is no image",
             hint="give (H, W), (H, W, 3) or several as (N, H, W, 3); channels come last",
@@ -88,7 +90,7 @@ def array_pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def array_source(
-    images: NDArray[Any], targets: Sequence[Any], *, labels: Sequence[str], split: str
+    images: NDArray[Any], targets: Sequence[Any], *, labels: Sequence[str], split: str, channels: int = 3
 ) -> Source:
     """Images in memory with a class for each, as a data set of one split.
 
@@ -97,11 +99,12 @@ def array_source(
         targets: (N,) labels, or class numbers.
         labels: of the model, which class numbers count.
         split: the split's name.
+        channels: that the model sees.
 
     Raises:
         UsageError: an array is no image, or the numbers of images and targets differ.
     """
-    pictures = [array_pixels(np.asarray(image)) for image in images]
+    pictures = [array_pixels(np.asarray(image), channels=channels) for image in images]
     if len(pictures) != len(targets) or not pictures:
         raise UsageError(
             f"{len(pictures)} images have {len(targets)} targets", hint="give a target for each image"

@@ -61,8 +61,16 @@ def _wanted(precision: Precision | Literal["auto"] | None, info: BundleInfo) -> 
 
 def labels_of_model(source: Path | str | Model) -> tuple[str, ...]:
     """Labels of a run, bundle, checkpoint or loaded model."""
-    info = read_info(bundle_of(source)) if isinstance(source, (str, Path)) else described(source)
-    return tuple(info.labels)
+    return tuple(_info_of(source).labels)
+
+
+def channels_of_model(source: Path | str | Model) -> int:
+    """Channels of the images that a run, bundle, checkpoint or loaded model sees."""
+    return _info_of(source).image.channels
+
+
+def _info_of(source: Path | str | Model) -> BundleInfo:
+    return read_info(bundle_of(source)) if isinstance(source, (str, Path)) else described(source)
 
 
 class Predictor:
