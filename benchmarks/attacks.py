@@ -225,7 +225,12 @@ def all_attacks() -> dict[str, tuple[str, Callable[[Target], None]]]:
 
 
 def attack_server(
-    run: Path, image: bytes, *, seconds: float, only: str = "", words: tuple[str, ...] = ()
+    run: Path,
+    image: bytes,
+    *,
+    seconds: float,
+    wanted: Callable[[str], bool] = lambda _: True,
+    words: tuple[str, ...] = (),
 ) -> dict[str, dict[str, Any]]:
     """Name -> figures, of a server of a run or bundle that is started for it.
 
@@ -233,7 +238,7 @@ def attack_server(
         run: what is served.
         image: what the ordinary client sends.
         seconds: of each measurement.
-        only: a part of the names of the attacks that are made.
+        wanted: says by its name whether an attack is made.
         words: more words for ``tesela serve``.
     """
     command = [sys.executable, "-m", "tesela", "serve", str(run), "--port", "0", "--json", *words]
@@ -243,12 +248,12 @@ def attack_server(
     try:
         address = json.loads(server.stdout.readline())["address"]
         for name, (kind, attack) in all_attacks().items():
-            if only in name:
+            if wanted(name):
                 row = measured(address, server.pid, image, attack, seconds=seconds)
                 found[name] = {"kind": kind, **row, "broken": broken(row)}
                 print(name, json.dumps(found[name]), flush=True)
         for name, (content_type, content) in TYPES.items():
-            if only in name:
+            if wanted(name):
                 status = post(Target(address).place, content(), content_type)
                 wrong = [] if status == 200 else ["not answered"]
                 found[f"content type: {name}"] = {
@@ -275,7 +280,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     image = given.image.read_bytes() if given.image else png((16, 16))
-    found = attack_server(given.run, image, seconds=given.seconds, only=given.only)
+    found = attack_server(given.run, image, seconds=given.seconds, wanted=lambda name: given.only in name)
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print("| attack | others' p99, calm | during it | memory | latest answer | answers |")

@@ -23,6 +23,12 @@ def encoded(image: Image.Image = _COLOUR, kind: str = "PNG", **options: Any) -> 
     return stream.getvalue()
 
 
+def with_text() -> bytes:
+    """A PNG with a text."""
+    data = encoded()
+    return data[:33] + chunk(b"tEXt", b"Title\0of the picture") + data[33:]
+
+
 def turned(orientation: int) -> bytes:
     """A PNG with an EXIF orientation."""
     exif = Image.Exif()
@@ -97,8 +103,9 @@ ODD: dict[str, dict[str, Callable[[], bytes]]] = {
         "JPEG, first half": lambda: jpeg()[: len(jpeg()) // 2],
         "PNG, first half": lambda: encoded()[: len(encoded()) // 2],
         "WebP, first half": lambda: encoded(_COLOUR, "WEBP")[: len(encoded(_COLOUR, "WEBP")) // 2],
-        "PNG, a byte of its pixels changed": lambda: changed(encoded(), b"IDAT", 30),
-        "JPEG without tables": lambda: jpeg(progressive=False).replace(b"\xff\xc4", b"\xff\xef"),
+        "PNG, a bit of its pixels changed": lambda: changed(encoded(), b"IDAT", 30),
+        "PNG, a bit of its palette changed": lambda: changed(palette(), b"PLTE", 6),
+        "PNG, a bit of its text changed": lambda: changed(with_text(), b"tEXt", 12),
         "PNG of no width": lambda: resize_header(encoded(), 0, 24),
         "JPEG of no height": lambda: jpeg_height(0),
         "JPEG with a frame that says 60,000 x 60,000": lambda: jpeg_height(60_000, 60_000),
@@ -108,9 +115,9 @@ ODD: dict[str, dict[str, Callable[[], bytes]]] = {
 
 
 def changed(data: bytes, after: bytes, offset: int) -> bytes:
-    """A file with one byte flipped, some bytes behind a word."""
+    """A file with one bit flipped, some bytes behind a word."""
     at = data.index(after) + offset
-    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
 
 
 def resize_header(data: bytes, width: int, height: int) -> bytes:

@@ -6,6 +6,7 @@ The journey needs Chromium and its driver (Debian: ``apt-get install chromium ch
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import gzip
 import json
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scripts.page_figures import AXE, CHECK
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -153,10 +155,10 @@ def test_gzip_is_read_off_the_header(header: str, taken: bool) -> None:
     assert takes_gzip(header) is taken
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A server of the small digits model in a process of its own."""
-    command = [sys.executable, "-m", "tesela", "serve", str(digits_run()), "--port", "0", "--json"]
+@contextlib.contextmanager
+def served(run: Path) -> Iterator[str]:
+    """The address of a server of a run in a process of its own."""
+    command = [sys.executable, "-m", "tesela", "serve", str(run), "--port", "0", "--json"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
     )
@@ -165,6 +167,13 @@ def address() -> Iterator[str]:
     process.terminate()
     process.wait(30)
     process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A server of the small digits model."""
+    with served(digits_run()) as found:
+        yield found
 
 
 @pytest.fixture
@@ -258,6 +267,56 @@ def test_many_images_become_a_table(browser: webdriver.Chrome, address: str, tmp
         assert float(row["probability"]) == pytest.approx(score.probability, abs=1e-4)
     assert (rows[6]["name"], rows[6]["label"]) == ("6, here.png", "")
     assert rows[6]["error"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that ``tesela demo`` makes, as a newcomer does."""
+    run = tmp_path_factory.mktemp("demo") / "run"
+    command = [sys.executable, "-m", "tesela", "demo", "--out", str(run)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return run
+
+
+def test_the_journey_of_a_newcomer(browser: webdriver.Chrome, demo: Path, tmp_path: Path) -> None:
+    """The demo's run is served; a digit is dropped, recognised and explained for another class in another
+    language, the overlay saved; an example is clicked; the model's page has its attention distances; axe
+    finds nothing on any page."""
+    with served(demo) as address:
+        browser.get(address)
+        find(browser, "[data-testid=stage]")
+        digit = (demo / "examples" / "digit-3.png").read_bytes()
+        browser.execute_script(DROP, base64.b64encode(digit).decode(), "digit-3.png")
+        assert find(browser, "[data-testid=heat]").get_attribute("data-label") == "3"
+        Select(find(browser, "[data-testid=language]")).select_by_value("es")
+        other = browser.find_elements(By.CSS_SELECTOR, ".bar")[1].get_attribute("data-label")
+        find(browser, f".bar[data-label='{other}']").click()
+        find(browser, f"[data-testid=heat][data-label='{other}']")
+        find(browser, "[data-testid=save-overlay]").click()
+        until(browser, (tmp_path / "saved" / f"digit-3.{other}.png").is_file)
+        assert violations(browser) == []
+
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".examples button")) == 8
+        before = find(browser, ".picture img").get_attribute("src")
+        browser.find_elements(By.CSS_SELECTOR, ".examples button")[2].click()
+        until(browser, lambda: find(browser, ".picture img").get_attribute("src") != before)
+        find(browser, "[data-testid=heat]")
+        for page, part in (("many", ".strip"), ("attention", ".picture img"), ("model", "svg.chart circle")):
+            browser.get(f"{address}/#/{page}")
+            find(browser, part)
+            assert violations(browser) == [], page
+        assert hosts(browser) == {address}
+
+
+def violations(browser: webdriver.Chrome) -> list[str]:
+    """What axe finds; the tests of the browser need ``npm ci`` in ``web/`` where CI runs."""
+    if not AXE.is_file():
+        if os.environ.get("CI"):
+            pytest.fail("axe-core is needed: npm ci in web/")
+        return []
+    browser.execute_script(AXE.read_text("utf-8"))
+    found: list[str] = browser.execute_async_script(CHECK)[0]
+    return found
 
 
 def find(browser: webdriver.Chrome, selector: str) -> WebElement:

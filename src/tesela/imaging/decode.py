@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tesela.core.errors import ImageError
 from tesela.imaging.color import to_array
+from tesela.imaging.guard.checksums import broken_chunk
 from tesela.imaging.guard.turns import is_large, large_turn, limit_lifted
 from tesela.imaging.guard.work import OutOfTimeError, excessive, time_limited
 from tesela.imaging.header import Header, read_header
@@ -214,6 +215,8 @@ def _worked(
     Raises:
         ImageError: whatever goes wrong, with its code.
     """
+    if header.format == "PNG" and broken_chunk(data):
+        raise _refuse("corrupt", limits)
     fault: Exception | None = None
     for encoded in versions(data, header.format):
         try:

@@ -39,7 +39,9 @@ _T = TypeVar("_T")
 #: Decoded bytes of an image above which it waits for its turn.
 TAKES_TURNS = 32 << 20
 #: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
-PIXEL_ROOM, ROOM = 6, 28 << 20
+PIXEL_ROOM, ROOM = 6, 64 << 20
+#: Bytes of an image that any limit of pixels lets through.
+LEAST = 8 << 20
 #: Bytes for each row beside its pixels, and for each pixel of the longer side: a resize's weights.
 ROW, SIDE = 32, 48
 #: Steps up to a JPEG's first scan that are walked here, which holds up everybody; usual files need about ten.
@@ -60,7 +62,8 @@ class Decoders:
         self._limits = config.decode_limits
         self._most_bytes = config.max_decoded
         self._seconds = config.decode_seconds
-        self._memory = config.max_pixels * PIXEL_ROOM + ROOM
+        self._most_each = config.max_pixels * PIXEL_ROOM + LEAST
+        self._memory = self._most_each + ROOM
         self._processes = config.decoders
         self._rate = FIRST_RATE
         self._starting: set[asyncio.Task[None]] = set()
@@ -89,7 +92,7 @@ class Decoders:
             RefusedError: it cannot be decoded, or not in time.
         """
         cost = decoded_bytes(data, spec, self._limits)
-        if cost > self._memory:
+        if cost > self._most_each:
             raise RefusedError("too_many_pixels")
         wait = self.inside * self._rate
         if self.inside and (self.inside + cost > self._most_bytes or time.monotonic() + wait > deadline):
@@ -210,6 +213,8 @@ def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> De
 
 
 _settled: list[int] = []
+#: Number of the setting in the C library.
+_MMAP_THRESHOLD = -3
 
 
 def _settle(memory: int) -> int:
@@ -219,6 +224,10 @@ def _settle(memory: int) -> int:
     _settled.append(memory)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which still needs its decoders
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # large blocks go back at once when freed
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
     with contextlib.suppress(ImportError, OSError, ValueError):  # no such ceiling outside Linux
         import resource
         from pathlib import Path
