@@ -250,7 +250,7 @@ def _compare(
             found = wanted if place == 0 else compute(images)
             row.max_abs_logits = _larger(row.max_abs_logits, wanted - found)
             row.max_abs_probability = _larger(
-                row.max_abs_probability, probabilities(wanted) - probabilities(found)
+                row.max_abs_probability, softmax(wanted) - softmax(found)
             )
             same[place] += int((wanted.argmax(1) == found.argmax(1)).sum())
             if batch is not None:
@@ -262,11 +262,6 @@ def _compare(
         if scorers[place] is not None:
             result = scorers[place].result()
             row.scores = {name: float(result[name]) for name in (task.score, CALIBRATION) if name in result}
-
-
-def probabilities(outputs: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-    """Softmax over the classes, axis 1."""
-    return np.moveaxis(softmax(np.moveaxis(outputs, 1, -1)), -1, 1)
 
 
 def _larger(known: float, difference: NDArray[np.floating[Any]]) -> float:
