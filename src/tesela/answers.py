@@ -284,8 +284,8 @@ def bench(
         seconds: how long each row is measured.
 
     Returns:
-        ``results``, a row each with milliseconds, images_per_second and the difference to fp32; ``flops`` of
-        an image; ``matrix_product``, the machine's limit in operations per second.
+        ``results``, a row each with milliseconds, images_per_second, resident_bytes and the difference
+        to fp32; ``flops`` of an image; ``matrix_product``, the machine's limit in operations per second.
 
     Raises:
         UsageError: there is no such model, or a batch size below 1.

@@ -22,9 +22,42 @@ EIGHT = TensorDataset(torch.arange(8))
 def test_the_operators_exist() -> None:
     """Canary: without them the package is right but slower, and its speed figures do not hold."""
     assert hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    assert hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    assert hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+    assert hasattr(torch, "_int_mm")
     assert hasattr(torch, "_softmax_backward_data")
     assert hasattr(torch, "_foreach_lerp_")
     assert hasattr(DataLoader(EIGHT), "_iterator")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_packed_weight(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same product as with the plain weight for any number of rows; None where PyTorch cannot pack."""
+    values, weight, bias = (
+        torch.randn(4, 7, 16).to(BF16),
+        torch.randn(5, 16).to(BF16),
+        torch.randn(5).to(BF16),
+    )
+    expected = private.linear_bf16(values, weight, bias)
+    if not there:
+        monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    packed = private.packed_weight(weight, 3)
+    if packed is None:
+        supported = there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        assert not supported
+        return
+    assert there
+    torch.testing.assert_close(private.linear_bf16(values, packed, bias), expected)
+    torch.testing.assert_close(private.linear_bf16(values[0, :1], packed, bias), expected[0, :1])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_product_of_whole_numbers(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reference: int64."""
+    left, right = (torch.randint(-127, 128, (32, 32), dtype=torch.int8) for _ in range(2))
+    if not there:
+        monkeypatch.delattr(torch, "_int_mm")
+    assert torch.equal(private.int8_product(left, right).long(), left.long() @ right.long())
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -249,9 +249,7 @@ def _compare(
         for place, (row, compute) in enumerate(rows):
             found = wanted if place == 0 else compute(images)
             row.max_abs_logits = _larger(row.max_abs_logits, wanted - found)
-            row.max_abs_probability = _larger(
-                row.max_abs_probability, softmax(wanted) - softmax(found)
-            )
+            row.max_abs_probability = _larger(row.max_abs_probability, softmax(wanted) - softmax(found))
             same[place] += int((wanted.argmax(1) == found.argmax(1)).sum())
             if batch is not None:
                 import torch

@@ -24,12 +24,14 @@ class Speed:
         median: half of the calls were faster.
         low: first quartile.
         high: third quartile.
+        p99: 99 of 100 calls were faster.
         calls: how many were timed.
     """
 
     median: float
     low: float
     high: float
+    p99: float
     calls: int
 
 
@@ -45,8 +47,8 @@ def measure_speed(
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
-    return Speed(median=float(median), low=float(low), high=float(high), calls=len(times))
+    low, median, high, p99 = map(float, np.quantile(times, [0.25, 0.5, 0.75, 0.99]))
+    return Speed(median=median, low=low, high=high, p99=p99, calls=len(times))
 
 
 def matrix_rate(
@@ -60,7 +62,7 @@ def matrix_rate(
     """Operations per second of a square matrix product (2 n^3), the practical limit here.
 
     Args:
-        precision: ``fp32``, or ``bf16`` with torch.
+        precision: ``fp32``, or ``bf16`` and ``int8`` with torch.
         size: rows and columns n.
         seconds: about how long to measure.
         engine: ``torch``, or ``numpy`` for machines without it.
@@ -81,6 +83,16 @@ def _product(precision: str, size: int, engine: str, threads: int | None) -> Cal
 
     from tesela.hardware.device import thread_count
 
+    if precision == "int8":
+        from tesela.hardware.torch_private import int8_product
+
+        whole = torch.from_numpy((values * 40).clip(-127, 127).astype(np.int8))
+
+        def multiply_whole() -> None:
+            with thread_count(threads):
+                int8_product(whole[0], whole[1])
+
+        return multiply_whole
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     first, second = torch.from_numpy(values[0]).to(kind), torch.from_numpy(values[1]).to(kind)
     result = torch.empty(size, size, dtype=kind)

@@ -51,6 +51,15 @@ def packed_weight(weight: Tensor, rows: int) -> Tensor | None:
     return result
 
 
+def int8_product(left: Tensor, right: Tensor) -> Tensor:
+    """The exact product (M, N), int32, of int8 matrices (M, K) and (K, N); slow where PyTorch has none."""
+    operator = getattr(torch, "_int_mm", None)
+    if operator is None:
+        return (left.double() @ right.double()).int()
+    result: Tensor = operator(left, right)
+    return result
+
+
 def softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
     """The gradient of a softmax's input along the last axis, from that of its output.
 

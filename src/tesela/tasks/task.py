@@ -62,6 +62,21 @@ class Scorer(Protocol):
         """All scores as plain values for JSON; at least ``images`` and the task's ``score``."""
 
 
+class ArrayScorer(Protocol):
+    """Scores of a program over a split, counted from arrays, without torch."""
+
+    def update(self, outputs: NDArray[np.floating[Any]], truth: Sequence[NDArray[Any]]) -> None:
+        """Count a batch in.
+
+        Args:
+            outputs: (B, ...), what the program gave.
+            truth: of each image, as the task's targets read it; spatial ones (H, W) at the image's own size.
+        """
+
+    def result(self) -> dict[str, Any]:
+        """As of ``Scorer``."""
+
+
 class Task(ABC):
     """One thing that can be learned.
 
@@ -119,6 +134,16 @@ class Task(ABC):
     @abstractmethod
     def scorer(self, labels: Sequence[str]) -> Scorer:
         """A new scorer; subclasses may take the keyword arguments in ``score_options``."""
+
+    def array_scorer(self, info: BundleInfo, **options: Any) -> ArrayScorer | None:
+        """A scorer that needs no torch, for the bundle of a program; None where the task has none.
+
+        Args:
+            info: of the bundle.
+            **options: those of ``scorer``.
+        """
+        del info, options
+        return None
 
     def validation_scorer(self, targets: Targets, places: Sequence[int]) -> Scorer:
         """A scorer for a validation while training.

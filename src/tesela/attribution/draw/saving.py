@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from tesela.attribution.draw.figure import Panel, draw_comparison
 from tesela.attribution.draw.heatmap import overlay, to_original, write_arrays
+from tesela.attribution.draw.stem import label_stem
 from tesela.attribution.explain import Explanation
 from tesela.attribution.quality.faithfulness import Faithfulness
 from tesela.core.files import write_atomic
@@ -112,7 +112,7 @@ def _numbers(
     per_class = {"prefix_mass": found.prefix_mass, "score": found.scores, "probability": found.probabilities}
     row: dict[str, Any] = {"method": found.method, "classes": [], "npz": path_text(out / f"{stem}.npz")}
     for place, (target, (heat, seen)) in enumerate(zip(targets, maps, strict=True)):
-        picture = out / f"{stem}.{safe(labels[target], target)}.png"
+        picture = out / f"{stem}.{label_stem(labels[target], target)}.png"
         write_atomic(picture, overlay(image, heat, seen=seen, colours=colours, side=0))
         entry: dict[str, Any] = {"label": labels[target], "index": target}
         entry |= {key: float(value[index, place]) for key, value in per_class.items()}
@@ -155,9 +155,3 @@ def _note(row: dict[str, Any]) -> str:
         return "not faithful: too few patches to tell"
     beaten = f"beats {figures['percentile']:.0%} of random maps"
     return beaten if figures["faithful"] else f"not faithful: {beaten}"
-
-
-def safe(label: str, index: int) -> str:
-    """A label as part of a file name; its index where the label cannot be one as it is."""
-    plain = re.fullmatch(r"(?!figure$|class\d+$)[\w-][\w .-]{0,60}", label) and len(label.encode()) <= 80
-    return label if plain else f"class{index}"

@@ -1,4 +1,4 @@
-"""``tesela bench``: inference speed per backend and precision, with the machine's limit."""
+"""``tesela bench``: inference speed and memory per backend and precision, with the machine's limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def bench(
     """Measure how fast a model runs here.
 
     Args:
-        run_or_model: A run folder, a bundle, or a name of ``tesela models`` (with random weights).
+        run_or_model: A run folder (with the exports in it), a bundle, or a name of ``tesela models`` (with
+            random weights).
         batch: Batch sizes, separated by commas.
         threads: Threads to use; each backend's own choice where it is left out.
         seconds: How long to measure each row.
@@ -33,7 +34,9 @@ def bench(
     output.say(
         "matrix product: "
         + ", ".join(
-            f"{precision} {rate / 1e12:.2f} TFLOP/s" for precision, rate in found["matrix_product"].items()
+            f"{precision} {rate / 1e12:.2f} TFLOP/s"
+            for precision, rate in found["matrix_product"].items()
+            if rate is not None
         )
     )
     output.result(found, json)
@@ -62,9 +65,11 @@ def table(name: str, shape: tuple[int, int, int], rows: list[dict[str, Any]]) ->
         "batch",
         "backend",
         "precision",
-        "ms (quartiles)",
+        "ms p50 (quartiles)",
+        "p99",
         "images/s",
         "of matrix product",
+        "memory",
         "difference",
     ):
         grid.add_column(title, justify="left" if title in ("backend", "precision") else "right")
@@ -75,8 +80,10 @@ def table(name: str, shape: tuple[int, int, int], rows: list[dict[str, Any]]) ->
             row["backend"],
             row["precision"],
             f"{row['milliseconds']:.2f} ({row['milliseconds_low']:.2f}-{row['milliseconds_high']:.2f})",
+            f"{row['milliseconds_p99']:.2f}",
             f"{row['images_per_second']:,.1f}",
-            f"{row['share_of_matrix_product']:.0%}",
+            "" if row["share_of_matrix_product"] is None else f"{row['share_of_matrix_product']:.0%}",
+            "" if row["resident_bytes"] is None else f"{row['resident_bytes'] / 1e6:,.0f} MB",
             f"{row['max_abs_probability_difference']:.1e}",
             style="bold" if row["images_per_second"] == best else None,
         )

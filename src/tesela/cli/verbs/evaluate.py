@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -50,22 +51,32 @@ def evaluate(
         max_pixels: Most pixels of an image; 250 million by default.
         json: Print one JSON object as the last line.
     """
-    from pathlib import Path
-
     from tesela.cli import output
-    from tesela.core.errors import UsageError
+    from tesela.core.errors import MissingExtraError, UsageError
     from tesela.core.progress import stderr_console
-    from tesela.core.terminal import line_text
 
     output.use_json(json)
     if batch_size < 1 or (top is not None and top < 1):
         raise UsageError("--top and --batch-size must be 1 or more", hint="5 and 256 are usual")
-    from tesela.evaluation.evaluate import evaluate_run
-    from tesela.reports.report import write_report
-
     options: dict[str, Any] = {} if top is None else {"top": top}
     ways = {"windows": windows, "flip": flip}
     options |= {name: True for name, wanted in ways.items() if wanted}
+    from tesela.runtime.backends.base import installed
+
+    if not installed("torch"):
+        if precision not in ("auto", "fp32") or device not in ("auto", "cpu") or mistakes is not None:
+            raise MissingExtraError("evaluating with --precision, --device or --mistakes", "train")
+        from tesela.evaluation.program import evaluate_program
+
+        limits: dict[str, Any] = {"formats": formats, "max_pixels": max_pixels}
+        console, size = stderr_console(), min(batch_size, 32)
+        scores = evaluate_program(
+            run, data, split=split, batch_size=size, backend=backend, console=console, **limits, **options
+        )
+        return show(scores, run, None, options=options, json=json)
+    from tesela.evaluation.evaluate import evaluate_run
+    from tesela.reports.report import write_report
+
     scores = evaluate_run(
         run,
         data=data,
@@ -81,9 +92,19 @@ def evaluate(
         **options,
     )
     report = write_report(run) if scores["folder"] == Path(run) else None
-    say_scores(scores, **options)
     if mistakes is not None:
         output.say(f"mistakes are listed in {mistakes}, the surest first")
+    return show(scores, run, report, options=options, json=json)
+
+
+def show(
+    scores: dict[str, Any], run: str, report: Path | None, *, options: dict[str, Any], json: bool
+) -> int:
+    """The scores for people and programs; the exit code."""
+    from tesela.cli import output
+    from tesela.core.terminal import line_text
+
+    say_scores(scores, **options)
     if scores["folder"] is not None:
         output.say(f"kept in {scores['folder']}" + (f", shown in {report}" if report else ""))
     output.note_unreadable(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Images explained in one pass, and written at the same time.
 BATCH, WRITERS = 16, 4
+#: Options of methods that are not None where nothing is asked.
+USUAL = {"head_fusion": "mean", "discard": 0.0, "residual": 0.5}
 
 
 def explain(
@@ -57,6 +59,9 @@ def explain(
     its maps, a column for each method and a row for each class; and NAME.npz, the numbers. Each map is
     measured: patches are taken away, and a map that does no better than random ones is called not faithful.
     What each method shows and does not show is in docs/explain.md.
+
+    A program of tesela export --with-map explains without PyTorch: the class that it predicts, by the methods
+    auto and rollout, unmeasured.
 
     Args:
         run: Run folder, bundle, or weights from elsewhere.
@@ -153,12 +158,21 @@ def explain_files(
     Raises:
         UsageError: no such run, image, class or method.
     """
+    from tesela.attribution.exported import check_options, explain_with_program, exported_program
     from tesela.attribution.methods.table import check_method
     from tesela.core.files import file_stem, unique_names
+    from tesela.runtime.predictor import Predictor
     from tesela.runtime.sources import find_images
 
     for method in methods:
         check_method(method)
+    program = exported_program(run)
+    if program is not None:
+        given = {**options, "target": target, "region": region}
+        check_options({name: value for name, value in given.items() if value != USUAL.get(name)})
+        predictor, files, begin = Predictor(program, limits=limits), find_images(words), time.perf_counter()
+        explained = explain_with_program(predictor, files, methods=methods, out=out, colours=colours)
+        return explained, time.perf_counter() - begin
     import torch
 
     from tesela.attribution.methods.rollout import RolloutOptions
@@ -342,7 +356,8 @@ def table(rows: list[dict[str, Any]]) -> Any:
         shown.add_column(name, justify="right")
     for row, group in groups:
         for one in group["classes"]:
-            numbers = [f"{one['probability']:.1%}", f"{one['prefix_mass']:.1%}"]
+            mass = one["prefix_mass"]
+            numbers = [f"{one['probability']:.1%}", "" if mass is None else f"{mass:.1%}"]
             if measured:
                 figures = one["faithfulness"]
                 share = "–" if figures["percentile"] is None else f"{figures['percentile']:.0%}"

@@ -60,8 +60,6 @@ class OnnxruntimeBackend:
         options.intra_op_num_threads = threads or cores()
         if self.precision == "int8-weights":  # become fp32 once, when the graph is loaded
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._only_wanted = onnxruntime.RunOptions()
-        self._only_wanted.only_execute_path_to_fetches = True
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 _graph(bundle / ONNX_FILES[0]), options, providers=["CPUExecutionProvider"]
@@ -84,8 +82,10 @@ class OnnxruntimeBackend:
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""
+        only = onnxruntime.RunOptions()
+        only.only_execute_path_to_fetches = True  # maps cost a backward pass, which a prediction needs not
         found: NDArray[np.float32] = self._session.run(
-            [name], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}, self._only_wanted
+            [name], {INPUT: np.ascontiguousarray(images, dtype=np.float32)}, only
         )[0]
         return found
 

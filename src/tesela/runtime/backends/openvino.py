@@ -62,20 +62,20 @@ class OpenvinoBackend:
         if path is None:
             raise WeightsError(f"{bundle} holds no graph", hint="export the model again")
         check_files(bundle, info, ONNX_FILES if path.name in ONNX_FILES else IR_FILES)
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.precision in HINTS:
-            settings["INFERENCE_PRECISION_HINT"] = HINTS[self.precision]
+            self._settings["INFERENCE_PRECISION_HINT"] = HINTS[self.precision]
         if threads:
-            settings["INFERENCE_NUM_THREADS"] = threads
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._core = openvino.Core()
+        self._requests: dict[str, Any] = {}
+        self._lock = threading.Lock()  # a request computes for one at a time
         try:
-            core = openvino.Core()
-            graph = core.read_model(path)
-            compiled = core.compile_model(graph, "CPU", settings)
+            self._graph = self._core.read_model(path)
+            self.outputs = check_graph(path, info, _shapes(self._graph.inputs), _shapes(self._graph.outputs))
+            self._requests[OUTPUT] = self._request(OUTPUT)
         except RuntimeError as error:  # openvino's own errors are of this kind
             raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
-        self.outputs = check_graph(path, info, _shapes(compiled.inputs), _shapes(compiled.outputs))
-        self._request: Any = compiled.create_infer_request()
-        self._lock = threading.Lock()  # a request computes for one at a time
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
@@ -84,8 +84,19 @@ class OpenvinoBackend:
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""
         with self._lock:
-            self._request.infer({INPUT: np.ascontiguousarray(images, dtype=np.float32)}, share_inputs=True)
-            return np.array(self._request.get_tensor(name).data, np.float32)
+            if name not in self._requests:
+                self._requests[name] = self._request(name)
+            request = self._requests[name]
+            request.infer({INPUT: np.ascontiguousarray(images, dtype=np.float32)}, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, np.float32)
+
+    def _request(self, name: str) -> Any:
+        """A request for one output: maps cost a backward pass, which a prediction needs not."""
+        graph = self._graph
+        if len(self.outputs) > 1:
+            wanted = self._graph.output(name)
+            graph = openvino.Model([wanted.node], self._graph.get_parameters(), name)
+        return self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
 
 
 def _shapes(ports: Any) -> dict[str, list[object]]:

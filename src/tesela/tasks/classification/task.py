@@ -13,9 +13,10 @@ from tesela.core.errors import DataError
 from tesela.data.targets import LabelTargets
 from tesela.metrics.probability import softmax
 from tesela.tasks.classification import sections
+from tesela.tasks.classification.array_scorer import ArrayClassificationScorer
 from tesela.tasks.classification.result import Prediction
 from tesela.tasks.score import ranked
-from tesela.tasks.task import Rows, Scorer, Task
+from tesela.tasks.task import ArrayScorer, Rows, Scorer, Task
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,6 +86,10 @@ class Classification(Task):
         from tesela.tasks.classification.scorer import ClassificationScorer
 
         return ClassificationScorer(labels, top=top)
+
+    def array_scorer(self, info: BundleInfo, *, top: int = TOP) -> ArrayScorer:  # type: ignore[override]
+        """The same scores, but for the loss."""
+        return ArrayClassificationScorer(info.labels, top=top)
 
     def decode(  # type: ignore[override]  # takes what decode_options names
         self,

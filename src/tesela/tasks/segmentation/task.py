@@ -14,10 +14,12 @@ from tesela.data.masks.targets import MaskTargets
 from tesela.imaging.mask import IGNORE, resize_mask
 from tesela.imaging.preprocess import fit_image, normalize, unfit
 from tesela.metrics.segmentation import iou_of
+from tesela.tasks.segmentation.array_scorer import ArraySegmentationScorer
+from tesela.tasks.segmentation.mask import mask_of
 from tesela.tasks.segmentation.result import Segmentation, segmentation
 from tesela.tasks.segmentation.sections import mask_lead, mask_sections, mask_tiles
 from tesela.tasks.segmentation.windows import flipped_mean, sliding_logits
-from tesela.tasks.task import Rows, Scorer, Task, known_places
+from tesela.tasks.task import ArrayScorer, Rows, Scorer, Task, known_places
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,6 +94,10 @@ class SegmentationTask(Task):
         from tesela.tasks.segmentation.scorer import SegmentationScorer
 
         return SegmentationScorer(labels, **options)
+
+    def array_scorer(self, info: BundleInfo) -> ArrayScorer:  # type: ignore[override]
+        """The same scores."""
+        return ArraySegmentationScorer(info)
 
     def validation_scorer(self, targets: Targets, places: Sequence[int]) -> Scorer:
         """Scores in the model's view; masks of ``DRAWN`` images, evenly spread, are drawn."""
@@ -213,24 +219,6 @@ class SegmentationTask(Task):
         from tesela.tasks.segmentation.tables import mask_score_tables
 
         return mask_score_tables(scores)
-
-
-def mask_of(logits: NDArray[np.floating[Any]], size: tuple[int, int], info: BundleInfo) -> NDArray[np.uint8]:
-    """(H, W) most probable class of each pixel of an image of ``size``, from logits (K, h, w) of its view.
-
-    One class after the other, so that memory does not grow with their number.
-    """
-    if size == logits.shape[1:]:  # at the image's own size already
-        whole: NDArray[np.uint8] = logits.argmax(0).astype(np.uint8)
-        return whole
-    best = unfit(logits[0], size, info.image)
-    found = np.zeros(size, np.uint8)
-    for label in range(1, len(logits)):
-        values = unfit(logits[label], size, info.image)
-        higher = values > best
-        found[higher] = label
-        np.copyto(best, values, where=higher)
-    return found
 
 
 def colours_of(info: BundleInfo) -> tuple[tuple[int, int, int], ...]:
