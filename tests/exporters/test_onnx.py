@@ -16,6 +16,7 @@ from tests.runtime.bundles import SPEC, digits_onnx, digits_run, held_out
 
 from tesela.core.config import to_mapping
 from tesela.core.errors import UsageError, WeightsError
+from tesela.exporters import graph
 from tesela.exporters import onnx as exporter
 from tesela.exporters.onnx import export_onnx
 from tesela.exporters.options import ExportOptions
@@ -121,17 +122,17 @@ def test_one_graph_serves_every_image_size(height: int, width: int) -> None:
 
 def test_a_sabotaged_graph_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One weight of the written graph has its sign flipped; the folder does not appear."""
-    write = exporter.write_graph
+    write = graph.write_graph
 
     def sabotaged(model: Any, info: Any, path: Path, **options: Any) -> Any:
         facts = write(model, info, path, **options)
-        graph = onnx.load(path)
-        tensor = max(graph.graph.initializer, key=lambda one: int(np.prod(one.dims)))
+        broken = onnx.load(path)
+        tensor = max(broken.graph.initializer, key=lambda one: int(np.prod(one.dims)))
         values = onnx.numpy_helper.to_array(tensor).copy()
         place = np.unravel_index(np.abs(values).argmax(), values.shape)
         values[place] = -values[place]
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-        onnx.save(graph, path)
+        onnx.save(broken, path)
         return facts
 
     monkeypatch.setattr(exporter, "write_graph", sabotaged)
