@@ -6,12 +6,9 @@ in the bundle, on its card, and on the terminal. A program beyond a bound is not
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -249,9 +246,7 @@ def _compare(
         for place, (row, compute) in enumerate(rows):
             found = wanted if place == 0 else compute(images)
             row.max_abs_logits = _larger(row.max_abs_logits, wanted - found)
-            row.max_abs_probability = _larger(
-                row.max_abs_probability, probabilities(wanted) - probabilities(found)
-            )
+            row.max_abs_probability = _larger(row.max_abs_probability, softmax(wanted) - softmax(found))
             same[place] += int((wanted.argmax(1) == found.argmax(1)).sum())
             if batch is not None:
                 import torch
@@ -264,36 +259,6 @@ def _compare(
             row.scores = {name: float(result[name]) for name in (task.score, CALIBRATION) if name in result}
 
 
-def probabilities(outputs: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-    """Softmax over the classes, axis 1."""
-    return np.moveaxis(softmax(np.moveaxis(outputs, 1, -1)), -1, 1)
-
-
 def _larger(known: float, difference: NDArray[np.floating[Any]]) -> float:
     """The larger of two largest sizes; NaN stays NaN."""
     return float(np.maximum(known, np.abs(difference).max()))
-
-
-#: Opens a bundle in a fresh process and prints the most memory that predicting took.
-_FOOTPRINT = """
-import sys, numpy as np
-from pathlib import Path
-from tesela.models.bundle import read_info
-from tesela.runtime.backends.base import open_backend
-folder, backend = Path(sys.argv[1]), sys.argv[2]
-info = read_info(folder)
-program = open_backend(backend, folder, info, threads=1)
-program.logits(np.zeros((1, info.image.channels, *info.image.size), np.float32))
-lines = Path("/proc/self/status").read_text().splitlines()
-print(1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1]))
-"""
-
-
-def footprint(folder: Path, backend: str) -> int | None:
-    """Most memory in bytes of a fresh process that predicts one image; None where the system does not say."""
-    if not Path("/proc/self/status").is_file():
-        return None
-    done = subprocess.run(
-        [sys.executable, "-c", _FOOTPRINT, str(folder), backend], capture_output=True, text=True, check=False
-    )
-    return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdigit() else None

@@ -15,12 +15,13 @@ from tesela.checkpoints.cache import bundle_of
 from tesela.checkpoints.write import check_target, default_folder
 from tesela.core.errors import WeightsError
 from tesela.core.files import folder_atomic, sha256_file, write_text
-from tesela.exporters.contract import BOUNDS, ArrayFunction, Contract, Row, footprint, measure_contract
+from tesela.exporters.contract import BOUNDS, ArrayFunction, Contract, Row, measure_contract
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import Samples, collect_samples
 from tesela.models.bundle import WEIGHTS, BundleInfo, write_info
 from tesela.models.card import plain_card
 from tesela.runtime.backends.base import open_backend
+from tesela.runtime.footprint import resident_bytes
 from tesela.runtime.predictor import Predictor
 
 #: Names of all files that a program's bundle may hold.
@@ -182,7 +183,7 @@ def export_program(
         compute = open_backend(ENGINES[format], folder, info).logits
         row = Row(name=f"{ENGINES[format]} {options.precision}")
         row.bytes = sum(path.stat().st_size for path in folder.iterdir())
-        row.memory = footprint(folder, ENGINES[format])
+        (row.memory,) = resident_bytes(folder, ENGINES[format], options.precision, [1], threads=1)
         contract = measure_contract(
             samples,
             reference.task,
