@@ -170,7 +170,8 @@ def digest(folder: Path) -> str:
     """SHA-256 over the last checkpoint, the rows and the bundle's weights."""
     run = Run(folder)
     last = max(run.checkpoints.glob("step-*.safetensors"))
-    parts = (last, run.metrics, run.bundle / "model.safetensors", run.checkpoints / "best.safetensors")
+    best = run.checkpoints / "best.safetensors"  # where a run keeps the best weights
+    parts = (last, run.metrics, run.bundle / "model.safetensors", *([best] if best.exists() else []))
     return hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts)).hexdigest()
 
 
