@@ -46,8 +46,8 @@ def options(verb: str) -> frozenset[str]:
     app = make_app()[verb]
     found: set[str] = {"help", "debug", "version"}
     apps = [app]
-    for name in ("check", "show", "split", "pack"):
-        if verb in ("data", "models") and name in list(app):
+    for name in ("check", "show", "split", "pack", "suggest"):
+        if verb in ("data", "label", "models") and name in list(app):
             apps.append(app[name])
     for one in apps:
         if one.default_command is not None:

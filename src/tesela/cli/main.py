@@ -26,6 +26,7 @@ VERBS = (
     ("demo", "The main job on handwritten digits, in about a minute and without a download.", "Start here"),
     ("doctor", "What is installed, what this machine can do, what to install for what.", "Start here"),
     ("data", "Check, show and split a data set.", "Data and models"),
+    ("label", "Which images to label first.", "Data and models"),
     ("models", "List the models, or show one with the shapes of its steps.", "Data and models"),
     ("train", "Train a model on your images.", "Train and measure"),
     ("evaluate", "Scores of a run or bundle on a data set.", "Train and measure"),
@@ -81,7 +82,7 @@ def make_app() -> App:
         for place, title in enumerate(dict.fromkeys(group for _, _, group in VERBS))
     }
     for name, summary, group in VERBS:
-        attribute = "app" if name in ("data", "models") else name
+        attribute = "app" if name in ("data", "label", "models") else name
         app.command(f"tesela.cli.verbs.{name}:{attribute}", name=name, help=summary, group=groups[group])
     app.register_install_completion_command(help="Install completion for this shell (bash, zsh or fish).")
     return app

@@ -102,6 +102,9 @@ class TrainConfig:
     normalize: Literal["auto", "data", "half", "imagenet", "none"] = "auto"
     """Mean and standard deviation: of the training images, 0.5, ImageNet's, or none; auto is data, and with
     --from what its model learnt with."""
+    few_shot: tuple[int, ...] = ()
+    """Shots, such as 1,5: after each epoch, accuracy on the validation images of a ridge regression of the
+    model's features of so many training images of each class."""
     out: str | None = None
     """Folder of the run; by default a new one below runs/."""
     checkpoint_seconds: float = 60.0

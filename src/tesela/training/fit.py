@@ -10,6 +10,7 @@ from torch import nn
 from tesela.core.progress import progress_bar
 from tesela.runs.history import Events
 from tesela.training.decide import Decisions
+from tesela.training.few_shot import FewShotWatch
 from tesela.training.loop import Batches, Clock, Loop, Pace
 from tesela.training.optim.budget import Budget
 from tesela.training.optim.ema import Ema
@@ -94,6 +95,7 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
                 stop=stop,
                 bar=bar,
                 clock=_clock(prepared, decisions),
+                watch=_watch(prepared, decisions),
                 spent=decisions.timing.spent,
             )
             _resume(loop, events, console)
@@ -132,6 +134,15 @@ def _clock(prepared: Prepared, decisions: Decisions) -> Clock | None:
         return timing.left(choices, step_seconds, features_due=False)
 
     return Clock(left=left, epoch_seconds=timing.epoch_seconds(choices), save=save)
+
+
+def _watch(prepared: Prepared, decisions: Decisions) -> FewShotWatch | None:
+    """Few-shot accuracies after each epoch, where they are asked for."""
+    if not prepared.config.few_shot or decisions.validation is None:
+        return None
+    return FewShotWatch(
+        prepared=prepared, validation=decisions.validation, precision=decisions.choices.precision
+    )
 
 
 def _resume(loop: Loop, events: Events, console: Console | None) -> None:

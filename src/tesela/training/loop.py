@@ -96,6 +96,7 @@ class Loop:
         stop: whether a signal came.
         bar: shows progress.
         clock: the time budget, or None.
+        watch: gives further validation values of the model, or None.
         spent: seconds that earlier sittings took.
     """
 
@@ -118,6 +119,7 @@ class Loop:
         stop: Stop,
         bar: Bar,
         clock: Clock | None = None,
+        watch: Callable[[nn.Module], dict[str, float]] | None = None,
         spent: float = 0.0,
     ) -> None:
         self.step, self.tuning, self.base = step, tuning, base
@@ -125,7 +127,7 @@ class Loop:
         self.ema, self.training, self.validation = ema, training, validation
         self.schedule, self.budget, self.pace, self.clock = schedule, budget, pace, clock
         self.checkpoints, self.events, self.stop, self.bar = checkpoints, events, stop, bar
-        self.at = Progress()
+        self.at, self.watch = Progress(), watch
         self.steps_per_epoch = steps_per_epoch(len(training), pace.accumulate)
         self._saved: int | None = None
         self._saved_time = self._begin = time.monotonic()
@@ -283,11 +285,12 @@ class Loop:
             for batch in self.validation.epoch(0):
                 moved = self.step.move(batch)
                 scorer.update(moved, self.step.objective.outputs(self.shipped, moved))
+            watched = self.watch(self.shipped) if self.watch is not None else {}
         self.tuning.train(self.step.model)
         picture = scorer.picture()
         if picture is not None:
             self.events.picture(self.epoch, encode_png(picture, level=6))
-        return scorer.validation()
+        return {**scorer.validation(), **watched}
 
     def _judge(self, scores: dict[str, float]) -> None:
         score = scores.get(self.score)

@@ -110,6 +110,7 @@ def _complete(
     from tesela.hardware.device import choose_device, exact_arithmetic
     from tesela.training.choices import Choices
     from tesela.training.decide import decide
+    from tesela.training.few_shot import check_few_shot
     from tesela.training.finish import finish
     from tesela.training.fit import fit_model
     from tesela.training.prepare import prepare
@@ -122,6 +123,7 @@ def _complete(
             opening = time.monotonic()
             source = source or open_for_task(config.task, config.data)
             prepared = prepare(config, run, device, source, notes=notes)
+            check_few_shot(prepared)
             decisions = decide(
                 prepared,
                 known,
