@@ -70,6 +70,7 @@ async def overloaded(plan: Plan, server: Target, rate: float, alone: float) -> d
         "other": len(shots) - len(served) - len(refusals),
         "memory_mib": (most - before) / 2**20,
         "after_p99_times": percentile(after, 0.99) / alone,
+        "after": len(after),
         "after_failures": len(after) - len(answered(after)),
     }
 
