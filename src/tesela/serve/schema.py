@@ -10,7 +10,7 @@ from tesela.serve.errors import PROBLEM, REFUSALS
 from tesela.tasks.task import Task
 
 #: Rows and columns; a list, for many programs that read the document know no arrays of fixed places.
-Grid: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
+GridSize: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class ErrorBody(BaseModel):
@@ -93,7 +93,7 @@ class ExplainBody(BaseModel):
     model: str
     method: str
     target: ScoreBody
-    grid: Grid
+    grid: GridSize
     tokens: list[list[float]]
     prefix_mass: float | None
     width: int
@@ -145,7 +145,7 @@ class ModelDetailBody(ModelBody):
     methods: list[str]
     layers: int | None
     heads: int | None
-    grid: Grid | None
+    grid: GridSize | None
     inspection: InspectionBody | None
 
 
@@ -156,7 +156,7 @@ class AttentionBody(BaseModel):
     """
 
     model: str
-    grid: Grid
+    grid: GridSize
     layers: int
     heads: int
     layer: int
@@ -175,7 +175,7 @@ class HeadsBody(BaseModel):
     """
 
     model: str
-    grid: Grid
+    grid: GridSize
     layers: int
     heads: int
     maps: str
