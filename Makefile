@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check docs bench serve web clean
+.PHONY: demo test test-fast check docs bench reliability serve web clean
 
 demo: $(STAMP)  ## train, evaluate, predict, explain and report on handwritten digits
 	$(BIN)/tesela demo --out runs/demo
@@ -26,6 +26,11 @@ docs: $(STAMP)  ## the documentation as a site in site/, which needs no network
 
 bench: $(STAMP)  ## the benchmarks that need no peers
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+reliability: $(STAMP)  ## the server under load beside two others, into docs/reliability.json and its page; hours
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/peers litserve schemathesis
+	$(BIN)/python -m benchmarks.reliability --size full --peers build/peers \
+		--out docs/reliability.json --page docs/reliability.md
 
 serve: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
 	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo

@@ -46,12 +46,15 @@ def mixture() -> list[bytes]:
 async def leavers(server: Target) -> None:
     """Clients that go away in the middle of a body, some a second."""
     data = request_bytes("/v1/classify", photographs(32)[0])
+    loop = asyncio.get_running_loop()
     while True:
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(*server.address)
-            writer.write(data[: len(data) // 2])
-            await asyncio.sleep(0.2)
-            writer.transport.abort()
+            transport, _ = await loop.create_connection(asyncio.Protocol, *server.address)
+            transport.write(data[: len(data) // 2])
+            try:
+                await asyncio.sleep(0.2)
+            finally:
+                transport.abort()
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
@@ -72,6 +75,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
                 memory.append((sum(done.values()), server.memory() / 2**20))
                 counts.append((server.descriptors(), server.threads()))
         leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
         await load.close()
     warm = memory[len(memory) // 3 :]
     slope = float(np.polyfit([number for number, _ in warm], [mib for _, mib in warm], 1)[0])

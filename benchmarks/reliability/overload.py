@@ -27,6 +27,8 @@ async def capacity(load: Load, seconds: float) -> float:
         shots = await load.closed_loop(clients, seconds)
         begin = min(shot.due for shot in shots)
         found.append(sum(shot.done - begin <= seconds for shot in answered(shots, within=BOUND)) / seconds)
+    if not max(found):
+        raise RuntimeError("the server answers nobody in time: this machine has too much else to do")
     return max(found)
 
 
@@ -68,6 +70,7 @@ async def overloaded(plan: Plan, server: Target, rate: float, alone: float) -> d
         "other": len(shots) - len(served) - len(refusals),
         "memory_mib": (most - before) / 2**20,
         "after_p99_times": percentile(after, 0.99) / alone,
+        "after": len(after),
         "after_failures": len(after) - len(answered(after)),
     }
 

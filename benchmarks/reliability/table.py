@@ -1,9 +1,15 @@
-"""The page about the figures, written from their JSON."""
+"""The page about the figures, written from their JSON.
+
+python -m benchmarks.reliability.table docs/reliability.json docs/reliability.md
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.reliability.target import TARGETS
@@ -117,6 +123,17 @@ measured on it in the same run. A client leaves after {patience:g} s. The load h
 `make reliability` measures this again; the small sizes are among the tests.
 """
 
+#: What stands below the table.
+FOOT = """
+- 0.7 C and more come at even intervals. At random times one server that works on one request after another
+  cannot keep p99 within 4 times the time of a request: by queueing theory it is about 7 times.
+- A request that is refused costs the server its first line: nothing of its body is kept, and no part of the
+  application runs. What is let in is reckoned by the time of the last answers, to half of the deadline.
+- Slow sockets send a head or a body byte by byte, or read nothing; those that the server closes come again.
+- Schemathesis runs all of its checks. Bytes that are no image, and numbers that depend on the model, are
+  refused with 400, 413, 415 or 422, which a schema cannot say.
+"""
+
 
 def value_at(found: dict[str, Any], row: Row, target: str) -> Any:
     """A target's value for a row; None where it has none."""
@@ -139,7 +156,8 @@ def page(found: dict[str, Any]) -> str:
     about = found["machine"]
     lines = [HEAD.format(bound=BOUND, patience=2 * BOUND)]
     lines.append(
-        f"Model: `{found['model']}`; long runs, signals and the document with `vit_nano`. "
+        f"Size: {found['size']}. Model: `{found['model']}`; "
+        "long runs, signals and the document with `vit_nano`. "
         f"Machine: {about['cores']} cores, Python {about['python']}, torch {about['torch']}.\n"
     )
     lines.append(f"| figure | asked | {' | '.join(TARGETS)} |\n|---|---|{'---|' * len(TARGETS)}")
@@ -150,4 +168,8 @@ def page(found: dict[str, Any]) -> str:
             cells.append("" if value is None else row.form.format(value))
         if any(cells):
             lines.append(f"| {row.text} | {row.bound} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + FOOT
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(page(json.loads(Path(sys.argv[1]).read_text("utf-8"))), "utf-8")

@@ -34,7 +34,7 @@ from tesela.models.factory import create_segmenter
 from tesela.runtime.predictor import Predictor
 from tesela.serve.app import create_app
 from tesela.serve.config import ServeConfig
-from tesela.tasks.segmentation.task import mask_of
+from tesela.tasks.segmentation.mask import mask_of
 
 SIZE = 32, 48
 SHORT: dict[str, Any] = {

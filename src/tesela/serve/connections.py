@@ -1,4 +1,4 @@
-"""Limits of sockets: how many, how long a client may keep the server waiting, and what a head may weigh.
+"""Limits of sockets: their number, the patience with a client, the size of a head.
 
 uvicorn's own timeout begins after the first answer, so a socket that never asks anything would stay for ever.
 Here each has some seconds for the head of a request and for taking an answer. Where there are too many, the

@@ -10,7 +10,7 @@ from tesela.serve.errors import PROBLEM, REFUSALS
 from tesela.tasks.task import Task
 
 #: Rows and columns; a list, for many programs that read the document know no arrays of fixed places.
-Grid: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
+GridSize: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class ErrorBody(BaseModel):
@@ -94,7 +94,7 @@ class ExplainBody(BaseModel):
     model: str
     method: str
     target: ScoreBody
-    grid: Grid
+    grid: GridSize
     tokens: list[list[float]]
     prefix_mass: float | None
     width: int
@@ -149,7 +149,7 @@ class ModelDetailBody(ModelBody):
     methods: list[str]
     layers: int | None
     heads: int | None
-    grid: Grid | None
+    grid: GridSize | None
     examples: int
     inspection: InspectionBody | None
 
@@ -161,7 +161,7 @@ class AttentionBody(BaseModel):
     """
 
     model: str
-    grid: Grid
+    grid: GridSize
     layers: int
     heads: int
     layer: int
@@ -180,7 +180,7 @@ class HeadsBody(BaseModel):
     """
 
     model: str
-    grid: Grid
+    grid: GridSize
     layers: int
     heads: int
     maps: str

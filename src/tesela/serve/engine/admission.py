@@ -1,4 +1,4 @@
-"""Refusal of requests by their first line, where none of the models that could answer has room."""
+"""Refusal of requests by their first line, where no model that could answer has room."""
 
 from __future__ import annotations
 

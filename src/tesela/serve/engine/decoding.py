@@ -4,9 +4,9 @@ A dead process is replaced.
 
 What an image takes is known from its header: large ones are decoded one after another, so that memory holds
 one of them and small ones pass by; what would wait longer than its deadline is refused at once. The processes
-are anyio's; a request that is cancelled leaves its image to them, for ending a process costs more than most
-images. Processes start outside of any request: one that had to be there within a request's deadline, and was
-ended with it, would never be there where starting takes longer than answering.
+are anyio's; a request that is cancelled or late leaves its image to them, for ending a process costs more
+than most images. Processes start outside of any request: one that had to be there within a request's
+deadline, and was ended with it, would never be there where starting takes longer than answering.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Decoders:
         self._processes = config.decoders
         self._rate = FIRST_RATE
         self._starting: set[asyncio.Task[None]] = set()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
         self._started: set[int] = set()
         self._busy = 0
 
@@ -98,29 +98,41 @@ class Decoders:
         if self.inside and (self.inside + cost > self._most_bytes or time.monotonic() + wait > deadline):
             raise RefusedError("overloaded", wait=wait)
         self.inside += cost
+        began = asyncio.Event()
+        work = self._in_background(self._turn(data, spec, cost=cost, deadline=deadline, began=began))
+        work.add_done_callback(lambda _: self._leave(cost))
         try:
-            async with self._large if cost > TAKES_TURNS else self._small:
-                begun = time.monotonic()
-                try:
-                    with anyio.CancelScope(shield=True):
-                        found = await self._decode(data, spec, deadline=deadline)
-                finally:
-                    if cost > TAKES_TURNS:
-                        self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
-                return found
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await asyncio.shield(work)
+        except TimeoutError:
+            raise RefusedError("deadline") from None
         finally:
-            self.inside -= cost
+            if not began.is_set():
+                work.cancel()
 
-    async def _decode(self, data: bytes, spec: ImageSpec, *, deadline: float) -> DecodedView:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise RefusedError("deadline")
+    def _leave(self, cost: int) -> None:
+        self.inside -= cost
+
+    async def _turn(
+        self, data: bytes, spec: ImageSpec, *, cost: int, deadline: float, began: asyncio.Event
+    ) -> DecodedView:
+        """The view, when it is this image's turn; from then on it is finished, whoever still waits."""
+        async with self._large if cost > TAKES_TURNS else self._small:
+            if time.monotonic() > deadline:
+                raise RefusedError("deadline")
+            begun = time.monotonic()
+            try:
+                return await self._decode(data, spec, began)
+            finally:
+                if cost > TAKES_TURNS:
+                    self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
+
+    async def _decode(self, data: bytes, spec: ImageSpec, began: asyncio.Event) -> DecodedView:
         try:
-            with anyio.fail_after(min(left, self._seconds)):
-                try:
-                    return await self._on_process(data, spec)
-                except BrokenWorkerProcess:  # ended from outside, perhaps: once more in another one
-                    return await self._on_process(data, spec)
+            try:
+                return await self._on_process(data, spec, began)
+            except BrokenWorkerProcess:  # ended from outside, perhaps: once more in another one
+                return await self._on_process(data, spec, began)
         except ImageError as error:
             raise RefusedError(image_code(error)) from None
         except MemoryError:
@@ -128,12 +140,12 @@ class Decoders:
         except BrokenWorkerProcess:
             raise RefusedError("corrupt") from None
         except TimeoutError:
-            raise RefusedError("too_much_work" if left > self._seconds else "deadline") from None
+            raise RefusedError("too_much_work") from None
 
     async def _run(self, work: Callable[..., _T], *values: object) -> _T:
         return await to_process.run_sync(work, *values, cancellable=True, limiter=self._all)
 
-    async def _on_process(self, data: bytes, spec: ImageSpec) -> DecodedView:
+    async def _on_process(self, data: bytes, spec: ImageSpec, began: asyncio.Event) -> DecodedView:
         """The view, by a process that waits for work."""
         async with self._changed:
             while not self._has_idle():
@@ -141,8 +153,10 @@ class Decoders:
                     self._start_one()
                 await self._changed.wait()
             self._busy += 1
+        began.set()
         try:
-            return await self._run(_view, data, spec, self._limits, self._memory)
+            with anyio.fail_after(self._seconds):
+                return await self._run(_view, data, spec, self._limits, self._memory)
         finally:
             self._busy -= 1
             self._notify()
@@ -173,11 +187,16 @@ class Decoders:
         task.add_done_callback(self._starting.discard)
         task.add_done_callback(lambda _: self._notify())
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _in_background(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has seen it; else nobody wants to know
 
 
 def is_alive(pid: int) -> bool:

@@ -1,0 +1,54 @@
+"""Decoders that are killed come back, however short the deadlines of the requests are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import numpy as np
+from tests.runtime.bundles import SPEC, held_out
+
+from tesela.imaging.limits import DEFAULT_LIMITS
+from tesela.imaging.preprocess import fitted_view
+from tesela.serve.config import ServeConfig
+from tesela.serve.engine.decoding import DecodedView, Decoders, is_alive
+from tesela.serve.errors import RefusedError
+
+IMAGE = held_out(1)[0][0]
+
+
+async def ask(decoders: Decoders, seconds: float) -> DecodedView | None:
+    """The view, or None where it was refused because of its deadline."""
+    try:
+        return await decoders.view(IMAGE, SPEC, deadline=time.monotonic() + seconds)
+    except RefusedError as error:
+        assert error.code == "deadline"
+        return None
+
+
+def test_short_deadlines_do_not_keep_decoders_from_starting() -> None:
+    """Starting takes longer than the 0.2 s that a request has; requests come all the while, and after a
+    time they are answered, each time that all processes have been killed."""
+
+    async def scenario() -> None:
+        decoders = Decoders(ServeConfig(decoders=2))
+        await decoders.start()
+        wanted = fitted_view(IMAGE, SPEC, limits=DEFAULT_LIMITS)[0]
+        for _ in range(2):
+            killed = set(decoders._started)
+            assert killed
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            while any(map(is_alive, killed)):
+                await asyncio.sleep(0.01)
+            until = time.monotonic() + 60
+            while (found := await ask(decoders, 0.2)) is None:
+                assert time.monotonic() < until
+            assert np.array_equal(found[0], wanted)
+        many = await asyncio.gather(*(ask(decoders, 60) for _ in range(8)))
+        assert all(one is not None and np.array_equal(one[0], wanted) for one in many)
+        assert len(decoders._started) <= 3
+
+    asyncio.run(scenario())

@@ -1,0 +1,128 @@
+"""The figures of the server under load at a small size: ratios and counts, never times of a clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.reliability import ending, endurance, overload, sockets
+from benchmarks.reliability.load import NO_ANSWER, Load, answered, refused
+from benchmarks.reliability.plan import SIZES, Plan
+from benchmarks.reliability.table import missed, page
+from benchmarks.reliability.target import ROOT, Cores
+
+FIGURES = ROOT / "docs" / "reliability.json"
+SMALL = replace(
+    SIZES["ci"], capacity_seconds=0.5, overload_seconds=3, ending_seconds=2, sockets=150, requests=600
+)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
+    cores = frozenset(os.sched_getaffinity(0))
+    yield Plan(
+        target="tesela",
+        size=SMALL,
+        model="vit_nano",
+        folder=tmp_path_factory.mktemp("bundles"),
+        peers=None,
+        cores=Cores(cores, cores),
+    )
+    os.sched_setaffinity(0, cores)
+
+
+def test_overload_is_refused_and_goodput_stays(plan: Plan) -> None:
+    """Ten times what it answers alone: all are served or told when to come again, none is left without an
+    answer, most of the capacity goes to answers in time, and memory stays."""
+
+    async def scenario() -> dict[str, Any]:
+        with plan.start() as server:
+            load = plan.load(server, patience=30)
+            await load.closed_loop(4, 0.5)
+            alone = await overload.unloaded(load, 1.0)
+            await load.close()
+            found = await overload.overloaded(plan, server, min(10 / alone, 600.0), alone)
+        return {**found, "share": found["goodput"] * alone}
+
+    found = asyncio.run(scenario())
+    assert found["refused"] > 0
+    assert found["without_retry_after"] == 0
+    assert found["other"] == 0
+    assert found["share"] > 0.3
+    assert found["memory_mib"] <= 64
+    assert found["after_failures"] <= found["after"] // 2
+
+
+def test_deadlines_signals_and_kills(plan: Plan) -> None:
+    late = asyncio.run(ending.deadlines(plan))
+    assert late["computed_late"] == 0
+    assert late["failures"] == 0
+    stopped = asyncio.run(ending.terminate(plan, 2))
+    assert stopped["accepted"] > 0
+    assert (stopped["accepted_lost"], stopped["exit_code"]) == (0, 0)
+    killed = asyncio.run(ending.kill_workers(plan))
+    assert killed["workers"] >= 2
+    assert (killed["hung"], killed["failed"]) == (0, 0)
+
+
+def test_slow_sockets_leave_others_alone(plan: Plan) -> None:
+    found = asyncio.run(sockets.measure(plan))
+    assert found["requests"] > 0
+    assert found["failures"] <= found["requests"] // 10
+
+
+def test_mixed_requests_leave_nothing_behind(plan: Plan) -> None:
+    found = asyncio.run(endurance.measure(plan))
+    assert not {"500", "0", "-1"} & set(found["statuses"])
+    assert {"200", "404", "415", "422"} <= set(found["statuses"])
+    assert found["descriptors"] <= 4
+    assert found["threads"] <= 2
+
+
+def test_the_load_counts_from_the_time_that_is_due() -> None:
+    """A server that answers one request in 0.1 s on one connection: of ten that are due every 0.02 s the last
+    has waited for nine others."""
+
+    async def scenario() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.readline():
+                await reader.readuntil(b"\r\n\r\n")
+                await asyncio.sleep(0.1)
+                writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\nno")
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        load = Load(address, [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], patience=5, most=1)
+        shots = await load.open_loop(50, 0.19)
+        assert len(shots) == len(refused(shots)) == 10
+        assert all(shot.retry_after for shot in shots)
+        assert shots[-1].seconds >= 10 * 0.1 - 9 * 0.02 - 0.01
+        assert answered(shots) == []
+        hasty = Load(address, [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], patience=0.03, most=1)
+        left = await hasty.open_loop(20, 0.1)
+        assert {shot.status for shot in left} == {NO_ANSWER}
+        await load.close()
+        await hasty.close()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(scenario())
+
+
+def test_the_page_is_written_from_the_figures() -> None:
+    found = json.loads(FIGURES.read_text("utf-8"))
+    assert (ROOT / "docs" / "reliability.md").read_text("utf-8") == page(found), (
+        "run: python -m benchmarks.reliability.table docs/reliability.json docs/reliability.md"
+    )
+
+
+def test_rows_that_are_missed_are_named(tmp_path: Path) -> None:
+    found = {"load": {"tesela": {"overload": {"5": {"goodput_share": 0.9, "memory_mib": 10}}}}}
+    assert missed(found) == ["5 C: answers in time, of C"]
