@@ -25,12 +25,24 @@ if TYPE_CHECKING:
 register("format", "jax", target="tesela.checkpoints.jax.read:find_jax", summary=".npz of the paper's code")
 register(
     "format",
+    "resnet",
+    target="tesela.checkpoints.resnet.read:find_resnet",
+    summary="residual networks of transformers and timm",
+)
+register(
+    "format",
     "huggingface",
     target="tesela.checkpoints.huggingface.read:find_huggingface",
     summary="transformers",
 )
 register(
     "format", "timm", target="tesela.checkpoints.timm.read:find_timm", summary="timm's VisionTransformer"
+)
+register(
+    "format",
+    "resnet_file",
+    target="tesela.checkpoints.resnet.read:find_resnet_file",
+    summary="residual networks of timm and torchvision without a config",
 )
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")

@@ -1,0 +1,1 @@
+"""Checkpoints of residual networks by transformers, timm and torchvision, read alone."""

@@ -1,0 +1,166 @@
+"""Reader of plain residual networks as transformers, timm and torchvision keep them.
+
+The sizes are read off the tensors. Odd: what changes a network without changing its tensors (another
+activation, another place of the stride) is refused where the files say it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tesela.checkpoints.files import license_of, read_mapping, read_weights
+from tesela.checkpoints.foreign import Foreign, Place
+from tesela.checkpoints.resnet.names import timm_resnet_table, transformers_resnet_table
+from tesela.core.errors import ConfigError, WeightsError
+from tesela.imaging.spec import ImageSpec
+from tesela.models.tensors import Tensors
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FILTERS = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
+#: Fields of transformers' config.json that change the network, and their values here.
+_PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+
+
+def find_resnet(place: Place) -> Foreign | None:
+    """The residual network that a config.json names; None if it names something else.
+
+    Raises:
+        WeightsError: a variant that is not known, or a damaged file.
+    """
+    named = re.fullmatch(r"resnet\d+\w*", str(place.config.get("architecture", "")))
+    return _found(place) if named or place.config.get("model_type") == "resnet" else None
+
+
+def find_resnet_file(place: Place) -> Foreign | None:
+    """The residual network in a file without config.json; None if it holds something else.
+
+    Raises:
+        WeightsError: a variant that is not known.
+    """
+    return None if place.config or place.weights is None else _found(place)
+
+
+def _found(place: Place) -> Foreign | None:
+    config, folder = place.config, place.folder
+    theirs = config.get("model_type") == "resnet"
+    read = read_weights(folder, place.weights)
+    first = "resnet.embedder.embedder.convolution.weight" if theirs else "conv1.weight"
+    stem = "resnet.encoder.stages.(\\d+)\\." if theirs else "layer(\\d+)\\."
+    stages = {int(match[1]) for name in read.tensors if (match := re.match(stem, name))}
+    if first not in read.tensors or not stages:
+        if config:
+            raise WeightsError(
+                f"{folder} holds no plain residual network: {first} or its stages are missing",
+                hint="plain networks are known, without a deep root and without attention",
+            )
+        return None
+    _check(config, theirs=theirs, source=str(place.weights or folder))
+    fields = _fields(read.tensors, stages, theirs=theirs, source=str(place.weights or folder))
+    image, stated = _image(config, place, theirs=theirs, channels=fields["channels"])
+    convolutions = 3 if fields["unit"] == "bottleneck" else 2
+    table = transformers_resnet_table if theirs else timm_resnet_table
+    names = config.get("id2label") if theirs else None
+    labels = config.get("label_names")
+    if isinstance(names, Mapping):
+        labels = [str(names.get(str(index))) for index in range(len(names))]
+    return Foreign(
+        source=place.weights or folder,
+        files=read.files,
+        family="resnet",
+        fields={**fields, "image_size": image.size},
+        layout=table(len(stages), convolutions),
+        tensors=read.tensors,
+        image=image,
+        labels=list(labels) if labels else None,
+        remarks=[
+            *read.notes,
+            *([] if stated else ["images are seen as is usual for ImageNet: no file says it"]),
+        ],
+        license=str((config.get("pretrained_cfg") or {}).get("license") or license_of(folder)),
+        provenance={"format": "resnet", "config": dict(config)},
+    )
+
+
+def _check(config: Mapping[str, Any], *, theirs: bool, source: str) -> None:
+    """Refuse variants whose tensors look like those of the plain network."""
+    if theirs:
+        for name, value in _PLAIN.items():
+            if config.get(name, value) != value:
+                raise WeightsError(
+                    f"{source}: a residual network with {name}={config[name]!r} is not known",
+                    hint=f"one with {name}={value!r} is",
+                )
+    if config.get("model_args"):
+        raise WeightsError(
+            f"{source}: a residual network with model_args is not known", hint="one of the plain networks is"
+        )
+
+
+def _fields(tensors: Tensors, stages: set[int], *, theirs: bool, source: str) -> dict[str, Any]:
+    """Fields of our configuration, from names and shapes."""
+    first = "resnet.embedder.embedder.convolution.weight" if theirs else "conv1.weight"
+    kernel = tuple(tensors[first].shape)
+    low = min(stages)
+    unit = (
+        "resnet.encoder.stages.{}.layers.{}.layer.{}.convolution.weight"
+        if theirs
+        else "layer{}.{}.conv{}.weight"
+    )
+    pattern = unit.split("{}")
+    inside = re.compile(
+        re.escape(pattern[0]) + r"(\d+)" + re.escape(pattern[1]) + r"(\d+)" + re.escape(pattern[2])
+    )
+    units: dict[int, set[int]] = {stage: set() for stage in stages}
+    for name in tensors:
+        match = inside.match(name)
+        if match:
+            units[int(match[1])].add(int(match[2]))
+    if len(kernel) != 4 or kernel[2:] != (7, 7) or sorted(stages) != list(range(low, low + len(stages))):
+        raise WeightsError(
+            f"{source}: a residual network whose root is {'x'.join(map(str, kernel))} is not known",
+            hint="one with a 7x7 convolution is",
+        )
+    last = unit.format(low, 0, 2 if theirs else 3)
+    return {
+        "stages": tuple(len(units[stage]) for stage in sorted(stages)),
+        "width_factor": kernel[0] / 64,
+        "unit": "bottleneck" if last in tensors else "basic",
+        "root": "large",
+        "channels": kernel[1],
+    }
+
+
+def _image(config: Mapping[str, Any], place: Place, *, theirs: bool, channels: int) -> tuple[ImageSpec, bool]:
+    """The view that the files state, else ImageNet's usual one; and whether they state it."""
+    file = place.folder / "preprocessor_config.json"
+    stated = config.get("pretrained_cfg") or {}
+    if theirs:
+        stated = read_mapping(file) if file.is_file() else {}
+    mean, std = (_MEAN, _STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    sizes = stated.get("size") if theirs else stated.get("input_size")
+    side = sizes.get("shortest_edge", sizes.get("height", 224)) if isinstance(sizes, Mapping) else 224
+    height, width = (sizes[1], sizes[2]) if isinstance(sizes, list) and len(sizes) == 3 else (side, side)
+    height, width = place.image_size or (height, width)
+    ratio = float(stated.get("crop_pct") or 0.875)
+    if theirs and int(side) >= 384:
+        ratio = 1.0  # transformers squashes images of that size
+    try:
+        return (
+            ImageSpec(
+                height=int(height),
+                width=int(width),
+                channels=channels,
+                mean=tuple(stated.get("image_mean") or stated.get("mean") or mean),
+                std=tuple(stated.get("image_std") or stated.get("std") or std),
+                resize="squash" if theirs and int(side) >= 384 else "crop",
+                crop_ratio=ratio,
+                interpolation=_FILTERS.get(stated.get("resample", stated.get("interpolation")), "bicubic"),  # type: ignore[arg-type]
+            ),
+            bool(stated),
+        )
+    except (ConfigError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{place.folder} states a view that cannot be: {error}", hint="use files that belong together"
+        ) from error
