@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float64]
+from tesela.metrics.few_shot import neighbour_votes, ridge_classifier
 
 FOLDS = 5
-VOTERS, SHARPNESS = 20, 1 / 0.07
+#: L2 penalty of the probe.
 PENALTY = 1.0
 
 
@@ -51,49 +51,14 @@ def probe_hits(embeddings: NDArray[np.floating], labels: NDArray[np.int64]) -> t
     """
     wide, folds = embeddings.astype(np.float64), folds_of(labels)
     linear = nearest = 0
+    classes = int(labels.max(initial=0)) + 1
     for fold in np.unique(folds):
         held = folds == fold
         if held.all():
             continue
-        known, asked = wide[~held], wide[held]
-        linear += int((_linear(known, labels[~held], asked) == labels[held]).sum())
-        nearest += int((_nearest(known, labels[~held], asked) == labels[held]).sum())
+        known, asked, truth = wide[~held], wide[held], labels[~held]
+        told = ridge_classifier(known, truth, classes=classes, l2=PENALTY).predict(asked)
+        votes = neighbour_votes(asked, known, truth, classes=classes)
+        linear += int((told == labels[held]).sum())
+        nearest += int((votes.argmax(1) == labels[held]).sum())
     return linear, nearest
-
-
-def _linear(known: Vectors, labels: NDArray[np.int64], asked: Vectors) -> NDArray[np.int64]:
-    """Classes of ``asked`` (M, D) by ridge regression from standardised ``known`` (N, D)."""
-    mean, deviation = known.mean(0), known.std(0)
-    deviation[deviation <= 1e-12] = 1.0
-    inputs, queries = (known - mean) / deviation, (asked - mean) / deviation
-    wanted = np.full((len(labels), int(labels.max()) + 1), -1.0)
-    wanted[np.arange(len(labels)), labels] = 1.0
-    bias = wanted.mean(0)
-    if len(inputs) >= inputs.shape[1]:
-        gram = inputs.T @ inputs
-        gram[np.diag_indices_from(gram)] += PENALTY
-        weights = np.linalg.solve(gram, inputs.T @ (wanted - bias))
-    else:
-        gram = inputs @ inputs.T
-        gram[np.diag_indices_from(gram)] += PENALTY
-        weights = inputs.T @ np.linalg.solve(gram, wanted - bias)
-    found: NDArray[np.int64] = (queries @ weights + bias).argmax(1)
-    return found
-
-
-def _nearest(known: Vectors, labels: NDArray[np.int64], asked: Vectors) -> NDArray[np.int64]:
-    """Classes of ``asked`` (M, D) by the weighted vote of the most similar of ``known`` (N, D)."""
-    count = min(VOTERS, len(known))
-    likeness = _unit(asked) @ _unit(known).T  # (M, N)
-    nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
-    weights = np.exp((np.take_along_axis(likeness, nearest, 1) - 1) * SHARPNESS)
-    votes = np.zeros((len(asked), int(labels.max()) + 1))
-    np.add.at(votes, (np.arange(len(asked))[:, None], labels[nearest]), weights)
-    found: NDArray[np.int64] = votes.argmax(1)
-    return found
-
-
-def _unit(rows: Vectors) -> Vectors:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Vectors = rows / np.maximum(lengths, 1e-12)
-    return unit
