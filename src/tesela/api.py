@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tesela.answers import bench, compare, evaluate, explain, inspect, models, predict
 from tesela.attribution.explain import Explanation
 from tesela.exporters.catalog import ExportReport, export_model
+from tesela.exporters.options import ExportOptions
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.factory import create_model, create_segmenter
 from tesela.runs.result import RunResult
@@ -144,16 +145,20 @@ def train_config(
     )
 
 
-def export(source: str | Path, *, to: str = "onnx", out: str | Path | None = None) -> ExportReport:
-    """Write a model for another runtime (onnx) or library (hf, timm, jax).
+def export(
+    source: str | Path, *, to: str = "onnx", out: str | Path | None = None, **options: Any
+) -> ExportReport:
+    """Write a model for another runtime (onnx, openvino, compiled) or library (hf, timm, jax).
 
     Args:
         source: a run, a bundle, or any checkpoint that ``load`` takes.
         to: the format.
         out: the folder to write.
+        **options: of programs, fields of ``tesela.exporters.options.ExportOptions``: precision, data,
+            with_map, force.
 
     Raises:
-        UnknownNameError: no such format.
+        UnknownNameError: no such format or precision.
         WeightsError: the exported model differs from the original, or the library has no place for it.
     """
-    return export_model(source, to=to, out=out)
+    return export_model(source, to=to, out=out, options=ExportOptions(**options))

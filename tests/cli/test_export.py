@@ -26,7 +26,7 @@ def test_onnx_beside_the_bundle_of_a_run_with_real_images(
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert Path(result["bundle"]) == tmp_path / "run" / "onnx"
-    assert (result["images"], result["batches"], result["same_label"]) == ("real", [1, 3], 1.0)
+    assert (result["images"], result["contract"]["count"], result["same_label"]) == ("real", 4, 1.0)
     assert 0 <= result["max_abs_probability"] <= 1e-4
     assert f"{result['max_abs_logits']:.2e} in a logit" in captured.err
     assert (
@@ -39,7 +39,11 @@ def test_onnx_beside_the_bundle_of_a_run_with_real_images(
     ("words", "message"),
     [
         (["--to", "onx"], "error: unknown format 'onx'"),
-        (["--to", "onnx", "--precision", "int8"], "error: unknown precision 'int8'"),
+        (["--to", "onnx", "--precision", "int7"], "error: unknown precision 'int7'"),
+        (
+            ["--to", "onnx", "--precision", "bf16", "--weights", "int8"],
+            "error: --weights int8 goes with arithmetic in fp32, not in bf16",
+        ),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(
@@ -48,7 +52,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
     assert run(["export", str(digits_run()), *words]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == message
-    assert "onnx" in lines[1] or "fp32" in lines[1]
+    assert any(word in lines[1] for word in ("onnx", "fp32", "--weights"))
 
 
 def test_a_missing_run_is_a_usage_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.contracts.encoder_variants import VARIANTS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tesela.exporters.onnx import write_graph
+from tesela.exporters.graph import write_graph
 from tesela.imaging.spec import ImageSpec
 from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.attention.kernels import HasKernel

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tesela.core.errors import ConfigError
-from tesela.exporters.onnx import write_graph
+from tesela.exporters.graph import write_graph
 from tesela.imaging.spec import ImageSpec
 from tesela.layers.attention.attention import set_attention_kernel
 from tesela.layers.trace import Trace

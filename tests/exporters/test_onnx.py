@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
-from tests.runtime.bundles import SPEC, digits, digits_onnx, digits_run
+from tests.runtime.bundles import SPEC, digits_onnx, digits_run, held_out
 
 from tesela.core.config import to_mapping
 from tesela.core.errors import UsageError, WeightsError
+from tesela.exporters import graph
 from tesela.exporters import onnx as exporter
-from tesela.exporters.onnx import export_onnx, refuse_difference
+from tesela.exporters.onnx import export_onnx
+from tesela.exporters.options import ExportOptions
 from tesela.models.bundle import describe, load_bundle, read_info, write_bundle
 from tesela.models.factory import create_model
 
@@ -58,8 +61,8 @@ def test_other_families_and_non_square_images_export(tmp_path: Path) -> None:
     )
     report = export_onnx(tmp_path / "bundle")
     assert report.bundle == tmp_path / "bundle-onnx"
-    assert report.max_abs_logits < 1e-4
-    assert report.images == "random"
+    assert report.contract.program.max_abs_logits < 1e-4
+    assert report.contract.kind == "random"
     session = onnxruntime.InferenceSession(
         str(report.bundle / "model.onnx"), providers=["CPUExecutionProvider"]
     )
@@ -71,64 +74,69 @@ def test_other_families_and_non_square_images_export(tmp_path: Path) -> None:
 
 
 def test_the_console_stays_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Nothing of the exporter's talk is seen; real images are compared where they are given.
-
-    The old export is replaced.
-    """
-    report = export_onnx(digits_run(), tmp_path / "out", images=list(digits()[0][1500:1504]))
-    export_onnx(digits_run(), tmp_path / "out")
+    """Nothing of the exporter's talk is seen; real images are compared where they are given."""
+    for index, image in enumerate(held_out(4)[0]):
+        (tmp_path / f"{index}.png").write_bytes(image)
+    report = export_onnx(digits_run(), tmp_path / "out", options=ExportOptions(data=str(tmp_path)))
     assert capfd.readouterr() == ("", "")
-    assert (report.images, report.same_label) == ("real", 1.0)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.onnx",
-    ]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (report.contract.kind, report.contract.count, report.contract.program.agreement) == (
+        "real",
+        4,
+        1.0,
+    )
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["README.md", "config.json", "model.onnx"]
 
 
-def test_config_says_what_was_measured() -> None:
+def test_config_and_card_say_what_was_measured() -> None:
     info = read_info(digits_onnx())
     assert list(info.digests) == ["model.onnx"]
     assert info.labels == read_info(digits_run() / "bundle").labels
-    assert info.provenance["difference"]["max_abs_logits"] <= 1e-3
-    assert info.provenance["difference"]["batches"] == [1, 3]
-    assert "without PyTorch" in (digits_onnx() / "README.md").read_text(encoding="utf-8")
+    assert info.program == {
+        "format": "onnx",
+        "precision": "fp32",
+        "file": "model.onnx",
+        "outputs": ["logits"],
+        "step": [2, 2],
+    }
+    row = info.provenance["contract"]["program"]
+    assert 0 < row["max_abs_logits"] <= 1e-4 and row["agreement"] == 1.0
+    assert set(row["latency"]) == {"1", "8"} and min(row["latency"].values()) > 0
+    assert 1e7 < row["memory"] < 2e8
+    card = (digits_onnx() / "README.md").read_text(encoding="utf-8")
+    assert "without PyTorch" in card and f"{row['max_abs_logits']:.1e}" in card
 
 
-@pytest.mark.parametrize(
-    ("logits", "probability"), [(2e-3, 0.0), (0.0, 2e-3), (float("nan"), 0.0), (0.0, float("nan"))]
-)
-def test_a_difference_above_the_limit_is_refused_with_numbers(logits: float, probability: float) -> None:
-    report = exporter.OnnxReport(
-        bundle=Path("x"),
-        bytes=1,
-        images="random",
-        batches=(1,),
-        max_abs_logits=logits,
-        max_abs_probability=probability,
-        same_label=1.0,
-        seconds=1.0,
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 12), (12, 8), (6, 10), (16, 16), (20, 4)])
+def test_one_graph_serves_every_image_size(height: int, width: int) -> None:
+    """Square or not, smaller or larger than its own; reference: the module, which interpolates positions."""
+    model, _ = load_bundle(digits_run() / "bundle")
+    session = onnxruntime.InferenceSession(
+        str(digits_onnx() / "model.onnx"), providers=["CPUExecutionProvider"]
     )
-    with pytest.raises(
-        WeightsError, match=r"differs from torch by .* in a logit and .* in a probability, more than 1e-03"
-    ):
-        refuse_difference(report)
+    batch = np.random.default_rng(height).standard_normal((3, 1, height, width), dtype=np.float32)
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(batch)).numpy()
+    np.testing.assert_allclose(session.run(None, {"images": batch})[0], wanted, atol=1e-4)
 
 
-def test_a_graph_that_differs_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph of other weights is written instead; the check sees it and the folder does not appear."""
-    write = exporter.write_graph
+def test_a_sabotaged_graph_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One weight of the written graph has its sign flipped; the folder does not appear."""
+    write = graph.write_graph
 
-    def of_other_weights(model: torch.nn.Module, info: object, path: Path) -> None:
-        other = create_model(
-            "vit_nano", num_classes=10, image_size=8, channels=1, seed=9, width=32, depth=2, heads=2
-        )
-        other.load_state_dict({name: value + 0.01 for name, value in model.state_dict().items()})
-        write(other, info, path)  # type: ignore[arg-type]
+    def sabotaged(model: Any, info: Any, path: Path, **options: Any) -> Any:
+        facts = write(model, info, path, **options)
+        broken = onnx.load(path)
+        tensor = max(broken.graph.initializer, key=lambda one: int(np.prod(one.dims)))
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        place = np.unravel_index(np.abs(values).argmax(), values.shape)
+        values[place] = -values[place]
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        onnx.save(broken, path)
+        return facts
 
-    monkeypatch.setattr(exporter, "write_graph", of_other_weights)
-    with pytest.raises(WeightsError, match="differs from torch"):
+    monkeypatch.setattr(exporter, "write_graph", sabotaged)
+    with pytest.raises(WeightsError, match="differs from torch by"):
         export_onnx(digits_run(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

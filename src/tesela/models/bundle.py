@@ -214,7 +214,8 @@ def load_bundle(
     info = read_info(path)
     file = Path(path) / WEIGHTS
     if not file.is_file():
-        kind = " (it holds an exported model only)" if (Path(path) / "model.onnx").is_file() else ""
+        exported = info.program or (Path(path) / "model.onnx").is_file()
+        kind = " (it holds an exported model only)" if exported else ""
         raise WeightsError(f"{file} is missing{kind}", hint="give the run or bundle that training wrote")
     tensors = read_tensors(file)
     model = empty_bundle_model(info)

@@ -122,7 +122,13 @@ def article(noun: str) -> str:
     return f"An {noun}" if noun[0].lower() in "aeiou" else f"A {noun}"
 
 
-def plain_card(info: BundleInfo, *parts: str, library: str = "tesela", title: str | None = None) -> str:
+def plain_card(
+    info: BundleInfo,
+    *parts: str,
+    library: str = "tesela",
+    title: str | None = None,
+    pipeline_tag: str = "image-classification",
+) -> str:
     """A card of some paragraphs.
 
     Args:
@@ -130,8 +136,9 @@ def plain_card(info: BundleInfo, *parts: str, library: str = "tesela", title: st
         *parts: the paragraphs.
         library: the one that loads it.
         title: the headline; the model's name if None.
+        pipeline_tag: kind of model, as model hubs call it.
     """
-    front = f"license: {info.license}\nlibrary_name: {library}\npipeline_tag: image-classification"
+    front = f"license: {info.license}\nlibrary_name: {library}\npipeline_tag: {pipeline_tag}"
     text = "\n\n".join(part.rstrip("\n") for part in (*parts, f"Licence: {info.license}"))
     return f"---\n{front}\n---\n# {title or info.name}\n\n{text}\n"
 

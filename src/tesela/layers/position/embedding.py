@@ -20,9 +20,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from tesela.layers.grid import Grid
-
-#: What DINO's code adds to the sides of a grid before it divides them.
-OFFSET = 0.1
+from tesela.layers.position.resize import OFFSET, resize_matrices, resized_table
 
 
 class NoPositions(nn.Module):
@@ -71,6 +69,9 @@ class LearnedPositions(AddedPositions):
         std: standard deviation of the initial values.
     """
 
+    #: Whether grids may be symbolic: interpolated by matrix products, as in a graph for any image size.
+    any_grid = False
+
     def __init__(
         self, grid: Grid, width: int, *, prefix: int, mode: str = "bicubic", std: float = 0.02
     ) -> None:
@@ -87,6 +88,8 @@ class LearnedPositions(AddedPositions):
 
     def at(self, grid: Grid) -> Tensor:
         """The table (1, prefix + n, D) for a grid."""
+        if self.any_grid:
+            return resized_table(self.table, self.grid, grid, prefix=self.prefix, mode=self.mode)
         if grid == self.grid:
             return self.table
         return interpolate_positions(self.table, self.grid, grid, prefix=self.prefix, mode=self.mode)
@@ -114,6 +117,9 @@ class AxisPositions(AddedPositions):
         std: standard deviation of the initial values.
     """
 
+    #: As of ``LearnedPositions``.
+    any_grid = False
+
     def __init__(
         self, grid: Grid, width: int, *, prefix: int, mode: str = "bicubic", std: float = 0.02
     ) -> None:
@@ -132,6 +138,10 @@ class AxisPositions(AddedPositions):
 
     def axes(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """The tables (1, R, D/2) of the rows and (1, C, D/2) of the columns for a grid."""
+        if self.any_grid:
+            down, right = resize_matrices(self.grid, grid, mode=self.mode, like=self.rows.float())
+            rows, columns = down @ self.rows.float(), right @ self.columns.float()
+            return rows.to(self.rows.dtype), columns.to(self.rows.dtype)
         if grid == self.grid:
             return self.rows, self.columns
         rows = interpolate_positions(self.rows, (self.grid[0], 1), (grid[0], 1), prefix=0, mode=self.mode)
@@ -211,7 +221,12 @@ def interpolate_positions(
     The result has the table's precision; the interpolation itself runs in float32 or wider. With the mode
     ``bicubic_offset`` a tenth of a token is added to the sides that the scale is computed from, as the code
     of DINO and DINOv2 does (``interpolate_offset``).
+
+    Odd: PyTorch's antialiased interpolation of an image that is one pixel wide is wrong (seen in 2.13), so
+    that mode goes through matrix products.
     """
+    if mode.endswith("_antialias"):
+        return resized_table(table, old, new, prefix=prefix, mode=mode)
     wide = table if table.dtype == torch.float64 else table.float()
     image = wide[:, prefix:].transpose(1, 2).reshape(1, -1, *old)
     kind, _, variant = mode.partition("_")
@@ -219,8 +234,6 @@ def interpolate_positions(
         scale = [(after + OFFSET) / before for before, after in zip(old, new, strict=True)]
         image = F.interpolate(image, scale_factor=scale, mode=kind, align_corners=False)
     else:
-        image = F.interpolate(
-            image, size=new, mode=kind, align_corners=False, antialias=variant == "antialias"
-        )
+        image = F.interpolate(image, size=new, mode=kind, align_corners=False)
     patches = image.flatten(2).transpose(1, 2)
     return torch.cat([wide[:, :prefix], patches], dim=1).to(table.dtype)

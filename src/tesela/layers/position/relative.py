@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 
 from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.grid import Grid
+from tesela.layers.position.resize import resize_matrix
 from tesela.layers.token_layout import TokenLayout
 
 DEVIATION = 0.02
@@ -37,6 +38,9 @@ class RelativePositions(nn.Module):
         windows: which patches see one another.
         grid: the grid the tables belong to.
     """
+
+    #: As of ``LearnedPositions``.
+    any_grid = False
 
     def __init__(self, heads: int, head_width: int, *, windows: WindowPlan, grid: Grid) -> None:
         super().__init__()
@@ -105,6 +109,9 @@ class RelativePositions(nn.Module):
     def _read(self, table: Tensor, axis: int, grid: Grid) -> Tensor:
         """The table (H, 2 m - 1, d) for windows of the grid at hand."""
         reach, middle = self.windows.size(grid)[axis] - 1, table.shape[1] // 2
+        if self.any_grid and self.windows.shape != "windows":
+            matrix = resize_matrix(table.shape[1], 2 * reach + 1, mode="linear", like=table.float())
+            return (matrix @ table.float()).to(table.dtype)
         if reach == middle:
             return table
         if self.windows.shape != "windows":

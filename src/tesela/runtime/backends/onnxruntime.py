@@ -58,6 +58,8 @@ class OnnxruntimeBackend:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or cores()
+        if self.precision == "int8-weights":  # become fp32 once, when the graph is loaded
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 _graph(bundle / ONNX_FILES[0]), options, providers=["CPUExecutionProvider"]

@@ -1,0 +1,97 @@
+"""Export of a model to compiled PyTorch: an AOTInductor package, native code for machines of this kind.
+
+It is made by a C++ compiler here and needs none where it runs, but PyTorch. A package takes and gives
+float32, whatever it computes in; its batch size is free, the size of its images is the model's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tesela.core.errors import UsageError, WeightsError
+from tesela.exporters.graph import silenced
+from tesela.exporters.options import ExportOptions
+from tesela.exporters.program import Export, ProgramReport, export_program
+from tesela.hardware.machine import compiler
+from tesela.models.bundle import load_bundle
+
+PACKAGE = "model.pt2"
+#: Images that the tracer sees.
+EXAMPLE = 5
+
+
+def export_compiled(
+    source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
+) -> ProgramReport:
+    """Write the bundle of ``source`` as a compiled package, if it keeps its contract.
+
+    Args:
+        source: a run folder or a bundle with model.safetensors.
+        out: the folder to write; by default ``compiled`` inside the run, or ``<bundle>-compiled`` beside it.
+        options: what is wanted.
+
+    Raises:
+        UsageError: there is no C++ compiler, or the format has no such option.
+        WeightsError: the network cannot be compiled, or breaks its contract; nothing is written.
+    """
+    chosen = options or ExportOptions()
+    if chosen.precision not in ("fp32", "bf16"):
+        raise UsageError(
+            f"a compiled program has no {chosen.precision}",
+            hint="use fp32 or bf16, or --to onnx",
+        )
+    if chosen.with_map:
+        raise UsageError(
+            "a compiled program has no maps: where it runs there is PyTorch, which explains the run itself",
+            hint="tesela explain RUN IMAGE; or --to onnx --with-map",
+        )
+    if compiler() is None:
+        raise UsageError(
+            "a program is compiled by a C++ compiler, and there is none here",
+            hint="install g++ (apt-get install g++), or export a graph: --to onnx",
+        )
+    return export_program(source, out, chosen, format="compiled", write=_write)
+
+
+def _write(job: Export) -> None:
+    job.remarks.append("it runs on processors like this one, with the same version of PyTorch")
+    _compile(job, job.folder / PACKAGE, bf16=job.options.precision == "bf16")
+
+
+def _compile(job: Export, path: Path, *, bf16: bool) -> None:
+    import torch
+    import torch._inductor
+    from torch import Tensor, nn
+
+    class InFloat32(nn.Module):
+        """Images in float32 to outputs in float32, whatever lies between."""
+
+        def __init__(self, model: Any, kind: torch.dtype) -> None:
+            super().__init__()
+            self.model, self.kind = model.to(kind), kind
+
+        def forward(self, images: Tensor) -> Tensor:
+            outputs: Tensor = self.model(images.to(self.kind)).float()
+            return outputs
+
+    model, info = load_bundle(job.bundle)
+    network = InFloat32(model, torch.bfloat16 if bf16 else torch.float32).eval()
+    example = torch.zeros(EXAMPLE, info.image.channels, *info.image.size)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+    try:
+        with silenced(), torch.no_grad():
+            program = torch.export.export(
+                network,
+                (example,),
+                dynamic_shapes=shapes,
+                strict=False,
+            )
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(path), inductor_configs={"freezing": True}
+            )
+    except Exception as error:  # the compiler raises whatever it meets
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"this network cannot be compiled: {first}", hint="tesela export RUN --to onnx, or --to openvino"
+        ) from error

@@ -1,0 +1,66 @@
+"""Export of a model to OpenVINO's own format, from the same graph as ONNX.
+
+fp32 keeps every weight; bf16 stores weights in half precision and lets the engine compute in bf16; int8 and
+int8 weights come from the quantised ONNX graph.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tesela.core.errors import MissingExtraError
+from tesela.exporters.contract import Row
+from tesela.exporters.onnx import write_quantised_or_fp32
+from tesela.exporters.options import ExportOptions
+from tesela.exporters.program import Export, ProgramReport, export_program
+from tesela.models.bundle import write_info
+from tesela.runtime.backends.base import open_backend
+
+XML = "openvino.xml"
+
+
+def export_openvino(
+    source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
+) -> ProgramReport:
+    """Write the bundle of ``source`` as an OpenVINO bundle, if it keeps its contract.
+
+    Args:
+        source: a run folder or a bundle with model.safetensors.
+        out: the folder to write; by default ``openvino`` inside the run, or ``<bundle>-openvino`` beside it.
+        options: what is wanted.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        UsageError: ``out`` holds something that is no bundle.
+        WeightsError: the program breaks its contract; nothing is written.
+    """
+    try:
+        import openvino  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("exporting to OpenVINO", "openvino") from error
+    return export_program(source, out, options or ExportOptions(), format="openvino", write=_write)
+
+
+def _write(job: Export) -> None:
+    with tempfile.TemporaryDirectory(prefix="tesela-") as place:
+        graphs = Path(place)
+        fp32 = write_quantised_or_fp32(job, graphs)
+        _convert(graphs / "model.onnx", job.folder / XML, half=job.options.precision == "bf16")
+        if job.options.precision not in ("int8", "bf16"):
+            return
+        _convert(fp32, graphs / XML, half=False)
+        (graphs / "model.onnx").unlink()
+        info = job.described(graphs, precision="fp32")
+        write_info(graphs, info)
+        for precision in ("fp32", "bf16") if job.options.precision == "int8" else ("fp32",):
+            compute = open_backend("openvino", graphs, info, precision=precision).logits
+            job.others.append((Row(name=f"openvino {precision}"), compute))
+
+
+def _convert(graph: Path, path: Path, *, half: bool) -> None:
+    import openvino
+
+    model: Any = openvino.Core().read_model(graph)
+    openvino.save_model(model, path, compress_to_fp16=half)
