@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,10 @@ from tesela.runtime.predictor import Predictor
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tesela.data.source import Items
     from tesela.models.bundle import BundleInfo
     from tesela.models.config import ModelConfig
+    from tesela.tasks.task import ArrayScorer
 
 
 def evaluate_program(
@@ -92,28 +94,11 @@ def evaluate_program(
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
     items, targets = source.splits[split], task.targets(source).matched(info.labels)
-    unreadable: list[dict[str, str]] = []
-    rows, begin = iter(range(len(items))), time.perf_counter()
+    begin = time.perf_counter()
     with progress_bar(console, "evaluate", len(items)) as bar:
-        while chunk := list(islice(rows, batch_size)):
-            kept, views = [], []
-            for row in chunk:
-                bar.advance()
-                try:
-                    image = items.read(row, channels=info.image.channels)
-                except ImageError as error:
-                    unreadable.append({"name": items.name(row), "code": error.code, "message": error.message})
-                    continue
-                kept.append(row)
-                views.append(fit_image(image, info.image))
-            if kept:
-                whole = getattr(targets, "full", None)
-                truth = (
-                    list(targets.read(items, np.array(kept), info.image))
-                    if whole is None
-                    else [whole(items, row) for row in kept]
-                )
-                counter.update(predictor.outputs(views), truth)
+        unreadable = count_rows(
+            predictor, counter, items, targets, range(len(items)), batch_size=batch_size, on_row=bar.advance
+        )
     seconds = time.perf_counter() - begin
     scores = counter.result()
     if not scores["images"]:
@@ -143,6 +128,47 @@ def evaluate_program(
         },
         "folder": None,
     }
+
+
+def count_rows(
+    predictor: Predictor,
+    counter: ArrayScorer,
+    items: Items,
+    targets: Any,
+    rows: Iterable[int],
+    *,
+    batch_size: int = 32,
+    on_row: Callable[[], object] = lambda: None,
+) -> list[dict[str, str]]:
+    """Score some images of a data set; those that cannot be read are returned.
+
+    Args:
+        predictor: what answers.
+        counter: counts.
+        items: the images.
+        targets: of them, numbered as the model's labels.
+        rows: numbers of the images.
+        batch_size: images at a time.
+        on_row: called for each.
+    """
+    unreadable: list[dict[str, str]] = []
+    whole: Any = getattr(targets, "full", None)
+    spec, remaining = predictor.info.image, iter(rows)
+    while chunk := list(islice(remaining, batch_size)):
+        kept, views = [], []
+        for row in chunk:
+            on_row()
+            try:
+                image = items.read(row, channels=spec.channels)
+            except ImageError as error:
+                unreadable.append({"name": items.name(row), "code": error.code, "message": error.message})
+                continue
+            kept.append(row)
+            views.append(fit_image(image, spec))
+        if kept:
+            truth = list(targets.read(items, np.array(kept), spec)) if whole is None else []
+            counter.update(predictor.outputs(views), truth or [whole(items, row) for row in kept])
+    return unreadable
 
 
 def parameters_of(info: BundleInfo) -> int:

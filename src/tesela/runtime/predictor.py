@@ -85,6 +85,7 @@ class Predictor:
         precision: of the arithmetic; None is the bundle's own, fp32 for weights; ``auto`` is measured too.
         limits: formats and sizes of images that are decoded; those for one's own files by default.
         sample: images on which precisions are compared where that has to be measured.
+        image_size: another (height, width) than the model's own, which its network or program must permit.
 
     Attributes:
         choice: what was measured; None where nothing was to be chosen.
@@ -105,6 +106,7 @@ class Predictor:
         precision: Precision | Literal["auto"] | None = None,
         limits: DecodeLimits = LOCAL_LIMITS,
         sample: Sequence[ImageSource] = (),
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         self.limits = replace(limits, seconds=limits.seconds or DECODE_SECONDS)
         self.backend: Backend
@@ -112,6 +114,9 @@ class Predictor:
         if isinstance(path, (str, Path)):
             self.bundle: Path = bundle_of(path)
             self.info: BundleInfo = read_info(self.bundle)
+            if image_size is not None:
+                view = replace(self.info.image, height=image_size[0], width=image_size[1])
+                self.info = replace(self.info, image=view)
             name = choose_backend(self.bundle, backend)  # says what is missing, before anything is opened
             if backend == "auto" or precision == "auto":
                 self.choice, self.backend = choose_way(

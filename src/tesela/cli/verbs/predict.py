@@ -23,6 +23,7 @@ def predict(
     backend: Literal["auto", "onnxruntime", "openvino", "torch", "compiled"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "int8", "int8-weights"] = "auto",
     threads: int | None = None,
+    max_ms: float | None = None,
     batch: int = 32,
     formats: Annotated[list[str] | None, Parameter(negative="")] = None,
     max_pixels: int | None = None,
@@ -42,6 +43,8 @@ def predict(
         backend: What computes; auto measures what can be used here, once, and takes the fastest.
         precision: Number format of the network; auto takes bf16 where it is faster and the answers agree.
         threads: Threads to compute with; each backend's own choice where it is left out.
+        max_ms: Most milliseconds of one image in the network: where the model's own size takes longer, images
+            are made smaller, and what that costs is measured and said.
         batch: Images computed at once.
         formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
             GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
@@ -61,14 +64,15 @@ def predict(
 
     output.use_json(json)
     paths = find_images(images, root=Run(run).data_root)
-    predictor = Predictor(
-        run,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-        limits=local_limits(formats or (), max_pixels),
-        sample=paths,
-    )
+    given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "sample": paths}
+    given["limits"] = local_limits(formats or (), max_pixels)
+    if max_ms is None:
+        predictor = Predictor(run, **given)
+    else:
+        from tesela.evaluation.dial import open_within
+
+        predictor, curve = open_within(run, max_ms=max_ms, **given)
+        output.note(curve.line())
     pictures = None
     if out is not None and not out.suffix and predictor.task.unreadable().body_schema:
         pictures = ResultFolder(out, paths, limits=predictor.limits)

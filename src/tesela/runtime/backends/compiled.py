@@ -63,7 +63,7 @@ class CompiledBackend:
             )
         # a package takes and gives float32, whatever it computes in
         kind = torch.float32 if packaged else RUNTIME_DTYPES[self.precision]
-        network: Any = load_package(path, info) if packaged else compile_weights(path.parent, kind)
+        network: Any = load_package(path, info) if packaged else compile_weights(path.parent, info, kind)
         self._logits = array_function(network, kind=kind, threads=threads)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,7 +96,7 @@ def load_package(path: Path, info: BundleInfo) -> Any:
     return compute
 
 
-def compile_weights(bundle: Path, kind: torch.dtype) -> nn.Module:
+def compile_weights(bundle: Path, info: BundleInfo, kind: torch.dtype) -> nn.Module:
     """The network of a bundle, compiled with its weights as constants at the first call of each batch size.
 
     Raises:
@@ -108,7 +108,7 @@ def compile_weights(bundle: Path, kind: torch.dtype) -> nn.Module:
             f"{bundle / WEIGHTS} cannot be compiled: there is no C++ compiler",
             hint="use the torch backend, or export where there is one: tesela export RUN --to compiled",
         )
-    network = load_bundle(bundle)[0].to(kind).eval()
+    network = load_bundle(bundle, image_size=info.image.size)[0].to(kind).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     compiled: nn.Module = torch.compile(network, options={"freezing": True})  # type: ignore[assignment]

@@ -36,8 +36,7 @@ class TorchBackend:
 
     Args:
         bundle: the folder with model.safetensors.
-        info: the bundle's description; taken because every backend is opened alike, the network reads its
-            own.
+        info: the bundle's description; its image size may be another than the network's own.
         threads: threads for torch's operators; None leaves torch's own number.
         precision: of weights, images and arithmetic, fp32 if None; outputs are always float32.
 
@@ -50,7 +49,7 @@ class TorchBackend:
     def __init__(
         self,
         bundle: Path,
-        info: BundleInfo,  # noqa: ARG002
+        info: BundleInfo,
         *,
         threads: int | None = None,
         precision: Precision | None = None,
@@ -60,8 +59,8 @@ class TorchBackend:
             raise ConfigError(
                 f"the torch backend cannot compute in {self.precision}", hint="use fp32 or bf16"
             )
-        self._bundle = bundle
-        network = load_bundle(bundle)[0]
+        self._bundle, self._size = bundle, info.image.size
+        network = load_bundle(bundle, image_size=self._size)[0]
         if self.precision == "fp32":
             self.model = network
         self._logits = network_logits(network, threads=threads, precision=self.precision)
@@ -69,7 +68,7 @@ class TorchBackend:
     @cached_property
     def model(self) -> nn.Module:
         """The network in fp32, for who looks inside; read when it is first asked for."""
-        return load_bundle(self._bundle)[0]
+        return load_bundle(self._bundle, image_size=self._size)[0]
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
