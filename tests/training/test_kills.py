@@ -43,6 +43,6 @@ def test_thirty_killed_trainings_end_with_the_bits_of_an_undisturbed_one() -> No
 
 @pytest.mark.parametrize("recipe", ["pretrain_masked", "pretrain_mae", "pretrain_dino"])
 def test_killed_pretrainings_end_with_the_bits_of_an_undisturbed_one(recipe: str) -> None:
-    """Reference: the SHA-256 of a pre-training that nobody disturbed, decoder, teacher and centre included."""
+    """Reference: the SHA-256 of a pre-training that nobody disturbed; decoder, teacher, centre are in it."""
     answer = killed("--kills", "4", "--recipe", recipe, "--workers", "2")
     assert (answer["runs"], answer["equal"], answer["different"], answer["workers_equal"]) == (4, 4, [], True)

@@ -95,7 +95,8 @@ def _check_graph(session: Any, bundle: Path, info: BundleInfo) -> None:
             hint="export the model again with tesela export",
         )
     wanted = [info.image.channels, info.image.height, info.image.width]
-    if list(inputs[0].shape[1:]) != wanted or outputs[0].shape[1] != info.num_classes:
+    classes = outputs[0].shape[1] if info.num_classes else 0  # without classes any width is an embedding's
+    if list(inputs[0].shape[1:]) != wanted or classes != info.num_classes:
         found = f"takes {inputs[0].shape[1:]} and gives {outputs[0].shape[1]} classes"
         raise WeightsError(
             f"{bundle / FILES[0]} {found}, config.json says {wanted} and {info.num_classes}",
