@@ -19,6 +19,7 @@ from tesela.attribution.methods.table import AUTO_METHOD, check_method, find_met
 from tesela.attribution.question import Class, Target, make_question
 from tesela.attribution.request import Request, Settings
 from tesela.core.errors import UsageError
+from tesela.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +94,11 @@ def explain(
     options = RolloutOptions(head_fusion=head_fusion, discard=discard, residual=residual)
     settings = Settings(patch=patch, layer=layer, head=head, samples=samples, seed=seed)
     labels, model = labels_of(model), unwrapped(model)
+    bare = isinstance(model, Model) and not model.num_classes
+    if bare and (method == AUTO_METHOD or methods()[method].by_class):
+        raise UsageError(
+            f"this model knows no classes, which method {method!r} explains", hint="use the method rollout"
+        )
     inputs = _inputs(model, images)
     with undisturbed(model):
         found = capture(

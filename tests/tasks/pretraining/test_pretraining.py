@@ -199,3 +199,30 @@ def test_the_automatic_model_has_patches() -> None:
     looks = ImageStats(size=(32, 32), channels=3)
     assert choose_model(layered({}), looks, find_task("pretrain"))[0] == "vit_lite7_p4"
     assert choose_model(layered({}), looks, find_task("classify"))[0] == "cct_7_3x2_32"
+
+
+def test_an_embedder_has_no_class_to_explain(run: Path) -> None:
+    """Attention is the same for all classes, so it can be shown; a class's evidence cannot."""
+    from tesela.attribution.explain import explain
+    from tesela.core.errors import UsageError
+
+    model, _ = load_bundle(run / "bundle")
+    image = torch.zeros(1, 1, 8, 8)
+    for method in ("auto", "gradcam"):
+        with pytest.raises(UsageError, match="knows no classes"):
+            explain(model, image, method=method)
+    assert explain(model, image, method="rollout").map.shape == (1, 1, 8, 8)
+
+
+def test_an_embedder_is_exported(run: Path, tmp_path: Path) -> None:
+    """Reference: the embeddings that torch computes."""
+    pytest.importorskip("onnxruntime")
+    from tesela.cli.main import run as run_command
+
+    assert run_command(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "onnx")]) == 0
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    vectors = [
+        Predictor(place).predict([image])[0].answer()["embedding"]
+        for place in (run / "bundle", tmp_path / "onnx")
+    ]
+    np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-3, atol=1e-4)

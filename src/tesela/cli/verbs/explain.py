@@ -182,10 +182,16 @@ def explain_files(
     from tesela.attribution.quality.randomised import randomised
     from tesela.attribution.question import class_index
     from tesela.checkpoints.open import open_model
+    from tesela.core.errors import UsageError
 
     RolloutOptions(**{name: options[name] for name in ("head_fusion", "discard", "residual")})
     figures = None if measured is None else FaithfulnessOptions(**measured)
     model, info = open_model(run, device="cuda" if torch.cuda.is_available() else "cpu")
+    if not info.num_classes:
+        raise UsageError(
+            "this model was trained without labels and knows no classes to explain",
+            hint="fine-tune it first: tesela train DATA --from RUN; or look into it: tesela inspect RUN",
+        )
     if model.whole_grid:  # no patch can be taken from a segmenter, so its maps are not measured
         figures = None
     files = find_images(words, root=Run(run).data_root)

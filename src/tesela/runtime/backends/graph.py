@@ -40,6 +40,8 @@ def check_graph(
         )
     spec, (takes, gives) = info.image, (list(inputs[INPUT])[1:], list(outputs[OUTPUT])[1:2])
     wanted = [spec.channels, spec.height, spec.width]
+    if not info.num_classes:  # any width is an embedding's
+        gives = gives and [0]
     if not _fits(takes, wanted) or not _fits(gives, [info.num_classes]):
         raise WeightsError(
             f"{path} takes {takes} and gives {gives[0] if gives else 'nothing'} classes, config.json says "
