@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TEACHER = ("--model", "resnet18", "--augment.hflip", "0.5", "--augment.crop-padding", "4")
+TEACHER = ("--model", "resnet20_small", "--augment.hflip", "0.5", "--augment.crop-padding", "4")
 STUDENT = ("--model", "vit_lite7_p4", "--augment.hflip", "0.5", "--augment.crop-padding", "4")
 
 

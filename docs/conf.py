@@ -25,7 +25,7 @@ suppress_warnings = ["myst.xref_missing"]
 
 VERBS = (
     *("train", "evaluate", "predict", "explain", "inspect", "compare", "export", "convert", "serve", "bench"),
-    *("demo", "doctor", "models", "data check", "data show", "data split"),
+    *("demo", "doctor", "models", "data check", "data show", "data split", "label suggest"),
 )
 
 
