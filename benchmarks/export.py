@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tesela.exporters.catalog import export_model
 from tesela.exporters.contract import BOUNDS, Row, measure_contract
@@ -53,6 +54,7 @@ def exported(source: Path, to: str, precision: str, out: Path, data: str | None)
 def vit_b16(out: Path) -> Path:
     """A bundle of a ViT-B/16 at 224 pixels with random weights and 1,000 classes."""
     model = create_model("vit_b16", num_classes=1000, image_size=224, seed=0).eval()
+    torch.nn.init.normal_(model.head.linear.weight, std=0.02)  # type: ignore[union-attr,arg-type]
     spec = ImageSpec(height=224, width=224, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = [f"class {number}" for number in range(1000)]
     write_bundle(out / "vit_b16", model, describe(model, name="vit_b16", labels=labels, image=spec))

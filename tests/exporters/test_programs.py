@@ -139,10 +139,10 @@ def test_a_slower_int8_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch
     """The int8 graph is made slow by work that changes no result: its times are told beside fp32's."""
     write = int8.with_int8
 
-    def slowed(graph: Any, layers: Any, observed: Any) -> Any:
+    def slowed(graph: Any, layers: Any, observed: Any, **options: Any) -> Any:
         from onnx import helper, numpy_helper
 
-        copy = write(graph, layers, observed)
+        copy = write(graph, layers, observed, **options)
         nodes = [node for node in copy.graph.node if "logits" in node.output]
         nodes[0].output[list(nodes[0].output).index("logits")] = "fast_logits"
         big = np.random.default_rng(0).standard_normal((700, 700)).astype(np.float32)

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tesela.core.errors import WeightsError
+
 if TYPE_CHECKING:
     from tesela.exporters.histogram import Observed
 
@@ -44,9 +46,18 @@ class Layer:
 
 
 def load_graph(path: Path) -> Any:
-    """The ONNX model of a file, every node with a name."""
+    """The ONNX model of a file, every node with a name.
+
+    Raises:
+        WeightsError: it is larger than a graph in memory can be.
+    """
     import onnx
 
+    if path.with_name(f"{path.name}.data").is_file():
+        raise WeightsError(
+            "the model is too large for int8: its fp32 graph has more than 2 GB",
+            hint="use --precision fp32, or bf16 with --to openvino or --to compiled",
+        )
     graph = onnx.load(path)
     for number, node in enumerate(graph.graph.node):
         node.name = f"n{number}_{node.op_type}"
@@ -54,13 +65,10 @@ def load_graph(path: Path) -> Any:
 
 
 def save_graph(graph: Any, path: Path) -> None:
-    """Write an ONNX model; large weights go beside it."""
+    """Write an ONNX model."""
     import onnx
 
-    if graph.ByteSize() > 1_800_000_000:
-        onnx.save(graph, path, save_as_external_data=True, location=f"{path.name}.data")
-    else:
-        onnx.save(graph, path)
+    onnx.save(graph, path)
 
 
 def open_session(graph: Any, *, outputs: Sequence[str] = ()) -> Any:

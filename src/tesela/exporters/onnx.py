@@ -79,7 +79,7 @@ def write_quantised_or_fp32(job: Export, folder: Path, *, plain: Path | None = N
         job.facts["kept_in_fp32"] = quantised.kept
         if quantised.kept:
             job.remarks.append(
-                f"{len(quantised.kept)} of {quantised.layers} layers stay in fp32, the most sensitive "
+                f"{len(quantised.kept)} of {quantised.layers} layers compute in fp32, the most sensitive "
                 "ones by measurement"
             )
     else:
