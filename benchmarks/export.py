@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from tesela.exporters.catalog import export_model
-from tesela.exporters.contract import BOUNDS, Row, measure_contract
+from tesela.exporters.contract import BOUNDS, ProgramRow, measure_contract
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import collect_samples
 from tesela.imaging.spec import ImageSpec
@@ -98,8 +98,8 @@ def beside_nncf(source: Path, fp32: Path, data: str | None) -> None:
         openvino.save_model(quantised, Path(place) / "nncf.xml", compress_to_fp16=False)
         size = sum(path.stat().st_size for path in Path(place).iterdir())
     compiled = openvino.Core().compile_model(quantised, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    row = Row(name="nncf int8", bytes=size)
-    fp32_row = Row(name="openvino fp32")
+    row = ProgramRow(name="nncf int8", bytes=size)
+    fp32_row = ProgramRow(name="openvino fp32")
     contract = measure_contract(
         samples,
         reference.task,

@@ -23,6 +23,7 @@ from tesela.exporters.catalog import export_model
 from tesela.exporters.graph import write_graph
 from tesela.exporters.maps import check_mappable
 from tesela.exporters.options import ExportOptions
+from tesela.hardware.torch_private import open_package
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, read_info, write_bundle
 from tesela.models.factory import create_model, create_segmenter
@@ -74,7 +75,7 @@ def test_a_compiled_package_gives_torchs_logits_for_any_batch(tmp_path: Path) ->
         "model.pt2",
     ]
     model, _ = load_bundle(digits_run() / "bundle")
-    package: Any = torch._inductor.aoti_load_package(str(tmp_path / "pt2" / "model.pt2"))
+    package = open_package(tmp_path / "pt2" / "model.pt2")
     for count in (1, 2, 9):
         batch = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():

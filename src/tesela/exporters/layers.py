@@ -1,4 +1,4 @@
-"""Layers with weights in an ONNX graph: where they are, and the balancing of channels between them."""
+"""Layers with weights in an ONNX graph, and the balancing of channels between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tesela.exporters.histogram import Observed
 
 #: Weights below this many values are not worth a conversion.
-SMALLEST = 256
+SMALLEST_LAYER = 256
 #: Share of a channel's range that balancing moves from activations to weights.
 ALPHA = 0.5
 #: Operators that leave each channel, the last axis, where it is.
@@ -100,7 +100,7 @@ def find_layers(graph: Any) -> list[Layer]:
         if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[1] not in tensors:
             continue
         tensor = tensors[node.input[1]]
-        if tensor.data_type != 1 or int(np.prod(tensor.dims)) < SMALLEST or node.input[0] in tensors:
+        if tensor.data_type != 1 or int(np.prod(tensor.dims)) < SMALLEST_LAYER or node.input[0] in tensors:
             continue
         values = numpy_helper.to_array(tensor)
         turned = any(one.name == "transB" and one.i for one in node.attribute)

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from tesela.tasks.task import Task
 
 #: Most images that are compared, and that calibrate; batches of them.
-COMPARED, CALIBRATING, BATCH = 1000, 128, 8
+COMPARED, CALIBRATING, SAMPLE_BATCH = 1000, 128, 8
 #: Seconds that the fp32 model may take for the compared images, of which there are at least so many.
-SECONDS, FEWEST_COMPARED = 60.0, 100
+MOST_SECONDS, FEWEST_COMPARED = 60.0, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +75,12 @@ class Samples:
             for batch in self.compared.epoch(0):
                 yield batch.images.float().numpy(), batch
             return
-        for first in range(0, len(self.compared), BATCH):
-            yield normalize(self.compared[first : first + BATCH], self.spec), None
+        for first in range(0, len(self.compared), SAMPLE_BATCH):
+            yield normalize(self.compared[first : first + SAMPLE_BATCH], self.spec), None
 
     def first(self, count: int) -> NDArray[np.float32]:
         """The first images, repeated where there are fewer."""
-        needed = islice(self.batches(), -(-count // BATCH))
+        needed = islice(self.batches(), -(-count // SAMPLE_BATCH))
         images = np.concatenate([images for images, _ in needed])[:count]
         return images[np.arange(count) % len(images)]
 
@@ -127,11 +127,11 @@ def random_samples(info: BundleInfo, *, count: int = 12) -> Samples:
 
 
 def affordable(reference: Predictor) -> int:
-    """How many images the model computes in ``SECONDS``, within the bounds."""
+    """How many images the model computes in ``MOST_SECONDS``, within the bounds."""
     spec = reference.info.image
-    images = np.zeros((BATCH, spec.channels, *spec.size), np.float32)
+    images = np.zeros((SAMPLE_BATCH, spec.channels, *spec.size), np.float32)
     timing = measure_speed(lambda: reference.backend.logits(images), seconds=0.2, least=2, warm_up=1)
-    return int(np.clip(SECONDS * BATCH / timing.median, FEWEST_COMPARED, COMPARED))
+    return int(np.clip(MOST_SECONDS * SAMPLE_BATCH / timing.median, FEWEST_COMPARED, COMPARED))
 
 
 def _labelled(recorded: dict[str, Any], data: str | None, task: Task) -> Source | None:
@@ -169,7 +169,7 @@ def _unlabelled(data: str, reference: Predictor) -> Samples:
         raise DataError(f"no image of {data} can be read: {failure}", hint="give images that the model takes")
     images = np.stack(pixels)
     half = max(1, len(images) // 2)
-    compared = images if len(images) < 2 * BATCH else images[half:][: affordable(reference)]
+    compared = images if len(images) < 2 * SAMPLE_BATCH else images[half:][: affordable(reference)]
     return Samples(
         name=f"{len(compared):,} images of {data}",
         kind="real",
@@ -203,7 +203,7 @@ def _loader(source: Source, split: str, info: BundleInfo, task: Task, *, most: i
     return Loader(
         Selection(items, rows),
         info.image,
-        batch_size=BATCH,
+        batch_size=SAMPLE_BATCH,
         targets=task.targets(source).matched(info.labels),
         workers=0,
         max_unreadable=1.0,
