@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tesela.exporters.catalog import export_model
-from tesela.exporters.contract import BOUNDS, Row, measure_contract
+from tesela.exporters.contract import BOUNDS, ProgramRow, measure_contract
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import collect_samples
 from tesela.imaging.spec import ImageSpec
@@ -53,6 +54,7 @@ def exported(source: Path, to: str, precision: str, out: Path, data: str | None)
 def vit_b16(out: Path) -> Path:
     """A bundle of a ViT-B/16 at 224 pixels with random weights and 1,000 classes."""
     model = create_model("vit_b16", num_classes=1000, image_size=224, seed=0).eval()
+    torch.nn.init.normal_(model.head.linear.weight, std=0.02)  # type: ignore[union-attr,arg-type]
     spec = ImageSpec(height=224, width=224, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = [f"class {number}" for number in range(1000)]
     write_bundle(out / "vit_b16", model, describe(model, name="vit_b16", labels=labels, image=spec))
@@ -96,8 +98,8 @@ def beside_nncf(source: Path, fp32: Path, data: str | None) -> None:
         openvino.save_model(quantised, Path(place) / "nncf.xml", compress_to_fp16=False)
         size = sum(path.stat().st_size for path in Path(place).iterdir())
     compiled = openvino.Core().compile_model(quantised, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    row = Row(name="nncf int8", bytes=size)
-    fp32_row = Row(name="openvino fp32")
+    row = ProgramRow(name="nncf int8", bytes=size)
+    fp32_row = ProgramRow(name="openvino fp32")
     contract = measure_contract(
         samples,
         reference.task,

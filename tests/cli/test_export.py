@@ -52,7 +52,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
     assert run(["export", str(digits_run()), *words]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == message
-    assert any(word in lines[1] for word in ("onnx", "fp32", "--weights"))
+    assert any(word in lines[1] for word in ("onnx", "int8", "--weights"))
 
 
 def test_a_missing_run_is_a_usage_error(tmp_path: Path) -> None:

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from tesela.core.errors import WeightsError
-from tesela.exporters.contract import BOUNDS, Contract, Row, broken_bounds
+from tesela.exporters.contract import BOUNDS, Contract, ProgramRow, broken_bounds
 
 
-def row(**values: Any) -> Row:
+def row(**values: Any) -> ProgramRow:
     """A program that keeps all bounds."""
     fields: dict[str, Any] = {
         "name": "program",
         "latency": {"1": 0.010, "8": 0.080},
         "scores": {"accuracy": 0.9, "ece": 0.02},
     }
-    return Row(**{**fields, **values})
+    return ProgramRow(**{**fields, **values})
 
 
 def problems(precision: str, **values: Any) -> list[str]:

@@ -23,6 +23,7 @@ from tesela.exporters.catalog import export_model
 from tesela.exporters.graph import write_graph
 from tesela.exporters.maps import check_mappable
 from tesela.exporters.options import ExportOptions
+from tesela.hardware.torch_private import open_package
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, read_info, write_bundle
 from tesela.models.factory import create_model, create_segmenter
@@ -74,7 +75,7 @@ def test_a_compiled_package_gives_torchs_logits_for_any_batch(tmp_path: Path) ->
         "model.pt2",
     ]
     model, _ = load_bundle(digits_run() / "bundle")
-    package: Any = torch._inductor.aoti_load_package(str(tmp_path / "pt2" / "model.pt2"))
+    package = open_package(tmp_path / "pt2" / "model.pt2")
     for count in (1, 2, 9):
         batch = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
@@ -139,10 +140,10 @@ def test_a_slower_int8_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch
     """The int8 graph is made slow by work that changes no result: its times are told beside fp32's."""
     write = int8.with_int8
 
-    def slowed(graph: Any, layers: Any, observed: Any) -> Any:
+    def slowed(graph: Any, layers: Any, observed: Any, **options: Any) -> Any:
         from onnx import helper, numpy_helper
 
-        copy = write(graph, layers, observed)
+        copy = write(graph, layers, observed, **options)
         nodes = [node for node in copy.graph.node if "logits" in node.output]
         nodes[0].output[list(nodes[0].output).index("logits")] = "fast_logits"
         big = np.random.default_rng(0).standard_normal((700, 700)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Export of a model to compiled PyTorch: an AOTInductor package, native code for machines of this kind.
+"""Export of a model to compiled PyTorch: an AOTInductor package of native code.
 
-It is made by a C++ compiler here and needs none where it runs, but PyTorch. A package takes and gives
-float32, whatever it computes in; its batch size is free, the size of its images is the model's own.
+It is made by a C++ compiler here, and needs PyTorch and a like processor where it runs. A package takes
+and gives float32, whatever it computes in; its batch size is free, its image size the model's own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from tesela.exporters.graph import silenced
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramReport, export_program
 from tesela.hardware.machine import compiler
+from tesela.hardware.torch_private import package_ahead
 from tesela.models.bundle import load_bundle
+from tesela.runtime.backends.compiled import PACKAGE
 
-PACKAGE = "model.pt2"
 #: Images that the tracer sees.
 EXAMPLE = 5
 
@@ -44,7 +45,7 @@ def export_compiled(
     if chosen.with_map:
         raise UsageError(
             "a compiled program has no maps: where it runs there is PyTorch, which explains the run itself",
-            hint="tesela explain RUN IMAGE; or --to onnx --with-map",
+            hint="leave --with-map away, or choose --to onnx",
         )
     if compiler() is None:
         raise UsageError(
@@ -61,7 +62,6 @@ def _write(job: Export) -> None:
 
 def _compile(job: Export, path: Path, *, bf16: bool) -> None:
     import torch
-    import torch._inductor
     from torch import Tensor, nn
 
     class InFloat32(nn.Module):
@@ -87,9 +87,7 @@ def _compile(job: Export, path: Path, *, bf16: bool) -> None:
                 dynamic_shapes=shapes,
                 strict=False,
             )
-            torch._inductor.aoti_compile_and_package(
-                program, package_path=str(path), inductor_configs={"freezing": True}
-            )
+            package_ahead(program, path)
     except Exception as error:  # the compiler raises whatever it meets
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""Contract of an export: the program held against its fp32 model, in numbers and within stated bounds.
+"""Contract of an export: the program held against its fp32 model, within stated bounds.
 
 Difference of outputs, agreement of the predicted classes, score, calibration, latency, memory and size stand
 in the bundle, on its card, and on the terminal. A program beyond a bound is not kept unless it is forced.
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tesela.models.bundle import BundleInfo
     from tesela.tasks.task import Task
 
-ArrayFunction = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Computation = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 #: Batch sizes whose latency is measured, and seconds for each, round by round.
-BATCHES, SECONDS, ROUNDS = (1, 8), 0.2, 4
+BATCHES, TIMED, ROUNDS = (1, 8), 0.2, 4
 #: A latency within this factor of the other is the same: machines are noisy.
-NOISE = 1.05
+LATENCY_NOISE = 1.05
 #: Scores that a contract names, where the task has them.
 CALIBRATION = "ece"
 
@@ -60,7 +60,7 @@ BOUNDS = {
 
 
 @dataclass(kw_only=True, slots=True)
-class Row:
+class ProgramRow:
     """Measured values of one program.
 
     Attributes:
@@ -118,9 +118,9 @@ class Contract:
     kind: str
     count: int
     score: str
-    reference: Row
-    others: list[Row]
-    program: Row
+    reference: ProgramRow
+    others: list[ProgramRow]
+    program: ProgramRow
     bounds: Bounds
     problems: list[str]
 
@@ -170,13 +170,13 @@ def measure_contract(
     task: Task,
     info: BundleInfo,
     *,
-    reference: ArrayFunction,
-    others: Sequence[tuple[Row, ArrayFunction]],
-    program: tuple[Row, ArrayFunction],
+    reference: Computation,
+    others: Sequence[tuple[ProgramRow, Computation]],
+    program: tuple[ProgramRow, Computation],
     bounds: Bounds,
 ) -> Contract:
     """Run all programs over the samples, time them in turns, and hold the program against the bounds."""
-    first = Row(name="PyTorch fp32")
+    first = ProgramRow(name="PyTorch fp32")
     rows = [(first, reference), *others, program]
     _compare(samples, task, info, rows)
     for size in BATCHES:
@@ -184,7 +184,7 @@ def measure_contract(
         times: dict[int, list[float]] = {place: [] for place in range(len(rows))}
         for _ in range(ROUNDS):
             for place, (_, compute) in enumerate(rows):
-                timing = measure_speed(partial(compute, images), seconds=SECONDS, least=3, warm_up=1)
+                timing = measure_speed(partial(compute, images), seconds=TIMED, least=3, warm_up=1)
                 times[place].append(timing.low)
         for place, (row, _) in enumerate(rows):
             row.latency[str(size)] = float(np.median(times[place]))
@@ -202,7 +202,9 @@ def measure_contract(
     )
 
 
-def broken_bounds(row: Row, reference: Row, others: Sequence[Row], bounds: Bounds, score: str) -> list[str]:
+def broken_bounds(
+    row: ProgramRow, reference: ProgramRow, others: Sequence[ProgramRow], bounds: Bounds, score: str
+) -> list[str]:
     """What a program breaks, each with the numbers; a NaN breaks everything."""
     found = []
     worst = max(row.max_abs_logits, row.max_abs_probability)
@@ -226,7 +228,7 @@ def broken_bounds(row: Row, reference: Row, others: Sequence[Row], bounds: Bound
     if bounds.faster:
         for size, seconds in row.latency.items():
             best = min(others, key=lambda other, size=size: other.latency[size], default=None)  # type: ignore[misc]
-            if best is not None and seconds > NOISE * best.latency[size]:
+            if best is not None and seconds > LATENCY_NOISE * best.latency[size]:
                 found.append(
                     f"it takes {1e3 * seconds:.2f} ms for a batch of {size} and {best.name} "
                     f"{1e3 * best.latency[size]:.2f} ms"
@@ -235,7 +237,7 @@ def broken_bounds(row: Row, reference: Row, others: Sequence[Row], bounds: Bound
 
 
 def _compare(
-    samples: Samples, task: Task, info: BundleInfo, rows: Sequence[tuple[Row, ArrayFunction]]
+    samples: Samples, task: Task, info: BundleInfo, rows: Sequence[tuple[ProgramRow, Computation]]
 ) -> None:
     """Fill in differences, agreement and scores."""
     scorers: list[Any] = [task.scorer(info.labels) if samples.labelled else None for _ in rows]

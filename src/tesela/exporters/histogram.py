@@ -14,7 +14,7 @@ from tesela.exporters.layers import open_session
 if TYPE_CHECKING:
     from tesela.exporters.layers import Layer
 
-BINS = 2048
+FINE_BINS = 2048
 #: Shares of the range that are tried as clipped range.
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
@@ -37,7 +37,7 @@ class Observed:
     low: float = 0.0
     high: float = 0.0
     channels: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(FINE_BINS))
     scale: float = 1.0
     zero: int = 0
     error: float = 0.0
@@ -45,7 +45,7 @@ class Observed:
 
     def choose(self) -> None:
         """Set the range with the least squared error."""
-        edges = np.linspace(self.low, self.high, BINS + 1)
+        edges = np.linspace(self.low, self.high, FINE_BINS + 1)
         middles = (edges[:-1] + edges[1:]) / 2
         weights = self.counts / max(self.counts.sum(), 1.0)
         self.power = float((weights * middles**2).sum())
@@ -96,7 +96,7 @@ def observe(
 
 def _count(seen: Observed, values: NDArray[np.float32], *, histogram: bool) -> None:
     if histogram:
-        counts, _ = np.histogram(values, bins=BINS, range=(seen.low, max(seen.high, seen.low + 1e-12)))
+        counts, _ = np.histogram(values, bins=FINE_BINS, range=(seen.low, max(seen.high, seen.low + 1e-12)))
         seen.counts += counts
         return
     seen.low, seen.high = min(seen.low, float(values.min())), max(seen.high, float(values.max()))

@@ -6,7 +6,8 @@ per tensor. Three steps keep a transformer's accuracy that a plain range per ten
 - balancing (SmoothQuant, arXiv 2211.10438): channels that a LayerNorm makes large are divided by a factor
   there, and the weights of the layers that read it multiplied by it, which changes no result;
 - clipping: a tensor's range is the one with the least squared error over a histogram, not its extremes;
-- measurement: while the predictions differ too much from fp32, the layers with the most error stay in fp32.
+- measurement: while the predictions differ too much from fp32, the layers with the most error compute in
+  fp32, from int8 weights.
 
 Products of attention with itself stay in fp32: they are a tenth of the work and the most delicate part.
 Odd: onnxruntime's own quantiser has neither balancing nor squared-error ranges, so this inserts operators.
@@ -41,7 +42,7 @@ class Quantised:
 
     Attributes:
         layers: number of layers with weights.
-        kept: names of those that stay in fp32.
+        kept: names of those that compute in fp32.
     """
 
     layers: int
@@ -75,13 +76,13 @@ def quantise(source: Path, target: Path, images: NDArray[np.float32]) -> Quantis
     order = _by_error(layers, observed)
     kept: list[Layer] = []
     while True:
-        chosen = [layer for layer in layers if layer not in kept]
-        found = _run(with_int8(graph, chosen, observed), images)
+        quantised = with_int8(graph, layers, observed, kept=kept)
+        found = _run(quantised, images)
         if _agrees(wanted, found) or len(kept) >= MOST * len(layers):
             break
         more = max(1, round(PORTION * len(layers)))
         kept += [layer for layer in order if layer not in kept][:more]
-    save_graph(with_int8(graph, chosen, observed), target)
+    save_graph(quantised, target)
     return Quantised(layers=len(layers), kept=[layer.name for layer in kept])
 
 
@@ -91,8 +92,14 @@ def quantise_weights(source: Path, target: Path) -> None:
     save_graph(with_int8(graph, find_layers(graph), None), target)
 
 
-def with_int8(graph: Any, layers: Sequence[Layer], observed: Mapping[str, Observed] | None) -> Any:
-    """A copy of a graph with int8 weights; with ``observed`` also the layers' inputs pass through int8."""
+def with_int8(
+    graph: Any,
+    layers: Sequence[Layer],
+    observed: Mapping[str, Observed] | None,
+    *,
+    kept: Sequence[Layer] = (),
+) -> Any:
+    """A copy of a graph with int8 weights; with ``observed`` inputs of layers not ``kept`` are uint8 too."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -125,7 +132,7 @@ def with_int8(graph: Any, layers: Sequence[Layer], observed: Mapping[str, Observ
             )
             replaced[layer.weight] = f"{name}_fp32"
         node.input[1] = replaced[layer.weight]
-        if observed is not None:
+        if observed is not None and layer not in kept:
             if layer.input not in inputs:
                 inputs[layer.input] = _through_int8(copy, new, layer.input, observed[layer.input])
             node.input[0] = inputs[layer.input]

@@ -1,4 +1,4 @@
-"""Layers with weights in an ONNX graph: where they are, and the balancing of channels between them."""
+"""Layers with weights in an ONNX graph, and the balancing of channels between them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from tesela.core.errors import WeightsError
+
 if TYPE_CHECKING:
     from tesela.exporters.histogram import Observed
 
 #: Weights below this many values are not worth a conversion.
-SMALLEST = 256
+SMALLEST_LAYER = 256
 #: Share of a channel's range that balancing moves from activations to weights.
 ALPHA = 0.5
 #: Operators that leave each channel, the last axis, where it is.
@@ -44,9 +46,18 @@ class Layer:
 
 
 def load_graph(path: Path) -> Any:
-    """The ONNX model of a file, every node with a name."""
+    """The ONNX model of a file, every node with a name.
+
+    Raises:
+        WeightsError: it is larger than a graph in memory can be.
+    """
     import onnx
 
+    if path.with_name(f"{path.name}.data").is_file():
+        raise WeightsError(
+            "the model is too large for int8: its fp32 graph has more than 2 GB",
+            hint="use --precision fp32, or bf16 with --to openvino or --to compiled",
+        )
     graph = onnx.load(path)
     for number, node in enumerate(graph.graph.node):
         node.name = f"n{number}_{node.op_type}"
@@ -54,13 +65,10 @@ def load_graph(path: Path) -> Any:
 
 
 def save_graph(graph: Any, path: Path) -> None:
-    """Write an ONNX model; large weights go beside it."""
+    """Write an ONNX model."""
     import onnx
 
-    if graph.ByteSize() > 1_800_000_000:
-        onnx.save(graph, path, save_as_external_data=True, location=f"{path.name}.data")
-    else:
-        onnx.save(graph, path)
+    onnx.save(graph, path)
 
 
 def open_session(graph: Any, *, outputs: Sequence[str] = ()) -> Any:
@@ -92,7 +100,7 @@ def find_layers(graph: Any) -> list[Layer]:
         if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[1] not in tensors:
             continue
         tensor = tensors[node.input[1]]
-        if tensor.data_type != 1 or int(np.prod(tensor.dims)) < SMALLEST or node.input[0] in tensors:
+        if tensor.data_type != 1 or int(np.prod(tensor.dims)) < SMALLEST_LAYER or node.input[0] in tensors:
             continue
         values = numpy_helper.to_array(tensor)
         turned = any(one.name == "transB" and one.i for one in node.attribute)

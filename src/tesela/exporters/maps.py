@@ -1,4 +1,4 @@
-"""Network with its explanations as further outputs: the default map of the predicted class, and the rollout.
+"""Network with its explanations as further outputs: default map and rollout.
 
 The map is what ``tesela explain`` draws without options (presence of a classifier, gradient rollout of a
 segmenter), written without control flow, so that forward and backward pass can be traced into one graph that
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAP, ROLLOUT = "map", "rollout"
 #: Share of the attention in a layer's mixing, as ``RolloutOptions`` has it.
 MIXING = 0.5
-POOL = "pool."
+POOL_LAYER = "pool."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +98,7 @@ class ExplainingModel(nn.Module):
         else:
             weights = [_weighted(one, slope) for one, slope in zip(found.layers, gradients, strict=False)]
             evidence = _walk(weights, start, found)
-        shares = _walk([attention_of(one).mean(1) for one in found.layers], start, found)
+        shares = _walk([attention_matrix(one).mean(1) for one in found.layers], start, found)
         size = (images.shape[2], images.shape[3])
         logits = found.logits.detach()
         return logits, _at_pixels(evidence, found, size), _at_pixels(shares, found, size)
@@ -116,8 +116,8 @@ class ExplainingModel(nn.Module):
         names = sorted(trace.attentions)
         return Pass(
             logits=logits,
-            layers=[trace.attentions[name] for name in names if not name.startswith(POOL)],
-            pool=next((trace.attentions[name] for name in names if name.startswith(POOL)), None),
+            layers=[trace.attentions[name] for name in names if not name.startswith(POOL_LAYER)],
+            pool=next((trace.attentions[name] for name in names if name.startswith(POOL_LAYER)), None),
             tensors=trace.tensors,
             grid=model.grid((images.shape[2], images.shape[3])),
             prefix=model.prefix_tokens,
@@ -151,7 +151,7 @@ def check_mappable(model: Model) -> None:
         )
 
 
-def attention_of(record: AttentionRecord) -> Tensor:
+def attention_matrix(record: AttentionRecord) -> Tensor:
     """The whole matrix (B, H, rows, N) of a layer; rows that see nothing are zero."""
     logits = (record.q * record.scale) @ record.k.transpose(-2, -1)
     if record.bias is None:
@@ -192,7 +192,7 @@ def _start(found: Pass, pixels: Tensor | None) -> Tensor:
         area = F.avg_pool2d(pixels, step).flatten(2)
         return F.pad(area / area.sum(-1, keepdim=True), (found.prefix, 0))
     if found.pool is not None:
-        row = attention_of(found.pool).mean(1).mean(1, keepdim=True)
+        row = attention_matrix(found.pool).mean(1).mean(1, keepdim=True)
         return F.pad(row / row.sum(-1, keepdim=True), (found.tokens - row.shape[-1], 0))
     if "pool.weights" in found.tensors:
         return F.pad(found.tensors["pool.weights"], (found.prefix, 0))
@@ -212,7 +212,7 @@ def _presence(found: Pass, gradients: list[Tensor]) -> Tensor:
     total = found.layers[0].out.new_zeros(found.logits.shape[0], 1, found.tokens)
     for record, slope in zip(records, gradients, strict=False):
         level = (slope * record.out).sum(-1, keepdim=True)
-        gathered = attention_of(record).transpose(-2, -1) @ torch.cat([slope, level], dim=-1)
+        gathered = attention_matrix(record).transpose(-2, -1) @ torch.cat([slope, level], dim=-1)
         falls = ((gathered[..., :-1] * record.v).sum(-1) - gathered[..., -1]).sum(1, keepdim=True)
         total = total + F.pad(falls, (found.tokens - falls.shape[-1], 0))
     if not found.readout.averages:
@@ -230,7 +230,7 @@ def _weighted(record: AttentionRecord, gradient: Tensor) -> Tensor:
     """(B, rows, N): mean over heads of relu(A * dy/dA) up to a factor per row, as gradient rollout has it."""
     size = gradient.abs().amax((1, 3), keepdim=True)
     scaled = gradient / torch.where(size == 0, torch.ones_like(size), size)
-    return (attention_of(record) * (scaled @ record.v.transpose(-2, -1))).clamp(min=0.0).mean(1)
+    return (attention_matrix(record) * (scaled @ record.v.transpose(-2, -1))).clamp(min=0.0).mean(1)
 
 
 def _walk(mixing: list[Tensor], start: Tensor, found: Pass) -> Tensor:

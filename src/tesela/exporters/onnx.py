@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tesela.core.errors import UsageError, WeightsError
-from tesela.exporters.contract import Row
+from tesela.exporters.contract import ProgramRow
 from tesela.exporters.graph import GraphFacts, write_graph
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramReport, compare_sizes, export_program
@@ -54,7 +54,7 @@ def _write(job: Export) -> None:
         fp32 = write_quantised_or_fp32(job, job.folder, plain=Path(place))
         if job.options.precision == "int8":
             info = job.described(fp32.parent, precision="fp32")
-            row = Row(name="onnxruntime fp32")
+            row = ProgramRow(name="onnxruntime fp32")
             job.others.append((row, open_backend("onnxruntime", fp32.parent, info).logits))
 
 
@@ -79,7 +79,7 @@ def write_quantised_or_fp32(job: Export, folder: Path, *, plain: Path | None = N
         job.facts["kept_in_fp32"] = quantised.kept
         if quantised.kept:
             job.remarks.append(
-                f"{len(quantised.kept)} of {quantised.layers} layers stay in fp32, the most sensitive "
+                f"{len(quantised.kept)} of {quantised.layers} layers compute in fp32, the most sensitive "
                 "ones by measurement"
             )
     else:

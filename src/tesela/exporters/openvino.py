@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tesela.core.errors import MissingExtraError
-from tesela.exporters.contract import Row
+from tesela.exporters.contract import ProgramRow
 from tesela.exporters.onnx import write_quantised_or_fp32
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramReport, export_program
@@ -56,7 +56,7 @@ def _write(job: Export) -> None:
         write_info(graphs, info)
         for precision in ("fp32", "bf16") if job.options.precision == "int8" else ("fp32",):
             compute = open_backend("openvino", graphs, info, precision=precision).logits
-            job.others.append((Row(name=f"openvino {precision}"), compute))
+            job.others.append((ProgramRow(name=f"openvino {precision}"), compute))
 
 
 def _convert(graph: Path, path: Path, *, half: bool) -> None:

@@ -1,4 +1,4 @@
-"""Exported programs: the bundle around one, its contract, its card, and the report of its export."""
+"""Exported programs: bundle, contract, card, and the report of an export."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tesela.checkpoints.cache import bundle_of
 from tesela.checkpoints.write import check_target, default_folder
 from tesela.core.errors import WeightsError
 from tesela.core.files import folder_atomic, sha256_file, write_text
-from tesela.exporters.contract import BOUNDS, ArrayFunction, Contract, Row, measure_contract
+from tesela.exporters.contract import BOUNDS, Computation, Contract, ProgramRow, measure_contract
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import Samples, collect_samples
 from tesela.models.bundle import WEIGHTS, BundleInfo, write_info
@@ -118,7 +118,7 @@ class Export:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
-    others: list[tuple[Row, ArrayFunction]] = field(default_factory=list)
+    others: list[tuple[ProgramRow, Computation]] = field(default_factory=list)
 
     @property
     def info(self) -> BundleInfo:
@@ -181,7 +181,7 @@ def export_program(
         info = job.described(folder)
         write_info(folder, info)
         compute = open_backend(ENGINES[format], folder, info).logits
-        row = Row(name=f"{ENGINES[format]} {options.precision}")
+        row = ProgramRow(name=f"{ENGINES[format]} {options.precision}")
         row.bytes = sum(path.stat().st_size for path in folder.iterdir())
         (row.memory,) = resident_bytes(folder, ENGINES[format], options.precision, [1], threads=1)
         contract = measure_contract(
@@ -213,7 +213,7 @@ def export_program(
     )
 
 
-def compare_sizes(job: Export, compute: ArrayFunction, step: tuple[int, int]) -> None:
+def compare_sizes(job: Export, compute: Computation, step: tuple[int, int]) -> None:
     """Hold an fp32 program against the model at sizes other than its own, square and not.
 
     Raises:

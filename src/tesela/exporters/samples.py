@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from tesela.data.config import DataConfig
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
 from tesela.data.source import Selection
+from tesela.hardware.speed import measure_speed
 from tesela.imaging.preprocess import normalize
 from tesela.imaging.suffixes import IMAGE_SUFFIXES
 from tesela.runs.folder import Run
@@ -29,11 +31,14 @@ from tesela.runtime.sources import find_images
 if TYPE_CHECKING:
     from tesela.data.batch import Batch
     from tesela.data.source import Items, Source
+    from tesela.imaging.spec import ImageSpec
     from tesela.models.bundle import BundleInfo
     from tesela.tasks.task import Task
 
 #: Most images that are compared, and that calibrate; batches of them.
-COMPARED, CALIBRATING, BATCH = 1000, 128, 8
+COMPARED, CALIBRATING, SAMPLE_BATCH = 1000, 128, 8
+#: Seconds that the fp32 model may take for the compared images, of which there are at least so many.
+MOST_SECONDS, FEWEST_COMPARED = 60.0, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,39 +48,44 @@ class Samples:
     Attributes:
         name: what they are, for people.
         kind: ``real`` or ``random``.
-        compared: batches of normalised images (B, C, h, w); with targets where there are labels.
+        compared: a loader of images with targets, or pixels (N, h, w, C) without.
+        spec: how pixels are normalised.
         calibrating: normalised images (N, C, h, w); none where there is nothing real.
-        labelled: whether batches have targets.
     """
 
     name: str
     kind: str
-    compared: list[Batch | NDArray[np.float32]]
+    compared: Loader | NDArray[np.uint8]
+    spec: ImageSpec
     calibrating: NDArray[np.float32]
-    labelled: bool
+
+    @property
+    def labelled(self) -> bool:
+        """Whether batches have targets."""
+        return isinstance(self.compared, Loader)
 
     @property
     def count(self) -> int:
         """Number of compared images."""
-        return sum(len(images) for images, _ in self.batches())
+        return self.compared.num_images if isinstance(self.compared, Loader) else len(self.compared)
 
     def batches(self) -> Iterator[tuple[NDArray[np.float32], Batch | None]]:
-        """Images (B, C, h, w), and the batch with their targets."""
-        for batch in self.compared:
-            if isinstance(batch, np.ndarray):
-                yield batch, None
-            else:
+        """Images (B, C, h, w), and the batch with their targets; read at each use."""
+        if isinstance(self.compared, Loader):
+            for batch in self.compared.epoch(0):
                 yield batch.images.float().numpy(), batch
+            return
+        for first in range(0, len(self.compared), SAMPLE_BATCH):
+            yield normalize(self.compared[first : first + SAMPLE_BATCH], self.spec), None
 
     def first(self, count: int) -> NDArray[np.float32]:
         """The first images, repeated where there are fewer."""
-        images = np.concatenate([images for images, _ in self.batches()])[:count]
+        needed = islice(self.batches(), -(-count // SAMPLE_BATCH))
+        images = np.concatenate([images for images, _ in needed])[:count]
         return images[np.arange(count) % len(images)]
 
 
-def collect_samples(
-    source: Path, data: str | None, reference: Predictor, *, calibrate: bool, compared: int = COMPARED
-) -> Samples:
+def collect_samples(source: Path, data: str | None, reference: Predictor, *, calibrate: bool) -> Samples:
     """The images of an export.
 
     Args:
@@ -83,7 +93,6 @@ def collect_samples(
         data: what ``--data`` names; the run's own data if None.
         reference: the model in PyTorch.
         calibrate: whether images for calibration are needed.
-        compared: most images to compare.
 
     Raises:
         UsageError: there are no real images and calibration needs them, or ``data`` is nothing.
@@ -101,21 +110,28 @@ def collect_samples(
     opened = _labelled(recorded, data, reference.task)
     if opened is None:
         return _unlabelled(str(data), reference)
-    return _of_source(opened, reference.info, reference.task, compared=compared, calibrate=calibrate)
+    return _of_source(opened, reference, calibrate=calibrate)
 
 
 def random_samples(info: BundleInfo, *, count: int = 12) -> Samples:
     """Uniform noise of the model's size, from a fixed seed."""
     shape = (count, info.image.height, info.image.width, info.image.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    images = normalize(pixels, info.image)
     return Samples(
         name="random images",
         kind="random",
-        compared=[images[first : first + BATCH] for first in range(0, count, BATCH)],
-        calibrating=images[:0],
-        labelled=False,
+        compared=pixels,
+        spec=info.image,
+        calibrating=normalize(pixels[:0], info.image),
     )
+
+
+def affordable(reference: Predictor) -> int:
+    """How many images the model computes in ``MOST_SECONDS``, within the bounds."""
+    spec = reference.info.image
+    images = np.zeros((SAMPLE_BATCH, spec.channels, *spec.size), np.float32)
+    timing = measure_speed(lambda: reference.backend.logits(images), seconds=0.2, least=2, warm_up=1)
+    return int(np.clip(MOST_SECONDS * SAMPLE_BATCH / timing.median, FEWEST_COMPARED, COMPARED))
 
 
 def _labelled(recorded: dict[str, Any], data: str | None, task: Task) -> Source | None:
@@ -151,48 +167,45 @@ def _unlabelled(data: str, reference: Predictor) -> Samples:
             failure = error
     if not pixels:
         raise DataError(f"no image of {data} can be read: {failure}", hint="give images that the model takes")
-    images = normalize(np.stack(pixels), reference.info.image)
+    images = np.stack(pixels)
     half = max(1, len(images) // 2)
-    compared = images if len(images) < 2 * BATCH else images[half:][:COMPARED]
+    compared = images if len(images) < 2 * SAMPLE_BATCH else images[half:][: affordable(reference)]
     return Samples(
-        name=f"{len(compared)} images of {data}",
+        name=f"{len(compared):,} images of {data}",
         kind="real",
-        compared=[compared[first : first + BATCH] for first in range(0, len(compared), BATCH)],
-        calibrating=images[:half][:CALIBRATING],
-        labelled=False,
+        compared=compared,
+        spec=reference.info.image,
+        calibrating=normalize(images[:half][:CALIBRATING], reference.info.image),
     )
 
 
-def _of_source(source: Source, info: BundleInfo, task: Task, *, compared: int, calibrate: bool) -> Samples:
+def _of_source(source: Source, reference: Predictor, *, calibrate: bool) -> Samples:
+    info, task = reference.info, reference.task
     split = "val" if len(source.splits.get("val", ())) else "train"
-    batches = _read(source, split, info, task, most=compared)
-    calibrating = _read(source, "train", info, task, most=CALIBRATING) if calibrate else []
-    count = sum(len(batch.images) for batch in batches)
-    none = np.zeros((0, info.image.channels, *info.image.size), np.float32)
+    compared = _loader(source, split, info, task, most=affordable(reference))
+    calibrating = [np.zeros((0, info.image.channels, *info.image.size), np.float32)]
+    if calibrate:
+        loader = _loader(source, "train", info, task, most=CALIBRATING)
+        calibrating += [batch.images.float().numpy() for batch in loader.epoch(0)]
     return Samples(
-        name=f"{count:,} images of {source.name}, split {split}",
+        name=f"{compared.num_images:,} images of {source.name}, split {split}",
         kind="real",
-        compared=list(batches),
-        calibrating=np.concatenate([none, *(batch.images.float().numpy() for batch in calibrating)]),
-        labelled=True,
+        compared=compared,
+        spec=info.image,
+        calibrating=np.concatenate(calibrating),
     )
 
 
-def _read(source: Source, split: str, info: BundleInfo, task: Task, *, most: int) -> list[Batch]:
-    """Batches of images spread evenly over a split."""
+def _loader(source: Source, split: str, info: BundleInfo, task: Task, *, most: int) -> Loader:
+    """Images spread evenly over a split, in batches."""
     items: Items = source.splits[split]
     rows = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(np.int64))
-    loader = Loader(
+    return Loader(
         Selection(items, rows),
         info.image,
-        batch_size=BATCH,
+        batch_size=SAMPLE_BATCH,
         targets=task.targets(source).matched(info.labels),
         workers=0,
         max_unreadable=1.0,
         full=True,
     )
-    try:
-        batches = list(loader.epoch(0))
-    finally:
-        loader.close()
-    return batches

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -146,3 +147,24 @@ def with_globals(func: Callable[..., Any], names: dict[str, Any]) -> Callable[..
         func.__defaults__,
         func.__closure__,
     )
+
+
+def package_ahead(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Compile a traced program ahead of time into an AOTInductor package, its weights frozen.
+
+    The documented interface stands in a private module; without it there is no package.
+    """
+    from torch import _inductor  # the compiler is slow to import
+
+    _inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs={"freezing": True})
+
+
+def open_package(path: Path) -> Any:
+    """The function of an AOTInductor package.
+
+    Raises:
+        RuntimeError: it cannot be loaded here.
+    """
+    from torch import _inductor
+
+    return _inductor.aoti_load_package(str(path))

@@ -1,4 +1,4 @@
-"""Interpolation of position tables as matrix products, for grids whose size is not known beforehand.
+"""Interpolation of position tables as matrix products, for grids of any size.
 
 One matrix per axis maps the rows (or columns) of a table to those of another grid, as ``F.interpolate``
 without aligned corners would. A graph that is made once for all image sizes computes the matrices from the

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tesela.core.errors import ConfigError, UsageError, WeightsError
 from tesela.hardware.machine import compiler
+from tesela.hardware.torch_private import open_package
 from tesela.models.bundle import WEIGHTS, BundleInfo, load_bundle
 from tesela.runtime.backends.base import BACKENDS, Precision, check_files, own_precision
 from tesela.runtime.backends.torch import RUNTIME_DTYPES, array_function
@@ -77,11 +78,9 @@ def load_package(path: Path, info: BundleInfo) -> Any:
     Raises:
         WeightsError: it is damaged, or compiled for another machine.
     """
-    import torch._inductor
-
     check_files(path.parent, info, (path.name,))
     try:
-        package: Any = torch._inductor.aoti_load_package(str(path))
+        package: Any = open_package(path)
     except (RuntimeError, OSError) as error:
         raise WeightsError(
             f"{path} cannot be loaded here: it was compiled for another machine or PyTorch",
