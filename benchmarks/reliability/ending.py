@@ -57,7 +57,7 @@ async def terminate(plan: Plan, times: float) -> dict[str, Any]:
         ended = load.now() - at
         shots = await shooting
         await load.close()
-        code = server.process.poll()
+        code, left = server.process.poll(), len(server.group())
     del shots
     before = [shot for shot in load.shots[begin:] if shot.sent and shot.sent < at - 0.02]
     return {
@@ -65,6 +65,7 @@ async def terminate(plan: Plan, times: float) -> dict[str, Any]:
         "accepted_lost": sum(shot.status in (LOST, NO_ANSWER) for shot in before),
         "seconds_to_end": ended,
         "exit_code": code,
+        "left_running": left,
     }
 
 

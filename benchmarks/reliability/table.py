@@ -85,6 +85,7 @@ ROWS = [
         "0",
         _most(0),
     ),
+    Row("SIGTERM: processes left running", ("ending", "terminate", "5", "left_running"), "{}", "0", _most(0)),
     Row("workers killed: clients without an answer", ("ending", "kill", "hung"), "{}", "0", _most(0)),
     Row("workers killed: failed answers", ("ending", "kill", "failed"), "{}"),
     Row("workers killed: serves afterwards", ("ending", "kill", "alive_after"), "{}", "True", _least(1)),
@@ -129,6 +130,8 @@ FOOT = """
   cannot keep p99 within 4 times the time of a request: by queueing theory it is about 7 times.
 - A request that is refused costs the server its first line: nothing of its body is kept, and no part of the
   application runs. What is let in is reckoned by the time of the last answers, to half of the deadline.
+- Workers are all processes below the one that was started; those of LitServe include the one that listens.
+  Where that one goes on after SIGTERM no request is lost, but nothing has ended either.
 - Slow sockets send a head or a body byte by byte, or read nothing; those that the server closes come again.
 - Schemathesis runs all of its checks. Bytes that are no image, and numbers that depend on the model, are
   refused with 400, 413, 415 or 422, which a schema cannot say.

@@ -122,7 +122,6 @@ class Target:
 
     def end(self, number: int = signal.SIGTERM, *, within: float = 40.0) -> int:
         """The exit code after a signal; what is left of its processes is killed."""
-        mine = self.processes()
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -130,7 +129,7 @@ class Target:
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = self.process.wait(10)
-        for pid in mine:
+        for pid in self.group():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         if self.process.stdout is not None:
@@ -140,6 +139,16 @@ class Target:
     def processes(self) -> list[int]:
         """The server's process and all below it."""
         return list(_tree(self.process.pid))
+
+    def group(self) -> list[int]:
+        """Processes of its session, also those whose parent has ended."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (place / "stat").read_text().rpartition(")")[2].split()
+                if int(words[3]) == self.process.pid and words[0] != "Z":
+                    found.append(int(place.name))
+        return found
 
     def workers(self) -> list[int]:
         """Processes below the server's."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,11 +91,14 @@ def test_the_load_counts_from_the_time_that_is_due() -> None:
 
     async def scenario() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while await reader.readline():
-                await reader.readuntil(b"\r\n\r\n")
-                await asyncio.sleep(0.1)
-                writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\nno")
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                while await reader.readline():
+                    await reader.readuntil(b"\r\n\r\n")
+                    await asyncio.sleep(0.1)
+                    writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\nno")
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
@@ -110,6 +113,7 @@ def test_the_load_counts_from_the_time_that_is_due() -> None:
         assert {shot.status for shot in left} == {NO_ANSWER}
         await load.close()
         await hasty.close()
+        await asyncio.sleep(0.3)
         server.close()
         await server.wait_closed()
 
@@ -123,6 +127,6 @@ def test_the_page_is_written_from_the_figures() -> None:
     )
 
 
-def test_rows_that_are_missed_are_named(tmp_path: Path) -> None:
+def test_rows_that_are_missed_are_named() -> None:
     found = {"load": {"tesela": {"overload": {"5": {"goodput_share": 0.9, "memory_mib": 10}}}}}
     assert missed(found) == ["5 C: answers in time, of C"]
