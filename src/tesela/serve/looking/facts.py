@@ -111,11 +111,12 @@ def _tiled(images: NDArray[np.float32]) -> bytes:
     count, channels, height, width = images.shape
     scale = np.abs(images).max((1, 2, 3), keepdims=True)
     levels = ((images / np.where(scale > 0, scale, 1.0) * 0.5 + 0.5) * 255).round().astype(np.uint8)
-    down = -(-count // ACROSS)
-    sheet = np.full((down * ACROSS, channels, height + 1, width + 1), 255, np.uint8)
+    across = min(count, ACROSS)
+    down = -(-count // across)
+    sheet = np.full((down * across, channels, height + 1, width + 1), 255, np.uint8)
     sheet[:count, :, :height, :width] = levels
-    rows = sheet.reshape(down, ACROSS, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
-    return encode_png(rows.reshape(down * (height + 1), ACROSS * (width + 1), channels))
+    rows = sheet.reshape(down, across, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
+    return encode_png(rows.reshape(down * (height + 1), across * (width + 1), channels))
 
 
 def _plate(maps: NDArray[np.float32]) -> bytes | None:
