@@ -196,7 +196,7 @@ def test_a_chosen_patch_is_the_start() -> None:
         explain(model, image, method="rollout", patch=(4, 0))
 
 
-@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input", "presence"])
+@pytest.mark.parametrize("method", ["rollout", "gradient_rollout", "gradient_input", "presence", "surrogate"])
 @pytest.mark.parametrize("discard", [0.0, 0.6])
 def test_a_batch_of_images_and_classes_equals_single_calls(method: str, discard: float) -> None:
     """8 images x 5 classes in one call against 40 calls: <= 1e-6."""
@@ -220,7 +220,7 @@ def test_the_predicted_class_is_explained_by_default() -> None:
     """
     model, images = make(), pictures(6)
     found, logits = explain(model, images), model(images).detach()
-    assert found.method == "presence"
+    assert found.method == "surrogate"
     assert torch.equal(found.targets[:, 0], logits.argmax(1))
     torch.testing.assert_close(found.scores[:, 0], logits.amax(1))
     torch.testing.assert_close(found.probabilities[:, 0], logits.softmax(1).amax(1))

@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import undisturbed
+from tesela.attribution.capture.dropping import masking_mode, partial_logits
 from tesela.attribution.explain import Explanation, explain
-from tesela.attribution.methods.dropping import masking_mode, partial_logits
 from tesela.attribution.quality.faithfulness import (
     FaithfulnessOptions,
     Probability,

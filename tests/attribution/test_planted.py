@@ -10,7 +10,7 @@ import torch
 from tests.attribution.planted import hits, planted
 
 from tesela.attribution.capture.call import undisturbed
-from tesela.attribution.methods.dropping import partial_logits
+from tesela.attribution.capture.dropping import partial_logits
 from tesela.attribution.methods.table import BEST
 
 

@@ -147,9 +147,12 @@ def test_first_order_of_taking_attention_away() -> None:
 
 
 def test_auto_takes_presence_and_walks_where_options_ask_for_it() -> None:
-    """The choice by model and options."""
+    """The choice by model and options; up to 64 patches, which can be taken away, are fitted."""
     model, images = make(), pictures(1)
-    assert explain(model, images).method == "presence"
+    assert explain(model, images).method == "surrogate"
+    fine = create_model("vit_nano", num_classes=2, image_size=(18, 16), seed=0)
+    assert explain(fine, torch.rand(1, 1, 18, 16)).method == "presence"
+    assert explain(*make_foreign("vit")).method == "presence"
     assert explain(model, images, discard=0.5).method == "gradient_rollout"
     assert explain(model, images, head_fusion="max").method == "gradient_rollout"
     assert explain(model, images, patch=(0, 0)).method == "gradient_rollout"

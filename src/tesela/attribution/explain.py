@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from tesela.attribution.capture.call import computing_type, undisturbed, unwrapped
 from tesela.attribution.capture.capture import capture
+from tesela.attribution.capture.dropping import masking_mode
 from tesela.attribution.methods.rollout import Fusion, RolloutOptions
-from tesela.attribution.methods.table import AUTO_METHOD, check_method, find_method, methods
+from tesela.attribution.methods.table import AUTO_METHOD, FEW, check_method, find_method, methods
 from tesela.attribution.question import Class, Target, make_question
 from tesela.attribution.request import Request, Settings
 from tesela.core.errors import UsageError
@@ -73,7 +74,7 @@ def explain(
         target: a class's index or label, or a list of them; None explains each image's predicted class.
         method: one of ``tesela.attribution.methods.table.methods()``. auto is presence; gradient_rollout for
             a segmenter and where an option of rollouts is given; gradient_input for a model without
-            attention.
+            attention; surrogate for a classifier of ours with 64 patches or fewer.
         head_fusion: mean, max or min; rollouts only, as the next two.
         discard: share of each row's patch columns to clear, the smallest first.
         residual: share of attention in a layer's mixing; the rest is the skip connection.
@@ -83,7 +84,8 @@ def explain(
         patch: start at this (row, column) of the last layer's grid instead of where the head reads.
         layer: of attention and gradcam, counted from 0, or from the end if negative; the last if None.
         head: of attention; all fused if None.
-        samples: points of integrated_gradients (32), copies of smoothgrad (16), masks of rise (256).
+        samples: points of integrated_gradients (32), copies of smoothgrad (16), masks of rise (256),
+            halves of surrogate (32).
         seed: of noise and masks.
 
     Raises:
@@ -108,7 +110,8 @@ def explain(
             whole=patch is not None or layer is not None,
         )
         walk = found.logits.ndim == 4 or patch is not None or options != RolloutOptions()
-        chosen = find_method(method, attention=bool(found.layers), walk=walk, trouble=found.trouble)
+        few = found.grid[0] * found.grid[1] <= FEW and masking_mode(model) == "dropped"
+        chosen = find_method(method, attention=bool(found.layers), walk=walk, few=few, trouble=found.trouble)
         question = make_question(target, found.logits, labels, contrast=contrast, region=region)
         request = Request(model=model, capture=found, question=question, options=options, settings=settings)
         tokens, prefix_mass = chosen.load()(request)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call
-from tesela.attribution.methods.dropping import masking_mode, partial_logits
+from tesela.attribution.capture.dropping import masking_mode, partial_logits
 from tesela.attribution.request import Request
 from tesela.layers.grid import Grid
 

@@ -3,7 +3,7 @@
 The fall of the score when one patch is taken away.
 
 One pass for each patch. Patches are left out of the sequence where the model allows it, else painted over
-with the image's mean colour (``tesela.attribution.methods.dropping``). Values keep their sign: negative where
+with the image's mean colour (``tesela.attribution.capture.dropping``). Values keep their sign: negative where
 the score rises without the patch.
 """
 

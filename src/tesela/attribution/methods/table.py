@@ -56,6 +56,12 @@ _row(
     "how much the score falls when all layers attend to the patch a little less; signed",
 )
 _row(
+    "surrogate",
+    "surrogate:surrogate",
+    {**_BY_GRADIENT, "passes": 16},
+    "log-odds that each patch adds, fitted to halves of the patches around presence; signed",
+)
+_row(
     "gradient_rollout",
     "gradient_rollout:gradient_rollout",
     _BY_GRADIENT,
@@ -123,9 +129,16 @@ _row(
 )
 
 AUTO_METHOD = "auto"
-#: Meaning of auto: with attention; the same for a segmenter and where options of rollouts are given; and
-#: without attention.
-BEST, BEST_WALK, BEST_WITHOUT_ATTENTION = "presence", "gradient_rollout", "gradient_input"
+#: Meaning of auto: with attention; where few patches can be taken away; for a segmenter and where options of
+#: rollouts are given; and without attention.
+BEST, BEST_OF_FEW, BEST_WALK, BEST_WITHOUT_ATTENTION = (
+    "presence",
+    "surrogate",
+    "gradient_rollout",
+    "gradient_input",
+)
+#: Up to so many patches, ``surrogate`` beats ``presence`` for the price of 16 passes (docs/faithfulness.md).
+FEW = 64
 
 
 def methods() -> dict[str, Method]:
@@ -136,13 +149,16 @@ def methods() -> dict[str, Method]:
     }
 
 
-def find_method(name: str, *, attention: bool, walk: bool = False, trouble: str = "") -> Method:
-    """The method of that name; ``auto`` is presence, gradient_rollout or gradient_input.
+def find_method(
+    name: str, *, attention: bool, walk: bool = False, few: bool = False, trouble: str = ""
+) -> Method:
+    """The method of that name; ``auto`` is presence, surrogate, gradient_rollout or gradient_input.
 
     Args:
         name: one of ``methods()`` or ``auto``.
         attention: whether the model has attention that can be traced.
         walk: whether auto should walk through the layers: a segmenter, or options that rollouts alone have.
+        few: whether auto can take patches away, and there are few.
         trouble: why it has none although it has attention.
 
     Raises:
@@ -151,7 +167,8 @@ def find_method(name: str, *, attention: bool, walk: bool = False, trouble: str 
     """
     check_method(name)
     if name == AUTO_METHOD:
-        name = (BEST_WALK if walk else BEST) if attention else BEST_WITHOUT_ATTENTION
+        best = BEST_WALK if walk else BEST_OF_FEW if few else BEST
+        name = best if attention else BEST_WITHOUT_ATTENTION
     method = methods()[name]
     if method.attention and not attention:
         others = ", ".join(other.name for other in methods().values() if not other.attention)

@@ -2,7 +2,7 @@
 
 * Deletion (Petsiuk et al. 2018, arXiv 1806.07421): the class's probability while the highest patches go
   first; the area under the curve is low for a good map. Insertion: while they come first; high. Patches are
-  left out (``tesela.attribution.methods.dropping``), not painted over.
+  left out (``tesela.attribution.capture.dropping``), not painted over.
 * Lead: the probability with the highest quarter of the patches alone, minus that with the lowest quarter
   alone. Its percentile among random maps says whether the map is better than chance. A map that is not is
   reported as not faithful.
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from tesela.attribution.capture.call import call, computing_type, undisturbed, unwrapped
+from tesela.attribution.capture.dropping import How, masking_mode, partial_logits
 from tesela.attribution.explain import Explanation, explain
-from tesela.attribution.methods.dropping import How, masking_mode, partial_logits
 from tesela.attribution.quality.randomised import randomised, rank_correlation
 from tesela.core.errors import ConfigError, UsageError
 from tesela.layers.grid import Grid
