@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tesela.models.factory import create_segmenter
 from tesela.tasks.catalog import find_task
 
 LABELS = ["sky", "road", "tree"]
-SMALL = {"widths": [8, 16, 24, 32], "heads": [1, 2, 3, 4], "reductions": [4, 2, 1, 1]}
+SMALL: dict[str, Any] = {"widths": [8, 16, 24, 32], "heads": [1, 2, 3, 4], "reductions": [4, 2, 1, 1]}
 
 
 @pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
