@@ -5,10 +5,10 @@
 SHARED holds ``data/mnist``, ``data/cifar10``, ``data/ants_bees`` and ``weights/dinov2_s14``. Networks are
 trained here with one seed and kept in --out as tensors; a saturated one is trained far past the point where
 all its training images are right, so that it is sure of nearly everything. Of DINOv2 a linear head is
-trained. Prints one markdown table: for each network and method, insertion minus deletion (area under the curve
-of the class's probability, patches dropped; docs/faithfulness.md), the mean over images that the network was
-not trained on; beside it a random map, and the seconds that auto takes in units of a forward pass. Last
-result: docs/faithfulness.md.
+trained. Prints one markdown table: for each network and method, insertion minus deletion (area under the
+curve of the class's probability, patches dropped; docs/faithfulness.md), the mean over images that the
+network was not trained on; beside it a random map, the share of auto's maps that are faithful, and what auto
+costs in forward passes. Last result: docs/faithfulness.md.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _head_inputs(model: Any, images: Tensor) -> Tensor:
     found: list[Tensor] = []
     handle = model.head.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0].detach()))
     with torch.no_grad():
-        for part in images.split(16):
+        for part in torch.split(images, 16):
             model.eval()(part)
     handle.remove()
     return torch.cat(found)
@@ -182,7 +182,7 @@ def main() -> None:
     for name in (options.networks or ";".join(NETWORKS)).split(";"):
         model, (images, _) = fitted(name, NETWORKS[name], options.shared, options.out, test=options.images)
         with torch.inference_mode():
-            sure = torch.cat([model(part).softmax(1).amax(1) for part in images.split(20)]).mean()
+            sure = torch.cat([model(part).softmax(1).amax(1) for part in torch.split(images, 20)]).mean()
         rows = {method: gap(model, images, method) for method in methods}
         best = max(value for value, _, _ in rows.values())
         cells = [f"**{value:.3f}**" if value == best else f"{value:.3f}" for value, _, _ in rows.values()]

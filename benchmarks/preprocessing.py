@@ -84,7 +84,7 @@ def _steps(view: tuple[int, int], ratio: float, mode: str) -> View:
 
 def _timm(view: tuple[int, int], ratio: float, mode: str) -> View:
     from PIL import Image
-    from timm.data.transforms_factory import (  # type: ignore[import-not-found]
+    from timm.data.transforms_factory import (
         transforms_imagenet_eval,
     )
 
@@ -97,7 +97,7 @@ def _timm(view: tuple[int, int], ratio: float, mode: str) -> View:
 def _processor(processor: Any, spec: ImageSpec) -> View:
     def view(image: np.ndarray) -> np.ndarray:
         values = np.asarray(processor(image, return_tensors="np")["pixel_values"][0], np.float64)
-        return (values.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)) * 255
+        return np.asarray((values.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)) * 255)
 
     return view
 

@@ -105,4 +105,5 @@ def around(prior: Tensor, signs: Tensor, differences: Tensor) -> Tensor:
     inner = signs @ signs.mT + PENALTY * len(signs) * torch.eye(
         len(signs), dtype=signs.dtype, device=signs.device
     )
-    return start + torch.linalg.solve(inner, (differences - start @ signs.mT).mT).mT @ signs
+    weights: Tensor = torch.linalg.solve(inner, (differences - start @ signs.mT).mT)
+    return start + weights.mT @ signs
