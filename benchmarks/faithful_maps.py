@@ -7,8 +7,8 @@ trained here with one seed and kept in --out as tensors; a saturated one is trai
 all its training images are right, so that it is sure of nearly everything. Of DINOv2 a linear head is
 trained. Prints one markdown table: for each network and method, insertion minus deletion (area under the
 curve of the class's probability, patches dropped; docs/faithfulness.md), the mean over images that the
-network was not trained on; beside it a random map, and the seconds that auto takes in units of a forward
-pass. Last result: docs/faithfulness.md.
+network was not trained on; beside it a random map, the share of auto's maps that are faithful, and what auto
+costs in forward passes. Last result: docs/faithfulness.md.
 """
 
 from __future__ import annotations

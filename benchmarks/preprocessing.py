@@ -84,7 +84,9 @@ def _steps(view: tuple[int, int], ratio: float, mode: str) -> View:
 
 def _timm(view: tuple[int, int], ratio: float, mode: str) -> View:
     from PIL import Image
-    from timm.data.transforms_factory import transforms_imagenet_eval
+    from timm.data.transforms_factory import (
+        transforms_imagenet_eval,
+    )
 
     steps = transforms_imagenet_eval(
         view, crop_pct=ratio, crop_mode=mode, interpolation="bicubic", mean=MEAN, std=STD, normalize=False
@@ -95,8 +97,7 @@ def _timm(view: tuple[int, int], ratio: float, mode: str) -> View:
 def _processor(processor: Any, spec: ImageSpec) -> View:
     def view(image: np.ndarray) -> np.ndarray:
         values = np.asarray(processor(image, return_tensors="np")["pixel_values"][0], np.float64)
-        pixels: np.ndarray = (values.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)) * 255
-        return pixels
+        return np.asarray((values.transpose(1, 2, 0) * np.array(spec.std) + np.array(spec.mean)) * 255)
 
     return view
 

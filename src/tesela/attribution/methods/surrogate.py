@@ -105,5 +105,5 @@ def around(prior: Tensor, signs: Tensor, differences: Tensor) -> Tensor:
     inner = signs @ signs.mT + PENALTY * len(signs) * torch.eye(
         len(signs), dtype=signs.dtype, device=signs.device
     )
-    rest: Tensor = torch.linalg.solve(inner, (differences - start @ signs.mT).mT).mT @ signs
-    return start + rest
+    weights: Tensor = torch.linalg.solve(inner, (differences - start @ signs.mT).mT)
+    return start + weights.mT @ signs
