@@ -15,9 +15,9 @@ def test_hostile_files_get_a_reason_and_good_ones_their_label() -> None:
     predictor = Predictor(digits_run())
     good = held_out(1)[0][0]
     (wanted,) = predictor.predict([good])
-    attacks = [hostile_file(name) for name in REFUSED]
+    hostile = [hostile_file(name) for name in REFUSED]
     begun = time.process_time()
-    found = predictor.predict([good, *attacks, good])
-    assert time.process_time() - begun < PROMPT * len(attacks)
-    assert [result.failure.code for result in found[1:-1]] == ["too_much_work"] * len(attacks)
+    found = predictor.predict([good, *hostile, good])
+    assert time.process_time() - begun < PROMPT * len(REFUSED)
+    assert [result.failure.code for result in found[1:-1]] == ["too_much_work"] * len(REFUSED)
     assert [result.scores[0].label for result in (found[0], found[-1])] == [wanted.scores[0].label] * 2

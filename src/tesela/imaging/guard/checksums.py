@@ -1,4 +1,7 @@
-"""Checksums of a PNG, which Pillow leaves unread for the pixels: a flipped bit must not pass as an image."""
+"""Checksums of the chunks of a PNG that its pixels need.
+
+Pillow leaves them unread, and a flipped bit must not pass as an image.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Example images of a served model: some of its run's test images, which the evaluation kept.
+"""Example images of a served model: test images of its run.
 
-They lie in the run's folder and not in the bundle, so that a bundle that is handed on holds nobody's images.
+The evaluation kept them for the report. They lie in the run's folder and not in the bundle, so that a bundle
+that is handed on holds nobody's images.
 """
 
 from __future__ import annotations
