@@ -69,8 +69,8 @@ class Curve:
         cost = (
             f"the same label as at its own size for {self.taken:.1%} of {self.images} images at hand"
             if self.measure == "same label"
-            else f"{self.measure} {self.taken:.4f} instead of {self.whole:.4f} on {self.images} images of "
-            "the validation split"
+            else f"{self.measure} {self.taken:.4f} instead of {self.whole:.4f} on {self.images} images for "
+            "validation"
         )
         return (
             f"{self.way} at {height} x {width} instead of {own[0]} x {own[1]}: {time:.1f} ms an image "
