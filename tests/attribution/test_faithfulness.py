@@ -85,7 +85,7 @@ def test_dropping_equals_a_run_over_the_shorter_sequence(fields: dict[str, Any])
             assert (found - model(images)).abs().max() > 1e-3
             return
         network: Any = model
-        whole, layout = network.backbone._embedded(images, OFF)
+        whole, layout = network.backbone._embedded(images, OFF, corrupt=None, kept=None)
         prefix = layout.prefix
         for index in range(2):
             tokens = torch.cat([whole[index, :prefix], whole[index, prefix:][kept[index, 0].sort().values]])[

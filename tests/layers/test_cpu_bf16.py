@@ -105,7 +105,7 @@ def test_column_sums_are_gathered_in_fp32() -> None:
     assert torch.equal(column_sums(torch.ones(4096, 3, dtype=BF16)).float(), torch.full((3,), 4096.0))
 
 
-@pytest.mark.parametrize("name", ["vit_nano", "cct_2_3x2_32", "vit_mnist_article"])
+@pytest.mark.parametrize("name", ["vit_nano", "cct_2_3x2_32", "vit_mnist_fine"])
 def test_a_whole_step_is_as_near_to_fp64_as_autocast(name: str) -> None:
     """Loss and every parameter's gradient of a model.
 

@@ -92,4 +92,4 @@ def test_its_images_and_its_way_to_transformers(tmp_path: Path) -> None:
     assert not any("assumed" in remark for remark in opened.remarks)
     report = export_huggingface(tmp_path / "m.pth", tmp_path / "hf")
     assert report.proved[1].startswith("in transformers")
-    assert any("without the offset" in remark for remark in report.remarks)
+    assert any("without the model's offset" in remark for remark in report.remarks)

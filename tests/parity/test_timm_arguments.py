@@ -191,7 +191,6 @@ def test_what_only_the_name_of_an_architecture_says(tmp_path: Path) -> None:
         "vit_small_patch16_dinov3",
         "vit_small_patch16_18x2_224",
         "beit_base_patch16_224",
-        "resnet50",
     ],
 )
 def test_architectures_that_compute_otherwise_are_refused(name: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tesela.data.loader import Loader
 from tesela.data.open import open_source
 from tesela.data.source import Selection
 from tesela.data.targets import LabelTargets
+from tesela.imaging.color import LUMA
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.classifier import Classifier
@@ -27,7 +28,7 @@ from tesela.models.model import Model
 from tesela.tasks.catalog import find_task
 from tesela.tasks.classification.config import ClassificationConfig
 from tesela.tasks.distillation.objective import Distillation
-from tesela.tasks.distillation.teacher import GREY, Teacher, seen_by
+from tesela.tasks.distillation.teacher import Teacher, seen_by
 from tesela.tasks.objective import Draw
 
 NO_DRAW = Draw(0, 0)
@@ -187,7 +188,7 @@ def test_views_of_another_model() -> None:
     colour = ImageSpec(height=8, width=8, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
     pixels = torch.rand(2, 3, 8, 8)
     images = (pixels - 0.5) / 0.5
-    grey = (pixels * torch.tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
+    grey = (pixels * torch.tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     torch.testing.assert_close(seen_by(images, colour, SPEC), (grey - 0.3) / 0.4)
     assert seen_by(images, colour, colour) is images
 

@@ -16,7 +16,7 @@ from tesela.attribution.capture.call import computing_type, undisturbed, unwrapp
 from tesela.attribution.capture.capture import capture
 from tesela.attribution.capture.dropping import masking_mode
 from tesela.attribution.methods.rollout import Fusion, RolloutOptions
-from tesela.attribution.methods.table import AUTO_METHOD, FEW, check_method, find_method, methods
+from tesela.attribution.methods.table import AUTO_METHOD, FEW_PATCHES, check_method, find_method, methods
 from tesela.attribution.question import Class, Target, make_question
 from tesela.attribution.request import Request, Settings
 from tesela.core.errors import UsageError
@@ -110,7 +110,7 @@ def explain(
             whole=patch is not None or layer is not None,
         )
         walk = found.logits.ndim == 4 or patch is not None or options != RolloutOptions()
-        few = found.grid[0] * found.grid[1] <= FEW and masking_mode(model) == "dropped"
+        few = found.grid[0] * found.grid[1] <= FEW_PATCHES and masking_mode(model) == "dropped"
         chosen = find_method(method, attention=bool(found.layers), walk=walk, few=few, trouble=found.trouble)
         question = make_question(target, found.logits, labels, contrast=contrast, region=region)
         request = Request(model=model, capture=found, question=question, options=options, settings=settings)

@@ -72,7 +72,7 @@ def exported_program(run: str) -> Path | None:
     return found if any(entry.file(found) for entry in BACKENDS.values()) else None
 
 
-def check_options(given: Mapping[str, Any]) -> None:
+def check_program_options(given: Mapping[str, Any]) -> None:
     """Refuse what an exported program cannot be asked.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Latency dial: the largest images at which a model answers in time, and what smaller ones cost.
+"""Latency dial: the largest images that a model answers in time, and their cost.
 
 One way to compute is chosen at the model's own size (``tesela.runtime.choice``); then smaller sizes are
 timed, one image alone, until one is fast enough. What it costs is measured too: the score on validation
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tesela.runtime.decoding import ImageSource
 
 #: Shares of the model's height and width that are tried.
-SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375)
+SIDE_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375)
 #: Images that a score, or an agreement, is measured on; seconds of a timing.
 SCORED, COMPARED, SECONDS = 256, 32, 0.5
 
@@ -129,7 +129,7 @@ def smaller_sizes(info: BundleInfo) -> list[tuple[int, int]]:
     config: ModelConfig = build(catalog.family(info.architecture).config or dict, info.model)
     down, right = info.program.get("step") or _steps(config)
     found: list[tuple[int, int]] = []
-    for share in SHARES[1:]:
+    for share in SIDE_SHARES[1:]:
         height, width = (
             int(side * share) // step * step
             for side, step in zip(info.image.size, (down, right), strict=True)

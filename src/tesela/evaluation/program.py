@@ -1,4 +1,4 @@
-"""Evaluation of an exported program on a board, without torch: the same scores, image after image.
+"""Evaluation of an exported program without torch: the same scores, image after image.
 
 Odd: a machine with torch evaluates programs as it does everything else (``tesela.evaluation.evaluate``),
 which reads images faster; both count with ``tesela.metrics``.

@@ -28,6 +28,7 @@ from tesela.data.open import find_source
 from tesela.data.source import Items
 from tesela.data.sources.folder import FileItems
 from tesela.data.sources.manifest import located, manifest_rows
+from tesela.evaluation.probe import linear_probe
 from tesela.evaluation.readers import features_of
 from tesela.evaluation.scoring import evaluation_mode
 from tesela.hardware.device import choose_device
@@ -35,7 +36,6 @@ from tesela.imaging.spec import ImageSpec
 from tesela.metrics.coverage import Coverage
 from tesela.metrics.few_shot import standardisation
 from tesela.metrics.probability import softmax
-from tesela.models.probe import linear_probe
 from tesela.runtime.sources import find_images
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 #: A protobuf file ends at 2 GiB; larger weights go to model.onnx.data.
 LARGEST_INSIDE = 1_800_000_000
 #: Most patches along a side of an image of a graph for any size.
-MOST_STEPS = 1024
+MOST_CELLS = 1024
 #: Smallest side in pixels of a graph for any size, unless its own is smaller.
-LEAST = 16
+LEAST_SIDE = 16
 #: Step of sizes that every stride of a convolutional network divides.
 COARSE = 32
 #: Opset of the graphs: the newest that both ONNX Runtime and OpenVINO have had for years.
@@ -153,9 +153,9 @@ def free_sizes(own: tuple[int, int], step: tuple[int, int]) -> Any:
     import torch
 
     # so that no stride of the network is larger
-    least = [max(2, min(LEAST, side) // each) for side, each in zip(own, step, strict=True)]
+    least = [max(2, min(LEAST_SIDE, side) // each) for side, each in zip(own, step, strict=True)]
     rows, columns = (
-        torch.export.Dim(name, min=low, max=MOST_STEPS)
+        torch.export.Dim(name, min=low, max=MOST_CELLS)
         for name, low in zip(("rows", "columns"), least, strict=True)
     )
     return {0: torch.export.Dim("batch", min=1), 2: step[0] * rows, 3: step[1] * columns}

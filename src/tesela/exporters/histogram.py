@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FINE_BINS = 2048
 #: Shares of the range that are tried as clipped range.
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+CLIP_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,8 +50,8 @@ class Observed:
         weights = self.counts / max(self.counts.sum(), 1.0)
         self.power = float((weights * middles**2).sum())
         best = np.inf
-        for below in SHARES:
-            for above in SHARES:
+        for below in CLIP_SHARES:
+            for above in CLIP_SHARES:
                 low, high = min(0.0, self.low * below), max(0.0, self.high * above)
                 scale = (high - low) / 255 or 1.0
                 zero = int(np.clip(np.rint(-low / scale), 0, 255))

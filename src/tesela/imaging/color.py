@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+#: Share of red, green and blue in the brightness of a colour (ITU-R 601).
+LUMA = (0.299, 0.587, 0.114)
 #: What lies behind transparent pixels.
 BACKGROUND = 255
 #: Most channels that an image of a file gives: red, green, blue and alpha.

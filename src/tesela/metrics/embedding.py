@@ -18,7 +18,7 @@ from tesela.metrics.few_shot import neighbour_votes, ridge_classifier
 
 FOLDS = 5
 #: L2 penalty of the probe.
-PENALTY = 1.0
+PROBE_PENALTY = 1.0
 
 
 def effective_rank(embeddings: NDArray[np.floating]) -> float:
@@ -57,7 +57,7 @@ def probe_hits(embeddings: NDArray[np.floating], labels: NDArray[np.int64]) -> t
         if held.all():
             continue
         known, asked, truth = wide[~held], wide[held], labels[~held]
-        told = ridge_classifier(known, truth, classes=classes, l2=PENALTY).predict(asked)
+        told = ridge_classifier(known, truth, classes=classes, l2=PROBE_PENALTY).predict(asked)
         votes = neighbour_votes(asked, known, truth, classes=classes)
         linear += int((told == labels[held]).sum())
         nearest += int((votes.argmax(1) == labels[held]).sum())

@@ -53,7 +53,7 @@ class Way:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Timed:
+class TimedBackend:
     """Figures of one way.
 
     Attributes:
@@ -97,7 +97,7 @@ class Choice:
     """
 
     way: Way
-    timed: tuple[Timed, ...] = ()
+    timed: tuple[TimedBackend, ...] = ()
     images: str = "random"
     batch: int = 1
     kept: Path | None = None
@@ -200,7 +200,7 @@ def measured(
     if one <= AT_ONCE:
         return Choice(way=chosen[0]), best
     count = min(len(images), max(1, int(FIRST_SECONDS / one)))
-    rows: list[Timed] = []
+    rows: list[TimedBackend] = []
     wanted: NDArray[np.float64] | None = None
     winner = 0
     for way in chosen:
@@ -218,7 +218,7 @@ def measured(
         wanted = found if wanted is None else wanted
         difference, same = agreement(found, wanted)
         rows.append(
-            Timed(
+            TimedBackend(
                 backend=way.backend,
                 precision=way.precision,
                 single=single,
@@ -310,7 +310,7 @@ def remembered(bundle: Path, key: str) -> Choice | None:
             if tree["format"] == FORMAT and tree["key"] == key:
                 return Choice(
                     way=Way(**tree["way"]),
-                    timed=tuple(Timed(**row) for row in tree["timed"]),
+                    timed=tuple(TimedBackend(**row) for row in tree["timed"]),
                     images=str(tree["images"]),
                     batch=int(tree["batch"]),
                     kept=path,

@@ -27,7 +27,7 @@ from tesela.imaging.spec import ImageSpec
 #: An encoded image in memory, a file, or pixels (H, W, C) uint8.
 ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 #: A view (h, w, C), uint8, with the image's own (height, width); or why there is none.
-View: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]] | ImageError"
+FittedView: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]] | ImageError"
 
 #: Formats whose work is counted ahead, and the pixels up to which threads decode them.
 ORDINARY, MOST_PIXELS = ("JPEG", "PNG"), 20_000_000
@@ -36,7 +36,7 @@ MOST_THREADS = 8
 
 def decode_ahead(
     sources: Iterable[ImageSource], spec: ImageSpec, *, limits: DecodeLimits, ahead: int
-) -> Generator[tuple[ImageSource, View]]:
+) -> Generator[tuple[ImageSource, FittedView]]:
     """Each source with its view, in order.
 
     Args:
@@ -48,10 +48,10 @@ def decode_ahead(
     threads = min(cores(), MOST_THREADS)
     # the limit counts the processor time of all threads
     shared = replace(limits, seconds=limits.seconds and limits.seconds * (1 + threads))
-    waiting: deque[tuple[ImageSource, Future[View | None]]] = deque()
+    waiting: deque[tuple[ImageSource, Future[FittedView | None]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tesela-decode")
 
-    def taken() -> tuple[ImageSource, View]:
+    def taken() -> tuple[ImageSource, FittedView]:
         source, future = waiting.popleft()
         view = future.result()
         return source, _view(source, spec, shared) if view is None else view
@@ -67,14 +67,14 @@ def decode_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> View:
+def _view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> FittedView:
     try:
         return fitted_view(source, spec, limits=limits)
     except ImageError as error:
         return error
 
 
-def _ordinary_view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> View | None:
+def _ordinary_view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> FittedView | None:
     """The view of an ordinary image; None for others, and for files that cannot be read."""
     if isinstance(source, np.ndarray):
         return _view(source, spec, limits)

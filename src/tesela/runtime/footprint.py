@@ -1,4 +1,4 @@
-"""Memory of a process that does nothing but compute a model: peak resident bytes by batch size.
+"""Peak memory of a process that does nothing but compute a model, by batch size.
 
 Each backend is asked in a process of its own, for memory that one took is not given back for the next.
 """

@@ -24,8 +24,8 @@ from tesela.imaging.preprocess import fitted_view, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
 from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend, own_precision
 from tesela.runtime.choice import MOST_IMAGES, Choice, choose_way
+from tesela.runtime.decoding import FittedView, decode_ahead
 from tesela.runtime.decoding import ImageSource as ImageSource
-from tesela.runtime.decoding import View, decode_ahead
 from tesela.tasks.catalog import find_task
 from tesela.tasks.result import Result
 from tesela.tasks.task import Task
@@ -215,7 +215,7 @@ class Predictor:
             yield self.task.decode(outputs[None], self.info, sizes=[size], **options)[0].of(name)
 
     def _batch(
-        self, seen: Sequence[tuple[ImageSource, View]], *, first: int, options: dict[str, Any]
+        self, seen: Sequence[tuple[ImageSource, FittedView]], *, first: int, options: dict[str, Any]
     ) -> Iterator[Result]:
         views = [view for _, view in seen if not isinstance(view, ImageError)]
         decoded: Sequence[Result] = ()

@@ -1,4 +1,4 @@
-"""Tables of results as JSON lines, CSV or Parquet, written row by row; the file appears whole or not at all.
+"""Tables of results as JSON lines, CSV or Parquet, row by row, whole or not at all.
 
 JSON lines and Parquet keep everything; CSV has the columns that the task's results say. Paths are written as
 ``tesela.core.pathnames.path_text`` does, in all three: ``text_path`` gives the file back. No table is held in

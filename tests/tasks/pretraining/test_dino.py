@@ -11,9 +11,10 @@ from tests.tasks.pretraining.embedders import SPEC, attached, batch_of, embedder
 from torch.nn import functional as F
 
 from tesela.core.errors import ConfigError
+from tesela.imaging.color import LUMA
 from tesela.tasks.objective import Draw
 from tesela.tasks.pretraining.config import PretrainConfig
-from tesela.tasks.pretraining.crops import GREY, random_crops, recolored
+from tesela.tasks.pretraining.crops import random_crops, recolored
 from tesela.tasks.pretraining.dino import small_size
 
 TINY = {"method": "dino", "prototypes": 12, "projection_width": 8, "local_crops": 2}
@@ -84,7 +85,7 @@ def test_colours_change_as_one_after_the_other() -> None:
     draws[:, 0] = torch.tensor([0.1, 0.1, 0.1, 0.9, 0.9, 0.1])
     draws[:, 4] = torch.tensor([0.9, 0.1, 0.9, 0.9, 0.1, 0.1])
     found = recolored((values - mean) / std, draws, SPEC) * std + mean
-    weights = torch.tensor(GREY, dtype=torch.float64).view(3, 1, 1)
+    weights = torch.tensor(LUMA, dtype=torch.float64).view(3, 1, 1)
     for row in range(6):
         image, (_, bright, contrast, saturation, _) = values[row], draws[row].tolist()
         if draws[row, 0] < 0.8:

@@ -138,7 +138,7 @@ BEST, BEST_OF_FEW, BEST_WALK, BEST_WITHOUT_ATTENTION = (
     "gradient_input",
 )
 #: Up to so many patches, ``surrogate`` beats ``presence`` for the price of 16 passes (docs/faithfulness.md).
-FEW = 64
+FEW_PATCHES = 64
 
 
 def methods() -> dict[str, Method]:

@@ -1,4 +1,4 @@
-"""``tesela bench``: inference speed and memory per backend and precision, with the machine's limit."""
+"""``tesela bench``: speed and memory per backend and precision, with the limit."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def explain_files(
     Raises:
         UsageError: no such run, image, class or method.
     """
-    from tesela.attribution.exported import check_options, explain_with_program, exported_program
+    from tesela.attribution.exported import check_program_options, explain_with_program, exported_program
     from tesela.attribution.methods.table import check_method
     from tesela.core.files import file_stem, unique_names
     from tesela.runs.folder import Run
@@ -170,7 +170,7 @@ def explain_files(
     program = exported_program(run)
     if program is not None:
         given = {**options, "target": target, "region": region}
-        check_options({name: value for name, value in given.items() if value != USUAL.get(name)})
+        check_program_options({name: value for name, value in given.items() if value != USUAL.get(name)})
         files = find_images(words, root=Run(run).data_root)
         predictor, begin = Predictor(program, limits=limits), time.perf_counter()
         explained = explain_with_program(predictor, files, methods=methods, out=out, colours=colours)

@@ -53,6 +53,7 @@ def predict(
         json: Print one JSON object per image and line.
     """
     from tesela.cli import output
+    from tesela.core.errors import UsageError
     from tesela.core.progress import progress_bar, stderr_console
     from tesela.core.terminal import line_text
     from tesela.imaging.limits import local_limits
@@ -63,7 +64,11 @@ def predict(
     from tesela.runtime.table import PredictionTable
 
     output.use_json(json)
-    paths = find_images(images, root=Run(run).data_root)
+    try:
+        paths = find_images(images, root=Run(run).data_root)
+    except UsageError:
+        Predictor(run, backend="auto")  # what is wrong with the model is said first
+        raise
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "sample": paths}
     given["limits"] = local_limits(formats or (), max_pixels)
     if max_ms is None:

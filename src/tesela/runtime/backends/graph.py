@@ -1,4 +1,4 @@
-"""Graphs of exported programs: names of their inputs and outputs, checked against the bundle.
+"""Graphs of exported programs: names of inputs and outputs, checked against the bundle.
 
 A damaged or swapped file is named instead of answering nonsense.
 """

@@ -20,13 +20,11 @@ from torch.nn import functional as F
 from tesela.checkpoints.open import open_model
 from tesela.core.errors import DataError, UsageError
 from tesela.data.targets import match_labels
+from tesela.imaging.color import LUMA
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import BundleInfo
 from tesela.models.classifier import Classifier
 from tesela.models.model import Model
-
-#: Weights of red, green and blue in grey, as in ITU-R 601-2.
-GREY = (0.299, 0.587, 0.114)
 
 
 class Teacher:
@@ -93,7 +91,7 @@ class Teacher:
 def seen_by(images: Tensor, mine: ImageSpec, other: ImageSpec) -> Tensor:
     """Images (B, C, h, w), normalised for one view, as another one wants them (B, C', H, W).
 
-    They are resized as they are, whatever their aspect; grey is repeated, colour weighted by ``GREY``.
+    They are resized as they are, whatever their aspect; grey is repeated, colour weighted by ``LUMA``.
     """
     if mine.size == other.size and (mine.channels, mine.mean, mine.std) == (
         other.channels,
@@ -107,7 +105,7 @@ def seen_by(images: Tensor, mine: ImageSpec, other: ImageSpec) -> Tensor:
     if mine.channels < other.channels:
         values = values.expand(-1, other.channels, -1, -1)
     elif mine.channels > other.channels:
-        values = (values * _column(GREY, images)).sum(1, keepdim=True)
+        values = (values * _column(LUMA, images)).sum(1, keepdim=True)
     return (values - _column(other.mean, images)) / _column(other.std, images)
 
 

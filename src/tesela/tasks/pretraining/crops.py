@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tesela.data.augment.geometry import crop_boxes
+from tesela.imaging.color import LUMA
 from tesela.imaging.spec import ImageSpec
 from tesela.tasks.objective import Draw
 
 #: Largest change of brightness, contrast and saturation, and how often colours are changed at all.
 JITTER, JITTERED, GREYED = (0.4, 0.4, 0.2), 0.8, 0.2
-#: Share of red, green and blue in the brightness of a colour (ITU-R 601).
-GREY = (0.299, 0.587, 0.114)
 ASPECT = (3 / 4, 4 / 3)
 
 
@@ -69,7 +68,7 @@ def recolored(views: Tensor, draws: Tensor, spec: ImageSpec) -> Tensor:
     """
     channels = views.shape[1]
     mean, std = (torch.tensor(part).to(views) for part in (spec.mean, spec.std))
-    grey = torch.tensor(GREY if channels == 3 else (1.0,)).to(views)
+    grey = torch.tensor(LUMA if channels == 3 else (1.0,)).to(views)
     on = (draws[:, 0] < JITTERED).to(views)
     bright, contrast, saturation = (
         1 + on * (2 * draws[:, place + 1] - 1) * JITTER[place] for place in range(3)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from tesela.evaluation.probe import linear_probe, representation
 from tesela.models.factory import create_model, create_segmenter
 from tesela.models.model import Model
-from tesela.models.probe import linear_probe, representation
 
 
 @pytest.mark.parametrize(("count", "width"), [(12, 30), (300, 8)])
