@@ -249,7 +249,8 @@ def test_a_bundle_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_a_graph_that_does_not_fit_its_config_is_refused(tmp_path: Path) -> None:
     bundle = damaged(tmp_path)
     info = read_info(bundle)
-    write_info(bundle, dataclasses.replace(info, image=dataclasses.replace(info.image, height=16)))
+    colour = dataclasses.replace(info.image, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    write_info(bundle, dataclasses.replace(info, image=colour))
     with pytest.raises(WeightsError, match=r"config\.json says"):
         Predictor(bundle)
 

@@ -79,6 +79,8 @@ class BodyLayer:
         self.held += size
         while self.held > self._most:
             others = [other for other in self._bodies if other is not body and other.size]
+            if not others and body.size > self._most:
+                return  # the application's own limit refuses it, and says so
             if not others:
                 raise RefusedError("overloaded")
             oldest = min(others, key=lambda other: other.began)
