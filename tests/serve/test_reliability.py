@@ -8,10 +8,9 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from benchmarks.reliability import ending, endurance, overload, sockets
+from benchmarks.reliability import ending, endurance
 from benchmarks.reliability.load import NO_ANSWER, Load, answered, refused
 from benchmarks.reliability.plan import SIZES, Plan
 from benchmarks.reliability.table import missed, page
@@ -37,28 +36,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
     os.sched_setaffinity(0, cores)
 
 
-def test_overload_is_refused_and_goodput_stays(plan: Plan) -> None:
-    """Ten times what it answers alone: all are served or told when to come again, none is left without an
-    answer, most of the capacity goes to answers in time, and memory stays."""
-
-    async def scenario() -> dict[str, Any]:
-        with plan.start() as server:
-            load = plan.load(server, patience=30)
-            await load.closed_loop(4, 0.5)
-            alone = await overload.unloaded(load, 1.0)
-            await load.close()
-            found = await overload.overloaded(plan, server, min(10 / alone, 600.0), alone)
-        return {**found, "share": found["goodput"] * alone}
-
-    found = asyncio.run(scenario())
-    assert found["refused"] > 0
-    assert found["without_retry_after"] == 0
-    assert found["other"] == 0
-    assert found["share"] > 0.3
-    assert found["memory_mib"] <= 64
-    assert found["after_failures"] <= found["after"] // 2
-
-
 def test_deadlines_signals_and_kills(plan: Plan) -> None:
     late = asyncio.run(ending.deadlines(plan))
     assert late["computed_late"] == 0
@@ -69,12 +46,6 @@ def test_deadlines_signals_and_kills(plan: Plan) -> None:
     killed = asyncio.run(ending.kill_workers(plan))
     assert killed["workers"] >= 2
     assert (killed["hung"], killed["failed"]) == (0, 0)
-
-
-def test_slow_sockets_leave_others_alone(plan: Plan) -> None:
-    found = asyncio.run(sockets.measure(plan))
-    assert found["requests"] > 0
-    assert found["failures"] <= found["requests"] // 10
 
 
 def test_mixed_requests_leave_nothing_behind(plan: Plan) -> None:

@@ -232,7 +232,8 @@ def test_a_served_segmenter_is_explained_for_a_class_and_for_a_region(place: Pat
     file = place / "data" / "test" / "images" / "00.png"
     model = ts.load(run)
     batch = torch.from_numpy(preprocess([file], model.info.image))
-    size = Image.open(file).size[::-1]
+    with Image.open(file) as opened:
+        size = opened.size[::-1]
     region = view_regions((2, 3, 20, 12), [size], model.info.image)
     with TestClient(create_app({"boxes": Predictor(run)}, config=ServeConfig(decoders=1))) as client:
 
@@ -272,7 +273,7 @@ def test_a_mask_of_a_large_image_comes_in_parts(monkeypatch: pytest.MonkeyPatch)
         )
         whole = mask_of(logits, (60, 40), info)
         with monkeypatch.context() as change:
-            change.setattr("tesela.tasks.segmentation.task.PART", 7)
+            change.setattr("tesela.tasks.segmentation.mask.PART", 7)
             assert (mask_of(logits, (60, 40), info) == whole).mean() > 0.999
         assert len(np.unique(whole)) == 5
 
