@@ -85,7 +85,7 @@ def test_a_compiled_package_gives_torchs_logits_for_any_batch(tmp_path: Path) ->
 
 @pytest.mark.parametrize("task", ["classify", "segment"])
 def test_maps_of_a_graph_are_those_of_explain(task: str, tmp_path: Path) -> None:
-    """At other sizes too; reference: ``explain`` with its default method, and rollout."""
+    """At other sizes too; reference: ``explain`` with presence or gradient rollout, and rollout."""
     fields: dict[str, Any] = {
         "num_classes": 4, "image_size": (8, 12), "channels": 1, "seed": 0, "width": 32, "depth": 2, "heads": 2
     }  # fmt: skip
@@ -107,7 +107,8 @@ def test_maps_of_a_graph_are_those_of_explain(task: str, tmp_path: Path) -> None
         logits, heat, rollout = session.run(None, {"images": images.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(logits, model(images).numpy(), atol=1e-4)
-        np.testing.assert_allclose(heat, explain(model, images).map[:, 0].numpy(), atol=1e-4)
+        drawn = explain(model, images, method="presence" if task == "classify" else "gradient_rollout")
+        np.testing.assert_allclose(heat, drawn.map[:, 0].numpy(), atol=1e-4)
         np.testing.assert_allclose(rollout, explain(model, images, method="rollout").map[:, 0], atol=1e-4)
 
 

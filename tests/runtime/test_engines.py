@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,19 @@ from tesela.runtime.backends.packed import PackedDense, pack_dense
 from tesela.runtime.backends.torch import network_logits
 from tesela.runtime.predictor import Predictor
 
+COMPILED = """
+import sys
+import numpy as np
+from tests.runtime.test_engines import real_batch
+from tesela.runtime.predictor import Predictor
+
+images = real_batch(5)
+wanted = Predictor(sys.argv[1], backend="torch").backend.logits(images)
+compiled = Predictor(sys.argv[1], backend="compiled").backend
+assert (compiled.name, compiled.precision) == ("compiled", "fp32")
+np.testing.assert_allclose(compiled.logits(images), wanted, atol=1e-4)
+np.testing.assert_allclose(compiled.logits(images[:2]), wanted[:2], atol=1e-4)
+"""
 needs_openvino = pytest.mark.skipif(not base.installed("openvino"), reason="OpenVINO is not installed")
 packs = packed_weight(torch.zeros(2, 2, dtype=torch.bfloat16), 1) is not None
 
@@ -166,19 +181,20 @@ def test_a_program_says_its_precision(tmp_path: Path) -> None:
 
 
 def test_weights_compiled_here() -> None:
-    """torch.compile with frozen weights: 1e-4 from the network itself, a batch of another size too."""
+    """torch.compile with frozen weights: 1e-4 from the network itself, a batch of another size too.
+
+    In a process of its own: what a compiler does to a process is not for the tests that come after it.
+    """
     from tesela.hardware.machine import compiler
 
     if compiler() is None:
         with pytest.raises(Exception, match="no C"):
             Predictor(digits_run(), backend="compiled")
         return
-    images = real_batch(5)
-    wanted = Predictor(digits_run(), backend="torch").backend.logits(images)
-    compiled = Predictor(digits_run(), backend="compiled").backend
-    assert (compiled.name, compiled.precision) == ("compiled", "fp32")
-    np.testing.assert_allclose(compiled.logits(images), wanted, atol=1e-4)
-    np.testing.assert_allclose(compiled.logits(images[:2]), wanted[:2], atol=1e-4)
+    answer = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(digits_run())], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_a_package_of_another_machine_is_refused(tmp_path: Path) -> None:

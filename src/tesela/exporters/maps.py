@@ -1,8 +1,8 @@
-"""Network with its explanations as further outputs: default map and rollout.
+"""Network with its explanations as further outputs: a map of the best class, and rollout.
 
-The map is what ``tesela explain`` draws without options (presence of a classifier, gradient rollout of a
-segmenter), written without control flow, so that forward and backward pass can be traced into one graph that
-explains without PyTorch. Both are (B, H, W) at the input's size, as ``Explanation.map`` has them.
+The map is presence of a classifier (which ``tesela explain`` draws by default above 64 patches) and gradient
+rollout of a segmenter, written without control flow, so that forward and backward pass can be traced into one
+graph that explains without PyTorch. Both are (B, H, W) at the input's size, as ``Explanation.map`` has them.
 
 Odd: attention stays spelled out here, so a graph with maps needs the memory of one layer's attention.
 """

@@ -125,10 +125,12 @@ def compare_maps(job: Export, backend: OnnxruntimeBackend) -> None:
     import torch
 
     from tesela.attribution.explain import explain
+    from tesela.models.classifier import Classifier
 
-    images = job.samples.first(4)
-    for output, method in (("map", "auto"), ("rollout", "rollout")):
-        wanted = explain(job.reference.network, torch.from_numpy(images), method=method).map[:, 0].numpy()
+    images, network = job.samples.first(4), job.reference.network
+    drawn = "presence" if isinstance(network, Classifier) else "gradient_rollout"
+    for output, method in (("map", drawn), ("rollout", "rollout")):
+        wanted = explain(network, torch.from_numpy(images), method=method).map[:, 0].numpy()
         difference = float(np.abs(wanted - backend.output(output, images)).max())
         if not difference <= MAP_TOLERANCE * max(1.0, float(np.abs(wanted).max())):
             raise WeightsError(
