@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.runtime.bundles import digits, digits_onnx, digits_run
+from tests.runtime.bundles import digits, digits_run
 
 from tesela.core.errors import UsageError
 from tesela.models.bundle import BundleInfo, read_info
@@ -184,17 +184,17 @@ def test_only_what_was_asked_for_is_considered(bundle: Path, monkeypatch: pytest
     assert "torch fp32, torch bf16" in str(raised.value.hint)
 
 
-def test_ways_of_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ways_of_bundles(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp32 first, as what the others are compared with; a program of another format in its own alone."""
     monkeypatch.setattr(choice, "computes_bf16", lambda: True)
     monkeypatch.setattr(choice, "usable", lambda _: ["onnxruntime", "openvino"])
-    info = read_info(digits_onnx())
-    found = list(map(str, ways(digits_onnx(), info)))
+    info = read_info(bundle)
+    found = list(map(str, ways(bundle, info)))
     assert found == ["onnxruntime fp32", "openvino bf16", "openvino fp32"]
     whole = dataclasses.replace(info, program={"format": "onnx", "precision": "int8"})
-    assert list(map(str, ways(digits_onnx(), whole))) == ["onnxruntime int8", "openvino int8"]
+    assert list(map(str, ways(bundle, whole))) == ["onnxruntime int8", "openvino int8"]
     monkeypatch.setattr(choice, "computes_bf16", lambda: False)
-    assert list(map(str, ways(digits_onnx(), info))) == ["onnxruntime fp32", "openvino fp32"]
+    assert list(map(str, ways(bundle, info))) == ["onnxruntime fp32", "openvino fp32"]
 
 
 def test_agreement() -> None:
@@ -225,14 +225,18 @@ def test_random_images_look_normalised() -> None:
 
 
 def test_the_fastest_of_several_calls_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a call of known length, warmed up by the first, which is slower."""
-    lengths = iter([0.05] + [0.002, 0.01] * 100)
+    """On a clock of its own: the first call warms up, others take 2 or 10 ms, for a quarter of a second."""
+    now, calls = 0.0, 0
+    monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: now))
 
-    class Sleeper:
+    class Engine:
         def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-            time.sleep(next(lengths))
+            nonlocal now, calls
+            now += 0.05 if not calls else (0.002, 0.01)[calls % 2]
+            calls += 1
             return images
 
-    seconds, outputs = choice._timing(Sleeper(), np.ones((2, 3), np.float32))  # type: ignore[arg-type]
-    assert 0.002 <= seconds < 0.05
+    seconds, outputs = choice._timing(Engine(), np.ones((2, 3), np.float32))  # type: ignore[arg-type]
+    assert seconds == pytest.approx(0.002)
+    assert 0.2 < now <= choice.EACH + 0.01
     assert outputs.shape == (2, 3)
