@@ -93,7 +93,7 @@ def open_within(
         UsageError: no size is fast enough, or ``max_ms`` is not positive.
     """
     if not max_ms > 0:
-        raise UsageError(f"{max_ms} milliseconds are no time", hint="give a positive number to --max-ms")
+        raise UsageError(f"{max_ms} milliseconds are no time", hint="tesela predict --max-ms 50, for one")
     own = Predictor(source, sample=sample, **options)
     fixed = {**options, "backend": own.backend.name, "precision": own.backend.precision}
     sizes, times, found = [own.info.image.size], [_milliseconds(own)], own
@@ -107,7 +107,7 @@ def open_within(
         raise UsageError(
             f"no size answers within {max_ms:g} ms: {sizes[-1][0]} x {sizes[-1][1]} takes {times[-1]:.1f} ms"
             + ("" if len(sizes) > 1 else ", and this program takes no other"),
-            hint=f"give --max-ms {np.ceil(times[-1] * 1.2):.0f} or more, or a smaller model",
+            hint=f"tesela predict --max-ms {np.ceil(times[-1] * 1.2):.0f} or more, or a smaller model",
         )
     measure, count, whole, taken = cost_of(source, own, found, sample)
     curve = Curve(
