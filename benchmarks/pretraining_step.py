@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from training_step import pass_over_missing_operators
 
 from tesela.data.batch import Batch
 from tesela.imaging.spec import ImageSpec
@@ -117,18 +118,6 @@ def teacher_and_student(
         objective.after_step(model, step=number + 1)
 
     return step, objective.made
-
-
-def pass_over_missing_operators() -> None:
-    """Let torchvision start beside a torch without its operators: their registrations are passed over."""
-    register_fake: Any = torch.library.register_fake
-
-    def register(name: Any, *rest: Any, **options: Any) -> Any:
-        if str(name).startswith("torchvision::"):
-            return lambda function: function
-        return register_fake(name, *rest, **options)
-
-    torch.library.register_fake = register
 
 
 def lightly_step(arguments: argparse.Namespace, crops: tuple[Tensor, Tensor | None], count: int) -> Step:
