@@ -67,3 +67,5 @@ def test_a_name_in_the_table_can_be_explained(place: Path, monkeypatch: pytest.M
     assert by_name == by_path
     assert ts.explain(run, "blue/wrong0.png").map.equal(ts.explain(run, whole).map)
     assert tesela(["explain", str(run), "blue/nowhere.png", "--out", str(place / "n")]) == 2
+    for outside in ("../data/blue/wrong0.png", ""):
+        assert tesela(["predict", str(run), outside]) == 2

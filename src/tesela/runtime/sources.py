@@ -37,10 +37,12 @@ def find_images(words: Iterable[str | Path], *, root: Path | None = None) -> lis
 
 
 def _expand(word: str | Path, root: Path | None) -> list[Path]:
+    if word == "":  # a shell's unset variable would mean the whole working folder
+        raise UsageError("the name of an image is empty", hint="name a file, or . for this folder")
     path = Path(word).expanduser()
     if not _exists(path):
         path = text_path(str(path))
-    if not _exists(path) and root is not None and _exists(root / path):
+    if not _exists(path) and root is not None and ".." not in path.parts and _exists(root / path):
         path = root / path
     if _exists(path):
         if not path.is_dir():
