@@ -15,6 +15,7 @@ import openvino
 from numpy.typing import NDArray
 
 from tesela.core.errors import ConfigError, WeightsError
+from tesela.hardware.openvino_core import openvino_core
 from tesela.models.bundle import BundleInfo
 from tesela.runtime.backends.base import BACKENDS, Precision, check_files, own_precision
 from tesela.runtime.backends.graph import INPUT, ONNX_FILES, OUTPUT, check_graph
@@ -67,7 +68,7 @@ class OpenvinoBackend:
             self._settings["INFERENCE_PRECISION_HINT"] = HINTS[self.precision]
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._core = openvino.Core()
+        self._core = openvino_core()
         self._requests: dict[str, Any] = {}
         self._lock = threading.Lock()  # a request computes for one at a time
         try:
