@@ -116,7 +116,7 @@ def _explained(
     info, backend = predictor.info, _with_outputs(predictor)
     batch = normalize(fit_image(image, info.image)[None], info.image)
     logits = backend.logits(batch)[0]
-    target, score, probability = _answer(predictor, logits)
+    target, score, probability = predicted_target(predictor, logits)
     size, label = (image.shape[0], image.shape[1]), info.labels[target]
     groups, panels, seen = [], [], None
     for method, output in outputs.items():
@@ -152,8 +152,13 @@ def _explained(
     return {**groups[0], "figure": path_text(figure), "methods": groups}
 
 
-def _answer(predictor: Predictor, logits: NDArray[np.float32]) -> tuple[int, float, float]:
-    """The predicted class, or that of most pixels, with its score and probability."""
+def predicted_target(predictor: Predictor, logits: NDArray[np.float32]) -> tuple[int, float, float]:
+    """The class that a program's map explains, with its score and probability.
+
+    Args:
+        predictor: of the program.
+        logits: (K,), or (K, h, w) of a segmenter, whose class is that of most pixels.
+    """
     found = predictor.task.probabilities(logits[None])
     if found is not None:
         target = int(found[0].argmax())
