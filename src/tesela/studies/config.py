@@ -64,7 +64,6 @@ class StudyConfig:
             "from_",
             "data.source",
             "data.per_class",
-            "data.subset",
         ):
             if name in self.settings:
                 raise ConfigError(

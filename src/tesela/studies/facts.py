@@ -88,7 +88,8 @@ def read_facts(config: TrainConfig) -> DataFacts:
     split = next((name for name in ("test", "val") if len(source.splits[name])), None)
     if split is None:
         raise DataError(
-            f"{source.name} has no images to score a model on", hint="leave data.test_fraction at 0.1"
+            f"{source.name} has no images to score a model on",
+            hint="add images, or name data with a test split",
         )
     counts = [len(train)] if masks else np.bincount(train.targets, minlength=len(source.labels)).tolist()
     size = inspect_images(train, source.channels).size

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tesela.core.errors import ConfigError
-from tesela.models.catalog import find_model, resolve
+from tesela.models.catalog import resolve
 
 #: By largest side in pixels: name and settings. At 32 px each costs 0.48 to 0.53 GFLOPs an image.
 REPRESENTATIVES: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {
@@ -47,18 +47,6 @@ class Candidate:
         """As settings of a run."""
         return {"model": self.model, **{f"net.{name}": value for name, value in self.net.items()}}
 
-    def flops(self, *, classes: int, side: int, channels: int) -> int | None:
-        """Operations of one image's forward pass; None where there is no closed form."""
-        config: Any = resolve(
-            self.model,
-            num_classes=classes,
-            image_size=(side, side),
-            channels=channels,
-            overrides=dict(self.net),
-        )
-        found = getattr(config, "flops", None)
-        return None if found is None else int(found(classes))
-
 
 def candidates(words: tuple[str, ...], side: int) -> list[Candidate]:
     """The models of a study; all families that have one for such images where none is named.
@@ -88,7 +76,7 @@ def candidate(word: str, side: int) -> Candidate:
                 hint=f"leave it out: --models {','.join(_families(side))}, or name a model of tesela models",
             )
         name, net = chosen[0], {**chosen[1], **net}
-    find_model(name)
+    resolve(name, num_classes=2, overrides=net)  # refuses names and values that do not exist
     return Candidate(word=word, model=name, net=net)
 
 

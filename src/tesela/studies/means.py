@@ -36,7 +36,7 @@ def means_section(trials: Sequence[Trial], *, title: str, unit: str) -> Section:
     """A table: what is compared down, the axis across."""
     rows, places = by_way(trials), sorted({trial.cell.x for trial in trials if trial.cell.shown})
     columns = [("", "name"), ("parameters", "n"), ("time of a run", "n")]
-    columns += [(f"{place:g}", "n") for place in places]
+    columns += [(f"{place:g}" if place else "score", "n") for place in places]
     cells = []
     for way, group in rows.items():
         at = by_place(group)
@@ -48,7 +48,9 @@ def means_section(trials: Sequence[Trial], *, title: str, unit: str) -> Section:
             for place in places
         ]
         cells.append([way, compact(group[0].run.parameters), duration(seconds), *values])
-    return Section(title=title, note=f"Accuracy by {unit}.", body=data_table(columns, cells) if cells else "")
+    return Section(
+        title=title, note=f"By {unit}." if unit else "", body=data_table(columns, cells) if cells else ""
+    )
 
 
 def estimate_text(estimate: Estimate) -> str:
@@ -57,4 +59,4 @@ def estimate_text(estimate: Estimate) -> str:
         return f"{percent(estimate.mean, 1)} ± {estimate.deviation * 100:.1f}"
     if not estimate.bounded:
         return percent(estimate.mean, 1)
-    return f"{percent(estimate.mean, 1)} ({percent(estimate.low, 1)} to {percent(estimate.high, 1)})"
+    return f"{percent(estimate.mean, 1)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"

@@ -22,9 +22,9 @@ AHEAD = (2, 10)
 DRAWN = 4.0
 CURVE_POINTS = 40
 NOTE = (
-    "A saturating power law is fitted to the errors: floor + scale × size^−exponent. Intervals of forecasts "
+    "A saturating power law is fitted to the errors: floor + scale × size^-exponent. Intervals of forecasts "
     "hold nine measured means in ten, if the law holds that far. The check fits without the largest size and "
-    "forecasts it."
+    "forecasts it; where what was measured lies outside that interval, do not trust the forecasts."
 )
 
 
@@ -132,15 +132,15 @@ def outlook_section(
     """The table of laws, forecasts and checks."""
     columns = [("", "name"), ("law of the error", "text")]
     columns += [(f"{factor} × as {unit}", "n") for factor in AHEAD]
-    columns += [("forecast of the largest size without it", "n"), ("measured", "n"), ("", "name")]
+    columns += [("check", "n"), ("measured", "n"), ("", "name")]
     rows = []
     for way, one in found.items():
         law = one.law
-        text = "-" if law is None else f"{law.floor:.3f} + {law.scale:.3g} × size^−{law.exponent:.2f}"
+        text = "-" if law is None else f"{law.floor:.3f} + {law.scale:.3g} × size^-{law.exponent:.2f}"
         ahead = [_share(forecast) for forecast in one.forecasts] or ["-"] * len(AHEAD)
         check = ["-", "-", one.reason]
         if one.check is not None:
-            verdict = "inside" if one.check.inside else "outside: do not trust the forecasts"
+            verdict = "inside" if one.check.inside else "outside"
             at = f"at {form(one.check.forecast.x)}: {_share(one.check.forecast)}"
             check = [at, percent(1 - one.check.measured, 1), verdict]
         rows.append([way, text, *ahead, *check])
@@ -148,5 +148,5 @@ def outlook_section(
 
 
 def _share(forecast: Forecast) -> str:
-    low, high = (percent(1 - error, 1) for error in (forecast.high, forecast.low))
+    low, high = (f"{100 * (1 - error):.1f}" for error in (forecast.high, forecast.low))
     return f"{percent(1 - forecast.error, 1)} ({low} to {high})"

@@ -24,6 +24,8 @@ FLOORS, EXPONENTS = 61, 100
 LARGEST_EXPONENT = 2.0
 LEVEL = 0.9
 
+Values = Sequence[float] | NDArray[np.float64]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
@@ -93,7 +95,7 @@ class HeldOut:
         return {**asdict(self.forecast), "measured": self.measured, "inside": self.inside}
 
 
-def fit_power_law(x: Sequence[float], errors: Sequence[float], *, seed: int = 0) -> PowerLaw:
+def fit_power_law(x: Values, errors: Values, *, seed: int = 0) -> PowerLaw:
     """Fit the law to measured errors.
 
     Args:
@@ -144,7 +146,7 @@ def fit_power_law(x: Sequence[float], errors: Sequence[float], *, seed: int = 0)
     )
 
 
-def held_out(x: Sequence[float], errors: Sequence[float]) -> HeldOut:
+def held_out(x: Values, errors: Values) -> HeldOut:
     """Fit without the largest size, and forecast it.
 
     Raises:

@@ -128,7 +128,10 @@ def write_page(study: Opened, trials: list[Trial], failed: list[str] | None = No
     count = f"{len(trials)} of {len(study.cells)}"
     hours = sum(trial.run.seconds for trial in trials) / 3600
     seeds = f"{study.config.seeds} seed{'s' if study.config.seeds > 1 else ''}"
-    tiles = [("Runs", count, f"{hours:.2g} hours"), ("Seeds", str(study.config.seeds), "same images for all")]
+    tiles = [
+        ("Runs", count, f"{hours:.2g} hours"),
+        ("Seeds", str(study.config.seeds), "each draws its own images"),
+    ]
     if failed:
         tiles.append(("Failed", str(len(failed)), ", ".join(failed)))
     page = document(

@@ -12,8 +12,8 @@ from tesela.page.charts.axis import Axis, log_ticks
 from tesela.page.charts.figure import Chart, Format, horizontal, line, vertical, x_axis, y_axis
 from tesela.page.element import element
 
-#: Colours of the page's style.
-TONES = 4
+#: Colours of the page's style: four, and the same four with dashes.
+TONES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,12 +79,13 @@ def equal(text: str, found: Mapping[str, Estimate | None], *, margin: float = MA
     return Claim(text=text, verdict=alike(list(known.values()), margin=margin), differences=known)
 
 
-def claims_sections(claims: Sequence[Claim], *, unit: str) -> list[Section]:
+def claims_sections(claims: Sequence[Claim], *, unit: str, note: str) -> list[Section]:
     """The table of claims, and the differences that they rest on.
 
     Args:
         claims: all of them.
         unit: what the differences are of.
+        note: on how they read.
     """
     rows = []
     for claim in claims:
@@ -115,7 +116,7 @@ def claims_sections(claims: Sequence[Claim], *, unit: str) -> list[Section]:
             "seed decides nothing.",
             body=data_table((("an article says", "text"), ("measured", "text"), ("", "name")), rows),
         ),
-        Section(title="Differences", body=charts_row(chart) if chart.body else ""),
+        Section(title="Differences", note=note, body=charts_row(chart) if chart.body else ""),
     ]
 
 

@@ -14,7 +14,7 @@ from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
 from tesela.studies.families import candidate
 from tesela.studies.interval import paired_difference
-from tesela.studies.settings import BATCH, TUNING, pretraining_settings, run_settings
+from tesela.studies.settings import TUNING, pretraining_settings, run_settings
 
 FEW = 100
 USUAL_MINUTES = 5.0
@@ -28,7 +28,8 @@ VARIANTS = {
     "each block": {"net.position_at": "block"},
     "shared": {"net.position_at": "shared"},
 }
-UNIT = "difference in accuracy, or in mean attention distance as a share of the image's side"
+UNIT = "difference"
+NOTE = "Few labels are those of the runs called few; distances are shares of the image's side."
 
 
 def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
@@ -37,7 +38,7 @@ def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
     facts.check_shares(config.labels)
     few = max(config.labels) if config.labels else min(FEW, facts.least)
     vit, hybrid, cnn = (candidate(word, facts.side).settings for word in ("vit", "hybrid", "cnn"))
-    small = {"data.per_class": few, "batch_size": min(BATCH, few * len(facts.labels))}
+    small = {"data.per_class": few}
     before = minutes * config.pretrain_share
 
     def cell(way: str, seed: int, extra: Mapping[str, Any], *, length: float = minutes, **more: Any) -> Cell:
@@ -56,8 +57,8 @@ def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
             cell(VIT, seed, vit),
             cell("CNN", seed, cnn),
             cell("hybrid", seed, hybrid),
-            cell("ViT, few labels", seed, {**vit, **small}),
-            cell("CNN, few labels", seed, {**cnn, **small}),
+            cell("ViT few", seed, {**vit, **small}),
+            cell("CNN few", seed, {**cnn, **small}),
             pretraining,
             cell("pre-trained", seed, {**TUNING, **small}, length=minutes - before, after=pretraining),
             *(cell(name, seed, {**vit, **variant}) for name, variant in VARIANTS.items()),
@@ -65,21 +66,23 @@ def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
     return found
 
 
-def image_claims(trials: Sequence[Trial]) -> list[Claim]:
-    """What the finished runs say."""
+def image_claims(trials: Sequence[Trial], distances: Sequence[tuple[float, float]] = ()) -> list[Claim]:
+    """What the finished runs say.
+
+    Args:
+        trials: of ``image_cells``.
+        distances: of the plain ViT of each seed, see ``reach``.
+    """
     ways: Ways = by_seed([trial for trial in trials if trial.cell.shown])
-    distances = [reach(trial) for trial in ways.get(VIT, {}).values()]
 
     def apart(first: str, second: str) -> dict[str, Any]:
         return {f"{first} − {second}": difference(ways, first, second)}
 
     return [
-        ordered(
-            "on small data a ViT is below a CNN of equal cost", apart("CNN, few labels", "ViT, few labels")
-        ),
+        ordered("on small data a ViT is below a CNN of equal cost", apart("CNN few", "ViT few")),
         ordered(
             "self-supervised pre-training is better than training from scratch",
-            apart("pre-trained", "ViT, few labels"),
+            apart("pre-trained", "ViT few"),
         ),
         ordered("hybrids are better at small budgets", apart("hybrid", VIT)),
         ordered("without positions accuracy is lower", apart(VIT, "none")),
@@ -92,11 +95,16 @@ def image_claims(trials: Sequence[Trial]) -> list[Claim]:
         ),
         ordered(
             "some heads of the low layers look at what is near",
-            {"farthest layer − nearest low head": paired_difference(*zip(*distances, strict=True))}
+            {"far layer − near low head": paired_difference(*zip(*distances, strict=True))}
             if distances
-            else {"farthest layer − nearest low head": None},
+            else {"far layer − near low head": None},
         ),
     ]
+
+
+def reaches(trials: Sequence[Trial]) -> list[tuple[float, float]]:
+    """How far the heads of each plain ViT look."""
+    return [reach(trial) for trial in trials if trial.cell.way == VIT]
 
 
 def reach(trial: Trial) -> tuple[float, float]:

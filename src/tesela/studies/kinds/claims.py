@@ -37,15 +37,17 @@ class Claims:
 
     def answer(self, config: StudyConfig, facts: DataFacts, trials: Sequence[Trial]) -> Answer:
         """A verdict on each claim."""
-        claims = masks.mask_claims(trials) if facts.masks else images.image_claims(trials)
-        usual = masks.USUAL_MINUTES if facts.masks else images.USUAL_MINUTES
-        minutes = config.budget[1] if config.budgets else usual
+        claims = (
+            masks.mask_claims(trials) if facts.masks else images.image_claims(trials, images.reaches(trials))
+        )
+        which = masks if facts.masks else images
+        minutes = config.budget[1] if config.budgets else which.USUAL_MINUTES
         return Answer(
             lead=f"{facts.name}: {facts.images:,} training images, {minutes:g} minutes for each way, "
             f"scored on {facts.scored:,} images.",
             sections=[
-                *claims_sections(claims, unit=masks.UNIT if facts.masks else images.UNIT),
-                means_section(trials, title="Scores", unit="run"),
+                *claims_sections(claims, unit=which.UNIT, note=which.NOTE),
+                means_section(trials, title="Scores", unit=""),
             ],
             numbers={"claims": [claim.mapping() for claim in claims], "means": means(trials)},
         )

@@ -14,7 +14,7 @@ from tesela.studies.facts import DataFacts
 from tesela.studies.families import candidates
 from tesela.studies.means import INTERVALS, means, means_section
 from tesela.studies.outlook import outlook_section, outlooks, trends
-from tesela.studies.settings import BATCH, run_settings
+from tesela.studies.settings import run_settings
 
 ROUND = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 USUAL_SIZES = 5
@@ -24,8 +24,8 @@ USUAL_MINUTES = 5.0
 class DataSize:
     """Accuracy against labels of each class; every cell has the same budget.
 
-    With ``epochs`` these are passes over the largest set: smaller ones are passed over more often, so that
-    all runs take about the same number of steps.
+    With ``epochs`` these are passes over as many images as the smallest class has of each: fewer are passed
+    over more often, so that all runs see the same number of images.
     """
 
     title = "Accuracy against labels"
@@ -36,13 +36,12 @@ class DataSize:
         labels = config.labels or usual_labels(facts)
         facts.check_shares(labels)
         unit, length = config.budget if config.budgets else ("minutes", USUAL_MINUTES)
-        smallest = min(labels) * len(facts.labels)
         found = []
         for seed in range(config.seeds):
             for one in candidates(config.models, facts.side):
                 for count in labels:
-                    here = max(1, round(length * max(labels) / count)) if unit == "epochs" else length
-                    extra = {"batch_size": min(BATCH, smallest), **one.settings, "data.per_class": count}
+                    here = max(1, round(length * facts.least / count)) if unit == "epochs" else length
+                    extra = {**one.settings, "data.per_class": count}
                     settings = run_settings(config, budget=(unit, here), seed=seed, extra=extra)
                     found.append(Cell(way=one.word, x=count, seed=seed, settings=settings))
         return found

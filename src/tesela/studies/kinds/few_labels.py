@@ -19,7 +19,7 @@ from tesela.studies.interval import Estimate, above, paired_difference
 from tesela.studies.kinds.data_size import labels_of, usual_labels
 from tesela.studies.means import INTERVALS, means, means_section
 from tesela.studies.outlook import trends
-from tesela.studies.settings import BATCH, TUNING, pretraining_settings, run_settings
+from tesela.studies.settings import TUNING, pretraining_settings, run_settings
 
 USUAL_LABELS = (10, 100, 1000)
 USUAL_MINUTES = 10.0
@@ -59,7 +59,6 @@ class FewLabels:
         facts.check_shares(labels)
         minutes = config.budget[1] if config.budgets else USUAL_MINUTES
         before = minutes * config.pretrain_share
-        batch = {"batch_size": min(BATCH, min(labels) * len(facts.labels))}
         found = []
         for seed in range(config.seeds):
             pretraining = Cell(
@@ -70,7 +69,7 @@ class FewLabels:
             )
             found.append(pretraining)
             for count in labels:
-                few = {**batch, "data.per_class": count}
+                few = {"data.per_class": count}
                 ways: list[tuple[str, float, dict[str, Any], Cell | None]] = [
                     (PRETRAINED, minutes - before, TUNING, pretraining),
                     (SCRATCH, minutes, network.settings, None),
