@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.answers import bench, compare, evaluate, explain, few_shot, inspect, models, predict
+from tesela.answers import bench, compare, evaluate, explain, inspect, models, predict
 from tesela.attribution.explain import Explanation
+from tesela.evaluation.few_shot import few_shot
 from tesela.exporters.catalog import ExportReport, export_model
 from tesela.exporters.options import ExportOptions
 from tesela.hardware.allocator import keep_freed_memory

@@ -31,6 +31,7 @@ VERBS = (
     ("train", "Train a model on your images.", "Train and measure"),
     ("evaluate", "Scores of a run or bundle on a data set.", "Train and measure"),
     ("compare", "Runs side by side: score against size, time and speed.", "Train and measure"),
+    ("study", "A resumable grid of runs that answers a question, and its page.", "Train and measure"),
     ("predict", "Labels for images, folders and globs.", "Use a model"),
     ("explain", "Heat maps: which parts of the image spoke for a class.", "Use a model"),
     ("convert", "Turn other programs' weights into a bundle.", "Use a model"),
