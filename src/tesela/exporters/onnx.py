@@ -15,7 +15,7 @@ from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters.contract import ProgramRow
 from tesela.exporters.graph import GraphFacts, write_graph
 from tesela.exporters.options import ExportOptions
-from tesela.exporters.program import Export, ProgramReport, compare_sizes, export_program
+from tesela.exporters.program import Export, ProgramFormat, compare_sizes
 from tesela.models.bundle import load_bundle, write_info
 from tesela.runtime.backends.base import open_backend
 from tesela.runtime.backends.onnxruntime import OnnxruntimeBackend
@@ -25,28 +25,12 @@ GRAPH = "model.onnx"
 MAP_TOLERANCE = 1e-4
 
 
-def export_onnx(
-    source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
-) -> ProgramReport:
-    """Write the bundle of ``source`` as an ONNX bundle, if its results equal torch's.
-
-    Args:
-        source: a run folder or a bundle with model.safetensors.
-        out: the folder to write; by default ``onnx`` inside the run, or ``<bundle>-onnx`` beside the bundle.
-        options: what is wanted.
-
-    Raises:
-        MissingExtraError: torch or the exporter's packages are not installed.
-        UsageError: ``out`` holds something that is no bundle.
-        WeightsError: the graph breaks its contract; nothing is written.
-    """
-    chosen = options or ExportOptions()
-    if chosen.precision == "bf16":
+def _check(options: ExportOptions) -> None:
+    if options.precision == "bf16":
         raise UsageError(
             "ONNX Runtime computes no bf16 on a CPU",
             hint="--to openvino or --to compiled have bf16; onnx has fp32 and int8",
         )
-    return export_program(source, out, chosen, format="onnx", write=_write)
 
 
 def _write(job: Export) -> None:
@@ -56,6 +40,9 @@ def _write(job: Export) -> None:
             info = job.described(fp32.parent, precision="fp32")
             row = ProgramRow(name="onnxruntime fp32")
             job.others.append((row, open_backend("onnxruntime", fp32.parent, info).logits))
+
+
+export_onnx = ProgramFormat(name="onnx", engine="onnxruntime", check=_check, write=_write)
 
 
 def write_quantised_or_fp32(job: Export, folder: Path, *, plain: Path | None = None) -> Path:

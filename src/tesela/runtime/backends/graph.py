@@ -1,19 +1,42 @@
-"""Graphs of exported programs: names of inputs and outputs, checked against the bundle.
+"""Graphs of exported programs: names of inputs and outputs, checked against the bundle, and computed.
 
 A damaged or swapped file is named instead of answering nonsense.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tesela.core.errors import WeightsError
 from tesela.models.bundle import BundleInfo
+from tesela.runtime.backends.base import BundleBackend
 
 #: Names of the graph's only input and of the output that every graph has, as ``tesela export`` writes them.
 INPUT, OUTPUT = "images", "logits"
 ONNX_FILES = ("model.onnx", "model.onnx.data")
+
+
+class GraphBackend(BundleBackend):
+    """An engine for graphs, which may have further outputs.
+
+    Attributes:
+        outputs: names of what the graph gives.
+    """
+
+    outputs: tuple[str, ...]
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) of normalised images (B, C, h, w)."""
+        return self.output(OUTPUT, images)
+
+    @abstractmethod
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
 
 
 def check_graph(
