@@ -24,6 +24,7 @@ from tesela.exporters.catalog import export_model
 from tesela.exporters.contract import BOUNDS, ProgramRow, measure_contract
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import collect_samples
+from tesela.hardware.openvino_core import openvino_core
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, write_bundle
 from tesela.models.factory import create_model
@@ -90,14 +91,14 @@ def beside_nncf(source: Path, fp32: Path, data: str | None) -> None:
     reference = Predictor(source, backend="torch", precision="fp32")
     samples = collect_samples(source, data, reference, calibrate=True)
     images = [image[None] for image in samples.calibrating]
-    graph = openvino.Core().read_model(fp32 / "openvino.xml")
+    graph = openvino_core().read_model(fp32 / "openvino.xml")
     quantised: Any = nncf.quantize(
         graph, nncf.Dataset(images), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(images)
     )
     with tempfile.TemporaryDirectory() as place:
         openvino.save_model(quantised, Path(place) / "nncf.xml", compress_to_fp16=False)
         size = sum(path.stat().st_size for path in Path(place).iterdir())
-    compiled = openvino.Core().compile_model(quantised, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    compiled = openvino_core().compile_model(quantised, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     row = ProgramRow(name="nncf int8", bytes=size)
     fp32_row = ProgramRow(name="openvino fp32")
     contract = measure_contract(

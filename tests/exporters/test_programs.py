@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from tests.runtime.bundles import LABELS, SPEC, digits, digits_onnx, digits_run, png
@@ -23,6 +22,7 @@ from tesela.exporters.catalog import export_model
 from tesela.exporters.graph import write_graph
 from tesela.exporters.maps import check_mappable
 from tesela.exporters.options import ExportOptions
+from tesela.hardware.openvino_core import openvino_core
 from tesela.hardware.torch_private import open_package
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, load_bundle, read_info, write_bundle
@@ -43,7 +43,7 @@ def class_folders() -> Path:
 
 def openvino_logits(path: Path, images: Any) -> Any:
     """By OpenVINO itself, in fp32."""
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled({"images": images})["logits"]
 
 

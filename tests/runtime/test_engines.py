@@ -115,10 +115,41 @@ def test_openvino_reads_the_onnx_graph() -> None:
     np.testing.assert_allclose(rough.logits(images), wanted, atol=0.5)
 
 
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from tests.runtime.test_engines import real_batch
+from tesela.models.bundle import read_info
+from tesela.runtime.backends.base import open_backend
+
+bundle = Path(sys.argv[1])
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(True))
+backends = [open_backend("openvino", bundle, read_info(bundle), precision=name) for name in ("fp32", "bf16")]
+for backend in backends:
+    backend.logits(real_batch(2))
+del backend, backends[0]
+ending = threading.Thread(target=backends.clear)
+ending.start()
+ending.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+assert handled
+"""
+
+
+@needs_openvino
+def test_a_signal_after_openvino_is_handled() -> None:
+    """Engines that end in any order, on any thread, leave the thread a signal stack that exists."""
+    answer = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(digits_onnx())], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
 @needs_openvino
 def test_openvino_refuses_damage_and_other_precisions(tmp_path: Path) -> None:
     bundle = shutil.copytree(digits_onnx(), tmp_path / "onnx")
-    with pytest.raises(ConfigError, match="the openvino backend cannot compute .* in int8"):
+    with pytest.raises(ConfigError, match=r"the openvino backend cannot compute .* in int8"):
         open_backend("openvino", bundle, read_info(bundle), precision="int8")
     content = bytearray((bundle / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -176,7 +207,7 @@ def test_a_program_says_its_precision(tmp_path: Path) -> None:
     write_info(bundle, dataclasses.replace(info, program={**info.program, "precision": "int8"}))
     assert Predictor(bundle, backend="onnxruntime").backend.precision == "int8"
     assert Predictor(bundle, backend="onnxruntime", precision="int8").backend.precision == "int8"
-    with pytest.raises(ConfigError, match="cannot compute .* in fp32"):
+    with pytest.raises(ConfigError, match=r"cannot compute .* in fp32"):
         Predictor(bundle, backend="onnxruntime", precision="fp32")
 
 

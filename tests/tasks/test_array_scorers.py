@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tesela.core.errors import ConfigError
 from tesela.data.batch import Batch
 from tesela.evaluation.model import parameter_count
 from tesela.evaluation.program import parameters_of
@@ -19,6 +20,14 @@ from tesela.tasks.catalog import find_task
 
 LABELS = ["sky", "road", "tree"]
 SMALL: dict[str, Any] = {"widths": [8, 16, 24, 32], "heads": [1, 2, 3, 4], "reductions": [4, 2, 1, 1]}
+
+
+def test_a_segmenter_that_crops_is_refused() -> None:
+    """Its masks would be a guess where it did not look."""
+    model = create_segmenter("segformer_b0", num_classes=3, image_size=(32, 48), seed=0, **SMALL)
+    spec = ImageSpec(height=32, width=48, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3, resize="crop")
+    with pytest.raises(ConfigError, match="must see all of an image"):
+        describe(model, name="small", labels=LABELS, image=spec, task="segment")
 
 
 @pytest.mark.parametrize("resize", ["squash", "pad"])

@@ -33,6 +33,11 @@ def _check(options: ExportOptions) -> None:
             "a compiled program has no maps: where it runs there is PyTorch, which explains the run itself",
             hint="leave --with-map away, or choose --to onnx",
         )
+    if options.with_features:
+        raise UsageError(
+            "a compiled program has no features: where it runs there is PyTorch, which reads the run's own",
+            hint="leave --with-features away, or choose --to onnx",
+        )
     if compiler() is None:
         raise UsageError(
             "a program is compiled by a C++ compiler, and there is none here",

@@ -17,8 +17,7 @@ from tesela.exporters.graph import GraphFacts, write_graph
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramFormat, compare_sizes
 from tesela.models.bundle import load_bundle, write_info
-from tesela.runtime.backends.base import open_backend
-from tesela.runtime.backends.onnxruntime import OnnxruntimeBackend
+from tesela.runtime.backends.base import Backend, open_backend
 
 GRAPH = "model.onnx"
 #: Largest difference of a map from ``explain``, as a share of its largest value or of 1.
@@ -86,7 +85,13 @@ def write_fp32(job: Export, path: Path) -> GraphFacts:
             f"maps are exported in fp32, not in {job.options.precision}: they differentiate the network",
             hint="leave --with-map or --precision out",
         )
-    facts = write_graph(load_bundle(job.bundle)[0], job.info, path, with_map=job.options.with_map)
+    facts = write_graph(
+        load_bundle(job.bundle)[0],
+        job.info,
+        path,
+        with_map=job.options.with_map,
+        with_features=job.options.with_features,
+    )
     job.outputs = facts.outputs
     if facts.step is None:
         job.remarks.append(f"the size is fixed to the model's own: {facts.fixed_because}")
@@ -95,7 +100,6 @@ def write_fp32(job: Export, path: Path) -> GraphFacts:
     described = job.described(path.parent, precision="fp32")
     write_info(path.parent, described)
     backend = open_backend("onnxruntime", path.parent, described)
-    assert isinstance(backend, OnnxruntimeBackend)
     if facts.step is not None:
         compare_sizes(job, backend.logits, facts.step)
     if job.options.with_map:
@@ -103,7 +107,7 @@ def write_fp32(job: Export, path: Path) -> GraphFacts:
     return facts
 
 
-def compare_maps(job: Export, backend: OnnxruntimeBackend) -> None:
+def compare_maps(job: Export, backend: Backend) -> None:
     """Hold a graph's maps against those of ``explain`` on some samples.
 
     Raises:

@@ -15,6 +15,7 @@ from tesela.exporters.contract import ProgramRow
 from tesela.exporters.onnx import write_quantised_or_fp32
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramFormat
+from tesela.hardware.openvino_core import openvino_core
 from tesela.models.bundle import write_info
 from tesela.runtime.backends.base import installed, open_backend
 
@@ -48,5 +49,5 @@ export_openvino = ProgramFormat(name="openvino", engine="openvino", check=_check
 def _convert(graph: Path, path: Path, *, half: bool) -> None:
     import openvino
 
-    model: Any = openvino.Core().read_model(graph)
+    model: Any = openvino_core().read_model(graph)
     openvino.save_model(model, path, compress_to_fp16=half)

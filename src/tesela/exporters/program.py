@@ -20,7 +20,7 @@ from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import Samples, collect_samples
 from tesela.models.bundle import WEIGHTS, BundleInfo, write_info
 from tesela.models.card import plain_card
-from tesela.runtime.backends.base import open_backend
+from tesela.runtime.backends.base import FEATURES, open_backend
 from tesela.runtime.footprint import resident_bytes
 from tesela.runtime.predictor import Predictor
 
@@ -222,7 +222,7 @@ class ProgramFormat:
         folder, reference, precision = job.folder, job.reference, job.options.precision
         info = job.described(folder)
         write_info(folder, info)
-        compute = open_backend(self.engine, folder, info).logits
+        program = open_backend(self.engine, folder, info)
         row = ProgramRow(name=f"{self.engine} {precision}")
         row.bytes = sum(path.stat().st_size for path in folder.iterdir())
         (row.memory,) = resident_bytes(folder, self.engine, precision, [1], threads=1)
@@ -232,10 +232,16 @@ class ProgramFormat:
             info,
             reference=reference.backend.logits,
             others=job.others,
-            program=(row, compute),
+            program=(row, program.logits),
             bounds=BOUNDS[precision],
         )
         contract.reference.bytes = (job.bundle / WEIGHTS).stat().st_size
+        if FEATURES in job.outputs:
+            from tesela.exporters.features import feature_similarity
+
+            similarity = feature_similarity(job.samples, program, reference.backend)
+            contract.hold_features(similarity)
+            job.remarks.append(f"its features have a mean cosine similarity of {similarity:.6f} with torch's")
         return info, contract
 
 
@@ -274,6 +280,7 @@ def program_card(info: BundleInfo, contract: Contract, job: Export, engine: str)
         + (", height, width)" if job.reference.network.kind != "classifier" else ")"),
         "map": "float32 (batch, height, width), what spoke for the class, as `tesela explain` has it",
         "rollout": "float32 (batch, height, width), attention rollout",
+        FEATURES: "float32 (batch, width), what the head reads: an embedding of the image",
     }
     without = "" if job.format == "compiled" else " It predicts without PyTorch:"
     parts: Sequence[str] = (

@@ -75,7 +75,7 @@ class BundleInfo:
     """An exported program: ``format``, ``precision``, ``file``, ``outputs``; empty for weights."""
 
     def __post_init__(self) -> None:
-        """Check the format, and that each class has one name."""
+        """Check the format, that each class has one name, and that a segmenter sees whole images."""
         if self.format != BUNDLE_FORMAT:
             raise ConfigError(
                 f"format {self.format!r} is not {BUNDLE_FORMAT!r}",
@@ -89,6 +89,11 @@ class BundleInfo:
             double = next(label for label in self.labels if self.labels.count(label) > 1)
             raise ConfigError(
                 f"the label {double!r} stands for two classes", hint="give each class its own name"
+            )
+        if self.task == "segment" and self.image.resize == "crop":
+            raise ConfigError(
+                "a segmenter must see all of an image, and resize crop cuts its borders off",
+                hint="set resize to squash or pad in the image's description",
             )
 
 

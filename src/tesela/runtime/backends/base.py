@@ -11,7 +11,7 @@ import importlib.util
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,27 @@ from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.bundle import BundleInfo
 
 Precision = Literal["fp32", "bf16", "int8", "int8-weights"]
+#: Names of outputs: what every backend gives, and what the head reads.
+LOGITS, FEATURES = "logits", "features"
 
 
 class Backend(Protocol):
-    """An engine that has a bundle loaded; ``precision`` is what it computes in."""
+    """An engine that has a bundle loaded.
+
+    Attributes:
+        precision: what it computes in.
+        outputs: names of what it gives, ``logits`` and perhaps others.
+    """
 
     name: str
     precision: Precision
+    outputs: tuple[str, ...]
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
+
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
 
 
 class BundleBackend:
@@ -48,7 +59,8 @@ class BundleBackend:
         WeightsError: the file is missing, damaged, or does not fit its bundle.
     """
 
-    name: ClassVar[str]
+    name: str
+    outputs: tuple[str, ...] = (LOGITS,)
 
     def __init__(
         self,
@@ -75,6 +87,14 @@ class BundleBackend:
     @abstractmethod
     def _open(self, threads: int | None) -> None:
         """Load the file."""
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) of normalised images (B, C, h, w)."""
+        return self.output(LOGITS, images)
+
+    @abstractmethod
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

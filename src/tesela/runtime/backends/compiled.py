@@ -50,8 +50,8 @@ class CompiledBackend(BundleBackend):
         )
         self._logits = array_function(network, kind=kind, threads=threads)
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
+        """The logits (B, K) of normalised images (B, C, h, w)."""
         return self._logits(images)
 
 

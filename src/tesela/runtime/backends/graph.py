@@ -1,42 +1,20 @@
-"""Graphs of exported programs: names of inputs and outputs, checked against the bundle, and computed.
+"""Graphs of exported programs: names of inputs and outputs, checked against the bundle.
 
 A damaged or swapped file is named instead of answering nonsense.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tesela.core.errors import WeightsError
 from tesela.models.bundle import BundleInfo
-from tesela.runtime.backends.base import BundleBackend
+from tesela.runtime.backends.base import LOGITS
 
-#: Names of the graph's only input and of the output that every graph has, as ``tesela export`` writes them.
-INPUT, OUTPUT = "images", "logits"
+#: Name of the graph's only input, as ``tesela export`` writes it.
+INPUT = "images"
 ONNX_FILES = ("model.onnx", "model.onnx.data")
-
-
-class GraphBackend(BundleBackend):
-    """An engine for graphs, which may have further outputs.
-
-    Attributes:
-        outputs: names of what the graph gives.
-    """
-
-    outputs: tuple[str, ...]
-
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
-        return self.output(OUTPUT, images)
-
-    @abstractmethod
-    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One of ``outputs`` of normalised images (B, C, h, w)."""
 
 
 def check_graph(
@@ -56,12 +34,12 @@ def check_graph(
     Raises:
         WeightsError: it is no graph from images to logits, or one for other images or classes.
     """
-    if list(inputs) != [INPUT] or OUTPUT not in outputs:
+    if list(inputs) != [INPUT] or LOGITS not in outputs:
         raise WeightsError(
             f"{path} is not a graph from images to logits",
             hint="export the model again with tesela export",
         )
-    spec, (takes, gives) = info.image, (list(inputs[INPUT])[1:], list(outputs[OUTPUT])[1:2])
+    spec, (takes, gives) = info.image, (list(inputs[INPUT])[1:], list(outputs[LOGITS])[1:2])
     wanted = [spec.channels, spec.height, spec.width]
     if not info.num_classes:  # any width is an embedding's
         gives = gives and [0]

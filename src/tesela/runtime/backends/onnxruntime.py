@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tesela.core.errors import WeightsError
 from tesela.core.pathnames import path_text
 from tesela.hardware.machine import cores
-from tesela.runtime.backends.base import Precision, check_files
-from tesela.runtime.backends.graph import INPUT, ONNX_FILES, GraphBackend, check_graph
+from tesela.runtime.backends.base import BundleBackend, Precision, check_files
+from tesela.runtime.backends.graph import INPUT, ONNX_FILES, check_graph
 
 
-class OnnxruntimeBackend(GraphBackend):
+class OnnxruntimeBackend(BundleBackend):
     """An inference session over model.onnx; a thread for each core that the process may use, by default."""
 
     name = "onnxruntime"

@@ -14,15 +14,16 @@ import openvino
 from numpy.typing import NDArray
 
 from tesela.core.errors import WeightsError
-from tesela.runtime.backends.base import Precision, check_files
-from tesela.runtime.backends.graph import INPUT, ONNX_FILES, OUTPUT, GraphBackend, check_graph
+from tesela.hardware.openvino_core import openvino_core
+from tesela.runtime.backends.base import LOGITS, BundleBackend, Precision, check_files
+from tesela.runtime.backends.graph import INPUT, ONNX_FILES, check_graph
 
 IR_FILES = ("openvino.xml", "openvino.bin")
 #: What is left to the engine in a graph of other precisions, whose types are inside.
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-class OpenvinoBackend(GraphBackend):
+class OpenvinoBackend(BundleBackend):
     """A compiled model of OpenVINO, over openvino.xml or model.onnx."""
 
     name = "openvino"
@@ -39,14 +40,14 @@ class OpenvinoBackend(GraphBackend):
             self._settings["INFERENCE_PRECISION_HINT"] = HINTS[self.precision]
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._core = openvino.Core()
+        self._core = openvino_core()
         self._requests: dict[str, Any] = {}
         self._lock = threading.Lock()  # a request computes for one at a time
         try:
             self._graph = self._core.read_model(path)
             inputs, outputs = _shapes(self._graph.inputs), _shapes(self._graph.outputs)
             self.outputs = check_graph(path, self.info, inputs, outputs)
-            self._requests[OUTPUT] = self._request(OUTPUT)
+            self._requests[LOGITS] = self._request(LOGITS)
         except RuntimeError as error:  # openvino's own errors are of this kind
             raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
 

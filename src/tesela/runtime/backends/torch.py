@@ -10,8 +10,8 @@ measured without gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import TypeAlias
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import nn
 
 from tesela.hardware.device import thread_count
 from tesela.models.bundle import load_bundle
-from tesela.runtime.backends.base import BundleBackend, Precision
+from tesela.models.embedder import representation
+from tesela.runtime.backends.base import FEATURES, LOGITS, BundleBackend, Precision
 from tesela.runtime.backends.packed import pack_dense
 
 ArrayFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -33,6 +34,7 @@ class TorchBackend(BundleBackend):
     """The network itself, in evaluation mode; bf16 is of weights, images and arithmetic, not of outputs."""
 
     name = "torch"
+    outputs = (LOGITS, FEATURES)
 
     def precisions(self, own: Precision) -> tuple[Precision, ...]:  # noqa: ARG002
         """What torch computes well on a CPU."""
@@ -43,18 +45,22 @@ class TorchBackend(BundleBackend):
         if self.precision == "fp32":
             self.model = network
         self._logits = network_logits(network, threads=threads, precision=self.precision)
+        kind, features = RUNTIME_DTYPES[self.precision], partial(representation, network)
+        self._features = array_function(features, kind=kind, threads=threads)
 
-    def _network(self) -> nn.Module:
-        return load_bundle(self.path.parent, image_size=self.info.image.size)[0]
+    def _network(self) -> Any:
+        network: Any = load_bundle(self.path.parent, image_size=self.info.image.size)[0]
+        return network
 
     @cached_property
     def model(self) -> nn.Module:
         """The network in fp32, for who looks inside; read when it is first asked for."""
-        return self._network()
+        found: nn.Module = self._network()
+        return found
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
-        return self._logits(images)
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) or features (B, D') of normalised images (B, C, h, w)."""
+        return self._features(images) if name == FEATURES else self._logits(images)
 
 
 class LoadedBackend:
@@ -66,19 +72,25 @@ class LoadedBackend:
 
     name = "torch"
     precision: Precision = "fp32"
+    outputs: tuple[str, ...] = (LOGITS, FEATURES)
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
+        return self.output(LOGITS, images)
+
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) or features (B, D') of normalised images (B, C, h, w)."""
+        compute = partial(representation, self.model) if name == FEATURES else self.model
         like = next(self.model.parameters())
         modes = [(module, module.training) for module in self.model.modules()]
         try:
             self.model.eval()
             with torch.inference_mode():
                 batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-                output: NDArray[np.float32] = self.model(batch.to(like)).float().cpu().numpy()
+                output: NDArray[np.float32] = compute(batch.to(like)).float().cpu().numpy()
         finally:
             for module, training in modes:
                 module.training = training
