@@ -157,7 +157,7 @@ def export(
         to: the format.
         out: the folder to write.
         **options: of programs, fields of ``tesela.exporters.options.ExportOptions``: precision, data,
-            with_map, force.
+            with_map, with_features, force.
 
     Raises:
         UnknownNameError: no such format or precision.

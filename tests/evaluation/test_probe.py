@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from tesela.evaluation.probe import linear_probe, representation
+from tesela.evaluation.probe import linear_probe
+from tesela.models.embedder import representation
 from tesela.models.factory import create_model, create_segmenter
 from tesela.models.model import Model
 

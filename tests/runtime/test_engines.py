@@ -149,7 +149,7 @@ def test_a_signal_after_openvino_is_handled() -> None:
 @needs_openvino
 def test_openvino_refuses_damage_and_other_precisions(tmp_path: Path) -> None:
     bundle = shutil.copytree(digits_onnx(), tmp_path / "onnx")
-    with pytest.raises(ConfigError, match="cannot compute a graph in int8 that is in fp32"):
+    with pytest.raises(ConfigError, match=r"the openvino backend cannot compute .* in int8"):
         open_backend("openvino", bundle, read_info(bundle), precision="int8")
     content = bytearray((bundle / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -207,7 +207,7 @@ def test_a_program_says_its_precision(tmp_path: Path) -> None:
     write_info(bundle, dataclasses.replace(info, program={**info.program, "precision": "int8"}))
     assert Predictor(bundle, backend="onnxruntime").backend.precision == "int8"
     assert Predictor(bundle, backend="onnxruntime", precision="int8").backend.precision == "int8"
-    with pytest.raises(ConfigError, match="in fp32 that is in int8"):
+    with pytest.raises(ConfigError, match=r"cannot compute .* in fp32"):
         Predictor(bundle, backend="onnxruntime", precision="fp32")
 
 

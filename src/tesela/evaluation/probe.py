@@ -1,4 +1,4 @@
-"""Probe of a frozen model: its representation of images, and a linear classifier of it."""
+"""Probe of a frozen model: a linear classifier of its features."""
 
 from __future__ import annotations
 
@@ -8,28 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tesela.layers.pool import MeanPool
-from tesela.models.classifier import Classifier
-from tesela.models.model import Model
-
 #: Weight of the squared weights beside the summed losses; scikit-learn's C is its inverse.
 PROBE_L2 = 1.0
 _MOST_STEPS = 1000
-
-
-def representation(model: Model, images: Tensor) -> Tensor:
-    """Features (B, D) of images (B, C, H, W), float32.
-
-    What the head of a classifier reads; of any other model what a classifier's pool makes of its tokens,
-    their mean where that pool has weights of its own.
-    """
-    if isinstance(model, Classifier):
-        return model.pooled(images).float()
-    features = model.features(images)
-    pool = model.backbone.make_pool()
-    plain = pool if not list(pool.parameters()) else MeanPool()
-    found: Tensor = plain(features.tokens, features.prefix)
-    return found.float()
 
 
 def linear_probe(

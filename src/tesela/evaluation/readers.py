@@ -19,7 +19,7 @@ from tesela.data.loader import Loader
 from tesela.data.scan import scan
 from tesela.data.source import Selection, Source
 from tesela.evaluation.model import device_of
-from tesela.evaluation.probe import PROBE_L2, linear_probe, representation
+from tesela.evaluation.probe import PROBE_L2, linear_probe
 from tesela.evaluation.rows import RowSpool
 from tesela.evaluation.shots import ShotDraws, draw_shots
 from tesela.hardware.autocast import autocast
@@ -33,6 +33,7 @@ from tesela.metrics.few_shot import (
     ridge_classifier,
     standardisation,
 )
+from tesela.models.embedder import representation
 from tesela.models.model import Model
 
 #: The classifiers, in the order in which they are shown.

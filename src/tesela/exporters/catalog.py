@@ -76,7 +76,8 @@ def export_model(
     if options is not None and options != ExportOptions():
         raise UsageError(
             f"{to} holds the weights as they are: it has no precision, maps or bounds to choose",
-            hint="leave --precision, --weights, --with-map and --force away, or export a program: --to onnx",
+            hint="leave --precision, --weights, --with-map, --with-features and --force away, or export a "
+            "program: --to onnx",
         )
     report = exporter(source, out)
     return report

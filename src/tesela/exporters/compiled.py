@@ -12,7 +12,7 @@ from typing import Any
 from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters.graph import silenced
 from tesela.exporters.options import ExportOptions
-from tesela.exporters.program import Export, ProgramReport, export_program
+from tesela.exporters.program import Export, ProgramFormat
 from tesela.hardware.machine import compiler
 from tesela.hardware.torch_private import package_ahead
 from tesela.models.bundle import load_bundle
@@ -22,42 +22,35 @@ from tesela.runtime.backends.compiled import PACKAGE
 EXAMPLE = 5
 
 
-def export_compiled(
-    source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
-) -> ProgramReport:
-    """Write the bundle of ``source`` as a compiled package, if it keeps its contract.
-
-    Args:
-        source: a run folder or a bundle with model.safetensors.
-        out: the folder to write; by default ``compiled`` inside the run, or ``<bundle>-compiled`` beside it.
-        options: what is wanted.
-
-    Raises:
-        UsageError: there is no C++ compiler, or the format has no such option.
-        WeightsError: the network cannot be compiled, or breaks its contract; nothing is written.
-    """
-    chosen = options or ExportOptions()
-    if chosen.precision not in ("fp32", "bf16"):
+def _check(options: ExportOptions) -> None:
+    if options.precision not in ("fp32", "bf16"):
         raise UsageError(
-            f"a compiled program has no {chosen.precision}",
+            f"a compiled program has no {options.precision}",
             hint="use fp32 or bf16, or --to onnx",
         )
-    if chosen.with_map:
+    if options.with_map:
         raise UsageError(
             "a compiled program has no maps: where it runs there is PyTorch, which explains the run itself",
             hint="leave --with-map away, or choose --to onnx",
+        )
+    if options.with_features:
+        raise UsageError(
+            "a compiled program has no features: where it runs there is PyTorch, which reads the run's own",
+            hint="leave --with-features away, or choose --to onnx",
         )
     if compiler() is None:
         raise UsageError(
             "a program is compiled by a C++ compiler, and there is none here",
             hint="install g++ (apt-get install g++), or export a graph: --to onnx",
         )
-    return export_program(source, out, chosen, format="compiled", write=_write)
 
 
 def _write(job: Export) -> None:
     job.remarks.append("it runs on processors like this one, with the same version of PyTorch")
     _compile(job, job.folder / PACKAGE, bf16=job.options.precision == "bf16")
+
+
+export_compiled = ProgramFormat(name="compiled", engine="compiled", check=_check, write=_write)
 
 
 def _compile(job: Export, path: Path, *, bf16: bool) -> None:

@@ -42,17 +42,19 @@ class Bounds:
         agreement: least share of the images (pixels of a segmenter) with the same predicted class.
         score: most that the task's score may fall.
         faster: whether it must be at least as fast as fp32 in the same engine.
+        features: least mean cosine similarity of its features, if it gives them.
     """
 
     logits: float | None
     agreement: float
     score: float
     faster: bool
+    features: float = 0.99
 
 
 #: By precision. Measured differences of fp32 are near 1e-6.
 BOUNDS = {
-    "fp32": Bounds(logits=1e-3, agreement=0.0, score=0.001, faster=False),
+    "fp32": Bounds(logits=1e-3, agreement=0.0, score=0.001, faster=False, features=0.99999),
     "bf16": Bounds(logits=None, agreement=0.98, score=0.01, faster=False),
     "int8-weights": Bounds(logits=None, agreement=0.99, score=0.01, faster=False),
     "int8": Bounds(logits=None, agreement=0.99, score=0.01, faster=True),
@@ -72,6 +74,7 @@ class ProgramRow:
         latency: seconds of a batch, by its size.
         memory: most memory of a fresh process that predicts, in bytes; None where that is not known.
         bytes: size on disk.
+        features: mean cosine similarity of its features with the model's; None where it gives none.
     """
 
     name: str
@@ -82,6 +85,7 @@ class ProgramRow:
     latency: dict[str, float] = field(default_factory=dict)
     memory: int | None = None
     bytes: int | None = None
+    features: float | None = None
 
     def cells(self, score: str) -> list[str]:
         """The row of the table."""
@@ -141,6 +145,15 @@ class Contract:
                 for row in rows
             ),
         ]
+
+    def hold_features(self, similarity: float) -> None:
+        """Note how alike the features are, and hold that against its bound."""
+        self.program.features = similarity
+        if not similarity >= self.bounds.features:
+            self.problems.append(
+                f"its features have a mean cosine similarity of {similarity:.4f} with those of the model, "
+                f"less than {self.bounds.features}"
+            )
 
     def markdown(self) -> str:
         """The table for the card."""

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from tesela.core.config import to_mapping
 from tesela.core.errors import ConfigError, MissingExtraError, WeightsError
 from tesela.core.files import json_text
-from tesela.runtime.backends.graph import INPUT, OUTPUT
+from tesela.runtime.backends.base import FEATURES, LOGITS
+from tesela.runtime.backends.graph import INPUT
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,9 @@ class GraphFacts:
         return self.step is not None
 
 
-def write_graph(model: Model, info: BundleInfo, path: Path, *, with_map: bool = False) -> GraphFacts:
+def write_graph(
+    model: Model, info: BundleInfo, path: Path, *, with_map: bool = False, with_features: bool = False
+) -> GraphFacts:
     """Trace a network and save its graph.
 
     Args:
@@ -68,15 +71,22 @@ def write_graph(model: Model, info: BundleInfo, path: Path, *, with_map: bool = 
         info: its description, written into the graph's metadata.
         path: the file.
         with_map: give the default map and the rollout too.
+        with_features: give what the head reads too.
 
     Raises:
         MissingExtraError: the exporter's packages are not installed.
+        UsageError: the model's only output is its features already.
         WeightsError: the network cannot be exported; says which part, and what works.
     """
+    from tesela.exporters.features import FeaturesModel
     from tesela.exporters.maps import MAP, ROLLOUT, ExplainingModel
 
-    network: torch.nn.Module = ExplainingModel(model) if with_map else model
-    outputs = (OUTPUT, MAP, ROLLOUT) if with_map else (OUTPUT,)
+    network: torch.nn.Module = FeaturesModel(model) if with_features else model
+    outputs: tuple[str, ...] = (LOGITS,)
+    if with_map:
+        network, outputs = ExplainingModel(model, features=with_features), (LOGITS, MAP, ROLLOUT)
+    if with_features:
+        outputs += (FEATURES,)
     with silenced():
         program, step, reason = _free_program(network, model, outputs)
         if program is None:
@@ -180,7 +190,7 @@ def _program(
         {0: torch.export.Dim("batch", min=1)} if step is None else free_sizes(model.config.image_size, step)
     )
     network = network.eval()
-    if len(outputs) > 1:  # forward and backward pass as one list of operators
+    if getattr(network, "differentiates", False):  # forward and backward pass as one list of operators
         network = make_fx(network, tracing_mode="symbolic", _allow_non_fake_inputs=True)(example)
     traced = torch.export.export(network, (example,), dynamic_shapes=(shapes,), strict=False)
     try:

@@ -22,6 +22,7 @@ from tesela.layers.pool import Readout
 from tesela.layers.position.resize import resize_matrices
 from tesela.layers.trace import AttentionRecord, Trace
 from tesela.models.classifier import Classifier
+from tesela.models.embedder import plain_pool
 from tesela.models.encoder.network import Encoder
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Pass:
         grid: rows and columns of patches.
         prefix: tokens before them.
         readout: how the head reads the last layer.
+        features: (B, D'), as ``tesela.models.embedder.representation`` has them.
     """
 
     logits: Tensor
@@ -55,6 +57,7 @@ class Pass:
     grid: Grid
     prefix: int
     readout: Readout
+    features: Tensor
 
     @property
     def tokens(self) -> int:
@@ -63,24 +66,28 @@ class Pass:
 
 
 class ExplainingModel(nn.Module):
-    """Images (B, C, H, W) to logits, map (B, H, W) and rollout (B, H, W).
+    """Images (B, C, H, W) to logits, map (B, H, W) and rollout (B, H, W), and perhaps features (B, D').
 
     Args:
         model: a classifier or segmenter whose backbone is an encoder with attention on one grid; its kernels
             are switched to ``matmul``.
+        features: whether to give them.
 
     Raises:
         WeightsError: it is another.
     """
 
-    def __init__(self, model: Model) -> None:
+    differentiates = True
+
+    def __init__(self, model: Model, *, features: bool = False) -> None:
         super().__init__()
         check_mappable(model)
         set_attention_kernel(model, "matmul")
-        self.model = model.requires_grad_(True)
+        self.model, self.features = model.requires_grad_(True), features
+        self.pool = plain_pool(model)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three outputs."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs."""
         with torch.enable_grad():
             found = self._traced(images)
             pixels = _won_pixels(found.logits)
@@ -100,8 +107,8 @@ class ExplainingModel(nn.Module):
             evidence = _walk(weights, start, found)
         shares = _walk([attention_matrix(one).mean(1) for one in found.layers], start, found)
         size = (images.shape[2], images.shape[3])
-        logits = found.logits.detach()
-        return logits, _at_pixels(evidence, found, size), _at_pixels(shares, found, size)
+        logits, maps = found.logits.detach(), (_at_pixels(one, found, size) for one in (evidence, shares))
+        return (logits, *maps, *([found.features.detach()] if self.features else []))
 
     def _traced(self, images: Tensor) -> Pass:
         model: Any = self.model
@@ -110,9 +117,11 @@ class ExplainingModel(nn.Module):
             readout = model.readout()
             features = model.backbone(images, trace=trace, first=readout.tokens or None)
             pooled = model.pool(features.tokens, features.prefix, trace=trace.inside("pool"))
-            logits = model.head(pooled if model.pooled_norm is None else model.pooled_norm(pooled))
+            pooled = pooled if model.pooled_norm is None else model.pooled_norm(pooled)
+            logits = model.head(pooled)
         else:
             readout, logits = Readout("mean"), model(images, trace=trace)
+            pooled = self.pool(trace.tensors["norm"], model.prefix_tokens)
         names = sorted(trace.attentions)
         return Pass(
             logits=logits,
@@ -122,6 +131,7 @@ class ExplainingModel(nn.Module):
             grid=model.grid((images.shape[2], images.shape[3])),
             prefix=model.prefix_tokens,
             readout=readout,
+            features=pooled,
         )
 
 

@@ -15,38 +15,21 @@ from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters.contract import ProgramRow
 from tesela.exporters.graph import GraphFacts, write_graph
 from tesela.exporters.options import ExportOptions
-from tesela.exporters.program import Export, ProgramReport, compare_sizes, export_program
+from tesela.exporters.program import Export, ProgramFormat, compare_sizes
 from tesela.models.bundle import load_bundle, write_info
-from tesela.runtime.backends.base import open_backend
-from tesela.runtime.backends.onnxruntime import OnnxruntimeBackend
+from tesela.runtime.backends.base import Backend, open_backend
 
 GRAPH = "model.onnx"
 #: Largest difference of a map from ``explain``, as a share of its largest value or of 1.
 MAP_TOLERANCE = 1e-4
 
 
-def export_onnx(
-    source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
-) -> ProgramReport:
-    """Write the bundle of ``source`` as an ONNX bundle, if its results equal torch's.
-
-    Args:
-        source: a run folder or a bundle with model.safetensors.
-        out: the folder to write; by default ``onnx`` inside the run, or ``<bundle>-onnx`` beside the bundle.
-        options: what is wanted.
-
-    Raises:
-        MissingExtraError: torch or the exporter's packages are not installed.
-        UsageError: ``out`` holds something that is no bundle.
-        WeightsError: the graph breaks its contract; nothing is written.
-    """
-    chosen = options or ExportOptions()
-    if chosen.precision == "bf16":
+def _check(options: ExportOptions) -> None:
+    if options.precision == "bf16":
         raise UsageError(
             "ONNX Runtime computes no bf16 on a CPU",
             hint="--to openvino or --to compiled have bf16; onnx has fp32 and int8",
         )
-    return export_program(source, out, chosen, format="onnx", write=_write)
 
 
 def _write(job: Export) -> None:
@@ -56,6 +39,9 @@ def _write(job: Export) -> None:
             info = job.described(fp32.parent, precision="fp32")
             row = ProgramRow(name="onnxruntime fp32")
             job.others.append((row, open_backend("onnxruntime", fp32.parent, info).logits))
+
+
+export_onnx = ProgramFormat(name="onnx", engine="onnxruntime", check=_check, write=_write)
 
 
 def write_quantised_or_fp32(job: Export, folder: Path, *, plain: Path | None = None) -> Path:
@@ -99,7 +85,13 @@ def write_fp32(job: Export, path: Path) -> GraphFacts:
             f"maps are exported in fp32, not in {job.options.precision}: they differentiate the network",
             hint="leave --with-map or --precision out",
         )
-    facts = write_graph(load_bundle(job.bundle)[0], job.info, path, with_map=job.options.with_map)
+    facts = write_graph(
+        load_bundle(job.bundle)[0],
+        job.info,
+        path,
+        with_map=job.options.with_map,
+        with_features=job.options.with_features,
+    )
     job.outputs = facts.outputs
     if facts.step is None:
         job.remarks.append(f"the size is fixed to the model's own: {facts.fixed_because}")
@@ -108,7 +100,6 @@ def write_fp32(job: Export, path: Path) -> GraphFacts:
     described = job.described(path.parent, precision="fp32")
     write_info(path.parent, described)
     backend = open_backend("onnxruntime", path.parent, described)
-    assert isinstance(backend, OnnxruntimeBackend)
     if facts.step is not None:
         compare_sizes(job, backend.logits, facts.step)
     if job.options.with_map:
@@ -116,7 +107,7 @@ def write_fp32(job: Export, path: Path) -> GraphFacts:
     return facts
 
 
-def compare_maps(job: Export, backend: OnnxruntimeBackend) -> None:
+def compare_maps(job: Export, backend: Backend) -> None:
     """Hold a graph's maps against those of ``explain`` on some samples.
 
     Raises:

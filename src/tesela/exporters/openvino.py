@@ -14,34 +14,17 @@ from tesela.core.errors import MissingExtraError
 from tesela.exporters.contract import ProgramRow
 from tesela.exporters.onnx import write_quantised_or_fp32
 from tesela.exporters.options import ExportOptions
-from tesela.exporters.program import Export, ProgramReport, export_program
+from tesela.exporters.program import Export, ProgramFormat
 from tesela.hardware.openvino_core import openvino_core
 from tesela.models.bundle import write_info
-from tesela.runtime.backends.base import open_backend
+from tesela.runtime.backends.base import installed, open_backend
 
 XML = "openvino.xml"
 
 
-def export_openvino(
-    source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
-) -> ProgramReport:
-    """Write the bundle of ``source`` as an OpenVINO bundle, if it keeps its contract.
-
-    Args:
-        source: a run folder or a bundle with model.safetensors.
-        out: the folder to write; by default ``openvino`` inside the run, or ``<bundle>-openvino`` beside it.
-        options: what is wanted.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
-        UsageError: ``out`` holds something that is no bundle.
-        WeightsError: the program breaks its contract; nothing is written.
-    """
-    try:
-        import openvino  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("exporting to OpenVINO", "openvino") from error
-    return export_program(source, out, options or ExportOptions(), format="openvino", write=_write)
+def _check(options: ExportOptions) -> None:  # noqa: ARG001
+    if not installed("openvino"):
+        raise MissingExtraError("exporting to OpenVINO", "openvino")
 
 
 def _write(job: Export) -> None:
@@ -58,6 +41,9 @@ def _write(job: Export) -> None:
         for precision in ("fp32", "bf16") if job.options.precision == "int8" else ("fp32",):
             compute = open_backend("openvino", graphs, info, precision=precision).logits
             job.others.append((ProgramRow(name=f"openvino {precision}"), compute))
+
+
+export_openvino = ProgramFormat(name="openvino", engine="openvino", check=_check, write=_write)
 
 
 def _convert(graph: Path, path: Path, *, half: bool) -> None:

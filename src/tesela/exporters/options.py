@@ -18,5 +18,7 @@ class ExportOptions:
     """Images to calibrate and compare with: a data set, a folder, a pattern; the run's own if None."""
     with_map: bool = False
     """Give the default map and the rollout as further outputs."""
+    with_features: bool = False
+    """Give what the head reads, an embedding, as a further output."""
     force: bool = False
     """Keep a program that breaks its contract."""

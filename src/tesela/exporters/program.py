@@ -20,7 +20,7 @@ from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import Samples, collect_samples
 from tesela.models.bundle import WEIGHTS, BundleInfo, write_info
 from tesela.models.card import plain_card
-from tesela.runtime.backends.base import open_backend
+from tesela.runtime.backends.base import FEATURES, open_backend
 from tesela.runtime.footprint import resident_bytes
 from tesela.runtime.predictor import Predictor
 
@@ -28,7 +28,6 @@ from tesela.runtime.predictor import Predictor
 FILES = frozenset(
     ["README.md", "config.json", "model.onnx", "model.onnx.data", "openvino.xml", "openvino.bin", "model.pt2"]
 )
-ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "compiled": "compiled"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,71 +145,104 @@ class Export:
         return dataclasses.replace(self.info, digests=digests, program=program, provenance=provenance)
 
 
-def export_program(
-    source: Path | str,
-    out: Path | str | None,
-    options: ExportOptions,
-    *,
-    format: str,
-    write: Callable[[Export], None],
-) -> ProgramReport:
-    """Write a program as a bundle, if it keeps its contract.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramFormat:
+    """A format of programs; its call exports.
 
-    Args:
-        source: a run folder or a bundle with model.safetensors.
-        out: the folder to write; by default FORMAT inside the run, or ``<bundle>-FORMAT`` beside the bundle.
-        options: what is wanted.
-        format: of the program.
-        write: writes its files into the export's folder.
-
-    Raises:
-        UsageError: ``out`` holds something else, or real images are missing.
-        WeightsError: the program breaks a bound; nothing is written.
+    Attributes:
+        name: of the format.
+        engine: the backend that computes it.
+        check: refuses options that the format does not have, and machines that cannot make it.
+        write: writes the program's files into the export's folder.
     """
-    started = time.perf_counter()
-    bundle = bundle_of(source)
-    target = Path(out) if out is not None else default_folder(Path(source), bundle, format)
-    check_target(target, bundle, set(FILES))
-    reference = Predictor(bundle, backend="torch", precision="fp32")
-    samples = collect_samples(Path(source), options.data, reference, calibrate=options.precision == "int8")
-    with folder_atomic(target, needed=2 * (bundle / WEIGHTS).stat().st_size) as folder:
-        job = Export(
-            bundle=bundle, reference=reference, samples=samples, options=options, format=format, folder=folder
+
+    name: str
+    engine: str
+    check: Callable[[ExportOptions], None]
+    write: Callable[[Export], None]
+
+    def __call__(
+        self, source: Path | str, out: Path | str | None = None, *, options: ExportOptions | None = None
+    ) -> ProgramReport:
+        """Write a program as a bundle, if it keeps its contract.
+
+        Args:
+            source: a run folder or a bundle with model.safetensors.
+            out: the folder to write; by default FORMAT inside the run, or ``<bundle>-FORMAT`` beside the
+                bundle.
+            options: what is wanted.
+
+        Raises:
+            MissingExtraError: a package that makes such programs is not installed.
+            UsageError: ``out`` holds something else, real images are missing, or the format has no such
+                option.
+            WeightsError: the network has no place in the format, or the program breaks a bound; nothing is
+                written.
+        """
+        started, options = time.perf_counter(), options or ExportOptions()
+        self.check(options)
+        bundle = bundle_of(source)
+        target = Path(out) if out is not None else default_folder(Path(source), bundle, self.name)
+        check_target(target, bundle, set(FILES))
+        reference = Predictor(bundle, backend="torch", precision="fp32")
+        samples = collect_samples(
+            Path(source), options.data, reference, calibrate=options.precision == "int8"
         )
-        write(job)
+        with folder_atomic(target, needed=2 * (bundle / WEIGHTS).stat().st_size) as folder:
+            job = Export(
+                bundle=bundle,
+                reference=reference,
+                samples=samples,
+                options=options,
+                format=self.name,
+                folder=folder,
+            )
+            self.write(job)
+            info, contract = self._measured(job)
+            contract.refuse(force=options.force)
+            job.remarks += [f"kept by --force: {problem}" for problem in contract.problems]
+            info = dataclasses.replace(info, provenance={**info.provenance, "contract": contract.mapping()})
+            write_info(folder, info)
+            write_text(folder / "README.md", program_card(info, contract, job, self.engine))
+            size = sum(path.stat().st_size for path in folder.iterdir())
+        return ProgramReport(
+            format=self.name,
+            precision=options.precision,
+            bundle=target,
+            bytes=size,
+            contract=contract,
+            outputs=job.outputs,
+            sizes=job.sizes,
+            remarks=job.remarks,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _measured(self, job: Export) -> tuple[BundleInfo, Contract]:
+        """Description and contract of what was written."""
+        folder, reference, precision = job.folder, job.reference, job.options.precision
         info = job.described(folder)
         write_info(folder, info)
-        compute = open_backend(ENGINES[format], folder, info).logits
-        row = ProgramRow(name=f"{ENGINES[format]} {options.precision}")
+        program = open_backend(self.engine, folder, info)
+        row = ProgramRow(name=f"{self.engine} {precision}")
         row.bytes = sum(path.stat().st_size for path in folder.iterdir())
-        (row.memory,) = resident_bytes(folder, ENGINES[format], options.precision, [1], threads=1)
+        (row.memory,) = resident_bytes(folder, self.engine, precision, [1], threads=1)
         contract = measure_contract(
-            samples,
+            job.samples,
             reference.task,
             info,
             reference=reference.backend.logits,
             others=job.others,
-            program=(row, compute),
-            bounds=BOUNDS[options.precision],
+            program=(row, program.logits),
+            bounds=BOUNDS[precision],
         )
-        contract.reference.bytes = (bundle / WEIGHTS).stat().st_size
-        contract.refuse(force=options.force)
-        job.remarks += [f"kept by --force: {problem}" for problem in contract.problems]
-        info = dataclasses.replace(info, provenance={**info.provenance, "contract": contract.mapping()})
-        write_info(folder, info)
-        write_text(folder / "README.md", program_card(info, contract, job))
-        size = sum(path.stat().st_size for path in folder.iterdir())
-    return ProgramReport(
-        format=format,
-        precision=options.precision,
-        bundle=target,
-        bytes=size,
-        contract=contract,
-        outputs=job.outputs,
-        sizes=job.sizes,
-        remarks=job.remarks,
-        seconds=time.perf_counter() - started,
-    )
+        contract.reference.bytes = (job.bundle / WEIGHTS).stat().st_size
+        if FEATURES in job.outputs:
+            from tesela.exporters.features import feature_similarity
+
+            similarity = feature_similarity(job.samples, program, reference.backend)
+            contract.hold_features(similarity)
+            job.remarks.append(f"its features have a mean cosine similarity of {similarity:.6f} with torch's")
+        return info, contract
 
 
 def compare_sizes(job: Export, compute: Computation, step: tuple[int, int]) -> None:
@@ -235,7 +267,7 @@ def compare_sizes(job: Export, compute: Computation, step: tuple[int, int]) -> N
         job.sizes.append(size)
 
 
-def program_card(info: BundleInfo, contract: Contract, job: Export) -> str:
+def program_card(info: BundleInfo, contract: Contract, job: Export, engine: str) -> str:
     """The README of the exported bundle."""
     spec, step = info.image, job.facts.get("step")
     free = (
@@ -248,10 +280,11 @@ def program_card(info: BundleInfo, contract: Contract, job: Export) -> str:
         + (", height, width)" if job.reference.network.kind != "classifier" else ")"),
         "map": "float32 (batch, height, width), what spoke for the class, as `tesela explain` has it",
         "rollout": "float32 (batch, height, width), attention rollout",
+        FEATURES: "float32 (batch, width), what the head reads: an embedding of the image",
     }
     without = "" if job.format == "compiled" else " It predicts without PyTorch:"
     parts: Sequence[str] = (
-        f"A model with {info.num_classes} classes as a program for {ENGINES[job.format]} in "
+        f"A model with {info.num_classes} classes as a program for {engine} in "
         f"{info.program['precision']}, written by tesela.{without}",
         "    tesela predict FOLDER image.jpg",
         f"- input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as "

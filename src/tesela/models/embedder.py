@@ -1,4 +1,4 @@
-"""Embedders: backbone and pool, one vector per image; the outcome of pre-training."""
+"""Embedders: backbone and pool, one vector per image; and the features of any model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tesela.layers.pool import MeanPool, Readout
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone
+from tesela.models.classifier import Classifier
 from tesela.models.model import Model
 
 
@@ -58,3 +59,22 @@ class Embedder(Model):
 
     def reset_head(self, num_classes: int) -> None:
         """Leave all as it is: there are no classes."""
+
+
+def representation(model: Model, images: Tensor) -> Tensor:
+    """Features (B, D) of images (B, C, H, W), float32.
+
+    What the head of a classifier reads; of any other model what a classifier's pool makes of its tokens,
+    their mean where that pool has weights of its own.
+    """
+    if isinstance(model, Classifier):
+        return model.pooled(images).float()
+    features = model.features(images)
+    found: Tensor = plain_pool(model)(features.tokens, features.prefix)
+    return found.float()
+
+
+def plain_pool(model: Model) -> nn.Module:
+    """The pool of a classifier of the model's family, the mean of the patches where that has weights."""
+    own = model.backbone.make_pool()
+    return MeanPool() if list(own.parameters()) else own

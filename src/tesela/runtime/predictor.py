@@ -22,11 +22,20 @@ from tesela.core.pathnames import path_text
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fitted_view, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
-from tesela.runtime.backends.base import Backend, Precision, choose_backend, open_backend, own_precision
+from tesela.runtime.backends.base import (
+    FEATURES,
+    LOGITS,
+    Backend,
+    Precision,
+    choose_backend,
+    open_backend,
+    own_precision,
+)
 from tesela.runtime.choice import MOST_IMAGES, Choice, choose_way
 from tesela.runtime.decoding import FittedView, decode_ahead
 from tesela.runtime.decoding import ImageSource as ImageSource
 from tesela.tasks.catalog import find_task
+from tesela.tasks.pretraining.result import Embedding
 from tesela.tasks.result import Result
 from tesela.tasks.task import Task
 
@@ -164,9 +173,9 @@ class Predictor:
         """As ``prepare``, with the image's own (height, width)."""
         return fitted_view(source, self.info.image, limits=limits or self.limits)
 
-    def outputs(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def outputs(self, images: Sequence[NDArray[np.uint8]], *, name: str = LOGITS) -> NDArray[np.float32]:
         """Outputs (B, ...), such as logits (B, K), of images that ``prepare`` made, in one batch."""
-        return self.backend.logits(normalize(np.stack(images), self.info.image))
+        return self.backend.output(name, normalize(np.stack(images), self.info.image))
 
     def predict(self, sources: Iterable[ImageSource], *, batch: int = 32, **options: Any) -> list[Any]:
         """Results of the task's kind (``tesela.tasks.result.Result``), one per source, in order.
@@ -174,12 +183,16 @@ class Predictor:
         Args:
             sources: images; an iterator is consumed one batch ahead, which is decoded meanwhile.
             batch: images computed at once.
-            **options: of the task's ``decode``, such as ``top=5`` for a classifier.
+            **options: of the task's ``decode``, such as ``top=5`` for a classifier; or ``features=True`` for
+                what the head reads, as ``tesela.tasks.pretraining.result.Embedding``.
         """
         return list(self.stream(sources, batch=batch, **options))
 
     def stream(self, sources: Iterable[ImageSource], *, batch: int = 32, **options: Any) -> Iterator[Any]:
         """Like ``predict``, giving each batch's results as soon as they are there."""
+        if options.pop("features", False):
+            yield from self._features(sources, batch=batch, options=options)
+            return
         if batch < 1 or options.get("top", 1) < 1:
             raise UsageError("top and batch must be 1 or more", hint="leave them out for the usual values")
         ways = {name: options.pop(name) for name in list(options) if name in self.task.infer_options}
@@ -198,6 +211,36 @@ class Predictor:
             while chunk := list(islice(seen, batch)):
                 yield from self._batch(chunk, first=number, options=options)
                 number += len(chunk)
+
+    def _features(
+        self, sources: Iterable[ImageSource], *, batch: int, options: dict[str, Any]
+    ) -> Iterator[Embedding]:
+        """Features of images.
+
+        Raises:
+            UsageError: the program gives none, or an option is given beside.
+        """
+        wanted = FEATURES if self.info.num_classes else LOGITS  # an embedder's only output
+        if wanted not in self.backend.outputs:
+            raise UsageError(
+                f"the program {self.bundle} gives no features",
+                hint="export it with them: tesela export RUN --to onnx --with-features; or name the run",
+            )
+        for name in options:
+            raise UsageError(f"features have no option {name!r}", hint="leave it out")
+        seen = decode_ahead(sources, self.info.image, limits=self.limits, ahead=batch + READY)
+        number = 0
+        with contextlib.closing(seen):
+            while chunk := list(islice(seen, batch)):
+                views = [view[0] for _, view in chunk if not isinstance(view, ImageError)]
+                rows = iter(self.outputs(views, name=wanted) if views else ())
+                for source, view in chunk:
+                    name = _name(source, number)
+                    number += 1
+                    if isinstance(view, ImageError):
+                        yield Embedding().failed(name, view)
+                    else:
+                        yield Embedding(vector=tuple(next(rows).astype(np.float64).tolist())).of(name)
 
     def _one_by_one(
         self, sources: Iterable[ImageSource], *, ways: dict[str, Any], options: dict[str, Any]

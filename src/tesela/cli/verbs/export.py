@@ -18,6 +18,7 @@ def export(
     precision: str = "fp32",
     weights: Literal["int8"] | None = None,
     with_map: Annotated[bool, Parameter(negative="")] = False,
+    with_features: Annotated[bool, Parameter(negative="")] = False,
     force: Annotated[bool, Parameter(negative="")] = False,
     json: bool = False,
 ) -> None:
@@ -42,6 +43,8 @@ def export(
             openvino).
         with_map: Give explanations as further outputs, map (what tesela explain draws) and rollout, so that a
             board without PyTorch explains too (onnx, openvino).
+        with_features: Give what the head reads, an embedding of the image, as a further output, features,
+            which tesela predict --features prints (onnx, openvino).
         force: Keep a program that breaks its bounds.
         json: Print one JSON object.
     """
@@ -57,7 +60,11 @@ def export(
             hint="leave --precision away, or --weights",
         )
     options = ExportOptions(
-        precision="int8-weights" if weights else precision, data=data, with_map=with_map, force=force
+        precision="int8-weights" if weights else precision,
+        data=data,
+        with_map=with_map,
+        with_features=with_features,
+        force=force,
     )
     report = export_model(run, to=to, out=out, options=options)
     for line in report.lines():

@@ -20,6 +20,7 @@ def predict(
     out: Path | None = None,
     windows: Annotated[bool, Parameter(negative="")] = False,
     flip: Annotated[bool, Parameter(negative="")] = False,
+    features: Annotated[bool, Parameter(negative="")] = False,
     backend: Literal["auto", "onnxruntime", "openvino", "torch", "compiled"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "int8", "int8-weights"] = "auto",
     threads: int | None = None,
@@ -40,6 +41,8 @@ def predict(
             masks as PNG files beside a results.jsonl, with overlays in overlays/.
         windows: Let a segmenter look at each image at its own size, through windows that overlap by half.
         flip: Average a segmenter's answer with that for the mirror image.
+        features: Give what the model's head reads of each image, an embedding, instead of its answer; of a
+            program, where it was exported --with-features.
         backend: What computes; auto measures what can be used here, once, and takes the fastest.
         precision: Number format of the network; auto takes bf16 where it is faster and the answers agree.
         threads: Threads to compute with; each backend's own choice where it is left out.
@@ -79,14 +82,15 @@ def predict(
         predictor, curve = open_within(run, max_ms=max_ms, **given)
         output.note(curve.line())
     pictures = None
-    if out is not None and not out.suffix and predictor.task.unreadable().body_schema:
+    if out is not None and not out.suffix and predictor.task.unreadable().body_schema and not features:
         pictures = ResultFolder(out, paths, limits=predictor.limits)
         out = pictures.table
     table = PredictionTable(out) if out is not None else None
     if predictor.choice is not None and predictor.choice.line():
         output.note(predictor.choice.line())
     options: dict[str, Any] = {} if top is None else {"top": top}
-    options |= {name: True for name, wanted in (("windows", windows), ("flip", flip)) if wanted}
+    ways = {"windows": windows, "flip": flip, "features": features}
+    options |= {name: True for name, wanted in ways.items() if wanted}
     unreadable: list[Result] = []
     bar_console = stderr_console() if out is not None else None
     with table or contextlib.nullcontext(), progress_bar(bar_console, "predict", len(paths)) as bar:

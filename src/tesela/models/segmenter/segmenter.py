@@ -13,7 +13,7 @@ from tesela.core.errors import ConfigError
 from tesela.core.registry import lookup, register
 from tesela.layers.initialise import initialise
 from tesela.layers.trace import OFF, Trace
-from tesela.models.backbone import Backbone
+from tesela.models.backbone import Backbone, Features
 from tesela.models.model import Model
 from tesela.models.segmenter.config import decoder_config, decoder_settings
 
@@ -52,7 +52,10 @@ class Segmenter(Model):
         """Logits (B, K, H, W); those of a coarser decoder are upsampled, bilinear."""
         if self.backbone.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images, trace=trace, taps=self.taps)
+        return self.decoded(self.backbone(images, trace=trace, taps=self.taps), images, trace=trace)
+
+    def decoded(self, features: Features, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """Logits (B, K, H, W) of the backbone's features, with the stages of ``taps``, and their images."""
         logits: Tensor = self.head(features, images, trace=trace.inside("head"))
         if logits.shape[2:] != images.shape[2:]:
             logits = F.interpolate(logits, size=images.shape[2:], mode="bilinear", align_corners=False)

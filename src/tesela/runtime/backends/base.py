@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -15,22 +16,85 @@ from typing import Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.core.errors import MissingExtraError, UnknownNameError, WeightsError
+from tesela.core.errors import ConfigError, MissingExtraError, UnknownNameError, WeightsError
 from tesela.core.files import sha256_file
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.bundle import BundleInfo
 
 Precision = Literal["fp32", "bf16", "int8", "int8-weights"]
+#: Names of outputs: what every backend gives, and what the head reads.
+LOGITS, FEATURES = "logits", "features"
 
 
 class Backend(Protocol):
-    """An engine that has a bundle loaded; ``precision`` is what it computes in."""
+    """An engine that has a bundle loaded.
+
+    Attributes:
+        precision: what it computes in.
+        outputs: names of what it gives, ``logits`` and perhaps others.
+    """
 
     name: str
     precision: Precision
+    outputs: tuple[str, ...]
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
+
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
+
+
+class BundleBackend:
+    """A backend over a file of a bundle.
+
+    Args:
+        bundle: the folder.
+        info: the bundle's description; its image size may be another than the network's own.
+        threads: threads per operator; None leaves the engine's own choice.
+        precision: of the arithmetic; the first of ``precisions`` if None.
+
+    Raises:
+        ConfigError: the file cannot be computed in that precision.
+        WeightsError: the file is missing, damaged, or does not fit its bundle.
+    """
+
+    name: str
+    outputs: tuple[str, ...] = (LOGITS,)
+
+    def __init__(
+        self,
+        bundle: Path,
+        info: BundleInfo,
+        *,
+        threads: int | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        self.path, self.info = _file(bundle, self.name), info
+        able = self.precisions(own_precision(info))
+        self.precision: Precision = precision or able[0]
+        if self.precision not in able:
+            raise ConfigError(
+                f"the {self.name} backend cannot compute {self.path} in {self.precision}",
+                hint=f"use {' or '.join(able)}, or another backend",
+            )
+        self._open(threads)
+
+    @abstractmethod
+    def precisions(self, own: Precision) -> tuple[Precision, ...]:
+        """What a program whose own precision is ``own`` can be computed in, the usual first."""
+
+    @abstractmethod
+    def _open(self, threads: int | None) -> None:
+        """Load the file."""
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) of normalised images (B, C, h, w)."""
+        return self.output(LOGITS, images)
+
+    @abstractmethod
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,11 +237,17 @@ def check_files(bundle: Path, info: BundleInfo, names: tuple[str, ...]) -> None:
             )
 
 
-def _require(bundle: Path, name: str) -> None:
+def _file(bundle: Path, name: str) -> Path:
+    """The file that a backend reads."""
     entry = BACKENDS[name]
     file = entry.file(bundle)
     if file is None:
         wanted = " or ".join(entry.files)
         raise WeightsError(f"{bundle} has no {wanted}, which the {name} backend reads", hint=entry.source)
+    return file
+
+
+def _require(bundle: Path, name: str) -> None:
+    entry, file = BACKENDS[name], _file(bundle, name)
     if not installed(entry.package):
         raise MissingExtraError(f"predicting from {file.name} with {entry.package}", entry.extra)

@@ -16,59 +16,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tesela.core.errors import ConfigError, UsageError, WeightsError
+from tesela.core.errors import UsageError, WeightsError
 from tesela.hardware.machine import compiler
 from tesela.hardware.torch_private import open_package
 from tesela.models.bundle import WEIGHTS, BundleInfo, load_bundle
-from tesela.runtime.backends.base import BACKENDS, Precision, check_files, own_precision
+from tesela.runtime.backends.base import BundleBackend, Precision, check_files
 from tesela.runtime.backends.torch import RUNTIME_DTYPES, array_function
 
 PACKAGE = "model.pt2"
 
 
-class CompiledBackend:
-    """A compiled network.
-
-    Args:
-        bundle: the folder with model.pt2 or model.safetensors.
-        info: the bundle's description.
-        threads: threads of torch; None leaves torch's own number.
-        precision: a package's own; of weights, fp32 (if None) or bf16.
-
-    Raises:
-        ConfigError: it cannot be computed in that precision.
-        UsageError: there is no C++ compiler for a bundle that holds weights alone.
-        WeightsError: the bundle is damaged, or compiled for another machine.
-    """
+class CompiledBackend(BundleBackend):
+    """A compiled network: a package, or weights that need a C++ compiler here."""
 
     name = "compiled"
 
-    def __init__(
-        self,
-        bundle: Path,
-        info: BundleInfo,
-        *,
-        threads: int | None = None,
-        precision: Precision | None = None,
-    ) -> None:
-        path = BACKENDS["compiled"].file(bundle)
-        if path is None:
-            raise WeightsError(f"{bundle} has no {PACKAGE}", hint="tesela export RUN --to compiled")
-        packaged = path.name == PACKAGE
-        own = own_precision(info)
-        self.precision: Precision = precision or own
-        if self.precision != own if packaged else self.precision not in RUNTIME_DTYPES:
-            raise ConfigError(
-                f"{path} cannot be computed in {self.precision}",
-                hint=f"use {own}" if packaged else "use fp32 or bf16",
-            )
+    @property
+    def packaged(self) -> bool:
+        """Whether the bundle holds a package."""
+        return self.path.name == PACKAGE
+
+    def precisions(self, own: Precision) -> tuple[Precision, ...]:
+        """A package's own; of weights fp32 and bf16."""
+        return (own,) if self.packaged else ("fp32", "bf16")
+
+    def _open(self, threads: int | None) -> None:
         # a package takes and gives float32, whatever it computes in
-        kind = torch.float32 if packaged else RUNTIME_DTYPES[self.precision]
-        network: Any = load_package(path, info) if packaged else compile_weights(path.parent, info, kind)
+        kind = torch.float32 if self.packaged else RUNTIME_DTYPES[self.precision]
+        network: Any = (
+            load_package(self.path, self.info)
+            if self.packaged
+            else compile_weights(self.path.parent, self.info, kind)
+        )
         self._logits = array_function(network, kind=kind, threads=threads)
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
+        """The logits (B, K) of normalised images (B, C, h, w)."""
         return self._logits(images)
 
 

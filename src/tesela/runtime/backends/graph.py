@@ -10,9 +10,10 @@ from pathlib import Path
 
 from tesela.core.errors import WeightsError
 from tesela.models.bundle import BundleInfo
+from tesela.runtime.backends.base import LOGITS
 
-#: Names of the graph's only input and of the output that every graph has, as ``tesela export`` writes them.
-INPUT, OUTPUT = "images", "logits"
+#: Name of the graph's only input, as ``tesela export`` writes it.
+INPUT = "images"
 ONNX_FILES = ("model.onnx", "model.onnx.data")
 
 
@@ -33,12 +34,12 @@ def check_graph(
     Raises:
         WeightsError: it is no graph from images to logits, or one for other images or classes.
     """
-    if list(inputs) != [INPUT] or OUTPUT not in outputs:
+    if list(inputs) != [INPUT] or LOGITS not in outputs:
         raise WeightsError(
             f"{path} is not a graph from images to logits",
             hint="export the model again with tesela export",
         )
-    spec, (takes, gives) = info.image, (list(inputs[INPUT])[1:], list(outputs[OUTPUT])[1:2])
+    spec, (takes, gives) = info.image, (list(inputs[INPUT])[1:], list(outputs[LOGITS])[1:2])
     wanted = [spec.channels, spec.height, spec.width]
     if not info.num_classes:  # any width is an embedding's
         gives = gives and [0]

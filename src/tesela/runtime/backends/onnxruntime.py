@@ -13,48 +13,24 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from tesela.core.errors import ConfigError, WeightsError
+from tesela.core.errors import WeightsError
 from tesela.core.pathnames import path_text
 from tesela.hardware.machine import cores
-from tesela.models.bundle import BundleInfo
-from tesela.runtime.backends.base import Precision, check_files, own_precision
-from tesela.runtime.backends.graph import INPUT, ONNX_FILES, OUTPUT, check_graph
+from tesela.runtime.backends.base import BundleBackend, Precision, check_files
+from tesela.runtime.backends.graph import INPUT, ONNX_FILES, check_graph
 
 
-class OnnxruntimeBackend:
-    """An inference session over model.onnx.
-
-    Args:
-        bundle: the folder with model.onnx.
-        info: the bundle's description.
-        threads: threads within an operator; None takes one for each core that the process may use.
-        precision: the graph's own, which has its types inside.
-
-    Attributes:
-        outputs: names of what the graph gives.
-
-    Raises:
-        ConfigError: another precision is wanted.
-        WeightsError: the graph is damaged, or does not fit its bundle.
-    """
+class OnnxruntimeBackend(BundleBackend):
+    """An inference session over model.onnx; a thread for each core that the process may use, by default."""
 
     name = "onnxruntime"
 
-    def __init__(
-        self,
-        bundle: Path,
-        info: BundleInfo,
-        *,
-        threads: int | None = None,
-        precision: Precision | None = None,
-    ) -> None:
-        self.precision = own_precision(info)
-        if precision not in (None, self.precision):
-            raise ConfigError(
-                f"the onnxruntime backend cannot compute a graph in {precision} that is in {self.precision}",
-                hint=f"use {self.precision}, or the torch or openvino backend",
-            )
-        check_files(bundle, info, ONNX_FILES)
+    def precisions(self, own: Precision) -> tuple[Precision, ...]:
+        """The graph's own, which has its types inside."""
+        return (own,)
+
+    def _open(self, threads: int | None) -> None:
+        check_files(self.path.parent, self.info, ONNX_FILES)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or cores()
@@ -62,23 +38,19 @@ class OnnxruntimeBackend:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                _graph(bundle / ONNX_FILES[0]), options, providers=["CPUExecutionProvider"]
+                _graph(self.path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own exceptions share no public base class
             raise WeightsError(
-                f"onnxruntime cannot load {bundle / ONNX_FILES[0]}", hint="export the model again"
+                f"onnxruntime cannot load {self.path}", hint="export the model again"
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.outputs = check_graph(
-            bundle / ONNX_FILES[0],
-            info,
+            self.path,
+            self.info,
             {value.name: value.shape for value in inputs},
             {value.name: value.shape for value in outputs},
         )
-
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
-        return self.output(OUTPUT, images)
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""

@@ -7,62 +7,34 @@ it, for its own choice depends on the processor.
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from tesela.core.errors import ConfigError, WeightsError
+from tesela.core.errors import WeightsError
 from tesela.hardware.openvino_core import openvino_core
-from tesela.models.bundle import BundleInfo
-from tesela.runtime.backends.base import BACKENDS, Precision, check_files, own_precision
-from tesela.runtime.backends.graph import INPUT, ONNX_FILES, OUTPUT, check_graph
+from tesela.runtime.backends.base import LOGITS, BundleBackend, Precision, check_files
+from tesela.runtime.backends.graph import INPUT, ONNX_FILES, check_graph
 
 IR_FILES = ("openvino.xml", "openvino.bin")
 #: What is left to the engine in a graph of other precisions, whose types are inside.
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-class OpenvinoBackend:
-    """A compiled model of OpenVINO.
-
-    Args:
-        bundle: the folder with openvino.xml and openvino.bin, or with model.onnx.
-        info: the bundle's description.
-        threads: threads of the engine; None leaves the choice to it.
-        precision: the program's own if None; one in fp32 may be computed in bf16.
-
-    Attributes:
-        outputs: names of what the graph gives.
-
-    Raises:
-        ConfigError: the program cannot be computed in that precision.
-        WeightsError: the graph is damaged, or does not fit its bundle.
-    """
+class OpenvinoBackend(BundleBackend):
+    """A compiled model of OpenVINO, over openvino.xml or model.onnx."""
 
     name = "openvino"
 
-    def __init__(
-        self,
-        bundle: Path,
-        info: BundleInfo,
-        *,
-        threads: int | None = None,
-        precision: Precision | None = None,
-    ) -> None:
-        own = own_precision(info)
-        self.precision: Precision = precision or own
-        if self.precision != own and (own, self.precision) != ("fp32", "bf16"):
-            raise ConfigError(
-                f"the openvino backend cannot compute a graph in {self.precision} that is in {own}",
-                hint=f"use {own}" + (" or bf16" if own == "fp32" else ", or export the model again"),
-            )
-        path = BACKENDS["openvino"].file(bundle)
-        if path is None:
-            raise WeightsError(f"{bundle} holds no graph", hint="export the model again")
-        check_files(bundle, info, ONNX_FILES if path.name in ONNX_FILES else IR_FILES)
+    def precisions(self, own: Precision) -> tuple[Precision, ...]:
+        """The program's own; one in fp32 may be computed in bf16."""
+        return ("fp32", "bf16") if own == "fp32" else (own,)
+
+    def _open(self, threads: int | None) -> None:
+        path = self.path
+        check_files(path.parent, self.info, ONNX_FILES if path.name in ONNX_FILES else IR_FILES)
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.precision in HINTS:
             self._settings["INFERENCE_PRECISION_HINT"] = HINTS[self.precision]
@@ -73,14 +45,11 @@ class OpenvinoBackend:
         self._lock = threading.Lock()  # a request computes for one at a time
         try:
             self._graph = self._core.read_model(path)
-            self.outputs = check_graph(path, info, _shapes(self._graph.inputs), _shapes(self._graph.outputs))
-            self._requests[OUTPUT] = self._request(OUTPUT)
+            inputs, outputs = _shapes(self._graph.inputs), _shapes(self._graph.outputs)
+            self.outputs = check_graph(path, self.info, inputs, outputs)
+            self._requests[LOGITS] = self._request(LOGITS)
         except RuntimeError as error:  # openvino's own errors are of this kind
             raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
-
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
-        return self.output(OUTPUT, images)
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""

@@ -10,19 +10,18 @@ measured without gradients.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
-from typing import TypeAlias
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tesela.core.errors import ConfigError
 from tesela.hardware.device import thread_count
-from tesela.models.bundle import BundleInfo, load_bundle
-from tesela.runtime.backends.base import Precision
+from tesela.models.bundle import load_bundle
+from tesela.models.embedder import representation
+from tesela.runtime.backends.base import FEATURES, LOGITS, BundleBackend, Precision
 from tesela.runtime.backends.packed import pack_dense
 
 ArrayFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -31,48 +30,37 @@ RUNTIME_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 USUAL_ROWS = 1024
 
 
-class TorchBackend:
-    """The network itself, in evaluation mode.
-
-    Args:
-        bundle: the folder with model.safetensors.
-        info: the bundle's description; its image size may be another than the network's own.
-        threads: threads for torch's operators; None leaves torch's own number.
-        precision: of weights, images and arithmetic, fp32 if None; outputs are always float32.
-
-    Raises:
-        ConfigError: torch does not compute in that precision here.
-    """
+class TorchBackend(BundleBackend):
+    """The network itself, in evaluation mode; bf16 is of weights, images and arithmetic, not of outputs."""
 
     name = "torch"
+    outputs = (LOGITS, FEATURES)
 
-    def __init__(
-        self,
-        bundle: Path,
-        info: BundleInfo,
-        *,
-        threads: int | None = None,
-        precision: Precision | None = None,
-    ) -> None:
-        self.precision: Precision = precision or "fp32"
-        if self.precision not in RUNTIME_DTYPES:
-            raise ConfigError(
-                f"the torch backend cannot compute in {self.precision}", hint="use fp32 or bf16"
-            )
-        self._bundle, self._size = bundle, info.image.size
-        network = load_bundle(bundle, image_size=self._size)[0]
+    def precisions(self, own: Precision) -> tuple[Precision, ...]:  # noqa: ARG002
+        """What torch computes well on a CPU."""
+        return ("fp32", "bf16")
+
+    def _open(self, threads: int | None) -> None:
+        network = self._network()
         if self.precision == "fp32":
             self.model = network
         self._logits = network_logits(network, threads=threads, precision=self.precision)
+        kind, features = RUNTIME_DTYPES[self.precision], partial(representation, network)
+        self._features = array_function(features, kind=kind, threads=threads)
+
+    def _network(self) -> Any:
+        network: Any = load_bundle(self.path.parent, image_size=self.info.image.size)[0]
+        return network
 
     @cached_property
     def model(self) -> nn.Module:
         """The network in fp32, for who looks inside; read when it is first asked for."""
-        return load_bundle(self._bundle, image_size=self._size)[0]
+        found: nn.Module = self._network()
+        return found
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, h, w)."""
-        return self._logits(images)
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) or features (B, D') of normalised images (B, C, h, w)."""
+        return self._features(images) if name == FEATURES else self._logits(images)
 
 
 class LoadedBackend:
@@ -84,19 +72,25 @@ class LoadedBackend:
 
     name = "torch"
     precision: Precision = "fp32"
+    outputs: tuple[str, ...] = (LOGITS, FEATURES)
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) of normalised images (B, C, h, w)."""
+        return self.output(LOGITS, images)
+
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, K) or features (B, D') of normalised images (B, C, h, w)."""
+        compute = partial(representation, self.model) if name == FEATURES else self.model
         like = next(self.model.parameters())
         modes = [(module, module.training) for module in self.model.modules()]
         try:
             self.model.eval()
             with torch.inference_mode():
                 batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
-                output: NDArray[np.float32] = self.model(batch.to(like)).float().cpu().numpy()
+                output: NDArray[np.float32] = compute(batch.to(like)).float().cpu().numpy()
         finally:
             for module, training in modes:
                 module.training = training
