@@ -1,9 +1,10 @@
-"""Norms of feature maps: batch (arXiv 1502.03167) and group (arXiv 1803.08494).
+"""Norms of feature maps (batch, arXiv 1502.03167; group, arXiv 1803.08494) and of tokens.
 
-Maps are (B, C, H, W).
+Maps are (B, C, H, W), tokens (..., D). Tokens are normalised by mean and variance (LayerNorm, arXiv
+1607.06450) or by their root mean square alone (RMSNorm, arXiv 1910.07467).
 
-A norm at the end of a residual branch may start with scale zero, so that a new unit is the identity and deep
-networks start as shallow ones (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+A norm at the end of a residual branch may start with scale zero, so that a new unit is the identity and
+deep networks start as shallow ones (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
 
 Odd: nothing is drawn at random; ``reset_parameters`` is what ``initialise`` calls.
 """
@@ -65,3 +66,8 @@ def make_norm(kind: str, width: int, *, groups: int = 32, zero: bool = False, ep
         if kind == "batch"
         else GroupNorm(groups, width, zero=zero, eps=eps)
     )
+
+
+def make_token_norm(kind: str, width: int, *, eps: float) -> nn.Module:
+    """The norm of tokens (..., D) of that kind: ``layer`` or ``rms``."""
+    return nn.RMSNorm(width, eps=eps) if kind == "rms" else nn.LayerNorm(width, eps=eps)
