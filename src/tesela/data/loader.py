@@ -237,8 +237,8 @@ class Loader:
         found._length = math.ceil(len(maker.rows) / self.batch_size)
         return found
 
-    def share(self, ranks: Ranks) -> None:
-        """Make only this rank's part of each batch from now on.
+    def check_shares(self, ranks: Ranks) -> None:
+        """Refuse batches of which some rank would have no image.
 
         Raises:
             ConfigError: a batch has fewer images than there are ranks.
@@ -250,6 +250,9 @@ class Loader:
                 f"a batch of {least} images cannot be shared by {ranks.count} processes",
                 hint="give another --batch-size, or start fewer processes",
             )
+
+    def share(self, ranks: Ranks) -> None:
+        """Make only this rank's part of each batch from now on."""
         self.close()  # worker processes have copies of the maker
         self._maker.ranks = ranks
 

@@ -109,6 +109,7 @@ def decide(
     per_image = known.activation_bytes if known else _activation_bytes(prepared)
     batch_size = known.batch_size if known else _batch_size(prepared, per_image)
     training = _loader(prepared, "train", batch_size)
+    training.check_shares(prepared.ranks)
     validation = _loader(prepared, "val", batch_size) if prepared.count("val") else None
     accumulate = max(1, min(config.accumulate, len(training)))
     for line in idle_options(config, batches=len(training), validated=validation is not None):
