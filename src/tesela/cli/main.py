@@ -28,6 +28,7 @@ VERBS = (
     ("data", "Check, show and split a data set.", "Data and models"),
     ("label", "Which images to label first.", "Data and models"),
     ("models", "List the models, or show one with the shapes of its steps.", "Data and models"),
+    ("plan", "Memory, time and communication of a training, before it is begun.", "Train and measure"),
     ("train", "Train a model on your images.", "Train and measure"),
     ("evaluate", "Scores of a run or bundle on a data set.", "Train and measure"),
     ("compare", "Runs side by side: score against size, time and speed.", "Train and measure"),

@@ -11,13 +11,17 @@ Odd: nothing is drawn at random; ``reset_parameters`` is what ``initialise`` cal
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+from tesela.hardware.distributed import is_shared, total
 
 EPS = 1e-5
 
 
 class BatchNorm(nn.BatchNorm2d):
     """Mean and variance of the batch while training, running ones afterwards.
+
+    Where a batch lies on several ranks, those of all of it.
 
     Args:
         width: C.
@@ -35,6 +39,27 @@ class BatchNorm(nn.BatchNorm2d):
         """Scale as it starts, shift zero, running mean zero and variance one."""
         super().reset_parameters()
         nn.init.constant_(self.weight, self.start)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W), normalised."""
+        if not (self.training and is_shared()):
+            return super().forward(maps)
+        axes, values = (0, 2, 3), maps.float()
+        count = total(values.new_tensor(float(maps.shape[0] * maps.shape[2] * maps.shape[3])))
+        mean = total(values.sum(axes)) / count
+        centred = values - mean[:, None, None]
+        variance = total(centred.square().sum(axes)) / count
+        self._remember(mean.detach(), (variance * count / (count - 1)).detach())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(maps.dtype)
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
 class GroupNorm(nn.GroupNorm):
