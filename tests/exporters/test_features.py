@@ -14,7 +14,7 @@ from tests.exporters.test_programs import class_folders
 from tests.runtime.bundles import digits_onnx, digits_run, held_out
 
 from tesela.answers import predict
-from tesela.cli.main import main
+from tesela.cli.main import run
 from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters import features
 from tesela.exporters.catalog import export_model
@@ -93,7 +93,7 @@ def test_predict_gives_the_features_of_a_program(tmp_path: Path, capsys: pytest.
     assert info.provenance["contract"]["program"]["features"] == pytest.approx(1.0, abs=1e-6)
     assert "output `features`" in (tmp_path / "board" / "README.md").read_text(encoding="utf-8")
     (tmp_path / "a.png").write_bytes(images[0])
-    assert main(["predict", str(tmp_path / "board"), str(tmp_path / "a.png"), "--features"]) == 0
+    assert run(["predict", str(tmp_path / "board"), str(tmp_path / "a.png"), "--features"]) == 0
     assert "32 numbers" in capsys.readouterr().out
 
 

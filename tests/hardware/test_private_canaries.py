@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,14 @@ SCHEMAS = {
         "aten::_foreach_lerp_.Scalar(Tensor(a!)[] self, Tensor[] tensors1, Scalar weight) -> ()"
     ),
 }
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+TABLES = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_modules",
+    "_parameters",
+)
 
 
 def changed_operator(name: str) -> str:
@@ -85,10 +93,8 @@ def changed_global() -> str:
 
 
 CANARIES: dict[str, Callable[[], str]] = {
-    **{name: (lambda name=name: changed_operator(name)) for name in SCHEMAS},
-    **{name: (lambda name=name: changed_attribute(nn.Linear(1, 1), name, dict)) for name in HOOKS},
-    "_modules": lambda: changed_attribute(nn.Linear(1, 1), "_modules", dict),
-    "_parameters": lambda: changed_attribute(nn.Linear(1, 1), "_parameters", dict),
+    **{name: partial(changed_operator, name) for name in SCHEMAS},
+    **{name: partial(changed_attribute, nn.Linear(1, 1), name, dict) for name in TABLES},
     "_iterator": lambda: changed_attribute(loader(), "_iterator", type(None)),
     "_shutdown_workers": lambda: changed_function(
         _MultiProcessingDataLoaderIter, "_shutdown_workers", ("self",)
