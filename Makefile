@@ -36,7 +36,7 @@ serve: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
 	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo
 	$(BIN)/tesela serve runs/demo
 
-arm64: $(STAMP)  ## the edge runtime on an emulated arm64 Debian; as root, with debootstrap, qemu-user-static, proot
+arm64: $(STAMP)  ## the edge runtime on an emulated arm64 Debian; as root, with debootstrap and qemu-user-static
 	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo
 	$(BIN)/tesela export runs/demo --to onnx --precision int8 --force --out runs/demo-int8
 	$(BIN)/tesela export runs/demo --to onnx --with-map --out runs/demo-maps
