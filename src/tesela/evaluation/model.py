@@ -61,7 +61,7 @@ def open_representing(path: Path | str, *, device: str) -> tuple[nn.Module, Bund
     if FEATURES not in read_info(bundle).program.get("outputs", ()):
         raise UsageError(
             f"{path} is an exported graph, which gives outputs but no features",
-            hint="name the run that it was exported from, or export it with them: --with-features",
+            hint="name the run that it was exported from, or tesela export RUN --to onnx --with-features",
         )
     return open_evaluated(bundle, device="cpu")
 
