@@ -213,15 +213,12 @@ def broken(row: dict[str, Any]) -> list[str]:
     return found
 
 
-def all_attacks() -> dict[str, tuple[str, Callable[[Target], None]]]:
-    """Name -> (kind, attack)."""
-    found: dict[str, tuple[str, Callable[[Target], None]]] = {}
-    for kind, files in (("passes", PASSES), ("sizes", SIZES)):
-        for name in files:
-            found[name] = (kind, lambda target, name=name: send_file(target, hostile_file(name)))  # type: ignore[misc]
-    for name, attack in SOCKETS.items():
-        found[name] = ("sockets", lambda target, attack=attack: attack(target.place, target.stopped))  # type: ignore[misc]
-    return found
+def prepared(name: str) -> tuple[str, Callable[[Target], None]]:
+    """The kind of an attack, and the attack, whose file is there before anything is measured."""
+    if name in SOCKETS:
+        return "sockets", lambda target: SOCKETS[name](target.place, target.stopped)
+    data = hostile_file(name)
+    return "passes" if name in PASSES else "sizes", lambda target: send_file(target, data)
 
 
 def attack_server(
@@ -247,8 +244,9 @@ def attack_server(
     found: dict[str, dict[str, Any]] = {}
     try:
         address = json.loads(server.stdout.readline())["address"]
-        for name, (kind, attack) in all_attacks().items():
+        for name in (*PASSES, *SIZES, *SOCKETS):
             if wanted(name):
+                kind, attack = prepared(name)
                 row = measured(address, server.pid, image, attack, seconds=seconds)
                 found[name] = {"kind": kind, **row, "broken": broken(row)}
                 print(name, json.dumps(found[name]), flush=True)

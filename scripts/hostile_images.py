@@ -145,6 +145,7 @@ PASSES: dict[str, Callable[[], bytes]] = {
     "baseline, 600 scans of one component": lambda: one_component_a_scan(512, 200),
     "progressive, 40 megapixels, 30 scans": lambda: with_scans(flat(LARGEST), 30),
     "progressive, 40 megapixels, 7 scans more": lambda: with_scans(flat(LARGEST), 7),
+    "progressive, 2 megapixels, 450 scans, 20 kB": lambda: with_scans(flat((1400, 1400)), 450),
     "restart marker after each block, 40 megapixels": lambda: flat(
         LARGEST, progressive=False, restart_marker_blocks=1
     ),

@@ -236,63 +236,6 @@ def evaluate(
     )
 
 
-def few_shot(
-    source: str | Path | Model,
-    data: str | Path | None = None,
-    *,
-    shots: Sequence[int] = (1, 5, 10, 25, 100),
-    draws: int = 5,
-    seed: int = 0,
-    split: str = "test",
-    batch_size: int = 256,
-    device: str = "auto",
-    precision: str = "auto",
-    console: Console | None = None,
-    formats: Sequence[str] | None = None,
-    max_pixels: int | None = None,
-) -> dict[str, Any]:
-    """Accuracy of classifiers of frozen features from a few training images of each class.
-
-    Args:
-        source: a run, a bundle, a checkpoint (its head may be missing), or a loaded model.
-        data: DATA of the command line, of any classes; by default the run's own.
-        shots: training images of each class.
-        draws: how many times they are drawn.
-        seed: of the draws.
-        split: whose images are scored.
-        batch_size: images at a time; changes the speed only.
-        device: cpu, cuda, mps or auto; a loaded model stays where it is.
-        precision: fp32, bf16, fp16; auto is what the run was trained with.
-        console: where a progress bar goes; nowhere if None.
-        formats: the only image formats to open; those of training if None.
-        max_pixels: most pixels of an image; that of training if None.
-
-    Returns:
-        what few_shot.json holds; ``few_shot`` has a row for each number of shots: ``ridge`` (the ViT paper's
-        closed form), ``knn`` and ``probe``, each with mean, deviation and values over the draws.
-
-    Raises:
-        UsageError: no such model or split, no data named for a bundle, shots below 1.
-        DataError: a class has fewer training images than shots; it is named.
-    """
-    from tesela.evaluation.few_shot import few_shot_run
-
-    return few_shot_run(
-        source,
-        data=None if data is None else str(data),
-        shots=shots,
-        draws=draws,
-        seed=seed,
-        split=split,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        console=console,
-        formats=formats,
-        max_pixels=max_pixels,
-    )
-
-
 def inspect(
     source: str | Path | Model,
     images: ImageInput | Iterable[ImageInput] | None = None,

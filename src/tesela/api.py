@@ -11,12 +11,12 @@ Odd: this module stands above every room and is imported only when one of its na
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.answers import bench, compare, evaluate, explain, few_shot, inspect, models, predict
+from tesela.answers import bench, compare, evaluate, explain, inspect, models, predict
 from tesela.attribution.explain import Explanation
+from tesela.evaluation.few_shot import few_shot
 from tesela.exporters.catalog import ExportReport, export_model
 from tesela.exporters.options import ExportOptions
 from tesela.hardware.allocator import keep_freed_memory
@@ -137,13 +137,9 @@ def train_config(
         source: the data, where it is open already.
     """
     keep_freed_memory()
-    from tesela.training.run import free_folder
     from tesela.training.run import train as train_run
 
-    folder = Path(config.out) if config.out else free_folder(config)
-    return train_run(
-        replace(config, out=str(folder)), resume=resume, console=console, begin=begin, source=source
-    )
+    return train_run(config, resume=resume, console=console, begin=begin, source=source)
 
 
 def export(

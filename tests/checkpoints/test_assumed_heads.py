@@ -16,6 +16,7 @@ from tesela.checkpoints.open import open_foreign
 from tesela.cli.main import run
 
 TENSORS = random_tensors()
+SIZES = {"embed_dim": 128, "depth": 2, "patch_size": 4, "mlp_ratio": 40 / 128}
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
 
 
@@ -40,8 +41,8 @@ def written(folder: Path, config: dict[str, Any] | None) -> Path:
             2,
             "says no heads: 2 heads are assumed",
         ),
-        ({"architecture": "vit_large_patch4_12", "model_args": {"embed_dim": 128}}, 16, ""),
-        ({"architecture": "vit_base_patch4_12", "model_args": {"embed_dim": 128, "num_heads": 8}}, 8, ""),
+        ({"architecture": "vit_large_patch16_224", "model_args": SIZES}, 16, ""),
+        ({"architecture": "vit_base_patch16_224", "model_args": {**SIZES, "num_heads": 8}}, 8, ""),
     ],
 )
 def test_what_is_taken_and_said(config: dict[str, Any] | None, heads: int, note: str, tmp_path: Path) -> None:

@@ -64,6 +64,35 @@ VARIANTS: dict[str, EncoderConfig] = {
     ),
     "windows without prefix": variant(attention="local", window=2, position="rotary", pool="sequence"),
     "gated, with layer scale": variant(mlp="swiglu", layer_scale=0.1, pool="class_mean", registers=2),
+    "norm of the embedded tokens, patches without bias": variant(
+        embedded_norm="tokens", patch_bias=False, activation="quick_gelu", registers=1, norm_eps=1e-5
+    ),
+    "root mean square norms, no biases, gated": variant(
+        norm_kind="rms", embedded_norm="patches", mlp="swiglu", dense_bias=False, qkv_bias=False, pool="mean"
+    ),
+    "norms of queries and keys, and inside of branches": variant(qk_norm=True, inner_norm="both"),
+    "norm at the end of branches": variant(norm="branch", pool="mean", layer_scale=0.1, inner_norm="mlp"),
+    "offset bias": variant(position="offset_bias", qkv_bias=True, pool="class", layer_scale=0.1),
+    "offset bias, mean": variant(position="offset_bias", pool="class_mean", registers=2),
+    "rotary positions across the image": variant(
+        position="rotary", rotary_places="centred", rotary_offset=0.5, registers=4
+    ),
+    "rotary positions on a reference grid, with a table": variant(
+        position="learned_rotary",
+        rotary_places="reference",
+        rotary_grid=(4, 3),
+        rotary_base=10000.0,
+        mlp="swiglu",
+        inner_norm="mlp",
+    ),
+    "attention pooling with heads of its own": variant(
+        pool="attention",
+        pool_heads=4,
+        pool_mlp_ratio=2.5,
+        position="rotary",
+        embedded_norm="tokens",
+        norm_kind="rms",
+    ),
     "cct with batch norm": compact(tokenizer_norm="batch", tokenizer_layers=2, pool="class"),
     "cct with large windows": compact(tokenizer_kernel=7, tokenizer_stride=2, position="sincos2d"),
     "cct with local attention": compact(

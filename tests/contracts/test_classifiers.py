@@ -29,6 +29,7 @@ from tesela.models.bundle import describe, load_bundle, write_bundle
 from tesela.models.cct.config import CCTConfig
 from tesela.models.classifier import Classifier
 from tesela.models.config import ModelConfig
+from tesela.models.convnext.config import ConvNextConfig
 from tesela.models.encoder.config import EncoderConfig
 from tesela.models.factory import create_model
 from tesela.models.resnet.config import ResNetConfig
@@ -297,7 +298,7 @@ def test_parameter_names_are_divided(config: ModelConfig) -> None:
     assert sorted(name for group in groups for name in group) == sorted(named)
     if isinstance(config, ResNetConfig):
         stem, count = "backbone.backbone.root", len(config.stages) + 2
-    elif isinstance(config, SegformerConfig):
+    elif isinstance(config, (ConvNextConfig, SegformerConfig)):
         stem, count = "backbone.stages.0.patches", sum(config.depths)
     elif isinstance(config, UnetConfig):
         stem, count = "backbone.scales.0", len(config.widths)

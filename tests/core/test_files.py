@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tesela.core import files
-from tesela.core.errors import StorageError
+from tesela.core.errors import StorageError, UsageError
 
 FAILURES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
 
@@ -124,3 +124,22 @@ def test_home_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert files.home() == tmp_path
     monkeypatch.delenv("TESELA_HOME")
     assert files.home().name == "tesela"
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """A folder takes no file's name, a pipe stays one and gets the bytes; a name of a device is refused."""
+    words = tmp_path / "words.txt"
+    words.write_text("kept")
+    with pytest.raises(UsageError, match="is no folder"), files.folder_atomic(words) as folder:
+        (folder / "a").write_text("lost")
+    assert words.read_text() == "kept" and list(tmp_path.iterdir()) == [words]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    files.write_atomic(pipe, b"through")
+    assert os.read(reader, 99) == b"through" and pipe.is_fifo()
+    os.close(reader)
+    with pytest.raises(UsageError, match="can be replaced"), files.file_atomic(pipe):
+        pass
+    files.write_text(Path(os.devnull), "nothing")
+    assert Path(os.devnull).is_char_device() and pipe.is_fifo()

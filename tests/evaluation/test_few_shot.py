@@ -17,7 +17,7 @@ from tests.pictures import make_pictures
 import tesela as ts
 from tesela.core.errors import ConfigError, DataError, UnknownNameError, UsageError
 from tesela.data.open import open_source
-from tesela.evaluation.few_shot import few_shot_run
+from tesela.evaluation.few_shot import few_shot
 from tesela.evaluation.shots import draw_shots
 from tesela.imaging.preprocess import preprocess
 from tesela.models.bundle import load_bundle
@@ -40,7 +40,7 @@ def features_one_by_one(run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def test_accuracies_equal_scikit_learn_on_the_same_images(tmp_path: Path) -> None:
     """Reference: Ridge and LogisticRegression of standardised features, taken without loader and batches."""
     write_run(tmp_path)
-    found = few_shot_run(tmp_path, shots=[10, 1, 3, 3], draws=3, seed=4, device="cpu", batch_size=50)
+    found = few_shot(tmp_path, shots=[10, 1, 3, 3], draws=3, seed=4, device="cpu", batch_size=50)
     features, targets = features_one_by_one(tmp_path, "train")
     tests, wanted = features_one_by_one(tmp_path, "test")
     draws = draw_shots(targets, [str(digit) for digit in range(10)], (1, 3, 10), draws=3, seed=4)
@@ -89,14 +89,14 @@ def test_an_image_that_cannot_be_read_changes_no_other_draw() -> None:
 
 def test_it_is_kept_in_the_run_and_leaves_its_scores_alone(tmp_path: Path) -> None:
     write_run(tmp_path)
-    found = few_shot_run(tmp_path, shots=[1], draws=1, device="cpu")
+    found = few_shot(tmp_path, shots=[1], draws=1, device="cpu")
     assert found.pop("folder") == tmp_path
     assert json.loads((tmp_path / "few_shot.json").read_text()) == found
     assert found["few_shot"][0]["ridge"]["deviation"] is None
     assert not (tmp_path / "evaluation.json").exists()
-    other = few_shot_run(tmp_path, split="val", shots=[1], draws=1, device="cpu")
+    other = few_shot(tmp_path, split="val", shots=[1], draws=1, device="cpu")
     assert other["folder"] == tmp_path / "evaluations" / "digits-val"
-    assert few_shot_run(tmp_path / "bundle", data="digits", shots=[1], draws=1)["folder"] is None
+    assert few_shot(tmp_path / "bundle", data="digits", shots=[1], draws=1)["folder"] is None
 
 
 def test_classes_need_not_be_the_models_and_batches_change_nothing(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_classes_need_not_be_the_models_and_batches_change_nothing(tmp_path: Pat
     write_run(tmp_path / "two", labels=["cat", "dog"])
     shutil.copytree(tmp_path / "ten", tmp_path / "again")
     alike = [
-        few_shot_run(tmp_path / name, shots=[2], draws=2, batch_size=size)["few_shot"]
+        few_shot(tmp_path / name, shots=[2], draws=2, batch_size=size)["few_shot"]
         for name, size in (("ten", 256), ("again", 7), ("two", 256))
     ]
     assert alike[0] == alike[1]
@@ -118,16 +118,16 @@ def test_checkpoints_without_a_head_and_loaded_models_are_taken(tmp_path: Path) 
     from transformers import ViTModel
 
     write_run(tmp_path / "run")
-    expected = few_shot_run(tmp_path / "run", shots=[3], draws=2)["few_shot"]
+    expected = few_shot(tmp_path / "run", shots=[3], draws=2)["few_shot"]
     ts.export(tmp_path / "run", to="hf", out=tmp_path / "hf")
-    assert few_shot_run(tmp_path / "hf", data="digits", shots=[3], draws=2)["few_shot"] == expected
+    assert few_shot(tmp_path / "hf", data="digits", shots=[3], draws=2)["few_shot"] == expected
     loaded = ts.load(tmp_path / "run")
     loaded.train()
     assert ts.few_shot(loaded, "digits", shots=[3], draws=2)["few_shot"] == expected
     assert loaded.training
     ViTModel.from_pretrained(tmp_path / "hf", add_pooling_layer=False).save_pretrained(tmp_path / "body")
     shutil.copy(tmp_path / "hf" / "preprocessor_config.json", tmp_path / "body")
-    assert few_shot_run(tmp_path / "body", data="digits", shots=[3], draws=2)["few_shot"] == expected
+    assert few_shot(tmp_path / "body", data="digits", shots=[3], draws=2)["few_shot"] == expected
 
 
 def test_unreadable_images_are_replaced_and_named(tmp_path: Path) -> None:
@@ -137,11 +137,11 @@ def test_unreadable_images_are_replaced_and_named(tmp_path: Path) -> None:
     drawn = draw_shots(targets, "ab", [3], draws=1, seed=0).rows[0]
     for row in drawn[0]:  # every image of class a that would be drawn
         (data / open_source(data).splits["train"].name(int(row))).write_bytes(b"no image")
-    found = few_shot_run(whole, data=str(data), shots=[3], draws=1)
+    found = few_shot(whole, data=str(data), shots=[3], draws=1)
     assert len(found["unreadable"]) == 3
     assert found["images"] == 6
     with pytest.raises(DataError, match=r"class 'a' has 3 training images that can be read, fewer than 4"):
-        few_shot_run(whole, data=str(data), shots=[4], draws=1)
+        few_shot(whole, data=str(data), shots=[4], draws=1)
 
 
 def few_shot_bundle(folder: Path) -> Path:
@@ -167,15 +167,15 @@ def test_what_cannot_be_scored_is_refused(
 ) -> None:
     write_run(tmp_path)
     with pytest.raises(error, match=words):
-        few_shot_run(tmp_path, **{"shots": [1], **options})  # type: ignore[arg-type]
+        few_shot(tmp_path, **{"shots": [1], **options})  # type: ignore[arg-type]
     assert not (tmp_path / "few_shot.json").exists()
 
 
 def test_images_without_labels_and_exported_graphs_are_refused(tmp_path: Path) -> None:
     bundle = few_shot_bundle(tmp_path)
     with pytest.raises(UsageError, match="does not say what it was trained on"):
-        few_shot_run(bundle)
+        few_shot(bundle)
     ts.export(bundle, to="onnx", out=tmp_path / "onnx")
     (tmp_path / "onnx" / "model.safetensors").unlink(missing_ok=True)
     with pytest.raises(UsageError, match="no features"):
-        few_shot_run(tmp_path / "onnx", data="digits", shots=[1])
+        few_shot(tmp_path / "onnx", data="digits", shots=[1])

@@ -5,6 +5,8 @@ Wide heads and kernels against loops in float64.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from tesela.layers.initialise import initialise
 kernels = pytest.mark.parametrize("kernel", KERNELS)
 
 
-def make(width: int, heads: int, **options: bool) -> Attention:
+def make(width: int, heads: int, **options: Any) -> Attention:
     attention = Attention(width, heads, **options)
     initialise(attention, torch.Generator().manual_seed(0))
     for bias in (attention.qkv.bias, attention.out.bias):

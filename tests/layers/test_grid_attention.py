@@ -3,6 +3,8 @@ transformers' Swin layer."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.layers.test_windows import sees
@@ -18,6 +20,7 @@ from tesela.layers.block import Block
 from tesela.layers.grid import Grid
 from tesela.layers.initialise import initialise
 from tesela.layers.mlp import Mlp
+from tesela.layers.position.rotary import Rotation
 from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import Trace
 
@@ -30,7 +33,7 @@ SHAPES = {
 }
 
 
-def make(windows: WindowPlan, grid: Grid, **options: bool) -> GridAttention:
+def make(windows: WindowPlan, grid: Grid, **options: Any) -> GridAttention:
     attention = GridAttention(8, 2, windows=windows, grid=grid, **options)
     initialise(attention, torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -112,7 +115,7 @@ def test_gradients_equal_those_of_the_mask(name: str) -> None:
 
 def test_axial_attention_with_rotary_positions_turns_before_it_cuts() -> None:
     """With one row, attention along rows is full attention: the same result from two ways of computing."""
-    full, rows = (make(windows, (1, 6), rotary=True) for windows in (WindowPlan(), WindowPlan("rows")))
+    full, rows = (make(windows, (1, 6), rotary=Rotation()) for windows in (WindowPlan(), WindowPlan("rows")))
     rows.load_state_dict(full.state_dict())
     tokens = torch.randn(2, 7, 8)
     torch.testing.assert_close(

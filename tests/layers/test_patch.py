@@ -22,13 +22,15 @@ SHAPES = [
 def make(channels: int, patch: tuple[int, int], mode: str) -> PatchEmbedding:
     embed = PatchEmbedding(channels, 6, patch=patch, mode=mode)
     initialise(embed, torch.Generator().manual_seed(0))
+    assert embed.bias is not None
     torch.nn.init.normal_(embed.bias, generator=torch.Generator().manual_seed(1))
     return embed
 
 
-def brute_force(images: Tensor, weight: Tensor, bias: Tensor, patch: tuple[int, int]) -> Tensor:
+def brute_force(images: Tensor, weight: Tensor, bias: Tensor | None, patch: tuple[int, int]) -> Tensor:
     """Each token as the sum over its pixels, patches from left to right, then down."""
     tokens = []
+    assert bias is not None
     for top in range(0, images.shape[2], patch[0]):
         for left in range(0, images.shape[3], patch[1]):
             cut = images[:, None, :, top : top + patch[0], left : left + patch[1]]

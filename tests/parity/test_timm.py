@@ -13,8 +13,10 @@ from tests.parity.timm_reference import logits, random_tensors
 
 from tesela.checkpoints.convert import convert_checkpoint
 from tesela.checkpoints.open import open_model
-from tesela.checkpoints.timm.config import check_timm, ratio
-from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
+from tesela.checkpoints.timm.config import check_timm
+from tesela.checkpoints.timm.eva_arguments import ratio
+from tesela.checkpoints.timm.fields import timm_fields
+from tesela.checkpoints.timm.names import TimmStyle, timm_table
 from tesela.checkpoints.timm.write import export_timm
 from tesela.cli.main import run
 from tesela.core.config import to_mapping
@@ -92,7 +94,15 @@ def test_config_beside_the_weights(tmp_path: Path) -> None:
         "architecture": "vit_tiny_patch16_224",
         "num_classes": 5,
         "label_names": list("abcde"),
-        "model_args": {"num_heads": 8, "img_size": 12, "init_values": None},
+        "model_args": {
+            "num_heads": 8,
+            "img_size": 12,
+            "init_values": None,
+            "embed_dim": 128,
+            "depth": 2,
+            "patch_size": 4,
+            "mlp_ratio": 40 / 128,
+        },
         "pretrained_cfg": {
             "input_size": [3, 12, 12],
             "mean": [0.1, 0.2, 0.3],
@@ -120,18 +130,18 @@ def test_what_no_tensor_says(tmp_path: Path) -> None:
     assert timm_fields(random_tensors(width=1280, depth=1, hidden=8), arguments={})[1]["heads"] == 16  # ViT-H
     with pytest.raises(WeightsError, match="pooling 'avgmax'"):
         timm_fields(random_tensors(), arguments={"global_pool": "avgmax"})
-    with pytest.raises(WeightsError, match="activation 'quick_gelu'"):
-        timm_fields(random_tensors(), arguments={"act_layer": "quick_gelu"})
+    with pytest.raises(WeightsError, match="activation 'hard_swish'"):
+        timm_fields(random_tensors(), arguments={"act_layer": "hard_swish"})
 
 
 def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
     tensors = random_tensors(rows=1)
     del tensors["blocks.1.attn.proj.bias"]
-    save_file({**tensors, "blocks.0.attn.q_norm.weight": torch.ones(64)}, tmp_path / "model.safetensors")
+    save_file({**tensors, "blocks.0.attn.gate.weight": torch.ones(64)}, tmp_path / "model.safetensors")
     with pytest.raises(
         WeightsError,
         match=(
-            r"missing: blocks\.1\.attn\.proj\.bias \(128\); not known: blocks\.0\.attn\.q_norm\.weight "
+            r"missing: blocks\.1\.attn\.proj\.bias \(128\); not known: blocks\.0\.attn\.gate\.weight "
             r"\(64\)"
         ),
     ):
@@ -144,7 +154,7 @@ def test_unknown_tensors_are_named_with_their_shapes(tmp_path: Path) -> None:
         ("vit_lite7_p4", {"pool": "sequence"}, "pool=sequence"),
         ("vit_lite7_p4", {"attention": "axial", "depth": 8}, "attention=axial"),
         ("vit_lite7_p4", {"position": "sincos2d"}, "position=sincos2d"),
-        ("vit_lite7_p4", {"norm_eps": 1e-5}, "norm_eps=1e-05"),
+        ("vit_lite7_p4", {"norm_eps": 1e-4}, "norm_eps=0.0001"),
         ("vit_lite7_p4", {"distillation": True}, "distillation token"),
         ("vit_lite7_p4", {"pooled_norm": True}, "one last norm"),
         ("vit_lite7_p4", {"mlp": "swiglu", "pool": "attention"}, "mlp=swiglu beside pool=attention"),

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from tests.parity.timm_reference import logits, random_tensors
 
 from tesela.checkpoints.open import open_foreign, open_model
-from tesela.checkpoints.timm.architectures import architecture_arguments
+from tesela.checkpoints.timm.architectures import find_architecture
+from tesela.checkpoints.timm.eva_arguments import ratio
 from tesela.checkpoints.timm.write import export_timm
 from tesela.core.errors import WeightsError
 from tesela.imaging.spec import ImageSpec
@@ -29,12 +30,19 @@ IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(3))
 def folder(
     place: Path, tensors: dict[str, Any], *, root: dict[str, Any] | None = None, **arguments: Any
 ) -> Path:
-    """A folder as timm writes it for the hub."""
+    """A folder as timm writes it for the hub, the sizes of the tensors stated."""
     place.mkdir(exist_ok=True)
+    width, _, *patch = tensors["patch_embed.proj.weight"].shape
+    sizes = {
+        "embed_dim": width,
+        "patch_size": patch,
+        "depth": 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
+        "mlp_ratio": ratio(width, len(tensors["blocks.0.mlp.fc1.weight"])),
+    }
     save_file(tensors, place / "model.safetensors")
     config = {
         "architecture": "vit_base_patch16_224",
-        "model_args": {"img_size": 12, "num_heads": 2, **arguments},
+        "model_args": {"img_size": 12, "num_heads": 2, **sizes, **arguments},
         "pretrained_cfg": {"input_size": [3, 12, 12], "mean": [0.5] * 3, "std": [0.5] * 3},
         **(root or {}),
     }
@@ -112,17 +120,18 @@ def test_attention_pooling_says_in_its_export_what_it_reads(included: bool, tmp_
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"act_layer": "quick_gelu"}, "'quick_gelu'"),
         ({"act_layer": "hard_swish"}, "'hard_swish'"),
-        ({"norm_layer": "rmsnorm"}, "norm_layer='rmsnorm'"),
+        ({"norm_layer": "rmsnorm"}, "not known: .*norm.bias|missing"),
+        ({"norm_layer": "simplenorm"}, "norm_layer='simplenorm'"),
         ({"embed_norm_layer": "layernorm"}, "embed_norm_layer"),
+        ({"embed_norm_layer": "rmsnorm"}, "embed_norm_layer='rmsnorm' beside another"),
         ({"qk_norm": True}, "qk_norm"),
         ({"scale_attn_norm": True}, "scale_attn_norm"),
         ({"scale_mlp_norm": True}, "scale_mlp_norm"),
         ({"proj_bias": False}, "proj_bias"),
         ({"pre_norm": True}, "pre_norm"),
         ({"attn_layer": "diff"}, "attn_layer='diff'"),
-        ({"block_fn": "ResPostBlock"}, "block_fn"),
+        ({"block_fn": "ParallelScalingBlock"}, "block_fn"),
         ({"mlp_layer": "GluMlp"}, "mlp_layer"),
         ({"global_pool": "max"}, "'max'"),
         ({"global_pool": "map"}, "global_pool='map'"),
@@ -171,31 +180,60 @@ def test_a_gate_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_only_the_name_of_an_architecture_says(tmp_path: Path) -> None:
+    """tanh GELU of SigLIP's models, quick GELU and 1e-5 of CLIP's, 16 heads of a giant: from timm itself."""
     tensors = random_tensors(tokens=(), rows=0, pool=True)
     root = {"architecture": "vit_so400m_patch16_siglip_384"}
     close(folder(tmp_path / "m", tensors, root=root), tensors, act=lambda x: F.gelu(x, approximate="tanh"))
-    assert architecture_arguments("vit_giantopt_patch16_siglip_256") == {
-        "act_layer": "gelu_tanh",
-        "num_heads": 16,
-    }
-    assert architecture_arguments("vit_base_patch16_224.augreg2_in21k_ft_in1k") == {}
-    assert architecture_arguments("deit3_huge_patch14_224") == {}
+    giant = find_architecture("vit_giantopt_patch16_siglip_256")
+    assert giant.kind == "VisionTransformer"
+    assert (giant.arguments["act_layer"], giant.arguments["num_heads"]) == ("gelu_tanh", 16)
+    clip = find_architecture("vit_base_patch16_clip_quickgelu_224.openai").arguments
+    assert (clip["act_layer"], clip["norm_layer"], clip["pre_norm"]) == (
+        "quick_gelu",
+        ["LayerNorm", 1e-5],
+        True,
+    )
+    assert find_architecture("vit_base_patch16_224_in21k") == find_architecture("vit_base_patch16_224")
+    assert find_architecture("deit3_huge_patch14_224").arguments["num_heads"] == 16
+    turned = find_architecture("vit_large_patch16_dinov3")
+    assert turned.kind == "Eva" and turned.arguments["rope_temperature"] == 100
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "why"),
     [
-        "vit_base_patch16_rpn_224",
-        "vit_base_patch16_clip_224",
-        "vit_base_patch16_rope_224",
-        "vit_small_patch16_dinov3",
-        "vit_small_patch16_18x2_224",
-        "beit_base_patch16_224",
+        ("vit_relpos_base_patch16_224", "relative positions"),
+        ("samvit_base_patch16", "windows"),
+        ("naflexvit_base_patch16_gap", "any number"),
+        ("vit_base_patch16_224_of_mine", "what it computes is not known"),
+        ("convnext_tiny", "no Vision Transformer of timm"),
+        ("vit_small_patch16_18x2_224", "block_fn='ParallelThingsBlock'"),
+        ("vit_base_r50_s16_224", "embed_layer='HybridEmbed'"),
+        ("vit_small_patch16_rope_mixed_224", "rope_type='mixed'"),
+        ("vit_base_patch16_sapiens2", "num_kv_heads|attn_only_layer_scale"),
     ],
 )
-def test_architectures_that_compute_otherwise_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=name):
+def test_architectures_that_compute_otherwise_are_refused(name: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=why) as caught:
         open_model(folder(tmp_path / "m", random_tensors(), root={"architecture": name}))
+    assert caught.value.hint
+
+
+def test_a_checkpoint_with_half_of_its_blocks_is_refused(tmp_path: Path) -> None:
+    place = folder(tmp_path / "m", random_tensors())
+    config = json.loads((place / "config.json").read_text())
+    del config["model_args"]["depth"]
+    (place / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="depth=12, and the tensors are of 2"):
+        open_model(place)
+
+
+def test_a_file_alone_that_leaves_the_maths_open_is_refused(tmp_path: Path) -> None:
+    tensors = random_tensors() | {"norm_pre.weight": torch.ones(128), "norm_pre.bias": torch.ones(128)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="does not say its activation") as caught:
+        open_model(tmp_path / "model.safetensors")
+    assert "architecture" in caught.value.hint
 
 
 def test_a_head_that_timm_would_cut_is_refused(tmp_path: Path) -> None:

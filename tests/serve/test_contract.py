@@ -93,6 +93,7 @@ def test_a_model_tells_all_of_itself(api: TestClient) -> None:
     assert body["grid"][0] * body["grid"][1] <= layers[0].shape[-1]
     assert {"presence", "rollout", "gradcam"} <= set(body["methods"])
     assert "rise" not in body["methods"]
+    assert body["explain_options"] == ["target", "layer", "head", "discard", "residual"]
     assert body["labels"] == LABELS == list(info.labels)
     assert (body["examples"], body["inspection"]["distance"]) == (0, None)  # nothing lies beside the bundle
     for name in ("filters", "positions"):

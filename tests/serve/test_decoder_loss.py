@@ -13,7 +13,8 @@ from tests.runtime.bundles import SPEC, held_out
 from tesela.imaging.limits import DEFAULT_LIMITS
 from tesela.imaging.preprocess import fitted_view
 from tesela.serve.config import ServeConfig
-from tesela.serve.engine.decoding import DecodedView, Decoders, is_alive
+from tesela.serve.engine.decoder import DecodedView
+from tesela.serve.engine.decoding import Decoders, is_alive
 from tesela.serve.errors import RefusedError
 
 IMAGE = held_out(1)[0][0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,7 +21,8 @@ from tesela.imaging.limits import DEFAULT_LIMITS
 from tesela.imaging.preprocess import fitted_view
 from tesela.imaging.spec import ImageSpec
 from tesela.serve.config import ServeConfig
-from tesela.serve.engine.decoding import Decoders, decoded_bytes
+from tesela.serve.engine.decoder import GIVES_WAY
+from tesela.serve.engine.decoding import Decoders, decoding_cost, is_alive
 from tesela.serve.errors import RefusedError
 
 IMAGE = held_out(1)[0][0]
@@ -62,7 +65,46 @@ def children() -> list[int]:
 def peak_memory(process: int) -> int:
     """Bytes of memory that a process has used at most."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")), 0)
+
+
+class Copies(threading.Thread):
+    """Looks at the copies of the decoders: how many there are at once, their niceness and their memory."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._done = threading.Event()
+        self.peaks: dict[int, int] = {}
+        self.nice: set[int] = set()
+        self.most = 0
+
+    def run(self) -> None:
+        """Look every few milliseconds."""
+        while not self._done.wait(0.002):
+            found = copies()
+            self.most = max(self.most, len(found))
+            for process in found:
+                with contextlib.suppress(OSError):
+                    self.peaks[process] = max(self.peaks.get(process, 0), peak_memory(process))
+                    self.nice.add(os.getpriority(os.PRIO_PROCESS, process))
+
+    def __enter__(self) -> Copies:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+
+def copies() -> list[int]:
+    """Copies of the decoders that are alive."""
+    found: list[int] = []
+    for process in children():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+            found += [int(word) for word in words]
+    return found
 
 
 def test_views_equal_the_librarys() -> None:
@@ -91,12 +133,68 @@ def test_a_decoder_that_takes_too_long_is_ended_and_replaced() -> None:
     async def work(decoders: Decoders) -> None:
         await decoders.view(IMAGE, SPEC, deadline=soon())
         before = children()
-        decoders._seconds = 0.02
-        assert await refusal(decoders, LARGE) == "too_much_work"
+        decoders._seconds = 0.002
+        assert await refusal(decoders, png((1200, 1200))) == "too_much_work"
         decoders._seconds = 20.0
         await decoders.view(IMAGE, SPEC, deadline=soon())
         assert not set(before) & set(children())
         assert len(children()) <= 2
+
+    scenario(work)
+
+
+@pytest.mark.parametrize("data", [LARGE, with_scans(flat((800, 800)), 200)], ids=["large", "scans"])
+def test_a_copy_that_takes_too_long_is_ended_and_its_process_stays(data: bytes) -> None:
+    """By its own work, which is counted without the machine's other load, or at its deadline."""
+
+    async def work(decoders: Decoders) -> None:
+        await decoders.view(IMAGE, SPEC, deadline=soon())
+        before = children()
+        decoders._seconds = 0.02
+        assert await refusal(decoders, data) == "too_much_work"
+        decoders._seconds = 20.0
+        with pytest.raises(RefusedError, match="deadline"):
+            await decoders.view(data, SPEC, deadline=soon(0.03))
+        while decoders.inside or copies():
+            await asyncio.sleep(0.005)
+        await decoders.view(data, SPEC, deadline=soon())
+        assert set(before) <= set(children())
+
+    scenario(work)
+
+
+def test_slow_images_give_way_and_leave_a_process_to_small_ones() -> None:
+    """Images that hold every slow place, of many pixels or of many scans, run at a lower priority; a small
+    one is answered by a process of the usual one before any of them."""
+
+    async def work(decoders: Decoders) -> None:
+        slow = [png((2000, 3000)), with_scans(flat((1000, 1000)), 400)] * 4
+        with Copies() as seen:
+            crowd = [asyncio.create_task(decoders.view(data, SPEC, deadline=soon())) for data in slow]
+            while not copies():
+                await asyncio.sleep(0.001)
+            await decoders.view(IMAGE, SPEC, deadline=soon())
+            assert not all(one.done() for one in crowd)
+            await asyncio.gather(*crowd)
+        assert seen.most <= 2
+        assert max(seen.nice) == os.getpriority(os.PRIO_PROCESS, 0) + GIVES_WAY
+        assert {os.getpriority(os.PRIO_PROCESS, one) for one in children()} == {
+            os.getpriority(os.PRIO_PROCESS, 0)
+        }
+
+    scenario(work, decoders=2)
+
+
+def test_a_copy_ends_with_its_process() -> None:
+    async def work(decoders: Decoders) -> None:
+        asked = asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon()))
+        while not (found := copies()):
+            await asyncio.sleep(0.001)
+        for process in children():
+            os.kill(process, signal.SIGKILL)
+        while any(map(is_alive, found)):
+            await asyncio.sleep(0.005)
+        await asked  # by another process
 
     scenario(work)
 
@@ -117,21 +215,21 @@ def test_large_images_wait_for_each_other_and_small_ones_pass_by() -> None:
 
     async def work(decoders: Decoders) -> None:
         start = max(map(peak_memory, children()))
-        large = [asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon())) for _ in range(6)]
-        await asyncio.sleep(0.05)
-        await decoders.view(IMAGE, SPEC, deadline=soon())
-        assert not all(one.done() for one in large)
-        await asyncio.gather(*large)
-        peaks = sorted(map(peak_memory, children()))
-        assert len(peaks) == 2
-        assert peaks[0] - start < 40e6
-        assert peaks[1] - start < 140e6
+        with Copies() as seen:
+            large = [asyncio.create_task(decoders.view(LARGE, SPEC, deadline=soon())) for _ in range(6)]
+            await asyncio.sleep(0.05)
+            await decoders.view(IMAGE, SPEC, deadline=soon())
+            assert not all(one.done() for one in large)
+            await asyncio.gather(*large)
+        assert seen.most == 1
+        assert max(seen.peaks.values()) - start < 140e6
+        assert max(map(peak_memory, children())) - start < 40e6
 
     scenario(work)
 
 
 def test_decoded_bytes_and_the_expected_wait_decide_who_is_let_in() -> None:
-    cost = decoded_bytes(LARGE, SPEC, DEFAULT_LIMITS)
+    cost = decoding_cost(LARGE, SPEC, DEFAULT_LIMITS).bytes
     assert cost == 10_000_000 * 4 + 2500 * (8 + 32) + 4000 * 48
 
     async def full(decoders: Decoders) -> None:
@@ -164,17 +262,19 @@ def test_large_images_keep_within_their_memory() -> None:
     no process has more than it may in the end."""
 
     async def work(decoders: Decoders) -> None:
-        start = {process: peak_memory(process) for process in children()}
+        start = min(map(peak_memory, children()))
         answered = set()
+        seen = Copies()
+        seen.start()
         for name in (PLAIN, TALL, "WebP, 40 megapixels", "JPEG, 40 megapixels, CMYK, progressive"):
             try:
                 await decoders.view(hostile_file(name), COLOUR, deadline=soon(60))
                 answered.add(name)
             except RefusedError as error:
                 assert error.code in ("too_many_pixels", "too_much_work")
-        before = min(start.values())
-        grown = sum(peak_memory(process) - start.get(process, before) for process in children())
-        assert grown < MOST_MEMORY
+        seen.__exit__()
+        grown = sum(peak_memory(process) - start for process in children())
+        assert grown + max(seen.peaks.values()) < MOST_MEMORY
         assert answered == {PLAIN}
 
     scenario(work)
@@ -188,7 +288,7 @@ def test_memory_of_formats_that_hold_several_pictures_is_known_from_the_header()
         (flat((2000, 2000), subsampling=2), 4_000_000 * 6),
         (flat((2000, 2000), mode="L"), 4_000_000 * 3),
     ):
-        assert decoded_bytes(data, SPEC, DEFAULT_LIMITS) == allowed + 2000 * (8 + 32 + 48)
+        assert decoding_cost(data, SPEC, DEFAULT_LIMITS).bytes == allowed + 2000 * (8 + 32 + 48)
 
 
 def test_memory_has_a_ceiling() -> None:

@@ -159,12 +159,6 @@ def test_methods_of_many_passes_are_not_served(api: TestClient, method: str, sta
         assert answer.json()["code"] == "bad_parameter"
 
 
-def test_a_graph_without_a_network_is_not_explained() -> None:
-    with client(onnx_only=True) as api:
-        answer = api.post("/v1/explain", content=held_out(1)[0][0], headers=PNG)
-    assert (answer.status_code, answer.json()["code"]) == (409, "explain_unavailable")
-
-
 def test_openapi_document_describes_body_and_refusals(api: TestClient) -> None:
     document = api.get("/openapi.json").json()
     operation = document["paths"]["/v1/classify"]["post"]

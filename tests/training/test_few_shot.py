@@ -10,7 +10,7 @@ import torch
 from tests.training.digit_runs import fingerprint, rows, signal_after, tiny
 
 from tesela.core.errors import InterruptedRunError, TeselaError
-from tesela.evaluation.few_shot import few_shot_run
+from tesela.evaluation.few_shot import few_shot
 from tesela.evaluation.readers import Reading
 from tesela.runs.folder import Run
 from tesela.training.run import resumed_config, train
@@ -32,7 +32,7 @@ def test_a_training_that_is_watched_has_the_same_bits(reference: Run, tmp_path: 
     mine, plain = weights(run), weights(reference)
     assert mine.keys() == plain.keys() and all(torch.equal(mine[name], plain[name]) for name in plain)
     last = rows(run, "epoch")[-1]
-    found = few_shot_run(run.path, shots=[1, 5], draws=3, split="val", reading=Reading(readers=("ridge",)))
+    found = few_shot(run.path, shots=[1, 5], draws=3, split="val", reading=Reading(readers=("ridge",)))
     for row in found["few_shot"]:
         assert last[f"val_few_shot_{row['shots']}"] == pytest.approx(row["ridge"]["mean"], abs=1e-9)
     assert not any(name.startswith("val_few") for name in rows(reference, "epoch")[-1])

@@ -20,6 +20,8 @@ def native_size(positions: int, step: tuple[int, int], wanted: tuple[int, int] |
     """
     if wanted is not None and (math.ceil(wanted[0] / step[0]) * math.ceil(wanted[1] / step[1])) == positions:
         return wanted
+    if wanted is not None and (wanted[0] // step[0]) * (wanted[1] // step[1]) == positions:
+        return wanted
     usual = square_size(positions, step)
     if usual is None:
         told = f"an image of {wanted[0]}x{wanted[1]} has not" if wanted else "a square image cannot have"

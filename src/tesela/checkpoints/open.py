@@ -31,6 +31,12 @@ register(
 )
 register(
     "format",
+    "convnext",
+    target="tesela.checkpoints.convnext.read:find_convnext",
+    summary="ConvNeXt of transformers and timm",
+)
+register(
+    "format",
     "huggingface",
     target="tesela.checkpoints.huggingface.read:find_huggingface",
     summary="transformers",
@@ -43,6 +49,12 @@ register(
     "resnet_file",
     target="tesela.checkpoints.resnet.read:find_resnet_file",
     summary="residual networks of timm and torchvision without a config",
+)
+register(
+    "format",
+    "convnext_file",
+    target="tesela.checkpoints.convnext.read:find_convnext_file",
+    summary="ConvNeXt of timm without a config",
 )
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")

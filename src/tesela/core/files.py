@@ -17,11 +17,12 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tesela.core.errors import StorageError
+from tesela.core.errors import StorageError, UsageError
 from tesela.core.failpoint import failpoint
 from tesela.core.terminal import UNSHOWN
 
@@ -55,11 +56,16 @@ def io_call(operation: str, call: Callable[[], _T]) -> _T:
 def write_atomic(path: Path, data: bytes) -> None:
     """Put ``data`` under ``path``: afterwards the file holds all of it, or what it held before.
 
+    A device or pipe, such as /dev/stdout, is written to as it is.
+
     Raises:
         StorageError: no space, no permission or another failure of the file system.
     """
     temporary = _part_of(path)
     with storage_errors(path, needed=len(data)):
+        if _is_device(path):
+            io_call("write", lambda: path.write_bytes(data))
+            return
         try:
             io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
             _write_synced(temporary, data)
@@ -83,7 +89,10 @@ def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
 
     Raises:
         StorageError: no space, no permission or another failure of the file system.
+        UsageError: ``path`` is a device or pipe.
     """
+    if _is_device(path):
+        raise UsageError(f"{path} is no file that can be replaced", hint="give another name")
     temporary = _part_of(path)
     with storage_errors(path, needed=needed):
         try:
@@ -96,6 +105,15 @@ def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder, and must not be renamed over."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _part_of(path: Path) -> Path:
@@ -170,7 +188,13 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
     Args:
         path: the folder's final name.
         needed: bytes that will be written, for the error message when the disk is full.
+
+    Raises:
+        StorageError: no space, no permission or another failure of the file system.
+        UsageError: ``path`` is something else than a folder.
     """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is no folder, and would be lost", hint="give another name")
     with storage_errors(path, needed=needed):
         io_call("mkdir", lambda: path.parent.mkdir(parents=True, exist_ok=True))
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")

@@ -49,7 +49,7 @@ def number(value: float) -> str:
 
 def compact(value: float) -> str:
     """Three digits with a metric letter: ``86567656`` as ``86.6M``, ``0.05`` as it is."""
-    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{letter}"
     return f"{value:.3g}"

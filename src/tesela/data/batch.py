@@ -42,12 +42,15 @@ class Batch:
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of the batch."""
-        views = tuple(view[:count] for view in self.views)
+        return self.part(0, count)
+
+    def part(self, begin: int, end: int) -> Batch:
+        """The images from ``begin`` up to ``end``."""
         return replace(
             self,
-            images=self.images[:count],
-            targets=self.targets[:count],
-            indices=self.indices[:count],
-            views=views,
-            full=self.full[:count],
+            images=self.images[begin:end],
+            targets=self.targets[begin:end],
+            indices=self.indices[begin:end],
+            views=tuple(view[begin:end] for view in self.views),
+            full=self.full[begin:end],
         )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tesela.core.errors import TeselaError
+from tesela.core.errors import ConfigError, TeselaError
 from tesela.data.augment.augment import Augment, normalized
 from tesela.data.augment.mixup import mix_images
 from tesela.data.batch import Batch
@@ -34,6 +34,7 @@ from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, lar
 from tesela.data.scan import Unreadable, in_threads, nothing_readable, refuse_too_many, scan
 from tesela.data.source import Items
 from tesela.data.targets import LabelTargets, SpatialTargets, Targets
+from tesela.hardware.ranks import ALONE, Ranks
 from tesela.hardware.torch_private import stop_workers
 from tesela.imaging.spec import ImageSpec
 
@@ -65,6 +66,7 @@ class BatchMaker:
         self.reader, self.items, self.rows, self.targets, self.spec = reader, items, rows, targets, spec
         self.batch_size, self.augment, self.seed, self.shuffle = batch_size, augment, seed, shuffle
         self._order: tuple[int, NDArray[np.int64]] | None = None
+        self.ranks = ALONE
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The rows in the epoch's order."""
@@ -75,8 +77,19 @@ class BatchMaker:
         return self._order[1]
 
     def make(self, epoch: int, number: int) -> Batch:
-        """One batch."""
+        """One batch, or this rank's part of it."""
         rows = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        first, (begin, end) = int(rows[0]), self.ranks.span(len(rows))
+        if self.augment is not None and self.augment.config.mixes and not self.ranks.alone:
+            # the partners of these images in the reversed batch, so that both reversed are pairs again
+            rows = np.concatenate([rows[begin:end], rows[len(rows) - end : len(rows) - begin]])
+        else:
+            rows = rows[begin:end]
+        batch = self._make(epoch, rows, first)
+        return batch if len(rows) == end - begin else batch.first(end - begin)
+
+    def _make(self, epoch: int, rows: NDArray[np.int64], first: int) -> Batch:
+        """The batch of these rows; ``first`` is that of the batch that they are of."""
         images, boxes = self.reader.read(rows, self.seed, epoch)
         targets = self.read_targets(rows, boxes).to(images.device)
         if self.augment is not None:
@@ -87,7 +100,7 @@ class BatchMaker:
                 targets = self.targets.follow(targets, movement)
         inputs = normalized(images, self.spec)
         if self.augment is not None and self.augment.config.mixes:
-            config, first = self.augment.config, int(rows[0])
+            config = self.augment.config
             share = mix_images(inputs, config, seed=self.seed, epoch=epoch, first=first)
             targets = self.targets.mix(targets, share=share)
         full: tuple[Tensor, ...] = ()
@@ -219,10 +232,29 @@ class Loader:
         Pixels that are in memory are shared.
         """
         found, maker = copy.copy(self), copy.copy(self._maker)
-        maker.augment, maker.shuffle, maker._order = None, False, None
+        maker.augment, maker.shuffle, maker._order, maker.ranks = None, False, None, ALONE
         found._maker, found._processes = maker, None
         found._length = math.ceil(len(maker.rows) / self.batch_size)
         return found
+
+    def check_shares(self, ranks: Ranks) -> None:
+        """Refuse batches of which some rank would have no image.
+
+        Raises:
+            ConfigError: a batch has fewer images than there are ranks.
+        """
+        rest = self.num_images - (len(self) - 1) * self.batch_size
+        least = min(self.batch_size, rest)
+        if least < ranks.count:
+            raise ConfigError(
+                f"a batch of {least} images cannot be shared by {ranks.count} processes",
+                hint="give another --batch-size, or start fewer processes",
+            )
+
+    def share(self, ranks: Ranks) -> None:
+        """Make only this rank's part of each batch from now on."""
+        self.close()  # worker processes have copies of the maker
+        self._maker.ranks = ranks
 
     @property
     def num_images(self) -> int:

@@ -7,6 +7,7 @@ is named.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -91,7 +92,34 @@ class SpatialTargets(Protocol):
         """(H, W) targets of one image at its own size."""
 
 
-class LabelTargets:
+class WholeTargets(ABC):
+    """Class numbers (B,) of whole images, which stay whatever moves in the image."""
+
+    spatial = False
+
+    @abstractmethod
+    def classes(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B,) class numbers of some rows."""
+
+    def read(
+        self,
+        items: Items,
+        rows: NDArray[np.int64],
+        spec: ImageSpec,
+        *,
+        boxes: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """(B,) class numbers."""
+        del spec, boxes
+        return self.classes(items, rows)
+
+    def follow(self, values: Tensor, movement: Movement) -> Tensor:
+        """The same classes wherever the image goes."""
+        del movement
+        return values
+
+
+class LabelTargets(WholeTargets):
     """One class per image, as the source stores it.
 
     Args:
@@ -101,8 +129,6 @@ class LabelTargets:
     Attributes:
         counts: training images of each of the K classes, once a source was checked.
     """
-
-    spatial = False
 
     def __init__(self, labels: Sequence[str], numbers: NDArray[np.int64] | None = None) -> None:
         self.labels = tuple(labels)
@@ -146,16 +172,8 @@ class LabelTargets:
         """The classes."""
         return items.targets
 
-    def read(
-        self,
-        items: Items,
-        rows: NDArray[np.int64],
-        spec: ImageSpec,
-        *,
-        boxes: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
-        """(B,) class numbers."""
-        del spec, boxes
+    def classes(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B,) class numbers, as a model numbers them."""
         stored = items.targets[rows]
         return stored if self._numbers is None else self._numbers[stored]
 
@@ -169,11 +187,6 @@ class LabelTargets:
         """(count,) of class 0."""
         del spec
         return np.zeros(count, np.int64)
-
-    def follow(self, values: Tensor, movement: Movement) -> Tensor:
-        """The same classes wherever the image goes."""
-        del movement
-        return values
 
     def mix(self, values: Tensor, *, share: float) -> Tensor:
         """(B, K) float32 probabilities that sum to 1."""

@@ -44,10 +44,10 @@ SHOTS = (1, 5, 10, 25, 100)
 DRAWS = 5
 
 
-def few_shot_run(
-    path: Path | str | Model,
+def few_shot(
+    source: Path | str | Model,
+    data: str | Path | None = None,
     *,
-    data: str | None = None,
     shots: Sequence[int] = SHOTS,
     draws: int = DRAWS,
     seed: int = 0,
@@ -60,12 +60,13 @@ def few_shot_run(
     formats: Sequence[str] | None = None,
     max_pixels: int | None = None,
 ) -> dict[str, Any]:
-    """Few-shot accuracy of a run, a bundle or a checkpoint, kept in a run's folder.
+    """Accuracy of classifiers of frozen features from a few training images of each class.
+
+    That of a run is kept in its folder.
 
     Args:
-        path: a run folder, a bundle, a foreign checkpoint (see ``tesela.checkpoints``), or a loaded model;
-            its head may be missing.
-        data: another data set, whose classes need not be the model's; by default the run's own.
+        source: a run, a bundle, a checkpoint (its head may be missing), or a loaded model.
+        data: DATA of the command line, of any classes; by default the run's own.
         shots: training images of each class.
         draws: how many times they are drawn.
         seed: of the draws.
@@ -90,21 +91,25 @@ def few_shot_run(
     check_shots(shots, draws)
     if batch_size < 1:
         raise UsageError(f"batch_size must be 1 or more, not {batch_size}", hint="256 is usual")
-    run = Run(path) if isinstance(path, (str, Path)) else None
-    model, info = _opened(path, device)
+    run = Run(source) if isinstance(source, (str, Path)) else None
+    model, info = _opened(source, device)
     device = device_of(model).type
     limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
-    config = data_settings(run, data, {name: value for name, value in limits.items() if value is not None})
+    config = data_settings(
+        run,
+        None if data is None else str(data),
+        {name: value for name, value in limits.items() if value is not None},
+    )
     if data is not None:
         config = dataclasses.replace(config, classes=())  # which the run chose of its own
-    source = open_data(config, find_task(info.task).targets if data is None else None, own=data is None)
-    changed = data is None and run is not None and has_changed(run, source)
+    opened = open_data(config, find_task(info.task).targets if data is None else None, own=data is None)
+    changed = data is None and run is not None and has_changed(run, opened)
     if changed and console is not None:
         console.print(CHANGED, markup=False)
-    check_labelled(source)
-    if split not in source.splits:
-        raise UnknownNameError("split", split, source.splits)
-    if split == "train" or not len(source.splits[split]):
+    check_labelled(opened)
+    if split not in opened.splits:
+        raise UnknownNameError("split", split, opened.splits)
+    if split == "train" or not len(opened.splits[split]):
         raise UsageError(
             f"few-shot accuracy cannot be scored on the {split} split"
             + (", which the shots are drawn from" if split == "train" else ", which has no images"),
@@ -115,11 +120,11 @@ def few_shot_run(
         precision=recorded_precision(run, device) if precision == "auto" else precision,
         workers=config.workers,
     )
-    begin, items = time.perf_counter(), source.splits[split]
+    begin, items = time.perf_counter(), opened.splits[split]
     with RowSpool() as spool, evaluation_mode(model, None):
         readers, unreadable = read_shots(
             model,
-            source,
+            opened,
             info.image,
             shots,
             draws=draws,
@@ -151,9 +156,9 @@ def few_shot_run(
         "model": info.name,
         "parameters": parameter_count(model),
         "task": info.task,
-        "data": source.name,
+        "data": opened.name,
         "split": split,
-        "classes": len(source.labels),
+        "classes": len(opened.labels),
         "images": readers.images,
         "features": readers.width,
         "draws": draws,
@@ -168,8 +173,8 @@ def few_shot_run(
         "images_per_second": round((readers.images + readers.drawn) / seconds, 1),
         "environment": environment(),
     }
-    own = data is None and split == main_split(source)
-    folder = evaluation_folder(run, own=own, name=f"{source.name}-{split}")
+    own = data is None and split == main_split(opened)
+    folder = evaluation_folder(run, own=own, name=f"{opened.name}-{split}")
     if folder is not None:
         write_json(Run(folder).few_shot, summary)
     return {**summary, "folder": folder}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tesela.core.errors import ConfigError, DataError
 from tesela.data.random import bits
+
+#: Classifiers of frozen features, as they are called on pages and in tables.
+CLASSIFIERS = {"ridge": "ridge regression", "knn": "nearest neighbours", "probe": "linear probe"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,12 @@ class ShotDraws:
     def every(self) -> NDArray[np.int64]:
         """Numbers of all images that are drawn, each once, ascending."""
         return np.unique(np.concatenate([rows.reshape(-1) for rows in self.rows]))
+
+
+def spread_text(found: Mapping[str, Any]) -> str:
+    """Mean and deviation of one classifier over the draws, in per cent."""
+    deviation = "" if found["deviation"] is None else f" ± {found['deviation'] * 100:.2f}"
+    return f"{found['mean'] * 100:.2f}{deviation} %"
 
 
 def check_shots(shots: Sequence[int], draws: int) -> tuple[int, ...]:

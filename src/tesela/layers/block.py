@@ -1,9 +1,10 @@
 """Encoder block: attention and MLP, each in a residual branch (paper, equations 2 and 3).
 
 Pre-norm (the paper): z' = MSA(LN(z)) + z, then MLP(LN(z')) + z'. Post-norm (Vaswani et al. 2017): LN(z +
-MSA(z)), then LN(z' + MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole branch
-per image and scales the kept ones up, so that evaluation needs no correction. Layer scale (Touvron et al.
-2021, arXiv 2103.17239) multiplies each channel of a branch by a learned factor that starts small.
+MSA(z)), then LN(z' + MLP(z')). Branch norm (Liu et al. 2022, arXiv 2111.09883, section 3.2): z +
+LN(MSA(z)), then z' + LN(MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole
+branch per image and scales the kept ones up, so that evaluation needs no correction. Layer scale (Touvron
+et al. 2021, arXiv 2103.17239) multiplies each channel of a branch by a learned factor that starts small.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from tesela.layers.attention.attention import Attention
 from tesela.layers.layer_scale import LayerScale
 from tesela.layers.mlp import Mlp, SwiGlu
+from tesela.layers.norm import make_token_norm
 from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
 
@@ -39,8 +41,9 @@ class Block(nn.Module):
         attention: the token mixer.
         mlp: the function of each token.
         width: D.
-        norm: ``pre`` or ``post``.
-        norm_eps: of both LayerNorms.
+        norm: ``pre``, ``post`` or ``branch``.
+        norm_kind: ``layer`` or ``rms``.
+        norm_eps: of both norms.
         drop_path: rate of stochastic depth of both branches.
         layer_scale: start value of the factors of both branches; 0 for none.
     """
@@ -52,19 +55,20 @@ class Block(nn.Module):
         *,
         width: int,
         norm: str = "pre",
+        norm_kind: str = "layer",
         norm_eps: float = 1e-6,
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.norm1 = make_token_norm(norm_kind, width, eps=norm_eps)
         self.attention = attention
-        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.norm2 = make_token_norm(norm_kind, width, eps=norm_eps)
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
         self.scale1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
         self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
-        self.pre_norm = norm == "pre"
+        self.order = norm
 
     def forward(
         self,
@@ -83,7 +87,7 @@ class Block(nn.Module):
             layout: where the tokens stand, for an attention that asks; None is not handed on.
             trace: where the steps are written down.
         """
-        step = self._pre if self.pre_norm else self._post
+        step = {"pre": self._pre, "post": self._post, "branch": self._branch}[self.order]
         return trace("", step(tokens, first, layout, trace))
 
     def _pre(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
@@ -99,6 +103,13 @@ class Block(nn.Module):
         tokens = trace("norm1", self.norm1(tokens[:, :first] + self.drop_path(mixed)))
         branch = self.scale2(trace("mlp", self.mlp(tokens)))
         return trace("norm2", self.norm2(tokens + self.drop_path(branch)))
+
+    def _branch(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
+        mixed = trace("norm1", self.norm1(self._mixed(tokens, first, layout, trace)))
+        tokens = tokens[:, :first] + self.drop_path(self.scale1(mixed))
+        branch = trace("norm2", self.norm2(trace("mlp", self.mlp(tokens))))
+        scaled: Tensor = self.drop_path(self.scale2(branch))
+        return tokens + scaled
 
     def _mixed(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
         inside = trace.inside("attention")

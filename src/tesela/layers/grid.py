@@ -9,12 +9,19 @@ from tesela.core.errors import ConfigError
 Grid = tuple[int, int]
 
 
-def patch_grid(size: tuple[int, int], patch: tuple[int, int]) -> Grid:
+def patch_grid(size: tuple[int, int], patch: tuple[int, int], *, cut: bool = False) -> Grid:
     """Rows and columns of patches in an image.
 
+    Args:
+        size: height and width in pixels.
+        patch: of a patch.
+        cut: whether pixels beyond the last whole patch are left out.
+
     Raises:
-        ConfigError: the patches do not fill the image.
+        ConfigError: the patches do not fill the image, and nothing is left out; or there is none.
     """
+    if cut and size[0] >= patch[0] and size[1] >= patch[1]:
+        return size[0] // patch[0], size[1] // patch[1]
     if size[0] % patch[0] or size[1] % patch[1]:
         near = tuple(max(1, round(side / step)) * step for side, step in zip(size, patch, strict=True))
         raise ConfigError(

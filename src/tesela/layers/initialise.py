@@ -2,12 +2,12 @@
 
 Dense layers of the encoder: Xavier uniform, biases zero, in the MLP normal with standard deviation 1e-6.
 Patch convolution and hidden layer of the head: LeCun normal (truncated at two standard deviations).
-Positions: normal with standard deviation 0.02. Class token and last layer of the head: zero. LayerNorm: one
-and zero.
+Positions: normal with standard deviation 0.02. Class token and last layer of the head: zero. LayerNorm:
+one and zero.
 
 Odd: the qkv projection is one matrix here and three there; each third is drawn with the fans of its own
-matrix. A layer with own weights has a method ``reset(generator)``; a network's weights are never drawn in a
-constructor.
+matrix. A layer with own weights has a method ``reset(generator)``; a network's weights are never drawn in
+a constructor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Resettable(Protocol):
 def initialise(model: nn.Module, generator: Generator | None = None) -> None:
     """Initialise all weights of ``model``, in the order of its modules."""
     for module in model.modules():
-        if isinstance(module, (nn.LayerNorm, nn.BatchNorm2d, nn.GroupNorm)):
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d, nn.GroupNorm)):
             module.reset_parameters()
         elif isinstance(module, Resettable):
             module.reset(generator)

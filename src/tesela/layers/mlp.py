@@ -6,13 +6,15 @@ SwiGLU (Shazeer 2020, arXiv 2002.05202) multiplies one half of the first layer's
 the other.
 
 Odd: ``gelu`` is the exact one (erf), as in most published weights; the paper's JAX code uses the tanh
-approximation, here ``gelu_tanh``.
+approximation, here ``gelu_tanh``; OpenAI's CLIP has x sigmoid(1.702 x), here ``quick_gelu``. A norm of the
+hidden units before the last layer is that of NormFormer (arXiv 2110.09456) and EVA-02.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
@@ -24,9 +26,14 @@ def _gelu_tanh(values: Tensor) -> Tensor:
     return F.gelu(values, approximate="tanh")
 
 
+def _quick_gelu(values: Tensor) -> Tensor:
+    return values * torch.sigmoid(1.702 * values)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
     "relu": F.relu,
     "silu": F.silu,
 }
@@ -40,13 +47,25 @@ class Mlp(nn.Module):
         hidden: width of the hidden layer.
         activation: a name of ``ACTIVATIONS``.
         dropout: after each of the two dense layers.
+        bias: whether the dense layers have biases.
+        norm: of the hidden units, after the activation.
     """
 
-    def __init__(self, width: int, hidden: int, *, activation: str = "gelu", dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.expand = Dense(width, hidden)
+        self.expand = Dense(width, hidden, bias=bias)
         self.activation = ACTIVATIONS[activation]
-        self.contract = Dense(hidden, width)
+        self.norm = nn.Identity() if norm is None else norm
+        self.contract = Dense(hidden, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:
@@ -57,7 +76,7 @@ class Mlp(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """The same function of every token."""
         hidden = self.dropout(self.activation(self.expand(tokens)))
-        result: Tensor = self.dropout(self.contract(hidden))
+        result: Tensor = self.dropout(self.contract(self.norm(hidden)))
         return result
 
 
@@ -68,12 +87,23 @@ class SwiGlu(nn.Module):
         width: D.
         hidden: width of gate and of value; ``expand`` gives both, the gate first.
         dropout: after the product and after the last dense layer.
+        bias: whether the dense layers have biases.
+        norm: of the hidden units, after the product.
     """
 
-    def __init__(self, width: int, hidden: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.expand = Dense(width, 2 * hidden)
-        self.contract = Dense(hidden, width)
+        self.expand = Dense(width, 2 * hidden, bias=bias)
+        self.norm = nn.Identity() if norm is None else norm
+        self.contract = Dense(hidden, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:
@@ -85,5 +115,5 @@ class SwiGlu(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """The same function of every token."""
         gate, value = self.expand(tokens).chunk(2, dim=-1)
-        result: Tensor = self.dropout(self.contract(self.dropout(F.silu(gate) * value)))
+        result: Tensor = self.dropout(self.contract(self.norm(self.dropout(F.silu(gate) * value))))
         return result

@@ -1,11 +1,11 @@
 """All tokens to one vector per image.
 
-``class``: the class token; with a distillation token the mean of both, so that one head sees what DeiT's two
-heads average. ``mean``: over the patches. ``class_mean``: the class token, then the mean, 2 D numbers (the
-classifier of DINOv2, arXiv 2304.07193). ``sequence``: a weighted mean whose weights are a softmax of one
-linear map per token (Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to all
-tokens or to the patches alone, then a residual MLP (multi-head attention pooling of Zhai et al. 2022, arXiv
-2106.04560).
+``class``: the class token; with a distillation token the mean of both, so that one head sees what DeiT's
+two heads average. ``mean``: over the patches. ``class_mean``: the class token, then the mean, 2 D numbers
+(the classifier of DINOv2, arXiv 2304.07193). ``sequence``: a weighted mean whose weights are a softmax of
+one linear map per token (Hassani et al. 2021, arXiv 2104.05704). ``attention``: a learned query attends to
+all tokens or to the patches alone, then a residual MLP (multi-head attention pooling of Zhai et al. 2022,
+arXiv 2106.04560).
 
 Odd: prefix tokens take no part in a mean and in ``sequence``.
 """
@@ -21,6 +21,7 @@ from tesela.layers.attention.attention import attend
 from tesela.layers.attention.kernels import HasKernel
 from tesela.layers.initialise import xavier_uniform_
 from tesela.layers.mlp import Mlp
+from tesela.layers.norm import make_token_norm
 from tesela.layers.trace import OFF, Trace
 
 
@@ -105,7 +106,8 @@ class AttentionPool(HasKernel, nn.Module):
         heads: H.
         hidden: hidden width of the MLP.
         activation: of the MLP.
-        norm_eps: of the LayerNorm before the MLP.
+        norm_kind: of the norm before the MLP, ``layer`` or ``rms``.
+        norm_eps: of that norm.
         with_prefix: whether the query attends to prefix tokens too.
     """
 
@@ -118,6 +120,7 @@ class AttentionPool(HasKernel, nn.Module):
         *,
         hidden: int,
         activation: str = "gelu",
+        norm_kind: str = "layer",
         norm_eps: float = 1e-6,
         with_prefix: bool = True,
     ) -> None:
@@ -128,7 +131,7 @@ class AttentionPool(HasKernel, nn.Module):
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.norm = make_token_norm(norm_kind, width, eps=norm_eps)
         self.mlp = Mlp(width, hidden, activation=activation)
 
     def reset(self, generator: Generator | None = None) -> None:

@@ -245,7 +245,7 @@ def empty_bundle_model(info: BundleInfo) -> Model:
 
     head = model_class(info.head)
     return empty_with_head(
-        _model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes, **info.options)
+        model_config(info), lambda backbone: head(backbone, num_classes=info.num_classes, **info.options)
     )
 
 
@@ -270,7 +270,12 @@ def describe(model: Model, *, name: str, labels: list[str], image: ImageSpec, **
     )
 
 
-def _model_config(info: BundleInfo) -> ModelConfig:
+def model_config(info: BundleInfo) -> ModelConfig:
+    """The configuration of a bundle's network, without torch.
+
+    Raises:
+        WeightsError: this version cannot build it.
+    """
     from tesela.models.catalog import family
 
     try:

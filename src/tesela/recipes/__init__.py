@@ -29,6 +29,7 @@ for _module, _name, _summary in (
     ("finetune", "finetune_paper", "fine-tuning as the ViT paper has it: SGD, cosine, 384 px"),
     ("finetune", "head_only", "the head alone, on features that are computed once"),
     ("finetune", "lora", "low-rank adapters and the head"),
+    ("finetune", "few_labels", "a pre-trained network and a few labels; see tesela study few-labels"),
     ("pretrain", "pretrain_masked", "images without labels: masked patches as in the ViT paper"),
     ("pretrain", "pretrain_mae", "images without labels: masked autoencoder, the cheapest step"),
     ("pretrain", "pretrain_dino", "images without labels: a momentum teacher on crops"),

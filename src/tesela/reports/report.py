@@ -24,6 +24,7 @@ from tesela.core.files import read_json, write_atomic, write_text
 from tesela.models.bundle import CONFIG, read_info
 from tesela.page.document import document
 from tesela.reports import sections
+from tesela.reports.few_shot import few_shot_section
 from tesela.runs.folder import Run
 from tesela.runs.history import elapsed_seconds
 from tesela.tasks.catalog import AUTO, DEFAULT_TASK, find_task
@@ -76,6 +77,7 @@ def read_material(run: Run) -> Material:
         seconds=elapsed_seconds(run),
         scores=_read_mapping(run.evaluation) if arrays else {},
         arrays=arrays,
+        few_shot=_read_mapping(run.few_shot),
         explanations=[path.read_bytes() for path in sorted((run.path / "explanations").glob("*.png"))],
     )
 
@@ -129,6 +131,7 @@ def page(material: Material, task: Task) -> str:
         sections=[
             sections.curves(material, task),
             *task.sections(material),
+            few_shot_section(material),
             sections.commands(material),
             sections.environment_table(material),
         ],

@@ -99,6 +99,16 @@ REFUSALS: dict[str, Refusal] = {
         message="this model cannot be explained here",
         hint="serve a bundle with model.safetensors where torch is installed",
     ),
+    "no_maps": Refusal(
+        status=409,
+        message="this model was exported without its heat maps",
+        hint="export it with them: tesela export RUN --to onnx --with-map; or serve the run itself",
+    ),
+    "fixed_explanation": Refusal(
+        status=409,
+        message="this exported model explains the class that it predicts, without further settings",
+        hint="send method alone; or serve the run that it was exported from",
+    ),
     "unauthorized": Refusal(
         status=401, message="an API key is needed", hint="send it as: Authorization: Bearer KEY"
     ),

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from tesela.attribution.methods.table import AUTO_METHOD
 from tesela.serve.config import ServeConfig
 from tesela.serve.engine.presence import for_client
-from tesela.serve.engine.served import ServedModel
+from tesela.serve.engine.served import SETTINGS, ServedModel
 from tesela.serve.errors import RefusedError, problem
 from tesela.serve.limits import read_image, read_upload
 from tesela.serve.looking.attention import HeadAttention, OutOfRangeError
@@ -91,7 +91,7 @@ def image_routes(models: dict[str, ServedModel], config: ServeConfig, tasks: Ite
         data = await read_image(request, config)
         left, top_row, width, height = map(int, region.split(",")) if region else (0, 0, 0, 0)
         box = (left, top_row, width, height) if region else None
-        options = {"layer": layer, "head": head, "discard": discard, "residual": residual}
+        options = dict(zip(SETTINGS, (layer, head, discard, residual), strict=True))
         found = await for_client(
             request,
             lambda: served.explain(data, target=target, method=method, top=top, region=box, options=options),

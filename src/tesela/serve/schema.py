@@ -87,8 +87,9 @@ class ExplainBody(BaseModel):
 
     ``heatmap`` is a PNG (base64) of the image's size, shrunk to 1,024 pixels at most, transparent where
     nothing spoke for the class; ``tokens`` is the same per patch, rows of ``grid`` from top to bottom,
-    between 0 and 1; 0 is also what speaks against the class. Probabilities of a segmenter are means: of the
-    target over the explained pixels, of ``top`` over the image.
+    between 0 and 1; 0 is also what speaks against the class. ``prefix_mass`` is null where an exported
+    program explains itself. Probabilities of a segmenter are means: of the target over the explained pixels,
+    of ``top`` over the image.
     """
 
     model: str
@@ -138,7 +139,8 @@ class InspectionBody(BaseModel):
 class ModelDetailBody(ModelBody):
     """All of a served model; null is what an exported graph does not tell.
 
-    ``examples`` is the number of example images.
+    ``examples`` is the number of example images; ``explain_options`` are the parameters of ``/v1/explain``,
+    beside method and top, that this model takes.
     """
 
     image: dict[str, Any]
@@ -147,6 +149,7 @@ class ModelDetailBody(ModelBody):
     metrics: dict[str, Any]
     colors: list[str]
     methods: list[str]
+    explain_options: list[str]
     layers: int | None
     heads: int | None
     grid: GridSize | None

@@ -21,6 +21,7 @@ class Material:
         seconds: training time.
         scores: evaluation.json.
         arrays: predictions.npz.
+        few_shot: few_shot.json.
         explanations: PNG files to show for the ``shown`` images, in their order.
     """
 
@@ -31,6 +32,7 @@ class Material:
     seconds: float = 0.0
     scores: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    few_shot: dict[str, Any] = field(default_factory=dict)
     explanations: list[bytes] = field(default_factory=list)
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:

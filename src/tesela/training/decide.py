@@ -109,6 +109,7 @@ def decide(
     per_image = known.activation_bytes if known else _activation_bytes(prepared)
     batch_size = known.batch_size if known else _batch_size(prepared, per_image)
     training = _loader(prepared, "train", batch_size)
+    training.check_shares(prepared.ranks)
     validation = _loader(prepared, "val", batch_size) if prepared.count("val") else None
     accumulate = max(1, min(config.accumulate, len(training)))
     for line in idle_options(config, batches=len(training), validated=validation is not None):
@@ -227,7 +228,10 @@ def _batch_size(prepared: Prepared, per_image: int) -> int:
     images, wanted = prepared.count("train"), prepared.config.batch_size
     if wanted != "auto":
         return min(wanted, images)
-    return automatic_batch(images, per_image=per_image, free=free_memory(prepared.device))
+    ranks = prepared.ranks.count
+    cards = ranks if prepared.device.type == "cuda" else 1  # processes on a CPU share its memory
+    found = automatic_batch(images, per_image=per_image, free=cards * free_memory(prepared.device))
+    return min(images, -(-found // ranks) * ranks)
 
 
 def _choose(
@@ -235,6 +239,7 @@ def _choose(
 ) -> Choices:
     config, frozen = prepared.config, prepared.frozen
     first = next(iter(training.epoch(0)))
+    first = first.part(*prepared.ranks.span(len(first)))  # what this rank computes of it
     limit = min(20.0, 1.2 * config.minutes) if config.minutes else 20.0  # 2 % of a time budget
     place = frozen.place()
     attends = any(isinstance(module, HasKernel) for module in prepared.model.modules())
@@ -269,7 +274,7 @@ def _choose(
             if place
             else step_seconds(
                 seconds,
-                training.making_seconds(),
+                training.making_seconds() / prepared.ranks.count,
                 workers=training.workers,
                 threads=threads,
                 shared=prepared.device.type == "cpu",

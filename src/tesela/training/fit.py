@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from tesela.core.errors import ConfigError
 from tesela.core.progress import progress_bar
+from tesela.hardware.distributed import sharing
 from tesela.runs.history import Events
 from tesela.training.decide import Decisions
 from tesela.training.few_shot import FewShotWatch
@@ -15,8 +18,10 @@ from tesela.training.loop import Batches, Clock, Loop, Pace
 from tesela.training.optim.budget import Budget
 from tesela.training.optim.ema import Ema
 from tesela.training.optim.optimizer import build_optimizers
+from tesela.training.parallel.agreement import agree_on_images
+from tesela.training.parallel.step import ParallelStep
 from tesela.training.prepare import Prepared
-from tesela.training.state.checkpoint import Checkpoints, read_checkpoint
+from tesela.training.state.checkpoint import Checkpoints, Loaded, SharedCheckpoints, read_checkpoint
 from tesela.training.step import TrainingStep
 from tesela.training.stop import Stop
 from tesela.training.tuning.tuning import Tuning, load_changing
@@ -43,8 +48,22 @@ class Outcome:
     seconds: float
 
 
-def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: Console | None) -> Outcome:
+def fit_model(
+    prepared: Prepared,
+    decisions: Decisions,
+    *,
+    stop: Stop,
+    console: Console | None,
+    checkpoints: Path | None = None,
+) -> Outcome:
     """Train to the last step.
+
+    Args:
+        prepared: the run.
+        decisions: what was fixed.
+        stop: whether a signal came.
+        console: where progress goes.
+        checkpoints: their folder; the run's if None.
 
     Raises:
         StopRequested: a signal came; the state is saved.
@@ -52,24 +71,19 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
         StorageError: the state could not be saved.
     """
     config, choices = prepared.config, decisions.choices
+    checkpoints = checkpoints or prepared.run.checkpoints
     base = prepared.tuning.digest(prepared.model)
     model, training, validation = _inputs(prepared, decisions, base=base, stop=stop, console=console)
-    step = TrainingStep(
-        model,
-        prepared.objective,
-        build_optimizers(model, config.optim, objective=prepared.objective),
-        device=prepared.device,
-        precision="fp32" if choices.features else choices.precision,
-        clip_norm=config.clip_norm,
-    )
+    step = _step(prepared, decisions, model)
+    ranks = prepared.ranks
     if not choices.features:
         with stop.interruptible(), step.autocast():
             prepared.objective.begin(decisions.training, console=console)
     tuning = Tuning(model, "all") if choices.features else prepared.tuning
     ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
-    events = Events(prepared.run, tensorboard=config.tensorboard)
+    events = Events(prepared.run, tensorboard=config.tensorboard and prepared.ranks.writes)
     try:
-        with progress_bar(console, "training", decisions.budget.total) as bar:
+        with sharing(ranks), progress_bar(console, "training", decisions.budget.total) as bar:
             loop = Loop(
                 step=step,
                 scorer=prepared.scorer,
@@ -90,7 +104,7 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
                     checkpoint_seconds=config.checkpoint_seconds,
                     checkpoint_steps=config.checkpoint_steps,
                 ),
-                checkpoints=Checkpoints(prepared.run.checkpoints),
+                checkpoints=(Checkpoints if ranks.writes else SharedCheckpoints)(checkpoints),
                 events=events,
                 stop=stop,
                 bar=bar,
@@ -103,9 +117,41 @@ def fit_model(prepared: Prepared, decisions: Decisions, *, stop: Stop, console: 
     finally:
         events.close()
     kept = loop.at.best_step or loop.at.step
-    if kept < loop.at.step:
-        load_changing(loop.shipped, read_checkpoint(loop.best_path)["model"], tuning.changing)
+    if kept < loop.at.step and ranks.writes:
+        best = read_checkpoint(loop.checkpoints.best)
+        load_changing(loop.shipped, best["model"], tuning.changing)
     return Outcome(shipped=loop.shipped, steps=loop.at.step, kept=kept, seconds=loop.elapsed())
+
+
+def _step(prepared: Prepared, decisions: Decisions, model: nn.Module) -> TrainingStep:
+    """The update of the weights, by this process alone or with others."""
+    config, choices = prepared.config, decisions.choices
+    optimizers = build_optimizers(model, config.optim, objective=prepared.objective)
+    if prepared.ranks.alone:
+        return TrainingStep(
+            model,
+            prepared.objective,
+            optimizers,
+            device=prepared.device,
+            precision="fp32" if choices.features else choices.precision,
+            clip_norm=config.clip_norm,
+        )
+    if choices.features:
+        raise ConfigError(
+            "the run keeps features of a frozen body, which several processes do not share",
+            hint="resume it with one process",
+        )
+    agree_on_images(prepared.ranks, decisions.training, decisions.validation)
+    decisions.training.share(prepared.ranks)
+    return ParallelStep(
+        model,
+        prepared.objective,
+        optimizers,
+        device=prepared.device,
+        precision=choices.precision,
+        clip_norm=config.clip_norm,
+        ranks=prepared.ranks,
+    )
 
 
 def _inputs(
@@ -147,7 +193,17 @@ def _watch(prepared: Prepared, decisions: Decisions) -> FewShotWatch | None:
 
 def _resume(loop: Loop, events: Events, console: Console | None) -> None:
     """Stand where the newest whole checkpoint was taken, or at the beginning."""
-    loaded = loop.checkpoints.load_newest()
+    loaded: Loaded | None = None
+
+    def newest() -> str:
+        nonlocal loaded
+        loaded = loop.checkpoints.load_newest()
+        return str(loaded.step) if loaded else ""
+
+    ranks = loop.step.ranks
+    at = ranks.first(newest)
+    if at and not ranks.writes:
+        loaded = loop.checkpoints.load(int(at))
     if loaded is None:
         events.open(None, step=0)
         return

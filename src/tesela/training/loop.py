@@ -30,7 +30,8 @@ from tesela.training.divergence import diverged, first_culprit, is_finite
 from tesela.training.optim.budget import Budget, refit, steps_per_epoch
 from tesela.training.optim.ema import Ema
 from tesela.training.optim.schedule import ScheduleConfig, lr_factor
-from tesela.training.state.checkpoint import Checkpoints, save_state
+from tesela.training.parallel.validation import same_scores, score_batches
+from tesela.training.state.checkpoint import Checkpoints
 from tesela.training.state.progress import Progress
 from tesela.training.step import TrainingStep, seed_step
 from tesela.training.stop import Stop, StopRequested
@@ -160,7 +161,7 @@ class Loop:
                 self._log()
                 self._refit()
                 self._save_when_due()
-                if self.stop.requested:
+                if self.step.ranks.sums([self.stop.requested])[0]:
                     raise StopRequested
         except StopRequested:
             self._save()
@@ -196,20 +197,21 @@ class Loop:
     def _one_step(self, batches: Iterator[Batch]) -> None:
         lr = self.step.optimizers.set_lr(self.lr_factor())
         group = self._group(batches)
-        images = sum(len(batch) for batch in group)
-        seed_step(self.pace.seed, self.at.step)
+        sizes = self.step.sizes(group)
+        images = sum(sizes)
+        seed_step(self.pace.seed, self.at.step, self.step.ranks.index)
         draw = Draw(self.pace.seed, self.at.step)
-        later: list[tuple[Loss, Batch]] = []
-        for batch in (self.step.move(batch) for batch in group):
+        later: list[tuple[Loss, int]] = []
+        for place, batch in enumerate(self.step.move(batch) for batch in group):
             loss = self.step.loss(batch, draw)
-            if self.step.device.type == "cpu":
-                self._count(loss, lr, batch)
+            if self.step.reads_at_once:
+                self._count(loss, lr, batch, sizes[place])
             else:  # reading the value would make the GPU wait here
-                later.append((loss, batch))
-            self.step.backward(loss, share=len(batch) / images)
+                later.append((loss, len(batch)))
+            self.step.backward(loss, share=len(batch) / images, last=place == len(group) - 1)
         self.step.update()
-        for loss, batch in later:
-            self._count(loss, lr, batch)
+        for loss, batch, size in zip(self.step.pooled(later, sizes), group, sizes, strict=False):
+            self._count(loss, lr, batch, size)
         self.at.step += 1
         if self.ema is not None:
             self.ema.update(self.step.model, step=self.at.step)
@@ -224,20 +226,20 @@ class Loop:
         advance = self.budget.progress(self.at.step + 1) - progress
         return lr_factor(self.schedule, progress=progress, advance=advance, epoch=epoch, epochs=epochs)
 
-    def _count(self, loss: Loss, lr: float, batch: Batch) -> None:
+    def _count(self, loss: Loss, lr: float, batch: Batch, images: int) -> None:
         value = float(loss.value.detach())
         if not math.isfinite(value):
             self._diverge(value, lr, batch)
         values = {"loss": value, **{name: float(log) for name, log in loss.logs.items()}}
-        weight = len(batch) if loss.weight is None else loss.weight
-        self._images += len(batch)
+        weight = images if loss.weight is None else loss.weight
+        self._images += images
         self.at.window.add(weight, values)
         self.at.epoch.add(weight, values)
 
     def _diverge(self, value: float, lr: float, batch: Batch) -> None:
-        seed_step(self.pace.seed, self.at.step)
+        seed_step(self.pace.seed, self.at.step, self.step.ranks.index)
         with self.step.autocast():
-            culprit = first_culprit(self.step.model, batch)
+            culprit = first_culprit(self.step.model, self.step.move(batch))
         raise diverged(value, step=self.at.step, epoch=self.epoch, lr=lr, culprit=culprit, saved=self._saved)
 
     @property
@@ -282,11 +284,13 @@ class Loop:
         scorer = self.scorer()
         self.shipped.eval()
         with self.stop.interruptible(), torch.inference_mode(), self.step.autocast():
-            for batch in self.validation.epoch(0):
-                moved = self.step.move(batch)
-                scorer.update(moved, self.step.objective.outputs(self.shipped, moved))
-            watched = self.watch(self.shipped) if self.watch is not None else {}
+            score_batches(self.step, self.shipped, self.validation.epoch(0), scorer)
+            scores = same_scores(lambda: self._result(scorer), self.step.ranks)
         self.tuning.train(self.step.model)
+        return scores
+
+    def _result(self, scorer: Scorer) -> dict[str, float]:
+        watched = self.watch(self.shipped) if self.watch is not None else {}
         picture = scorer.picture()
         if picture is not None:
             self.events.picture(self.epoch, encode_png(picture, level=6))
@@ -299,18 +303,12 @@ class Loop:
         better = self.at.best is None or score > self.at.best
         if self.pace.keep == "best" and (better or score == self.at.best):  # of equal ones the later
             self.at.best_step = self.at.step
-            save_state(
-                self.best_path,
-                {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step},
+            self.checkpoints.save_best(
+                {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step}
             )
         self.at.best = score if better else self.at.best
         self.at.stale = 0 if better else self.at.stale + 1
         self.at.stopped = 0 < self.pace.patience <= self.at.stale
-
-    @property
-    def best_path(self) -> Any:
-        """The weights with the best validation score, where these are kept."""
-        return self.checkpoints.folder / "best.safetensors"
 
     def _log(self) -> None:
         means = self.at.window.means()
@@ -341,7 +339,9 @@ class Loop:
         pace = (now - self._begin - sum(self._aside)) / (step - self._first)
         left, each = self.clock.left(pace) - aside, pace + aside / self.steps_per_epoch
         fitted = refit(self.budget, step=step, seconds_left=left, seconds_per_step=each)
-        if fitted is not self.budget:
+        total = self.step.ranks.first(lambda: "" if fitted is self.budget else str(fitted.total))
+        if total:
+            fitted = self.budget.refitted(step, int(total))
             self.clock.save(fitted)
             self.budget = fitted
             self.bar.resize(fitted.total)

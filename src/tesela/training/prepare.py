@@ -12,6 +12,7 @@ import torch
 from tesela.core.config import build
 from tesela.data.source import Source
 from tesela.data.targets import Targets
+from tesela.hardware.ranks import ALONE, Ranks
 from tesela.imaging.spec import ImageSpec
 from tesela.models.model import Model
 from tesela.tasks.catalog import objective_config, task_for
@@ -44,6 +45,7 @@ class Prepared:
         frozen: the frozen part of a model whose head alone is trained.
         objective: the loss, on the device.
         notes: remarks for the plan, each with its label.
+        ranks: this process and others that train the same model.
     """
 
     config: TrainConfig
@@ -58,6 +60,7 @@ class Prepared:
     frozen: FrozenBody
     objective: Objective
     notes: Sequence[tuple[str, str]] = ()
+    ranks: Ranks = ALONE
 
     @property
     def model(self) -> Model:
@@ -81,6 +84,7 @@ def prepare(
     source: Source,
     *,
     notes: Sequence[tuple[str, str]] = (),
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Choose the task, build the model and its objective.
 
@@ -90,6 +94,7 @@ def prepare(
         device: where it computes.
         source: from ``tesela.tasks.opening.open_for_task``.
         notes: remarks for the plan.
+        ranks: this process and others that train the same model; then no features of a frozen body are kept.
 
     Raises:
         ConfigError: model, overrides, objective and images do not fit together.
@@ -125,13 +130,14 @@ def prepare(
         frozen=FrozenBody(
             model,
             beginning.spec,
-            config,
+            config if ranks.alone else dataclasses.replace(config, tune_cache="none"),
             device=device,
             training=count["train"],
             validation=count.get("val", 0),
         ),
         objective=objective,
         notes=[*source_notes(source), *notes, *objective.notes()],
+        ranks=ranks,
     )
 
 

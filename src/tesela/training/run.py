@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.core.config import read_yaml, to_yaml
+from tesela.core.config import read_yaml, to_mapping, to_yaml
 from tesela.core.errors import ConfigError, InterruptedRunError, TeselaError, UsageError
-from tesela.core.files import read_json, write_text
+from tesela.core.files import json_text, read_json, write_text
+from tesela.hardware.launch import Launch, launched
+from tesela.hardware.ranks import ALONE, PeerLostError, Ranks
 from tesela.runs.folder import Run
 from tesela.runs.history import elapsed_seconds
 from tesela.runs.result import RunResult
 from tesela.tasks.opening import open_for_task
 from tesela.training.config import TrainConfig, changes, layered, with_absolute_paths
+from tesela.training.parallel.agreement import agree_on_data
 from tesela.training.stop import Stop, StopRequested
 
 if TYPE_CHECKING:
@@ -56,30 +60,116 @@ def train(
     if not config.data.source:
         raise UsageError("no data was named", hint="tesela train DATA")
     config = with_absolute_paths(config)
-    run = Run(config.out or free_folder(config))
-    check_folder(run, config, resume=resume)
-    stop = Stop()
-    with run.locked(), stop.listening():
-        check_folder(run, config, resume=resume)  # again, now that nobody else can change it
-        if run.result.exists():
-            _say(console, f"{run.path} is complete already")
-            return RunResult.read(read_json(run.result))
-        _tidy(run)
-        fresh = not run.exists()
-        notes: tuple[tuple[str, str], ...] = ()
-        if fresh:
-            with stop.interruptible():
-                source = source or open_for_task(config.task, config.data)
-                config, notes = _settled(config, source)
-            write_text(run.config, to_yaml(config))
+    launch, stop = launched(), Stop()
+    with stop.listening(), _ranks(config, launch) as ranks:
+        if ranks.alone:
+            return _lead(config, resume=resume, console=console, begin=begin, source=source, stop=stop)
+        ranks.agree("the configuration", to_yaml(config), hint="give every process the same command")
+        run = Run(str(config.out))
         try:
-            return _complete(config, run, source, notes, stop=stop, console=console, begin=begin)
+            if not ranks.writes:
+                from tesela.training.parallel.follow import follow
+
+                return follow(run, ranks, stop=stop, begin=begin)
+            if ranks.restarts and run.exists():
+                config, resume = resumed_config(run.path), True
+            return _lead(
+                config, resume=resume, console=console, begin=begin, source=source, stop=stop, ranks=ranks
+            )
+        except (StopRequested, PeerLostError):
+            if stop.requested:
+                raise _interrupted(run, stop) from None
+            raise
+
+
+@contextlib.contextmanager
+def _ranks(config: TrainConfig, launch: Launch) -> Iterator[Ranks]:
+    """The processes that train together; without connecting anything where there is only this one."""
+    from tesela.hardware.device import choose_device
+    from tesela.hardware.distributed import joined
+
+    if launch.ranks > 1 and config.out is None:
+        raise UsageError(
+            "several processes train into one folder, and none was named", hint="tesela train DATA --out RUN"
+        )
+    with joined(launch, cuda=launch.ranks > 1 and choose_device(config.device).type == "cuda") as ranks:
+        yield ranks
+
+
+def _lead(
+    config: TrainConfig,
+    *,
+    resume: bool,
+    console: Console | None,
+    begin: float,
+    source: Source | None,
+    stop: Stop,
+    ranks: Ranks = ALONE,
+) -> RunResult:
+    """Train by this process alone, or as the one that writes for all of them."""
+    config = config if config.out else replace(config, out=str(free_folder(config)))
+    run = Run(str(config.out))
+    with contextlib.ExitStack() as held:
+
+        def opened() -> Opened:
+            check_folder(run, config, resume=resume)
+            held.enter_context(run.locked())
+            check_folder(run, config, resume=resume)  # again, now that nobody else can change it
+            return _opened(config, run, source, stop)
+
+        found = ranks.tell(opened, Opened.text)
+        if found.result is not None:
+            _say(console, f"{run.path} is complete already")
+            return found.result
+        try:
+            return _complete(found, run, stop=stop, console=console, begin=begin, ranks=ranks)
         except StopRequested:
             raise _interrupted(run, stop) from None
         except TeselaError:
-            if fresh and not run.choices.exists():
+            if found.fresh and not run.choices.exists():
                 _withdraw(run)
             raise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """A run folder that is locked, with its configuration.
+
+    Attributes:
+        config: with all defaults filled in.
+        run: the folder.
+        fresh: whether it begins now.
+        source: the data, where it is open already.
+        notes: remarks for the plan.
+        result: of a run that is complete.
+    """
+
+    config: TrainConfig
+    run: Run
+    fresh: bool
+    source: Source | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+    result: RunResult | None = None
+
+    def text(self) -> str:
+        """What other processes of the same training need of it, as JSON."""
+        choices = read_json(self.run.choices) if self.run.choices.exists() else None
+        result = self.result.mapping() if self.result is not None else None
+        return json_text({"config": to_mapping(self.config), "choices": choices, "result": result})
+
+
+def _opened(config: TrainConfig, run: Run, source: Source | None, stop: Stop) -> Opened:
+    """The run in a folder that is locked."""
+    if run.result.exists():
+        return Opened(config=config, run=run, fresh=False, result=RunResult.read(read_json(run.result)))
+    _tidy(run)
+    if run.exists():
+        return Opened(config=config, run=run, fresh=False, source=source)
+    with stop.interruptible():
+        source = source or open_for_task(config.task, config.data)
+        config, notes = _settled(config, source)
+    write_text(run.config, to_yaml(config))
+    return Opened(config=config, run=run, fresh=True, source=source, notes=notes)
 
 
 def _settled(config: TrainConfig, source: Source) -> tuple[TrainConfig, tuple[tuple[str, str], ...]]:
@@ -93,14 +183,7 @@ def _settled(config: TrainConfig, source: Source) -> tuple[TrainConfig, tuple[tu
 
 
 def _complete(
-    config: TrainConfig,
-    run: Run,
-    source: Source | None,
-    notes: tuple[tuple[str, str], ...],
-    *,
-    stop: Stop,
-    console: Console | None,
-    begin: float,
+    opened: Opened, run: Run, *, stop: Stop, console: Console | None, begin: float, ranks: Ranks
 ) -> RunResult:
     """The phases of a run, each of which hands on values.
 
@@ -109,12 +192,13 @@ def _complete(
     """
     from tesela.hardware.device import choose_device, exact_arithmetic
     from tesela.training.choices import Choices
-    from tesela.training.decide import decide
+    from tesela.training.decide import Decisions, decide
     from tesela.training.few_shot import check_few_shot
     from tesela.training.finish import finish
     from tesela.training.fit import fit_model
     from tesela.training.prepare import prepare
 
+    config, source = opened.config, opened.source
     spent = elapsed_seconds(run)
     with stop.interruptible():
         device, known = choose_device(config.device), Choices.read(run.choices)
@@ -122,21 +206,29 @@ def _complete(
         with stop.interruptible():
             opening = time.monotonic()
             source = source or open_for_task(config.task, config.data)
-            prepared = prepare(config, run, device, source, notes=notes)
+            prepared = prepare(config, run, device, source, notes=opened.notes, ranks=ranks)
+            agree_on_data(ranks, source)
             check_few_shot(prepared)
-            decisions = decide(
-                prepared,
-                known,
-                threads=threads,
-                begin=begin,
-                spent=spent,
-                opening=opening,
-                console=console,
-            )
+
+            def decided() -> Decisions:
+                return decide(
+                    prepared,
+                    known,
+                    threads=threads,
+                    begin=begin,
+                    spent=spent,
+                    opening=opening,
+                    console=console,
+                )
+
+            decisions = ranks.tell(decided, lambda found: json_text(to_mapping(found.choices)))
         outcome = fit_model(prepared, decisions, stop=stop, console=console)
         decisions.training.close()
         with stop.interruptible():
-            return finish(prepared, decisions, outcome, console=console)
+            return ranks.tell(
+                lambda: finish(prepared, decisions, outcome, console=console),
+                lambda result: json_text(result.mapping()),
+            )
 
 
 def resumed_config(out: Path | str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:

@@ -6,6 +6,7 @@ run. Odd: fp16 needs a loss scaler, whose state belongs to the checkpoint; bf16 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from tesela.data.batch import Batch
 from tesela.data.random import mix
 from tesela.hardware.autocast import autocast
+from tesela.hardware.ranks import ALONE, Ranks
 from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.training.optim.optimizer import Optimizers
 
@@ -46,6 +48,28 @@ class TrainingStep:
         self._clip = clip_norm
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
+    #: This process and others that train the same model.
+    ranks: Ranks = ALONE
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether a loss can be read before it is differentiated without waiting for anything."""
+        return self.device.type == "cpu" and self.ranks.alone
+
+    def sizes(self, group: Sequence[Batch]) -> list[int]:
+        """Images of each batch of a step, over all ranks."""
+        return [len(batch) for batch in group]
+
+    def pooled(self, losses: Sequence[tuple[Loss, int]], sizes: Sequence[int]) -> list[Loss]:
+        """The losses of the whole batches.
+
+        Args:
+            losses: of this rank's part of each batch, with its number of images.
+            sizes: images of each batch, over all ranks.
+        """
+        del sizes
+        return [loss for loss, _ in losses]
+
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""
         return autocast(self.device, self.precision)
@@ -59,8 +83,9 @@ class TrainingStep:
         with self.autocast():
             return self.objective.loss(self.model, batch, draw)
 
-    def backward(self, loss: Loss, *, share: float) -> None:
-        """Add ``share`` of the loss's gradient to what has gathered."""
+    def backward(self, loss: Loss, *, share: float, last: bool = True) -> None:
+        """Add ``share`` of the loss's gradient; ``last`` is that of a step's last batch."""
+        del last
         self._scaler.scale(loss.value * share if share != 1.0 else loss.value).backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
@@ -92,7 +117,8 @@ class TrainingStep:
             self._scaler.load_state_dict(state["scaler"])
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Make dropout and stochastic depth functions of (seed, step): no generator state is saved."""
-    number = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Make dropout and stochastic depth functions of (seed, step, rank): no generator state is saved."""
+    number = seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB
+    number = (number + rank * 0xD6E8FEB86659FD93) % 2**64
     torch.manual_seed(int(mix(np.array([number], np.uint64))[0]) >> 1)

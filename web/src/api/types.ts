@@ -43,6 +43,8 @@ export interface ModelDetails extends Model {
   metrics?: Record<string, unknown> | null;
   colors?: string[];
   methods?: string[];
+  /** Parameters of `POST /v1/explain` beside method and top that the model takes. */
+  explain_options?: string[];
   layers?: number | null;
   heads?: number | null;
   grid?: [number, number] | null;

@@ -40,17 +40,24 @@ const BY_LAYER = new Set(["attention", "gradcam"]);
 const ROLLOUTS = new Set(["rollout", "rollout_literature", "gradient_rollout"]);
 const SAME_FOR_ALL = new Set(["rollout", "rollout_literature", "attention"]);
 
-/** Which further settings a method takes, where the server knows them. */
+/** Which further settings a method takes, where the server and the model know them. */
 export function settingsOf(
   method: string,
   able: Capabilities,
+  model: Partial<ModelDetails>,
 ): { layer: boolean; head: boolean; discard: boolean; residual: boolean } {
+  const takes = (name: string) => able.explain.has(name) && takesOption(model, name);
   return {
-    layer: BY_LAYER.has(method) && able.explain.has("layer"),
-    head: method === "attention" && able.explain.has("head"),
-    discard: ROLLOUTS.has(method) && able.explain.has("discard"),
-    residual: ROLLOUTS.has(method) && able.explain.has("residual"),
+    layer: BY_LAYER.has(method) && takes("layer"),
+    head: method === "attention" && takes("head"),
+    discard: ROLLOUTS.has(method) && takes("discard"),
+    residual: ROLLOUTS.has(method) && takes("residual"),
   };
+}
+
+/** Whether a model's explanations take an option; an exported program takes none, not even another class. */
+export function takesOption(model: Partial<ModelDetails>, name: string): boolean {
+  return model.explain_options?.includes(name) ?? true;
 }
 
 /** Whether a method's map is the same whatever the class. */

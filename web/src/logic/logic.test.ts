@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { address } from "../api/client";
 import type { Model } from "../api/types";
-import { capabilities, methodsOf, NOTHING, settingsOf } from "./capabilities";
+import { capabilities, methodsOf, NOTHING, settingsOf, takesOption } from "./capabilities";
 import { csv } from "./csv";
 import { withHidden } from "./mask";
 import { patchAt, roundHalfEven, viewRectangle } from "./placement";
@@ -83,8 +83,14 @@ describe("capabilities", () => {
   });
   it("reads paths, parameters and methods", () => {
     expect([able.heads, able.attention, able.methods]).toEqual([true, false, ["auto", "rollout", "attention"]]);
-    expect(settingsOf("attention", able)).toEqual({ layer: true, head: false, discard: false, residual: false });
-    expect(settingsOf("rollout", able)).toEqual({ layer: false, head: false, discard: true, residual: false });
+    expect(settingsOf("attention", able, model)).toEqual({ layer: true, head: false, discard: false, residual: false });
+    expect(settingsOf("rollout", able, model)).toEqual({ layer: false, head: false, discard: true, residual: false });
+  });
+  it("offers no setting that an exported model does not take", () => {
+    const program = { ...model, methods: ["presence", "rollout"], explain_options: [] };
+    expect(settingsOf("rollout", able, program)).toEqual({ layer: false, head: false, discard: false, residual: false });
+    expect(settingsOf("rollout", able, { ...program, explain_options: ["discard"] }).discard).toBe(true);
+    expect([takesOption(program, "target"), takesOption(model, "target")]).toEqual([false, true]);
   });
   it("offers what works for the model and is accepted", () => {
     expect(methodsOf({ ...model, methods: ["occlusion", "rollout"] }, able)).toEqual(["auto", "rollout"]);

@@ -28,8 +28,11 @@ export function Compare() {
       <p className="lead" role="status">
         {picture ? verdict : t("compare.empty")}
       </p>
-      <div className="two">
-        <Side title={t("compare.left")} model={one} onChange={(name) => setNames([name, names[1]])} answer={left} first />
+      <section className="card" aria-label={t("stage.title")}>
+        <Stage frame={false} />
+      </section>
+      <div className="two sides">
+        <Side title={t("compare.left")} model={one} onChange={(name) => setNames([name, names[1]])} answer={left} />
         <Side title={t("compare.right")} model={two} onChange={(name) => setNames([names[0], name])} answer={right} />
       </div>
     </>
@@ -41,26 +44,28 @@ function Side({
   model,
   onChange,
   answer,
-  first = false,
 }: {
   title: string;
   model: Model;
   onChange: (name: string) => void;
   answer: ReturnType<typeof useAnswer>;
-  first?: boolean;
 }) {
   const { models, picture } = useShared();
   return (
-    <section className="card" aria-label={title}>
+    <section className="card side" aria-label={title}>
       <NativeSelect
         label={title}
         value={model.name}
         onChange={(event) => onChange(event.currentTarget.value)}
         data={models.map((one) => ({ value: one.name, label: one.name }))}
-        mb="md"
       />
-      {first || picture ? <Stage controls={first}>{answer.layer}</Stage> : null}
-      {picture && <div className="below">{answer.panel}</div>}
+      {picture && (
+        <>
+          <Stage controls={false}>{answer.layer}</Stage>
+          {answer.said}
+          <div>{answer.panel}</div>
+        </>
+      )}
     </section>
   );
 }

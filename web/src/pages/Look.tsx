@@ -16,6 +16,7 @@ export function Look() {
       </section>
       <section className="card" aria-labelledby="result-title">
         <h2 id="result-title">{t("look.title")}</h2>
+        {answer.said}
         {answer.panel}
       </section>
     </div>

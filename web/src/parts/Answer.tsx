@@ -4,7 +4,7 @@ import { type ReactNode, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { address } from "../api/client";
 import type { Classification, Explanation, Model, Segmentation } from "../api/types";
-import { ignoresClass } from "../logic/capabilities";
+import { ignoresClass, takesOption } from "../logic/capabilities";
 import { overlayPng, save, saveJson } from "../logic/save";
 import { methodName, number, percent, stem } from "../logic/text";
 import { type Asked, useAsked, useDetails, useShared } from "../state";
@@ -18,7 +18,9 @@ import { Range } from "./Range";
 export interface Answer {
   /** Goes over the image. */
   layer: ReactNode;
-  /** Goes beside it. */
+  /** The result in a line, said aloud. */
+  said: ReactNode;
+  /** Goes beside the image, below that line. */
   panel: ReactNode;
   /** The predicted label, where there is one. */
   label: string | null;
@@ -40,29 +42,32 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
   const [heat, setHeat] = useState<HeatSettings>(DEFAULT_HEAT);
   const [opacity, setOpacity] = useState(0.75);
   const [shown, setShown] = useState(true);
-  const query = useHeatQuery(heat);
+  const query = useHeatQuery(details, heat);
   const path = active ? address(`v1/${encodeURIComponent(model.task)}`, { model: model.name, top }) : null;
   const found = useAsked<Classification>(path, (signal) => client.post(path ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
   const scores = found.value?.top ?? null;
   const chosen = target && target.of === picture ? target.index : (scores?.[0]?.index ?? null);
   const explains = model.explainable && details.methods?.length !== 0;
   const asked = active && explains && shown && chosen !== null && scores !== null;
-  const why = asked ? address("v1/explain", { model: model.name, target: chosen, ...query }) : null;
+  const choosable = takesOption(details, "target");
+  const why = asked ? address("v1/explain", { model: model.name, target: choosable ? chosen : null, ...query }) : null;
   const map = useAsked<Explanation>(why, (signal) => client.post(why ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
   const heatmap = map.value;
   const first = scores?.[0];
 
   const layer = heatmap && <HeatLayer found={heatmap} opacity={opacity} />;
+  const said = (
+    <Live asked={found} empty={t("look.empty")}>
+      {first ? t("look.said", { label: first.label, probability: percent(first.probability, i18n.language) }) : ""}
+    </Live>
+  );
   const panel = (
     <>
-      <Live asked={found} empty={t("look.empty")}>
-        {first ? t("look.said", { label: first.label, probability: percent(first.probability, i18n.language) }) : ""}
-      </Live>
       <Notice error={found.error} />
       {scores && (
         <>
-          <Bars scores={scores} chosen={asked ? chosen : null} onChoose={asked ? (score) => setTarget({ of: picture, index: score.index }) : undefined} />
-          {asked && <p className="quiet">{t("look.choose")}</p>}
+          <Bars scores={scores} chosen={asked ? chosen : null} onChoose={asked && choosable ? (score) => setTarget({ of: picture, index: score.index }) : undefined} />
+          {asked && <p className="quiet">{t(choosable ? "look.choose" : "look.fixed")}</p>}
           {full && model.labels.length > 3 && (
             <NativeSelect
               className="top"
@@ -106,7 +111,7 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
       {full && <Took asked={found} />}
     </>
   );
-  return { layer, panel, label: first?.label ?? null };
+  return { layer, said, panel, label: first?.label ?? null };
 }
 
 function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
@@ -116,7 +121,7 @@ function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
   const [why, setWhy] = useState(false);
   const [target, setTarget] = useState<{ of: unknown; index: number } | null>(null);
   const [heat, setHeat] = useState<HeatSettings>(DEFAULT_HEAT);
-  const query = useHeatQuery(heat);
+  const query = useHeatQuery(details, heat);
   const [hidden, setHidden] = useState<{ of: unknown; classes: ReadonlySet<number> }>({ of: null, classes: new Set() });
   const [opacity, setOpacity] = useState(0.65);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -128,7 +133,11 @@ function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
   const largest = mask ? [...mask.areas].sort((one, other) => other.share - one.share)[0] : undefined;
   const explains = full && model.explainable && details.methods?.length !== 0;
   const chosen = target && target.of === picture ? target.index : largest?.index;
-  const asked = explains && why && mask && chosen !== undefined ? address("v1/explain", { model: model.name, target: chosen, ...query }) : null;
+  const choosable = takesOption(details, "target");
+  const asked =
+    explains && why && mask && chosen !== undefined
+      ? address("v1/explain", { model: model.name, target: choosable ? chosen : null, ...query })
+      : null;
   const map = useAsked<Explanation>(asked, (signal) => client.post(asked ?? "", picture?.file ?? new Blob(), signal), picture, model.name);
   const heatmap = asked ? map.value : null;
   const layer = mask && (
@@ -137,11 +146,13 @@ function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
       {heatmap && <HeatLayer found={heatmap} opacity={opacity} />}
     </>
   );
+  const said = (
+    <Live asked={found} empty={t("look.emptyMask")}>
+      {mask ? t("look.saidMask", { classes: mask.areas.map((area) => area.label).join(", ") }) : ""}
+    </Live>
+  );
   const panel = (
     <>
-      <Live asked={found} empty={t("look.emptyMask")}>
-        {mask ? t("look.saidMask", { classes: mask.areas.map((area) => area.label).join(", ") }) : ""}
-      </Live>
       <Notice error={found.error} />
       {mask && picture && (
         <>
@@ -155,12 +166,14 @@ function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
               </div>
               {why && (
                 <>
-                  <NativeSelect
-                    label={t("heat.class")}
-                    value={String(chosen)}
-                    onChange={(event) => setTarget({ of: picture, index: Number(event.currentTarget.value) })}
-                    data={mask.areas.map((area) => ({ value: String(area.index), label: area.label }))}
-                  />
+                  {choosable && (
+                    <NativeSelect
+                      label={t("heat.class")}
+                      value={String(chosen)}
+                      onChange={(event) => setTarget({ of: picture, index: Number(event.currentTarget.value) })}
+                      data={mask.areas.map((area) => ({ value: String(area.index), label: area.label }))}
+                    />
+                  )}
                   <HeatControls details={details} settings={heat} onChange={setHeat} />
                 </>
               )}
@@ -184,7 +197,7 @@ function useMaskAnswer(model: Model, full: boolean, active: boolean): Answer {
       <Took asked={found} />
     </>
   );
-  return { layer, panel, label: largest?.label ?? null };
+  return { layer, said, panel, label: largest?.label ?? null };
 }
 
 function HeatLayer({ found, opacity }: { found: Explanation; opacity: number }) {

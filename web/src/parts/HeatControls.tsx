@@ -19,9 +19,9 @@ export interface HeatSettings {
 export const DEFAULT_HEAT: HeatSettings = { method: "auto", layer: null, head: null, discard: 0, residual: 0.5 };
 
 /** The query that these settings make; what the method or the server does not take is left out. */
-export function useHeatQuery(settings: HeatSettings): Record<string, string | number | null> {
+export function useHeatQuery(details: ModelDetails, settings: HeatSettings): Record<string, string | number | null> {
   const { able } = useShared();
-  const takes = settingsOf(settings.method, able);
+  const takes = settingsOf(settings.method, able, details);
   return {
     method: settings.method,
     layer: takes.layer ? settings.layer : null,
@@ -42,7 +42,7 @@ export function HeatControls({
 }) {
   const { t } = useTranslation();
   const { able } = useShared();
-  const takes = settingsOf(settings.method, able);
+  const takes = settingsOf(settings.method, able, details);
   return (
     <div className="controls">
       <NativeSelect

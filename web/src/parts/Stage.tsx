@@ -18,6 +18,7 @@ export function Stage({
   onSize,
   onPoint,
   controls = true,
+  frame = true,
 }: {
   children?: ReactNode;
   onSize?: (size: Size) => void;
@@ -25,6 +26,8 @@ export function Stage({
   onPoint?: (x: number, y: number) => void;
   /** Whether another image can be given here. */
   controls?: boolean;
+  /** Whether the image is shown here. */
+  frame?: boolean;
 }) {
   const { t } = useTranslation();
   const { picture, take } = useShared();
@@ -44,12 +47,12 @@ export function Stage({
   }
 
   return (
-    <div className={`stage ${picture || camera ? "" : "empty"} ${over && controls ? "over" : ""}`} data-testid="stage">
+    <div className={`stage ${frame ? "" : "bare"} ${picture || camera ? "" : "empty"} ${over && controls ? "over" : ""}`} data-testid="stage">
       {camera ? (
         <Camera onTake={(file) => use([file])} onClose={() => setCamera(false)} />
       ) : picture ? (
         <>
-          <div className="frame">
+          {frame && <div className="frame">
             {known && !known.size ? (
               <p className="unseen">{t("stage.unseen", { name: picture.file.name })}</p>
             ) : (
@@ -68,8 +71,8 @@ export function Stage({
                 {children}
               </div>
             )}
-          </div>
-          {controls && <Group gap="sm" className="again">
+          </div>}
+          {controls && <Group gap="sm" className={frame ? "again" : ""}>
             <FileButton variant="default" onFiles={use}>
               {t("stage.another")}
             </FileButton>

@@ -72,7 +72,10 @@ _KINDS: dict[str, dict[str, Any]] = {
     "CLIP": _CLIP,
     "Segformer": {"resample": 2, "image_mean": _MEAN, "image_std": _STD},
     "Beit": {"resample": 3},
+    "ConvNext": {"resample": 3, "image_mean": _HALF, "image_std": _HALF, "size": {"shortest_edge": 384}},
 }
+#: Where transformers' ConvNextImageProcessor stops cutting the middle out, and how much it cuts below.
+_WHOLE_FROM, _CROP = 384, 224 / 256
 #: Steps of other image processors, which have no equal here.
 _STEPS = (
     *("do_flip_channel_order", "do_pad", "do_thumbnail", "do_align_long_axis", "do_grayscale", "do_rotate"),
@@ -95,7 +98,6 @@ def read_spec(
         WeightsError: the file does not make sense.
     """
     remarks: list[str] = []
-    config = None if config is None else _complete(config)
     if config is None:
         usual = DEFAULTS[
             "dinov2" if model_type.startswith("dinov2") else model_type if model_type in DEFAULTS else "vit"
@@ -107,7 +109,7 @@ def read_spec(
             "no preprocessor_config.json: the preprocessing that is usual for such models is assumed"
         )
     try:
-        return _spec(config, image_size, channels, remarks), remarks
+        return _spec(_complete(config), image_size, channels, remarks), remarks
     except (TypeError, ValueError, KeyError, ConfigError) as error:
         raise WeightsError(
             f"preprocessor_config.json does not make sense: {error}", hint="mend or remove the file"
@@ -134,7 +136,19 @@ def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
                 hint="set it to false if the model was trained without",
             )
     ignored = {"do_center_crop": False} if kind == "Segformer" else {}
-    return _KINDS.get(kind, {}) | dict(config) | ignored
+    complete = _KINDS.get(kind, {}) | dict(config) | ignored
+    return complete | _steps_of_convnext(complete) if kind == "ConvNext" else complete
+
+
+def _steps_of_convnext(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and crop that stand for its one size and ``crop_pct``."""
+    size = config["size"]
+    edge = int(size["shortest_edge"] if isinstance(size, Mapping) else size)
+    if edge >= _WHOLE_FROM:
+        return {"size": {"height": edge, "width": edge}, "do_center_crop": False}
+    around = int(edge / float(config.get("crop_pct") or _CROP))
+    cut = {"height": edge, "width": edge}
+    return {"size": {"shortest_edge": around}, "do_center_crop": True, "crop_size": cut}
 
 
 def _spec(

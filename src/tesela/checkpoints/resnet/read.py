@@ -10,15 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tesela.checkpoints.files import license_of, read_mapping, read_weights
+from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
 from tesela.checkpoints.resnet.names import timm_resnet_table, transformers_resnet_table
-from tesela.core.errors import ConfigError, WeightsError
-from tesela.imaging.spec import ImageSpec
+from tesela.checkpoints.stated_view import stated_view
+from tesela.core.errors import WeightsError
 from tesela.models.tensors import Tensors
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_FILTERS = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
 #: Fields of transformers' config.json that change the network, and their values here.
 _PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
 
@@ -58,7 +56,7 @@ def _found(place: Place) -> Foreign | None:
         return None
     _check(config, theirs=theirs, source=str(place.weights or folder))
     fields = _fields(read.tensors, stages, theirs=theirs, source=str(place.weights or folder))
-    image, stated = _image(config, place, theirs=theirs, channels=fields["channels"])
+    image, remarks = stated_view(place, theirs=theirs, channels=fields["channels"])
     convolutions = 3 if fields["unit"] == "bottleneck" else 2
     table = transformers_resnet_table if theirs else timm_resnet_table
     names = config.get("id2label") if theirs else None
@@ -74,10 +72,7 @@ def _found(place: Place) -> Foreign | None:
         tensors=read.tensors,
         image=image,
         labels=list(labels) if labels else None,
-        remarks=[
-            *read.notes,
-            *([] if stated else ["images are seen as is usual for ImageNet: no file says it"]),
-        ],
+        remarks=[*read.notes, *remarks],
         license=str((config.get("pretrained_cfg") or {}).get("license") or license_of(folder)),
         provenance={"format": "resnet", "config": dict(config)},
     )
@@ -130,37 +125,3 @@ def _fields(tensors: Tensors, stages: set[int], *, theirs: bool, source: str) ->
         "root": "large",
         "channels": kernel[1],
     }
-
-
-def _image(config: Mapping[str, Any], place: Place, *, theirs: bool, channels: int) -> tuple[ImageSpec, bool]:
-    """The view that the files state, else ImageNet's usual one; and whether they state it."""
-    file = place.folder / "preprocessor_config.json"
-    stated = config.get("pretrained_cfg") or {}
-    if theirs:
-        stated = read_mapping(file) if file.is_file() else {}
-    mean, std = (_MEAN, _STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    sizes = stated.get("size") if theirs else stated.get("input_size")
-    side = sizes.get("shortest_edge", sizes.get("height", 224)) if isinstance(sizes, Mapping) else 224
-    height, width = (sizes[1], sizes[2]) if isinstance(sizes, list) and len(sizes) == 3 else (side, side)
-    height, width = place.image_size or (height, width)
-    ratio = float(stated.get("crop_pct") or 0.875)
-    if theirs and int(side) >= 384:
-        ratio = 1.0  # transformers squashes images of that size
-    try:
-        return (
-            ImageSpec(
-                height=int(height),
-                width=int(width),
-                channels=channels,
-                mean=tuple(stated.get("image_mean") or stated.get("mean") or mean),
-                std=tuple(stated.get("image_std") or stated.get("std") or std),
-                resize="squash" if theirs and int(side) >= 384 else "crop",
-                crop_ratio=ratio,
-                interpolation=_FILTERS.get(stated.get("resample", stated.get("interpolation")), "bicubic"),  # type: ignore[arg-type]
-            ),
-            bool(stated),
-        )
-    except (ConfigError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{place.folder} states a view that cannot be: {error}", hint="use files that belong together"
-        ) from error

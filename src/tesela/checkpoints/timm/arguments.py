@@ -19,33 +19,43 @@ HARMLESS = frozenset(
         *("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
         *("drop_path_rate", "drop_block_rate", "weight_init", "fix_init", "device", "dtype", "img_size"),
         *("dynamic_img_size", "strict_img_size", "no_embed_class", "num_heads", "act_layer", "global_pool"),
-        *("pool_include_prefix", "scriptable", "exportable", "no_jit", "pretrained", "checkpoint_path"),
+        *(
+            "norm_layer",
+            "pool_include_prefix",
+            "scriptable",
+            "exportable",
+            "no_jit",
+            "pretrained",
+            "checkpoint_path",
+        ),
     )
 )
 #: Arguments of which our network has these values alone.
 _FIXED: dict[str, tuple[Any, ...]] = {
-    "qk_norm": (False, None),
-    "scale_attn_norm": (False, None),
-    "scale_mlp_norm": (False, None),
-    "proj_bias": (True, None),
-    "pre_norm": (False, None),
     "dynamic_img_pad": (False, None),
     "features_only": (False, None),
     "embed_layer": (None,),
-    "embed_norm_layer": (None, ""),
-    "norm_layer": (None, "", "layernorm", "layer_norm", "LayerNorm"),
-    "block_fn": (None,),
+    "block_fn": (None, "Block", "ResPostBlock"),
     "attn_layer": (None, "", "attn"),
 }
 #: Names of register tokens: timm's, and the official DINOv2's.
 REGISTER_NAMES = ("reg_token", "register_tokens")
-_SILU = ("silu", "swish")
+_SILU = ("silu", "swish", "SiLU")
+_GATED = ("SwiGLUPacked", "SwiGLU", "GluMlp")
+#: timm's names of norms, and ours; a norm of the table of architectures is a name with its epsilon.
+_NORMS = {
+    **dict.fromkeys(("", "layernorm", "layer_norm", "LayerNorm"), "layer"),
+    **dict.fromkeys(("rmsnorm", "RmsNorm"), "rms"),
+}
+#: Epsilon of timm's norms where none is stated.
+EPSILON = 1e-6
 #: timm's names of activations, and ours.
 _ACTIVATIONS: dict[Any, str] = {
     None: "gelu",
     "": "gelu",
     "gelu": "gelu",
     "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
     **dict.fromkeys(_SILU, "silu"),
 }
@@ -84,11 +94,18 @@ def check_arguments(
         "class_token": token,
         "reg_tokens": registers,
         "init_values": fields["layer_scale"] > 0,
+        "pre_norm": fields["embedded_norm"] == "tokens",
+        "qk_norm": fields["qk_norm"],
+        "scale_attn_norm": fields["inner_norm"] == "both",
+        "scale_mlp_norm": fields["inner_norm"] != "none",
+        "proj_bias": fields["dense_bias"],
         "pos_embed": fields["position"] == "learned",
         "final_norm": pooled or final,
         "fc_norm": pooled,
         "num_classes": len(tensors["head.weight"]) if "head.weight" in tensors else 0,
     }
+    if stated.get("block_fn") == "ResPostBlock":  # where it is the start value of the norms
+        implied["init_values"] = stated.get("init_values") is not None
     if fields["position"] == "learned" and (token or registers):
         implied["no_embed_class"] = not rows
     for name, value in stated.items():
@@ -96,8 +113,13 @@ def check_arguments(
             if value not in _FIXED[name]:
                 raise _refused(name, value)
         elif name == "mlp_layer":
-            if value not in ((None, "SwiGLUPacked") if fields["mlp"] == "swiglu" else (None, "Mlp", "mlp")):
+            if value not in ((None, *_GATED) if fields["mlp"] == "swiglu" else (None, "Mlp", "mlp")):
                 raise _refused(name, value)
+        elif name == "embed_norm_layer":
+            if value and norm_of(value) != (fields["norm_kind"], fields["norm_eps"]):
+                raise _refused(name, value, beside=" beside another norm_layer")
+            if bool(value) != (fields["embedded_norm"] == "patches"):
+                raise _contradicted(name, value)
         elif name in implied:
             found = _as_found(name, value, fields)
             if found is not None and found != implied[name]:
@@ -112,10 +134,7 @@ def check_arguments(
             )
     pool = stated.get("global_pool")
     if (pool == "map") != ("attn_pool.latent" in tensors) and pool:
-        raise WeightsError(
-            f"the config states global_pool={pool!r}, which the tensors do not fit",
-            hint="use the config.json that came with the weights",
-        )
+        raise _contradicted("global_pool", pool)
     if pool == "token" and not token:
         raise WeightsError(
             "the config states global_pool='token', and there is no class token",
@@ -135,7 +154,16 @@ def _as_found(name: str, value: Any, fields: Mapping[str, Any]) -> Any:
         return value == "learn"
     if name == "init_values":
         return value is not None and value is not False
+    if isinstance(value, bool) or value is None:
+        return value
     return value
+
+
+def _contradicted(name: str, value: Any) -> WeightsError:
+    return WeightsError(
+        f"the config states {name}={value!r}, which the tensors do not fit",
+        hint="use the config.json that came with the weights",
+    )
 
 
 def _shown(value: Any) -> str:
@@ -145,7 +173,7 @@ def _shown(value: Any) -> str:
 def _refused(name: str, value: Any, *, beside: str = "") -> WeightsError:
     return WeightsError(
         f"timm's {name}={value!r}{beside} is not computed here",
-        hint="only plain pre-norm VisionTransformers are read; another program has to run this one",
+        hint="another program has to run this one",
     )
 
 
@@ -171,3 +199,20 @@ def activation_of(stated: Any, *, gated: bool) -> str:
             hint="known are " + ", ".join(str(name) for name in _ACTIVATIONS if name),
         )
     return _ACTIVATIONS[stated]
+
+
+def norm_of(stated: Any) -> tuple[str, float]:
+    """Our ``norm_kind`` and ``norm_eps`` of timm's ``norm_layer``.
+
+    Args:
+        stated: as config.json or the table of architectures has it; None is timm's own choice.
+
+    Raises:
+        WeightsError: it is not known.
+    """
+    name, eps = stated if isinstance(stated, (list, tuple)) else (stated or "", EPSILON)
+    if name not in _NORMS:
+        raise WeightsError(
+            f"timm's norm_layer={name!r} is not computed here", hint="known are LayerNorm and RmsNorm"
+        )
+    return _NORMS[name], float(eps)

@@ -2,8 +2,9 @@
 
 ``architecture`` names a model that every timm has; ``model_args`` turn it into the one at hand.
 
-Odd: timm's LayerNorms have an epsilon of 1e-6 that no argument changes. A smaller one (1e-12, of Hugging
-Face's ViT) makes no difference that float32 shows and is let through with a remark; a larger one is refused.
+Odd: no argument changes the epsilon of timm's norms; it comes with the architecture, 1e-6 or 1e-5. A
+smaller one (1e-12, of Hugging Face's ViT) makes no difference that float32 shows and is let through with a
+remark.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tesela.checkpoints.timm.eva_arguments import POOLS, other_arguments, shape_arguments
 from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
 from tesela.imaging.spec import ImageSpec, timm_sides
 
-_FITTING: dict[str, tuple[Any, ...]] = {
-    "norm": ("pre",),
-    "position": ("learned", "none"),
+_COMMON: dict[str, tuple[Any, ...]] = {
     "position_at": ("input",),
     "attention": ("full",),
     "pool": ("class", "mean", "attention"),
@@ -26,10 +26,59 @@ _FITTING: dict[str, tuple[Any, ...]] = {
     "position_mode": ("bicubic", "bicubic_antialias", "bicubic_offset"),
     "input_norm": ("none",),
 }
+_FITTING: dict[str, dict[str, tuple[Any, ...]]] = {
+    "VisionTransformer": {**_COMMON, "norm": ("pre", "branch"), "position": ("learned", "none")},
+    "Eva": {
+        **_COMMON,
+        "norm": ("pre", "branch"),
+        "position": ("rotary", "learned_rotary", "learned", "none"),
+        "activation": ("gelu",),
+        "dense_bias": (True,),
+        "qk_norm": (False,),
+        "embedded_norm": ("none", "tokens"),
+    },
+    "Beit": {
+        **_COMMON,
+        "norm": ("pre",),
+        "position": ("offset_bias",),
+        "pool": ("class", "mean"),
+        "activation": ("gelu",),
+        "dense_bias": (True,),
+        "qk_norm": (False,),
+        "embedded_norm": ("none",),
+        "inner_norm": ("none", "mlp"),
+    },
+}
+#: Architectures to change by arguments: by class, whether the MLP is gated, kind and epsilon of the norms.
+_BASES = {
+    ("VisionTransformer", False, "layer", 1e-6): "vit_base_patch16_224",
+    ("VisionTransformer", False, "layer", 1e-5): "vit_base_patch16_clip_224",
+    ("VisionTransformer", True, "layer", 1e-6): "vit_giant_patch14_dinov2",
+    ("Eva", False, "layer", 1e-6): "vit_small_patch16_rope_224",
+    ("Eva", False, "layer", 1e-5): "vit_small_patch16_dinov3",
+    ("Eva", True, "layer", 1e-6): "eva02_small_patch14_224",
+    ("Eva", True, "layer", 1e-5): "vit_small_plus_patch16_dinov3",
+    ("Beit", False, "layer", 1e-6): "beit_base_patch16_224",
+}
 
 
-def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
-    """Refuse a model that timm's VisionTransformer has no option for.
+def timm_kind(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> str:
+    """The class of timm that a model of ours is of.
+
+    Args:
+        fields: all fields of the configuration.
+        known: the style of the timm checkpoint the model comes from.
+    """
+    if known and known.get("kind"):
+        return str(known["kind"])
+    position = str(fields["position"])
+    return (
+        "Eva" if position.endswith("rotary") else "Beit" if position == "offset_bias" else "VisionTransformer"
+    )
+
+
+def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTransformer") -> list[str]:
+    """Refuse a model that a class of timm has no option for.
 
     Returns:
         remarks on what is not quite the same there.
@@ -37,12 +86,12 @@ def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
     Raises:
         WeightsError: naming the option.
     """
-    program = "timm's VisionTransformer"
+    program = f"timm's {kind}"
     if family not in ("vit", "deit"):
         raise WeightsError(
             f"{program} has no place for a model of the family {family!r}", hint="ViT and DeiT models fit"
         )
-    for name, known in _FITTING.items():
+    for name, known in _FITTING[kind].items():
         if fields[name] not in known:
             fit = " or ".join(f"{name}={value}" for value in known)
             raise WeightsError(f"{program} has no {name}={fields[name]}", hint=f"only models with {fit} fit")
@@ -58,21 +107,22 @@ def check_timm(family: str, fields: Mapping[str, Any]) -> list[str]:
             f"{program} has one last norm, before or after the pool",
             hint="set final_norm or pooled_norm, not both",
         )
-    if fields["mlp"] == "swiglu" and fields["pool"] == "attention":
+    if kind == "VisionTransformer" and fields["mlp"] == "swiglu" and fields["pool"] == "attention":
         raise WeightsError(
             f"{program} has no mlp=swiglu beside pool=attention: its pool's MLP is twice as wide",
             hint="train with another pool or mlp=plain",
         )
-    if fields["norm_eps"] > 1e-6:
+    if fields["norm_eps"] not in (1e-6, 1e-5) and fields["norm_eps"] > 1e-6:
         raise WeightsError(
-            f"{program} has no norm_eps={fields['norm_eps']}", hint="only models with norm_eps=1e-6 fit"
+            f"{program} has no norm_eps={fields['norm_eps']}",
+            hint="only models with norm_eps 1e-6 or 1e-5 fit",
         )
     remarks = []
-    if fields["norm_eps"] != 1e-6:
+    if fields["norm_eps"] < 1e-6:
         remarks.append(
             f"timm computes LayerNorms with an epsilon of 1e-6, the model with {fields['norm_eps']}"
         )
-    if fields["position"] == "learned" and fields["position_mode"] != "bicubic_antialias":
+    if str(fields["position"]).startswith("learned") and fields["position_mode"] != "bicubic_antialias":
         remarks.append(
             "at other image sizes timm interpolates positions with antialiasing, the model without"
         )
@@ -90,9 +140,17 @@ def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None)
         style = TimmStyle(**known)
         if not style.folded_class or fields["registers"] > 0:
             return style
-    special = fields["pool"] == "class"
-    rows = special and fields["prefix_positions"] and fields["position"] == "learned"
-    return TimmStyle(class_row=rows, register_rows=rows and fields["registers"] > 0)
+    kind, special = timm_kind(fields), fields["pool"] == "class"
+    rows = special and fields["prefix_positions"] and str(fields["position"]).startswith("learned")
+    return TimmStyle(
+        kind=kind,
+        class_row=rows,
+        register_rows=rows and fields["registers"] > 0,
+        flat_scale=kind != "VisionTransformer",
+        split_bias=kind == "Beit" and fields["qkv_bias"],
+        split_gate=kind == "Eva" and fields["mlp"] == "swiglu" and fields["inner_norm"] != "none",
+        rotary="interleaved" if kind == "Eva" and str(fields["position"]).endswith("rotary") else "",
+    )
 
 
 def timm_config(
@@ -122,21 +180,16 @@ def timm_config(
     pretrained = _preprocessing(image)
     base = dict(base or {})
     gated = fields["mlp"] == "swiglu"
-    usual = (
-        "vit_giant_patch14_dinov2"
-        if gated
-        else "deit_base_distilled_patch16_224"
-        if family == "deit"
-        else "vit_base_patch16_224"
-    )
+    architecture = base.get("architecture") or _base(family, fields, style.kind, gated=gated)
+    make = _arguments if style.kind == "VisionTransformer" else other_arguments
     return {
         **base,
-        "architecture": base.get("architecture") or usual,
+        "architecture": architecture,
         "num_classes": len(labels) if style.head else 0,
         "num_features": fields["width"],
-        "global_pool": _POOLS[fields["pool"]],
+        "global_pool": POOLS[fields["pool"]],
         "label_names": labels,
-        "model_args": dict(base.get("model_args") or {}) | _arguments(family, fields, style, gated=gated),
+        "model_args": dict(base.get("model_args") or {}) | make(family, fields, style),
         "pretrained_cfg": {
             **(base.get("pretrained_cfg") or {}),
             "num_classes": len(labels) if style.head else 0,
@@ -151,6 +204,27 @@ def timm_config(
             "classifier": ["head", "head_dist"] if family == "deit" else "head",
         },
     }
+
+
+def _base(family: str, fields: Mapping[str, Any], kind: str, *, gated: bool) -> str:
+    """The architecture that the arguments are to change.
+
+    Raises:
+        WeightsError: none has these norms.
+    """
+    if family == "deit":
+        return "deit_base_distilled_patch16_224"
+    if fields["norm"] == "branch" and kind == "VisionTransformer":
+        return "vit_base_patch16_rpn_224"
+    eps = max(fields["norm_eps"], 1e-6)
+    found = _BASES.get((kind, gated, fields["norm_kind"], eps))
+    if found is None:
+        raise WeightsError(
+            f"timm has no {kind} with norm_kind={fields['norm_kind']}, norm_eps={eps} and "
+            f"mlp={fields['mlp']}",
+            hint="only models with LayerNorms and an epsilon of 1e-6 fit in any case",
+        )
+    return found
 
 
 def _preprocessing(image: ImageSpec) -> dict[str, Any]:
@@ -177,24 +251,12 @@ def _preprocessing(image: ImageSpec) -> dict[str, Any]:
     return {"crop_pct": pct, "crop_mode": mode}
 
 
-_POOLS = {"class": "token", "mean": "avg", "attention": "map"}
-
-
-def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gated: bool) -> dict[str, Any]:
-    """Arguments of timm's constructor."""
-    hidden = round(fields["width"] * fields["mlp_ratio"])
-    arguments: dict[str, Any] = {
-        "img_size": list(fields["image_size"]),
-        "patch_size": _side(fields["patch_size"]),
-        "in_chans": fields["channels"],
-        "embed_dim": fields["width"],
-        "depth": fields["depth"],
-        "num_heads": fields["heads"],
-        "mlp_ratio": ratio(fields["width"], 2 * hidden if gated else hidden),
-        "qkv_bias": fields["qkv_bias"],
-        "init_values": fields["layer_scale"] or None,
-    }
-    if not gated:
+def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle) -> dict[str, Any]:
+    """Arguments of the constructor of timm's VisionTransformer."""
+    arguments = shape_arguments(fields, packed=not style.split_gate)
+    if fields["norm"] == "branch":
+        arguments["init_values"] = 1e-5
+    if fields["mlp"] != "swiglu":
         arguments["act_layer"] = fields["activation"]
     if family == "deit":
         return arguments
@@ -203,21 +265,14 @@ def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle, *, gate
         "class_token": token,
         "no_embed_class": not style.class_row,
         "reg_tokens": fields["registers"] - style.folded_class,
-        "global_pool": _POOLS[fields["pool"]],
+        "global_pool": POOLS[fields["pool"]],
+        "pre_norm": fields["embedded_norm"] == "tokens",
+        "qk_norm": fields["qk_norm"],
+        "scale_attn_norm": fields["inner_norm"] == "both",
+        "scale_mlp_norm": fields["inner_norm"] != "none",
+        "proj_bias": fields["dense_bias"],
         "pool_include_prefix": fields["pool"] == "attention" and fields["pool_prefix"],
         "fc_norm": fields["pooled_norm"],
         "final_norm": fields["final_norm"] or fields["pooled_norm"],
         "pos_embed": "learn" if fields["position"] == "learned" else "none",
     }
-
-
-def ratio(width: int, hidden: int) -> float:
-    """The ratio of which ``int(width * ratio)`` is ``hidden``."""
-    found = hidden / width
-    while int(width * found) < hidden:
-        found = math.nextafter(found, math.inf)
-    return found
-
-
-def _side(sizes: Any) -> int | list[int]:
-    return int(sizes[0]) if sizes[0] == sizes[1] else [int(side) for side in sizes]

@@ -9,14 +9,17 @@ from typing import Any, get_args
 from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
 from tesela.checkpoints.state import Weights, own_names
-from tesela.checkpoints.timm.architectures import architecture_arguments, sized_heads
-from tesela.checkpoints.timm.names import TimmStyle, timm_fields, timm_table
+from tesela.checkpoints.timm.architectures import TimmArchitecture, find_architecture
+from tesela.checkpoints.timm.eva import eva_fields
+from tesela.checkpoints.timm.fields import timm_fields
+from tesela.checkpoints.timm.names import TimmStyle, timm_table
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.imaging.spec import ImageSpec, Interpolation, Resize, timm_sides
 
 _MODES: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OLDER = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "license", "label_offset")
+_SIZES = ("depth", "embed_dim", "mlp_ratio", "patch_size")
 #: A tensor that every VisionTransformer has.
 ANCHOR = "patch_embed.proj.weight"
 
@@ -35,6 +38,8 @@ def find_timm(place: Place) -> Foreign | None:
     )
     if weights is None and not stated_by_timm:
         return None
+    if stated_by_timm and place.config.get("architecture"):
+        find_architecture(str(place.config["architecture"]))  # refused before gigabytes are read
     read = own_names(read_weights(folder, weights), ANCHOR)
     tensors = read.tensors
     if weights is not None and ANCHOR not in tensors:
@@ -42,13 +47,17 @@ def find_timm(place: Place) -> Foreign | None:
     config = place.config if stated_by_timm else read.facts
     # timm's older files have the entries of pretrained_cfg beside the architecture
     stated = dict(config.get("pretrained_cfg") or {name: config[name] for name in _OLDER if name in config})
-    arguments = _arguments(config, stated)
-    family, fields, style = timm_fields(
-        tensors, arguments=arguments, heads=place.heads, image_size=place.image_size
-    )
+    kind, arguments = _arguments(config, stated, shaped=stated_by_timm)
+    if kind in ("Eva", "Beit"):
+        fields, style = eva_fields(kind, tensors, arguments=arguments, image_size=place.image_size)
+        family = "vit"
+    else:
+        family, fields, style = timm_fields(
+            tensors, arguments=arguments, heads=place.heads, image_size=place.image_size
+        )
     said = set(arguments) | ({"num_heads"} if place.heads else set())
     if style.official or config.get("architecture"):
-        said |= {"act_layer"} if "embed_dim" in arguments else {"act_layer", "num_heads"}
+        said |= {"act_layer", "num_heads"}
     _check_head(config, stated, tensors)
     image, remarks = _image(stated, fields, style)
     return Foreign(
@@ -59,7 +68,7 @@ def find_timm(place: Place) -> Foreign | None:
         layout=timm_table(family, fields, style),
         tensors=tensors,
         image=image,
-        remarks=[*read.notes, *_assumed(read, said, fields), *remarks],
+        remarks=[*read.notes, *_assumed(read, said, fields), *_other_sizes(config, fields), *remarks],
         labels=_labels(config, stated),
         license=str(stated.get("license") or license_of(folder)),
         provenance={
@@ -71,18 +80,20 @@ def find_timm(place: Place) -> Foreign | None:
     )
 
 
-def _arguments(config: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments: as stated, else as the architecture's name implies."""
+def _arguments(config: Mapping[str, Any], stated: Mapping[str, Any], *, shaped: bool) -> TimmArchitecture:
+    """The class and its arguments: those of the architecture's name, changed by what is stated.
+
+    A training state (not ``shaped``) may be of a model of that name in other sizes, which its tensors show.
+    """
     name = config.get("architecture")
-    implied = architecture_arguments(str(name)) if name else {}
-    arguments = implied | dict(config.get("model_args") or {})
-    if name and "embed_dim" in arguments and (heads := sized_heads(str(name))):
-        arguments.setdefault("num_heads", heads)
+    known = find_architecture(str(name)) if name else TimmArchitecture("VisionTransformer", {})
+    sizes = {name: value for name, value in known.arguments.items() if shaped or name not in _SIZES}
+    arguments = sizes | dict(config.get("model_args") or {})
     arguments.setdefault("global_pool", config.get("global_pool") or stated.get("global_pool"))
     size = stated.get("input_size")
     if "img_size" not in arguments and isinstance(size, list) and len(size) == 3:
         arguments["img_size"] = size[1:]
-    return arguments
+    return TimmArchitecture(known.kind, arguments)
 
 
 def _check_head(config: Mapping[str, Any], stated: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
@@ -114,6 +125,18 @@ def _assumed(read: Weights, said: set[str], fields: Mapping[str, Any]) -> Iterat
             f"{read.files[0].name} says {'neither ' if len(missing) > 1 else 'no '}{names}: {taken} "
             f"{'is' if missing[0][0] == 'activation' and len(missing) == 1 else 'are'} assumed{other}"
         )
+
+
+def _other_sizes(config: Mapping[str, Any], fields: Mapping[str, Any]) -> Iterator[str]:
+    """Sizes of a training state that are not those of the architecture it names."""
+    name, stated = config.get("architecture"), dict(config.get("model_args") or {})
+    known = find_architecture(str(name)).arguments if name else {}
+    for argument, own in (("embed_dim", "width"), ("depth", "depth")):
+        if argument in known and argument not in stated and known[argument] != fields[own]:
+            yield (
+                f"the file names {name}, whose {argument} is {known[argument]}; its weights are of "
+                f"{fields[own]}"
+            )
 
 
 def _image(

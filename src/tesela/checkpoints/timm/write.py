@@ -32,15 +32,15 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
     """
     from dataclasses import replace
 
-    from tesela.checkpoints.timm.config import check_timm, style_for, timm_config
+    from tesela.checkpoints.timm.config import check_timm, style_for, timm_config, timm_kind
     from tesela.checkpoints.timm.names import timm_table
     from tesela.checkpoints.timm.through import through_timm
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
-    remarks = check_timm(info.architecture, fields)
     known = origin if origin.get("format") == "timm" else {}
+    remarks = check_timm(info.architecture, fields, kind=timm_kind(fields, known.get("style")))
     style = replace(style_for(fields, known.get("style")), head=not exported.headless())
     own = exported.tensors()
     if not style.head:

@@ -164,21 +164,23 @@ def _few_shot(run: str, data: str | None, words: str, *, json: bool, **options: 
     from tesela.core.config import convert_value
     from tesela.core.progress import stderr_console
     from tesela.core.terminal import line_text
-    from tesela.evaluation.few_shot import few_shot_run
+    from tesela.evaluation.few_shot import few_shot
+    from tesela.reports.report import write_report
 
     shots: list[int] = convert_value(list[int], words, "few_shot")
-    scores = few_shot_run(run, data=data, shots=shots, console=stderr_console(), **options)
+    scores = few_shot(run, data=data, shots=shots, console=stderr_console(), **options)
     output.say(
         f"{scores['model']}, frozen, {scores['features']} features, on {scores['data']}, "
         f"{scores['split']} split, {scores['images']:,} images of {scores['classes']} classes"
     )
     output.say(few_shot_table(scores))
+    report = write_report(run) if scores["folder"] == Path(run) else None
     if scores["folder"] is not None:
-        output.say(f"kept in {scores['folder']}")
+        output.say(f"kept in {scores['folder']}" + (f", shown in {report}" if report else ""))
     output.note_unreadable(
         f"unreadable: {line_text(bad['name'])}: {bad['message']}" for bad in scores["unreadable"]
     )
-    output.result({**scores, "run": run}, json)
+    output.result({**scores, "run": run, "report": report}, json)
     return 1 if scores["unreadable"] else 0
 
 
@@ -186,25 +188,20 @@ def few_shot_table(scores: Mapping[str, Any]) -> Table:
     """Mean and deviation of each classifier, a row for each number of shots."""
     from rich.table import Table
 
-    names = {"ridge": "ridge regression", "knn": "nearest neighbours", "probe": "linear probe"}
+    from tesela.evaluation.shots import CLASSIFIERS, spread_text
+
     rows = scores["few_shot"]
     table = Table(
         title=f"Accuracy by images of each class, {scores['draws']} draws",
         title_justify="left",
     )
     table.add_column("shots", justify="right")
-    for name, title in names.items():
+    for name, title in CLASSIFIERS.items():
         if name in rows[0]:
             table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(str(row["shots"]), *(_spread(row[name]) for name in names if name in row))
+        table.add_row(str(row["shots"]), *(spread_text(row[name]) for name in CLASSIFIERS if name in row))
     return table
-
-
-def _spread(found: Mapping[str, Any]) -> str:
-    """Mean and deviation in per cent."""
-    deviation = "" if found["deviation"] is None else f" ± {found['deviation'] * 100:.2f}"
-    return f"{found['mean'] * 100:.2f}{deviation} %"
 
 
 def say_scores(scores: dict[str, Any], **options: Any) -> None:

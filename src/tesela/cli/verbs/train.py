@@ -9,6 +9,7 @@ name gives the same error however it was given; nothing may be abbreviated.
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import time
 import typing
@@ -25,6 +26,7 @@ from tesela.core.errors import ConfigError, MissingExtraError, UsageError, sugge
 from tesela.core.progress import stderr_console
 from tesela.core.terminal import line_text
 from tesela.hardware.allocator import keep_freed_memory
+from tesela.hardware.launch import launched
 from tesela.recipes import known as known_recipes
 from tesela.tasks.catalog import AUTO, find_task, task_names
 from tesela.training.config import TrainConfig, layered, objective_fields
@@ -94,11 +96,17 @@ def train(*words: str, **options: Any) -> int | None:
 
 def _run(config: TrainConfig, *, resume: bool, json: bool, quiet: bool) -> int | None:
     keep_freed_memory()  # before torch is imported
-    console = stderr_console(quiet=quiet)
-    source = None if resume else opened(config, console)  # before torch, which takes seconds to import
+    launch = launched()
+    if launch.ranks > 1:  # before torch: each process would warn of weights that a loss could leave out
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    console = stderr_console(quiet=quiet or launch.rank > 0)  # one log and one bar for all processes
+    # before torch, which takes seconds to import
+    source = None if resume or launch.ranks > 1 else opened(config, console)
     from tesela.api import train_config
 
     answer = train_config(config, resume=resume, console=console, begin=process_begin(), source=source)
+    if launch.rank > 0:
+        return None
     summary = find_task(answer.task).summary(answer.scores, str(answer.split))
     say(f"{summary or 'trained'}, {answer.steps:,} steps in {answer.seconds:,.1f} s")
     say(f"model   {answer.path / 'bundle'}")

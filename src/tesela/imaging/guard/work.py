@@ -48,7 +48,16 @@ def excessive(data: bytes, header: Header) -> str:
     return ""
 
 
-def _scans(data: bytes, at: int, size: tuple[int, int]) -> str:
+def has_more_work(data: bytes, header: Header, most: int) -> bool:
+    """Whether the scans of a JPEG go over more than ``most`` pixels of its components, one with another."""
+    if not header.scans_at or header.size is None:
+        return False
+    return bool(_scans(data, header.scans_at, header.size, usual=0, most=most))
+
+
+def _scans(
+    data: bytes, at: int, size: tuple[int, int], *, usual: int = USUAL_PASSES, most: int = MOST_WORK
+) -> str:
     """Walk a JPEG from its first scan to its last."""
     blocks = (-(-size[0] // 8) * 8) * (-(-size[1] // 8) * 8)
     scans = passes = segments = 0
@@ -59,7 +68,7 @@ def _scans(data: bytes, at: int, size: tuple[int, int]) -> str:
         segments += 1
         if scans > MOST_SCANS or segments > 4 * MOST_SCANS:
             return f"more than {MOST_SCANS} scans"
-        if passes > USUAL_PASSES and passes * blocks > MOST_WORK:
+        if passes > usual and passes * blocks > most:
             return f"more than {passes - 1} passes over its pixels"
         found = _MARKER.search(data, at + 2 + int.from_bytes(data[at + 2 : at + 4], "big"))
         if found is None or data[found.end() - 1] == _END:

@@ -1,14 +1,19 @@
 """Multi-head self-attention (Vaswani et al. 2017), with ordinary or wide heads.
 
-Ordinary heads share the width: d = D / H. A wide head keeps the full width, d = D, so that q, k and v map D
-to H * D and the output maps back; article C counts its parameters so.
+Ordinary heads share the width: d = D / H. A wide head keeps the full width, d = D, so that q, k and v map
+D to H * D and the output maps back; article C counts its parameters so.
 
-Odd: q, k and v come from one matrix product and stay views of its result, (B, N, 3, H, d); nothing is copied
-before the kernel. The kernel is chosen by name (``tesela.layers.attention.kernels``) and can be changed at
-any time.
+Queries and keys of each head may be normalised before they meet (arXiv 2302.05442), and the joined heads
+before the output projection (arXiv 2110.09456).
+
+Odd: q, k and v come from one matrix product and stay views of its result, (B, N, 3, H, d); nothing is
+copied before the kernel. The kernel is chosen by name (``tesela.layers.attention.kernels``) and can be
+changed at any time.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Generator, Tensor, nn
 
@@ -60,9 +65,13 @@ class Attention(HasKernel, nn.Module):
         width: D.
         heads: H.
         wide: every head keeps the full width D instead of D / H.
-        qkv_bias: whether the qkv projection has a bias; the output projection always has one.
+        qkv_bias: whether the qkv projection has a bias.
         dropout: after the output projection.
         attention_dropout: on the attention weights.
+        out_bias: whether the output projection has a bias.
+        norms: makes a norm of a width.
+        qk_norm: whether queries and keys of each head are normalised.
+        inner_norm: whether the joined heads are.
     """
 
     def __init__(
@@ -74,6 +83,10 @@ class Attention(HasKernel, nn.Module):
         qkv_bias: bool = True,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        out_bias: bool = True,
+        norms: Callable[[int], nn.Module] = nn.LayerNorm,
+        qk_norm: bool = False,
+        inner_norm: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -82,7 +95,10 @@ class Attention(HasKernel, nn.Module):
         self.attention_dropout = attention_dropout
         inner = heads * self.head_width
         self.qkv = Dense(width, 3 * inner, bias=qkv_bias)
-        self.out = Dense(inner, width)
+        self.q_norm = norms(self.head_width) if qk_norm else nn.Identity()
+        self.k_norm = norms(self.head_width) if qk_norm else nn.Identity()
+        self.inner_norm = norms(inner) if inner_norm else nn.Identity()
+        self.out = Dense(inner, width, bias=out_bias)
         self.dropout = nn.Dropout(dropout)
 
     def reset(self, generator: Generator | None = None) -> None:
@@ -112,18 +128,23 @@ class Attention(HasKernel, nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         result = attend(q, k, v, dropout=dropout, scale=self.scale, kernel=self.kernel)
         trace.attention(q, k, v, result, scale=self.scale)
-        mixed: Tensor = self.out(result.transpose(1, 2).flatten(2))
-        return trace("", self.dropout(mixed))
+        return trace("", self.joined(result))
+
+    def joined(self, result: Tensor) -> Tensor:
+        """The heads' results (B, H, N, d) through the output projection, (B, N, D)."""
+        mixed: Tensor = self.dropout(self.out(self.inner_norm(result.transpose(1, 2).flatten(2))))
+        return mixed
 
     def _uses_bf16(self, tokens: Tensor) -> bool:
-        return self.kernel == "cpu_bf16" and self.attention_dropout == 0 and applies(tokens)
+        plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.inner_norm, nn.Identity)
+        return plain and self.kernel == "cpu_bf16" and self.attention_dropout == 0 and applies(tokens)
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of (B, N, D), each (B, H, N, d), views of one tensor."""
         batch, count, _ = tokens.shape
         qkv: Tensor = self.qkv(tokens)
         q, k, v = qkv.view(batch, count, 3, self.heads, self.head_width).unbind(2)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return self.q_norm(q.transpose(1, 2)), self.k_norm(k.transpose(1, 2)), v.transpose(1, 2)
 
     def project_first(self, tokens: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """As ``project``, with queries (B, H, first, d) of the first tokens only."""
@@ -140,7 +161,7 @@ class Attention(HasKernel, nn.Module):
         )
         rest = dense(tokens, weight[inner:], rest_bias, kernel=self.kernel)
         k, v = rest.view(batch, count, 2, self.heads, self.head_width).unbind(2)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        return self.q_norm(q.transpose(1, 2)), self.k_norm(k.transpose(1, 2)), v.transpose(1, 2)
 
 
 def set_attention_kernel(model: nn.Module, name: str) -> None:

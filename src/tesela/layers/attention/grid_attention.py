@@ -1,18 +1,20 @@
 """Attention that uses the grid: relative and rotary positions, windows.
 
 Axial attention and local windows restrict what patches see of each other
-(``tesela.layers.attention.window_plan``). Prefix tokens are part of every window: a patch sees the prefix and
-its window in one softmax, a prefix token sees all tokens. The cost of the map falls from n^2 to n m for
-windows of m patches, and the result is that of full attention with a mask.
+(``tesela.layers.attention.window_plan``). Prefix tokens are part of every window: a patch sees the prefix
+and its window in one softmax, a prefix token sees all tokens. The cost of the map falls from n^2 to n m
+for windows of m patches, and the result is that of full attention with a mask.
 
 Odd: windows stand beside the heads, (B, H * g, m, d), so that a mask is built once and not per image. The
-trace holds q, k, v and the output in the order of the tokens and one bias for all pairs, -inf where a patch
-does not see another: whatever is computed from a record needs no knowledge of windows. Under a bias from
-relative positions the result is copied once: an exporter takes the fused kernel apart into steps whose result
-has other strides, and a view of them would fail.
+trace holds q, k, v and the output in the order of the tokens and one bias for all pairs, -inf where a
+patch does not see another: whatever is computed from a record needs no knowledge of windows. Under a bias
+from relative positions the result is copied once: an exporter takes the fused kernel apart into steps
+whose result has other strides, and a view of them would fail.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +24,9 @@ from tesela.layers.attention.attention import Attention, attend
 from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.attention.windows import gather, mask, scatter, spread_windows
 from tesela.layers.grid import Grid
+from tesela.layers.position.offset_bias import OffsetBias
 from tesela.layers.position.relative import RelativePositions
-from tesela.layers.position.rotary import turn
+from tesela.layers.position.rotary import Rotation, turn
 from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
 
@@ -37,11 +40,9 @@ class GridAttention(Attention):
         windows: which patches see one another.
         grid: the grid that tables of relative positions belong to.
         relative: whether offsets between patches give a second set of logits.
-        rotary: whether queries and keys are turned by their places.
-        wide: every head keeps the full width D instead of D / H.
-        qkv_bias: whether the qkv projection has a bias.
-        dropout: after the output projection.
-        attention_dropout: on the attention weights.
+        rotary: how queries and keys are turned by their places; None where they are not.
+        biased: whether each offset adds a bias of each head.
+        **options: those of an ``Attention``.
     """
 
     def __init__(
@@ -52,20 +53,17 @@ class GridAttention(Attention):
         windows: WindowPlan,
         grid: Grid,
         relative: bool = False,
-        rotary: bool = False,
-        wide: bool = False,
-        qkv_bias: bool = True,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
+        rotary: Rotation | None = None,
+        biased: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            width, heads, wide=wide, qkv_bias=qkv_bias, dropout=dropout, attention_dropout=attention_dropout
-        )
+        super().__init__(width, heads, **options)
         self.windows = windows
         self.rotary = rotary
         self.relative = (
             RelativePositions(heads, self.head_width, windows=windows, grid=grid) if relative else None
         )
+        self.offset_bias = OffsetBias(heads, grid=grid) if biased else None
 
     def forward(
         self,
@@ -88,10 +86,13 @@ class GridAttention(Attention):
         assert layout is not None, "the network tells the layout"
         assert first is None or first <= layout.prefix, "only prefix tokens can be wanted alone"
         q, k, v = self.project(tokens) if first is None else self.project_first(tokens, first)
-        if self.rotary:
-            k = turn(k, layout)
-            q = turn(q, layout) if first is None else q
-        if first is not None:
+        if self.rotary is not None:
+            k = turn(k, layout, self.rotary)
+            q = turn(q, layout, self.rotary) if first is None else q
+        if self.offset_bias is not None:
+            bias: Tensor | None = self.offset_bias(layout, first=first).to(q.dtype)
+            result = self._attend(q, k, v, bias)
+        elif first is not None:
             result, bias = self._attend(q, k, v), None
         elif self.windows.shape == "all":
             bias = self._bias(q, layout)
@@ -100,8 +101,7 @@ class GridAttention(Attention):
         else:
             result, bias = self._within_cells(q, k, v, layout, traced=trace is not OFF)
         trace.attention(q, k, v, result, scale=self.scale, bias=bias)
-        mixed: Tensor = self.out(result.transpose(1, 2).flatten(2))
-        return trace("", self.dropout(mixed))
+        return trace("", self.joined(result))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         dropout = self.attention_dropout if self.training else 0.0

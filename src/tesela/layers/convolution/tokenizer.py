@@ -16,6 +16,7 @@ import itertools
 from torch import Generator, Tensor, nn
 
 from tesela.layers.grid import Grid, conv_grid
+from tesela.layers.norm import BatchNorm
 from tesela.layers.trace import OFF, Trace
 
 
@@ -56,7 +57,7 @@ class ConvTokenizer(nn.Module):
                 f"conv{index}", nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
             )
             if norm == "batch":
-                self.layers.add_module(f"norm{index}", nn.BatchNorm2d(after))
+                self.layers.add_module(f"norm{index}", BatchNorm(after))
             self.layers.add_module(f"relu{index}", nn.ReLU())
             self.layers.add_module(f"pool{index}", nn.MaxPool2d(pool_kernel, pool_stride, pool_kernel // 2))
 

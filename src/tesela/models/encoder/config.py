@@ -35,8 +35,8 @@ class EncoderConfig(ModelConfig):
     """Attention heads of each block."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLP as a multiple of the width."""
-    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
-    """Activation of the MLP; gelu_tanh is the approximation of the paper's code."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"] = "gelu"
+    """Activation of the MLP; gelu_tanh is the approximation of the paper's code, quick_gelu OpenAI's."""
     mlp: Literal["plain", "swiglu"] = "plain"
     """plain: two layers; swiglu: the first layer gives a gate too, whose SiLU multiplies the rest."""
     attention: Literal["full", "wide", "axial", "local"] = "full"
@@ -46,19 +46,40 @@ class EncoderConfig(ModelConfig):
     """With local: side of a window in tokens; every second block's windows are shifted by half of it."""
     qkv_bias: bool = True
     """Whether the query, key and value projections have a bias."""
+    dense_bias: bool = True
+    """Whether the output projection and the dense layers of the MLP have biases."""
+    qk_norm: bool = False
+    """Norm of each head's queries and keys."""
+    inner_norm: Literal["none", "mlp", "both"] = "none"
+    """Norm before the last dense layer of the MLP, or of both branches."""
     input_norm: Literal["none", "batch"] = "none"
     """batch: BatchNorm of the image's channels before anything else, in place of fixed statistics."""
-    norm: Literal["pre", "post"] = "pre"
-    """LayerNorm before each branch (the paper) or after each sum."""
+    embedded_norm: Literal["none", "patches", "tokens"] = "none"
+    """Norm before the first block: of the embedded patches, or of all tokens with their positions (CLIP)."""
+    norm: Literal["pre", "post", "branch"] = "pre"
+    """Norm before each branch (the paper), after each sum, or at the end of each branch."""
+    norm_kind: Literal["layer", "rms"] = "layer"
+    """LayerNorm, or RMSNorm, which subtracts no mean and has no bias."""
     norm_eps: float = 1e-6
-    """Epsilon of the LayerNorms."""
+    """Epsilon of the norms."""
     final_norm: bool = True
-    """LayerNorm after the last block."""
+    """Norm after the last block."""
     layer_scale: float = 0.0
     """Start value of a learned factor per channel on each branch; 0 for none, 1e-5 is usual."""
-    position: Literal["learned", "learned2d", "sincos2d", "relative", "rotary", "none"] = "learned"
-    """learned, learned2d (rows and columns) and sincos2d are added to the tokens; relative and rotary act in
-    each attention."""
+    position: Literal[
+        "learned", "learned2d", "sincos2d", "relative", "offset_bias", "rotary", "learned_rotary", "none"
+    ] = "learned"
+    """learned, learned2d (rows and columns) and sincos2d are added to the tokens; relative, offset_bias (a
+    number per offset) and rotary act in each attention; learned_rotary does both."""
+    rotary_places: Literal["tokens", "reference", "centred"] = "tokens"
+    """What rotary positions count: tokens, tokens of rotary_grid that the image is stretched to (EVA-02), or -1
+    to 1 across the image (DINOv3)."""
+    rotary_grid: tuple[int, int] = (16, 16)
+    """Rows and columns that rotary positions are stretched to, with rotary_places=reference."""
+    rotary_offset: float = 0.0
+    """Added to the numbers of rows and columns of rotary positions; prefix tokens stay at 0."""
+    rotary_base: float = 100.0
+    """The larger, the slower the slowest pairs of rotary positions turn."""
     position_at: Literal["input", "block", "shared"] = "input"
     """Where positions are added: at the input, a table of its own before every block, or one table before
     every block."""
@@ -71,8 +92,12 @@ class EncoderConfig(ModelConfig):
     """How the tokens become one vector; class and class_mean (both, side by side) add a class token."""
     pool_prefix: bool = True
     """With attention pooling: whether the query reads prefix tokens too (timm's pool_include_prefix)."""
+    pool_heads: int = 0
+    """Heads of attention pooling; 0 takes those of the blocks."""
+    pool_mlp_ratio: float = 0.0
+    """Hidden width of the MLP of attention pooling as a multiple of the width; 0 takes that of the blocks."""
     pooled_norm: bool = False
-    """LayerNorm of the pooled vector (timm's fc_norm), usually instead of final_norm."""
+    """Norm of the pooled vector (timm's fc_norm), usually instead of final_norm."""
     distillation: bool = False
     """Add a distillation token."""
     registers: int = 0
@@ -119,17 +144,20 @@ class EncoderConfig(ModelConfig):
                 f"patch_dropout leaves holes in the grid that {self.attention} attention needs",
                 hint="use attention full or wide, or drop it",
             )
-        if self.pool == "attention" and self.width % self.heads:
+        if self.pool == "attention" and (self.pool_heads < 0 or self.width % self.pooling_heads):
             raise ConfigError(
-                f"attention pooling needs a width divisible by the {self.heads} heads",
-                hint="change heads, width or pool",
+                f"attention pooling needs a width divisible by its {self.pooling_heads} heads",
+                hint="change pool_heads, heads, width or pool",
             )
         for name in ("dropout", "attention_dropout", "drop_path", "patch_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(
                     f"{name} must be in [0, 1), not {getattr(self, name)}", hint="0.1 is a usual value"
                 )
-        if self.mlp_ratio <= 0 or min(self.registers, self.head_width, self.layer_scale) < 0:
+        if (
+            self.mlp_ratio <= 0
+            or min(self.registers, self.head_width, self.layer_scale, self.pool_mlp_ratio) < 0
+        ):
             raise ConfigError(
                 "mlp_ratio must be positive, registers, head_width and layer_scale not negative",
                 hint="leave them at their defaults",
@@ -143,6 +171,7 @@ class EncoderConfig(ModelConfig):
             "learned2d": (self.width, 2, "width"),
             "sincos2d": (self.width, 4, "width"),
             "rotary": (self.per_head, 4, "width per head"),
+            "learned_rotary": (self.per_head, 4, "width per head"),
         }
         value, divisor, name = needs.get(self.position, (0, 1, ""))
         if value % divisor:
@@ -158,6 +187,15 @@ class EncoderConfig(ModelConfig):
                     "position_at block or shared goes with position learned, learned2d or sincos2d; "
                     "relative, rotary and none with input"
                 ),
+            )
+        if self.position == "offset_bias" and (self.attention not in ("full", "wide") or not self.prefix):
+            raise ConfigError(
+                "offset_bias has numbers for pairs with a prefix token, and knows no windows",
+                hint="use attention full or wide, and a class token or registers",
+            )
+        if min(self.rotary_grid) < 1 or self.rotary_base <= 0:
+            raise ConfigError(
+                "rotary_grid and rotary_base must be positive", hint="16 16 and 100 are usual values"
             )
         if self.position == "relative" and not any(self.relative(index) for index in range(self.depth)):
             raise ConfigError(
@@ -212,9 +250,25 @@ class EncoderConfig(ModelConfig):
         return 2 * self.width if self.pool == "class_mean" else self.width
 
     @property
+    def pooling_heads(self) -> int:
+        """Heads of attention pooling."""
+        return self.pool_heads or self.heads
+
+    @property
+    def pooling_mlp_width(self) -> int:
+        """Hidden width of the MLP of attention pooling."""
+        return round(self.width * (self.pool_mlp_ratio or self.mlp_ratio))
+
+    @property
+    def rotates(self) -> bool:
+        """Whether positions are rotary, whatever is added besides."""
+        return self.position in ("rotary", "learned_rotary")
+
+    @property
     def needs_grid(self) -> bool:
         """Whether the attention must know where its tokens stand."""
-        return self.attention in ("axial", "local") or self.position in ("relative", "rotary")
+        inside = self.rotates or self.position in ("relative", "offset_bias")
+        return inside or self.attention in ("axial", "local")
 
     def windows(self, index: int) -> WindowPlan:
         """Which patches see one another in block ``index``."""
@@ -234,28 +288,36 @@ class EncoderConfig(ModelConfig):
     def backbone_parameters(self) -> int:
         """Number of trainable values before the pool, in closed form."""
         grid = self.grid()
-        width, hidden, inner = self.width, self.mlp_width, self.attention_width
-        attention = 3 * inner * (width + self.qkv_bias) + (inner + 1) * width
-        plain, norm = self._plain_mlp(), 2 * width
-        mlp = plain + hidden * (width + 1) if self.mlp == "swiglu" else plain
+        width, hidden, inner, dense = self.width, self.mlp_width, self.attention_width, self.dense_bias
+        attention = 3 * inner * (width + self.qkv_bias) + (inner + dense) * width
+        plain = 2 * width * hidden + dense * (hidden + width)
+        norm = self._norm_parameters(width)
+        mlp = plain + hidden * (width + dense) if self.mlp == "swiglu" else plain
+        attention += 2 * self.qk_norm * self._norm_parameters(self.per_head)
+        attention += (self.inner_norm == "both") * self._norm_parameters(inner)
+        mlp += (self.inner_norm != "none") * self._norm_parameters(hidden)
         blocks = self.depth * (attention + mlp + 2 * norm + (2 * width if self.layer_scale else 0))
         blocks += inner * sum(
             sum(self.windows(index).offsets(grid)) for index in range(self.depth) if self.relative(index)
         )
+        if self.position == "offset_bias":
+            blocks += self.depth * self.heads * ((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3)
         stem = self.stem_parameters() + (2 * self.channels if self.input_norm == "batch" else 0)
-        return stem + self.prefix * width + self._table_parameters(grid) + blocks + self.final_norm * norm
+        norms = (self.final_norm + (self.embedded_norm != "none")) * norm
+        return stem + self.prefix * width + self._table_parameters(grid) + blocks + norms
 
     def parameter_count(self, num_classes: int) -> int:
         """Number of trainable values of a classifier, in closed form."""
         width = self.width
-        attention = width + 4 * width * (width + 1) + 2 * width + self._plain_mlp()
+        hidden = self.pooling_mlp_width
+        attention = width + 4 * width * (width + 1) + self._norm_parameters(width) + 2 * width * hidden
+        attention += hidden + width
         pool = {"sequence": width + 1, "attention": attention}.get(self.pool, 0)
-        pool += self.pooled_norm * 2 * self.pooled_width
+        pool += self.pooled_norm * self._norm_parameters(self.pooled_width)
         return self.backbone_parameters() + pool + self._head_parameters(num_classes)
 
-    def _plain_mlp(self) -> int:
-        """Parameters of two dense layers."""
-        return 2 * self.width * self.mlp_width + self.mlp_width + self.width
+    def _norm_parameters(self, width: int) -> int:
+        return width if self.norm_kind == "rms" else 2 * width
 
     def backbone_products(self, image_size: tuple[int, int]) -> int:
         """Multiply-adds of one image's way to the tokens.
@@ -284,7 +346,7 @@ class EncoderConfig(ModelConfig):
         mapped = 2 * count + 2  # tokens to keys and values, the probe to its query, the result to the output
         pool = {
             "sequence": 2 * patches * width,
-            "attention": mapped * width * width + 2 * count * width + 2 * width * self.mlp_width,
+            "attention": mapped * width * width + 2 * count * width + 2 * width * self.pooling_mlp_width,
         }.get(self.pool, 0)
         return 2 * (self.backbone_products(size) + pool + self._head_products(num_classes))
 
@@ -315,6 +377,7 @@ class EncoderConfig(ModelConfig):
         special = self.special_tokens if self.prefix_positions else 0
         rows = {
             "learned": 2 * (special + grid[0] * grid[1]),
+            "learned_rotary": 2 * (special + grid[0] * grid[1]),
             "learned2d": 2 * special + grid[0] + grid[1],
         }.get(self.position, 0)
         return rows * self.width // 2 * (self.depth if self.position_at == "block" else 1)

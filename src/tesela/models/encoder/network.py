@@ -5,14 +5,15 @@ Stem, prefix, positions, blocks, norm.
 A family says only how an image becomes tokens (``make_stem``). Step names in the trace equal the modules'
 names (``blocks.3`` is ``block03``), so that a table can put parameters beside shapes.
 
-Odd: weights are initialised by ``initialise`` and not in constructors of layers; on the meta device a model
-costs nothing.
+Odd: weights are initialised by ``initialise`` and not in constructors of layers; on the meta device a
+model costs nothing.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
@@ -25,10 +26,11 @@ from tesela.layers.block import Block
 from tesela.layers.grid import Grid
 from tesela.layers.hierarchical.overlap_patch import on_grid
 from tesela.layers.mlp import Mlp, SwiGlu
-from tesela.layers.norm import BatchNorm
+from tesela.layers.norm import BatchNorm, make_token_norm
 from tesela.layers.patch_dropout import PatchDropout
 from tesela.layers.pool import AttentionPool, ClassMeanPool, ClassPool, MeanPool, SequencePool
 from tesela.layers.position.embedding import make_positions
+from tesela.layers.position.rotary import Rotation
 from tesela.layers.prefix import PrefixTokens
 from tesela.layers.token_layout import TokenLayout
 from tesela.layers.trace import OFF, Trace
@@ -38,7 +40,7 @@ from tesela.models.heads import Head
 
 _C = TypeVar("_C", bound=EncoderConfig)
 #: Modules before the first block.
-EMBEDDING = ("input_norm", "patches", "prefix", "positions")
+EMBEDDING = ("input_norm", "patches", "embedded_norm", "prefix", "positions")
 
 
 @runtime_checkable
@@ -61,6 +63,7 @@ class Encoder(HasKernel, Backbone[_C]):
         self.pre_norm, self.needs_grid = config.norm == "pre", config.needs_grid
         self.input_norm = BatchNorm(config.channels) if config.input_norm == "batch" else None
         self.patches = self.make_stem(config)
+        self.embedded_norm = nn.Identity() if config.embedded_norm == "none" else self._norm(config.width)
         self.prefix = PrefixTokens(
             config.width,
             class_token=config.pool in ("class", "class_mean"),
@@ -74,7 +77,10 @@ class Encoder(HasKernel, Backbone[_C]):
         self.patch_dropout = PatchDropout(config.patch_dropout, prefix=config.special_tokens)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config, index) for index in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.final_norm else nn.Identity()
+        self.norm = self._norm(config.width) if config.final_norm else nn.Identity()
+
+    def _norm(self, width: int) -> nn.Module:
+        return make_token_norm(self.config.norm_kind, width, eps=self.config.norm_eps)
 
     @abstractmethod
     def make_stem(self, config: _C) -> nn.Module:
@@ -85,9 +91,8 @@ class Encoder(HasKernel, Backbone[_C]):
         return _pool(self.config)
 
     def make_pooled_norm(self) -> nn.Module | None:
-        """LayerNorm, if the configuration asks for one."""
-        config = self.config
-        return nn.LayerNorm(config.pooled_width, eps=config.norm_eps) if config.pooled_norm else None
+        """A norm, if the configuration asks for one."""
+        return self._norm(self.config.pooled_width) if self.config.pooled_norm else None
 
     def make_head(self, num_classes: int) -> nn.Module:
         """Linear, or an MLP for pre-training; a family may have another."""
@@ -144,13 +149,18 @@ class Encoder(HasKernel, Backbone[_C]):
         if self.input_norm is not None:
             images = trace("input_norm", self.input_norm(images))
         tokens = trace("patches", self.patches(images, trace=trace.inside("patches")))
+        if self.config.embedded_norm == "patches":
+            tokens = trace("embedded_norm", self.embedded_norm(tokens))
         tokens = tokens if corrupt is None else corrupt(tokens)
         tokens = trace("prefix", self.prefix.with_special(tokens))
         first = self.positions[0] if isinstance(self.positions, nn.ModuleList) else self.positions
         tokens = first(tokens, grid)
         kept = self.patch_dropout.choose(tokens) if kept is None else kept
         tokens = trace("positions", self.dropout(self.patch_dropout.take(tokens, kept)))
-        return self.prefix.with_registers(tokens), TokenLayout(grid, self.config.prefix, kept)
+        tokens = self.prefix.with_registers(tokens)
+        if self.config.embedded_norm == "tokens":
+            tokens = trace("embedded_norm", self.embedded_norm(tokens))
+        return tokens, TokenLayout(grid, self.config.prefix, kept)
 
     def _with_positions(self, tokens: Tensor, index: int, layout: TokenLayout) -> Tensor:
         """The tokens as block ``index`` gets them; the first one's positions are there already."""
@@ -182,7 +192,10 @@ class Encoder(HasKernel, Backbone[_C]):
         return {
             name
             for name, parameter in named
-            if parameter.ndim < 2 or name.startswith(tables) or ".relative." in name
+            if parameter.ndim < 2
+            or name.startswith(tables)
+            or ".relative." in name
+            or ".offset_bias." in name
         }
 
     def layer_groups(self) -> list[list[str]]:
@@ -199,8 +212,9 @@ class Encoder(HasKernel, Backbone[_C]):
 def _positions(config: EncoderConfig) -> nn.Module:
     """What is added to the tokens at one place."""
     prefix = config.special_tokens if config.prefix_positions else 0
+    added = "learned" if config.position == "learned_rotary" else config.position
     return make_positions(
-        config.position, grid=config.grid(), width=config.width, prefix=prefix, mode=config.position_mode
+        added, grid=config.grid(), width=config.width, prefix=prefix, mode=config.position_mode
     )
 
 
@@ -212,6 +226,7 @@ def _block(config: EncoderConfig, index: int) -> Block:
         _mlp(config),
         width=config.width,
         norm=config.norm,
+        norm_kind=config.norm_kind,
         norm_eps=config.norm_eps,
         drop_path=rate,
         layer_scale=config.layer_scale,
@@ -224,28 +239,49 @@ def _attention(config: EncoderConfig, index: int) -> Attention:
         "qkv_bias": config.qkv_bias,
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
+        "out_bias": config.dense_bias,
+        "norms": partial(make_token_norm, config.norm_kind, eps=config.norm_eps),
+        "qk_norm": config.qk_norm,
+        "inner_norm": config.inner_norm == "both",
     }
     if not config.needs_grid:
         return Attention(config.width, config.heads, **options)
-    kind = {"relative": config.relative(index), "rotary": config.position == "rotary"}
+    rotation = Rotation(
+        base=config.rotary_base,
+        places=config.rotary_places,
+        reference=config.rotary_grid,
+        offset=config.rotary_offset,
+    )
     return GridAttention(
-        config.width, config.heads, windows=config.windows(index), grid=config.grid(), **kind, **options
+        config.width,
+        config.heads,
+        windows=config.windows(index),
+        grid=config.grid(),
+        relative=config.relative(index),
+        rotary=rotation if config.rotates else None,
+        biased=config.position == "offset_bias",
+        **options,
     )
 
 
 def _mlp(config: EncoderConfig) -> Mlp | SwiGlu:
+    hidden = config.mlp_width
+    options: dict[str, Any] = {"dropout": config.dropout, "bias": config.dense_bias}
+    if config.inner_norm != "none":
+        options["norm"] = make_token_norm(config.norm_kind, hidden, eps=config.norm_eps)
     if config.mlp == "swiglu":
-        return SwiGlu(config.width, config.mlp_width, dropout=config.dropout)
-    return Mlp(config.width, config.mlp_width, activation=config.activation, dropout=config.dropout)
+        return SwiGlu(config.width, hidden, **options)
+    return Mlp(config.width, hidden, activation=config.activation, **options)
 
 
 def _pool(config: EncoderConfig) -> nn.Module:
     if config.pool == "attention":
         return AttentionPool(
             config.width,
-            config.heads,
-            hidden=config.mlp_width,
+            config.pooling_heads,
+            hidden=config.pooling_mlp_width,
             activation=config.activation,
+            norm_kind=config.norm_kind,
             norm_eps=config.norm_eps,
             with_prefix=config.pool_prefix,
         )

@@ -4,14 +4,14 @@ B, L and H are Table 1 of the paper (arXiv 2010.11929), Ti and S are of arXiv 21
 paper's "b": B with every width halved, that of a head too (32). The number in a name is the patch side:
 ``vit_s16``. ViT-Lite is of arXiv 2104.05704, for 32 px.
 
-Odd: ``vit_mnist_article`` is article C's network as printed: patches of 7 x 7, so 17 tokens, width 100, three
-blocks, three heads that keep the full width (613,710 parameters), ReLU. Two things are put right: its
-attention mixes tokens, where the printed order of view and transpose mixes channels, and its last LayerNorm,
-printed and never called, is applied. Its library twin has two ordinary heads and GELU, 371,910 parameters.
-Epsilon is torch's 1e-5 in both. ``vit_mnist_fine`` and its twin are ours: patches of 4 x 4, 50 tokens, GELU;
-their sums are the same, as patches and positions swap their 5,000 and 1,700. ``vit_seg_article`` is article
-B's segmenter of 86,284,806 parameters: batch norm of the image, no class token, no last norm, each token to
-its own patch's pixels.
+Odd: ``vit_mnist_article`` is article C's network as printed: patches of 7 x 7, so 17 tokens, width 100,
+three blocks, three heads that keep the full width (613,710 parameters), ReLU. Two things are put right:
+its attention mixes tokens, where the printed order of view and transpose mixes channels, and its last
+LayerNorm, printed and never called, is applied. Its library twin has two ordinary heads and GELU, 371,910
+parameters. Epsilon is torch's 1e-5 in both. ``vit_mnist_fine`` and its twin are ours: patches of 4 x 4, 50
+tokens, GELU; their sums are the same, as patches and positions swap their 5,000 and 1,700.
+``vit_seg_article`` is article B's segmenter of 86,284,806 parameters: batch norm of the image, no class
+token, no last norm, each token to its own patch's pixels.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class ViTConfig(EncoderConfig):
     patch_mode: Literal["linear", "conv"] = "linear"
     """How patches are embedded: cut and multiplied, or a strided convolution; same weights, same result."""
 
+    cut_edges: bool = False
+    """Whether pixels beyond the last whole patch are left out; else such images are refused."""
+    patch_bias: bool = True
+    """Whether the patch embedding has a bias."""
+
     def __post_init__(self) -> None:
         """Check the patches, then the rest."""
         if min(self.patch_size) < 1:
@@ -50,7 +55,7 @@ class ViTConfig(EncoderConfig):
 
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
         """Rows and columns of patches."""
-        return patch_grid(image_size or self.image_size, self.patch_size)
+        return patch_grid(image_size or self.image_size, self.patch_size, cut=self.cut_edges)
 
     def tiny(self) -> Self:
         """Two blocks of width 16 on 3 x 2 patches."""
@@ -59,7 +64,7 @@ class ViTConfig(EncoderConfig):
 
     def stem_parameters(self) -> int:
         """Weight and bias of the patch embedding."""
-        return (self.channels * self.patch_size[0] * self.patch_size[1] + 1) * self.width
+        return (self.channels * self.patch_size[0] * self.patch_size[1] + self.patch_bias) * self.width
 
     def stem_products(self, image_size: tuple[int, int]) -> int:
         """One product per patch."""

@@ -15,4 +15,11 @@ class ViT(Encoder[ViTConfig]):
 
     def make_stem(self, config: ViTConfig) -> PatchEmbedding:
         """One linear map of each patch."""
-        return PatchEmbedding(config.channels, config.width, patch=config.patch_size, mode=config.patch_mode)
+        return PatchEmbedding(
+            config.channels,
+            config.width,
+            patch=config.patch_size,
+            mode=config.patch_mode,
+            bias=config.patch_bias,
+            cut=config.cut_edges,
+        )

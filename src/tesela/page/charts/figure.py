@@ -34,7 +34,7 @@ class Chart:
         title: plain text.
         body: the SVG elements; a chart without any says that nothing was recorded.
         height: in drawing units.
-        legend: name and tone (1 to 3, a colour of the page's style) of what is drawn.
+        legend: name and tone (1 to 8, a colour of the page's style, dashed from 5 on) of what is drawn.
     """
 
     title: str

@@ -2,11 +2,12 @@
 
 A dead process is replaced.
 
-What an image takes is known from its header: large ones are decoded one after another, so that memory holds
-one of them and small ones pass by; what would wait longer than its deadline is refused at once. The processes
-are anyio's; a request that is cancelled or late leaves its image to them, for ending a process costs more
-than most images. Processes start outside of any request: one that had to be there within a request's
-deadline, and was ended with it, would never be there where starting takes longer than answering.
+What an image takes is known from its header. Small ones always find a process; slow ones are decoded with a
+low priority (``decoder``), and large ones one after another too, so that memory holds one of them. What would
+wait longer than its deadline is refused at once. The processes are anyio's; a request that is cancelled or
+late leaves its image to them, for ending a process costs more than most images. Processes start outside of
+any request: one that had to be there within a request's deadline, and was ended with it, would never be there
+where starting takes longer than answering.
 """
 
 from __future__ import annotations
@@ -14,28 +15,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
-import numpy as np
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
-from numpy.typing import NDArray
 
 from tesela.core.errors import ImageError
 from tesela.imaging.header import read_header
 from tesela.imaging.limits import DecodeLimits
-from tesela.imaging.preprocess import fitted_view
 from tesela.imaging.spec import ImageSpec
 from tesela.serve.config import ServeConfig
+from tesela.serve.engine.decoder import DecodedView, OverworkedError, quick_view, settle, slow_view
 from tesela.serve.errors import RefusedError, image_code
 
-#: A view (h, w, C), uint8, and the image's own (height, width).
-DecodedView = tuple[NDArray[np.uint8], tuple[int, int]]
 _T = TypeVar("_T")
 
+#: Pixels of an image that is decoded at once, in about 0.02 s; of more it is slow.
+QUICK_PIXELS = 1_500_000
 #: Decoded bytes of an image above which it waits for its turn.
 TAKES_TURNS = 32 << 20
 #: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
@@ -46,8 +45,35 @@ LEAST = 8 << 20
 ROW, SIDE = 32, 48
 #: Steps up to a JPEG's first scan that are walked here, which holds up everybody; usual files need about ten.
 USUAL_STEPS = 200
+#: Seconds that a process has beyond a deadline to end its copy.
+GRACE = 2.0
 #: Seconds for a decoded byte until it has been measured.
 FIRST_RATE = 5e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodingCost:
+    """What an image will take, by its header.
+
+    Attributes:
+        bytes: of memory while it is decoded and fitted; those of a usual image of the most pixels where the
+            header does not tell, and 0 where it is refused by its header.
+        pixels: likewise.
+    """
+
+    bytes: int = 0
+    pixels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """An image on its way."""
+
+    data: bytes
+    spec: ImageSpec
+    cost: DecodingCost
+    deadline: float
+    began: asyncio.Event
 
 
 class Decoders:
@@ -73,7 +99,8 @@ class Decoders:
 
     async def start(self) -> None:
         """Start the processes; call it inside the event loop."""
-        self._small, self._large = CapacityLimiter(self._processes), CapacityLimiter(1)
+        self._small, self._slow = CapacityLimiter(self._processes), CapacityLimiter(self._processes)
+        self._large = CapacityLimiter(1)
         self._all = CapacityLimiter(self._processes + 1)
         self._changed = asyncio.Condition()
         for _ in range(self._processes):
@@ -91,72 +118,89 @@ class Decoders:
         Raises:
             RefusedError: it cannot be decoded, or not in time.
         """
-        cost = decoded_bytes(data, spec, self._limits)
-        if cost > self._most_each:
+        cost = decoding_cost(data, spec, self._limits)
+        if cost.bytes > self._most_each:
             raise RefusedError("too_many_pixels")
         wait = self.inside * self._rate
-        if self.inside and (self.inside + cost > self._most_bytes or time.monotonic() + wait > deadline):
+        full = self.inside + cost.bytes > self._most_bytes
+        if self.inside and (full or time.monotonic() + wait > deadline):
             raise RefusedError("overloaded", wait=wait)
-        self.inside += cost
-        began = asyncio.Event()
-        work = self._in_background(self._turn(data, spec, cost=cost, deadline=deadline, began=began))
-        work.add_done_callback(lambda _: self._leave(cost))
+        self.inside += cost.bytes
+        job = _Job(data=data, spec=spec, cost=cost, deadline=deadline, began=asyncio.Event())
+        work = self._in_background(self._turn(job))
+        work.add_done_callback(lambda _: self._leave(cost.bytes))
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await asyncio.shield(work)
         except TimeoutError:
             raise RefusedError("deadline") from None
         finally:
-            if not began.is_set():
+            if not job.began.is_set():
                 work.cancel()
 
     def _leave(self, cost: int) -> None:
         self.inside -= cost
 
-    async def _turn(
-        self, data: bytes, spec: ImageSpec, *, cost: int, deadline: float, began: asyncio.Event
-    ) -> DecodedView:
+    async def _turn(self, job: _Job) -> DecodedView:
         """The view, when it is this image's turn; from then on it is finished, whoever still waits."""
-        async with self._large if cost > TAKES_TURNS else self._small:
-            if time.monotonic() > deadline:
-                raise RefusedError("deadline")
+        if job.cost.pixels <= QUICK_PIXELS and job.cost.bytes <= TAKES_TURNS:
+            async with self._small:
+                found = await self._decode(job, slow=False)
+            if found is not None:
+                return found
+        async with contextlib.AsyncExitStack() as turns:
+            if job.cost.bytes > TAKES_TURNS:
+                await turns.enter_async_context(self._large)
+            await turns.enter_async_context(self._slow)
             begun = time.monotonic()
             try:
-                return await self._decode(data, spec, began)
+                found = await self._decode(job, slow=True)
             finally:
-                if cost > TAKES_TURNS:
-                    self._rate += ((time.monotonic() - begun) / cost - self._rate) / 4
+                if job.cost.bytes > TAKES_TURNS:
+                    each = (time.monotonic() - begun) / job.cost.bytes
+                    self._rate += (each - self._rate) / 4
+        assert found is not None  # only a quick attempt gives up
+        return found
 
-    async def _decode(self, data: bytes, spec: ImageSpec, began: asyncio.Event) -> DecodedView:
+    async def _decode(self, job: _Job, *, slow: bool) -> DecodedView | None:
+        if time.monotonic() > job.deadline:
+            raise RefusedError("deadline")
         try:
             try:
-                return await self._on_process(data, spec, began)
+                return await self._on_process(job, slow=slow)
             except BrokenWorkerProcess:  # ended from outside, perhaps: once more in another one
-                return await self._on_process(data, spec, began)
+                return await self._on_process(job, slow=slow)
         except ImageError as error:
             raise RefusedError(image_code(error)) from None
         except MemoryError:
             raise RefusedError("too_many_pixels") from None
         except BrokenWorkerProcess:
             raise RefusedError("corrupt") from None
-        except TimeoutError:
+        except OverworkedError:
             raise RefusedError("too_much_work") from None
+        except TimeoutError:
+            raise RefusedError("deadline" if slow else "too_much_work") from None
 
     async def _run(self, work: Callable[..., _T], *values: object) -> _T:
         return await to_process.run_sync(work, *values, cancellable=True, limiter=self._all)
 
-    async def _on_process(self, data: bytes, spec: ImageSpec, began: asyncio.Event) -> DecodedView:
-        """The view, by a process that waits for work."""
+    async def _on_process(self, job: _Job, *, slow: bool) -> DecodedView | None:
+        """The view, by a process that waits for work; None where it takes too long to be had at once."""
         async with self._changed:
             while not self._has_idle():
                 if len(self._started) + len(self._starting) <= self._processes:
                     self._start_one()
                 await self._changed.wait()
             self._busy += 1
-        began.set()
+        job.began.set()
+        given = job.data, job.spec, self._limits, self._memory
+        left = max(0.0, job.deadline - time.monotonic())
         try:
-            with anyio.fail_after(self._seconds):
-                return await self._run(_view, data, spec, self._limits, self._memory)
+            if not slow:
+                with anyio.fail_after(self._seconds):
+                    return await self._run(quick_view, *given)
+            with anyio.fail_after(left + GRACE):
+                return await self._run(slow_view, *given, self._seconds, left)
         finally:
             self._busy -= 1
             self._notify()
@@ -180,7 +224,7 @@ class Decoders:
 
         async def start() -> None:
             with contextlib.suppress(BrokenWorkerProcess):
-                self._started.add(await self._run(_settle, self._memory))
+                self._started.add(await self._run(settle, self._memory))
 
         task = self._in_background(start())
         self._starting.add(task)
@@ -208,50 +252,15 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def decoded_bytes(data: bytes, spec: ImageSpec, limits: DecodeLimits) -> int:
-    """Bytes that an image takes while it is decoded and fitted, by its header.
-
-    Where that does not tell, those of a usual image of the most pixels.
-    """
+def decoding_cost(data: bytes, spec: ImageSpec, limits: DecodeLimits) -> DecodingCost:
+    """The cost of an encoded image for a model's view."""
     header = read_header(data, steps=USUAL_STEPS)
     if header.format is None:
-        return 0
+        return DecodingCost()
     if header.size is None:
-        return limits.max_pixels * 4
+        return DecodingCost(bytes=limits.max_pixels * 4, pixels=limits.max_pixels)
     height, width = header.size
     if height * width > limits.max_pixels:
-        return 0  # refused by its header
-    fitted = height * (spec.width * (1 if spec.channels == 1 else 4) + ROW)
-    return int(height * width * header.depth) + fitted + SIDE * max(height, width)
-
-
-def _view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> DecodedView:
-    """In the decoding process: the view of an encoded image."""
-    _settle(memory)
-    return fitted_view(data, spec, limits=limits)
-
-
-_settled: list[int] = []
-#: Number of the setting in the C library.
-_MMAP_THRESHOLD = -3
-
-
-def _settle(memory: int) -> int:
-    """In the decoding process: leave signals to the server, set the ceiling of memory, once; its number."""
-    if _settled:
-        return os.getpid()
-    _settled.append(memory)
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the server, which still needs its decoders
-        signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(ImportError, OSError, AttributeError):  # large blocks go back at once when freed
-        import ctypes
-
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
-    with contextlib.suppress(ImportError, OSError, ValueError):  # no such ceiling outside Linux
-        import resource
-        from pathlib import Path
-
-        taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return os.getpid()
+        return DecodingCost()
+    fitted = height * (spec.width * (1 if spec.channels == 1 else 4) + ROW) + SIDE * max(height, width)
+    return DecodingCost(bytes=int(height * width * header.depth) + fitted, pixels=height * width)

@@ -11,6 +11,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,10 +32,13 @@ from tesela.serve.looking.attention import HeadAttention, NoAttentionError, OutO
 from tesela.serve.looking.examples import example_images
 from tesela.serve.looking.explanation import ExplainedImage, explain_image
 from tesela.serve.looking.facts import NetworkFacts, card_text, network_facts
+from tesela.serve.looking.program import FixedExplanationError, program_explainer
 from tesela.serve.metrics import ServerMetrics
 from tesela.tasks.result import Result
 from tesela.tasks.score import label_index
 
+#: Settings of an explanation, as parameters of ``/v1/explain``.
+SETTINGS = ("layer", "head", "discard", "residual")
 _Answer = TypeVar("_Answer")
 
 
@@ -61,6 +65,7 @@ class ServedModel:
         self.name = name
         self.predictor = predictor
         self.network = network_of(predictor)
+        self.program = program_explainer(predictor) if self.network is None else None
         self.gate = Gate(config.queue, seconds=config.deadline)
         self.explain_gate = Gate(config.explain_queue, seconds=config.deadline)
         self.examples = example_images(getattr(predictor, "bundle", None), predictor.info.image)
@@ -101,28 +106,35 @@ class ServedModel:
 
         The predicted one where ``target`` is None; of a segmenter for a region, where one is given.
         """
-        if self.network is None:
-            raise RefusedError("explain_unavailable")
+        program = self.program
+        if self.network is None and program is None:
+            raise RefusedError("no_maps")
         index = target_index(target, self.predictor.info.labels)
         deadline = time.monotonic() + self._seconds
+
+        def explained() -> ExplainedImage:
+            if program is None:
+                return explain_image(
+                    self.network,
+                    self.predictor,
+                    view,
+                    size,
+                    target=index,
+                    method=method,
+                    top=top,
+                    region=region,
+                    options=options,
+                )
+            if region is not None or any(value is not None for value in options.values()):
+                raise FixedExplanationError
+            return program.explain(view, size, target=index, method=method, top=top)
+
         with self.explain_gate.enter():
             view, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
             try:
-                return await self._in_time(
-                    self._explaining,
-                    deadline,
-                    lambda: explain_image(
-                        self.network,
-                        self.predictor,
-                        view,
-                        size,
-                        target=index,
-                        method=method,
-                        top=top,
-                        region=region,
-                        options=options,
-                    ),
-                )
+                return await self._in_time(self._explaining, deadline, explained)
+            except FixedExplanationError:
+                raise RefusedError("fixed_explanation") from None
             except UsageError:
                 able = (await self.facts()).methods  # a method that works has an option that does not
                 raise RefusedError(
@@ -151,7 +163,7 @@ class ServedModel:
     async def facts(self) -> NetworkFacts:
         """What its network says of itself; gathered once."""
         if self.network is None:
-            return NetworkFacts()
+            return NetworkFacts(methods=() if self.program is None else tuple(self.program.methods))
         async with self._gathering:
             if self._facts is None:
                 self._facts = await self._in_time(
@@ -164,7 +176,9 @@ class ServedModel:
         blank = np.zeros((1, *spec.size, spec.channels), np.uint8)
         outputs = self.predictor.outputs(list(blank))
         explained = outputs.ndim == 4 or task.probabilities(outputs) is not None
-        return network_facts(self.network, spec, self.examples, explained=explained)
+        found = network_facts(self.network, spec, self.examples, explained=explained)
+        options = ("target", *SETTINGS, *(("region",) if outputs.ndim == 4 else ()))
+        return replace(found, options=options if found.methods else ())
 
     async def detail(self) -> dict[str, Any]:
         """The model for ``GET /v1/models/NAME``."""
@@ -178,6 +192,7 @@ class ServedModel:
             "metrics": info.metrics,
             "colors": list(info.colors),
             "methods": list(facts.methods),
+            "explain_options": list(facts.options),
             "layers": facts.layers,
             "heads": facts.heads,
             "grid": facts.grid,
@@ -202,7 +217,7 @@ class ServedModel:
             "height": info.image.height,
             "width": info.image.width,
             "channels": info.image.channels,
-            "explainable": self.network is not None,
+            "explainable": self.network is not None or self.program is not None,
             "license": info.license or "unknown",
         }
 

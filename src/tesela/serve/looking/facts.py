@@ -41,6 +41,7 @@ class NetworkFacts:
         filters: PNG sheet of the first layer's principal filters.
         positions: PNG sheet of the similarity of positions, a map at each patch's place.
         methods: of explanation that work.
+        options: parameters of ``/v1/explain`` that some of them take.
     """
 
     parameters: int | None = None
@@ -51,6 +52,7 @@ class NetworkFacts:
     filters: bytes | None = None
     positions: bytes | None = None
     methods: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def network_facts(

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from tesela.core.errors import ConfigError
 from tesela.data.batch import Batch
+from tesela.hardware.distributed import is_shared, total
 from tesela.imaging.spec import ImageSpec
 from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.tasks.pretraining.attention import attention_picture
@@ -125,11 +126,11 @@ class Dino(Objective):
             taught = self.teacher_head(self.teacher(large))  # (2 B, K)
         embeddings = [model(large), *([model(small)] if small is not None else [])]
         told = self.student_head(torch.cat(embeddings))  # ((2 + V) B, K)
-        self._seen.setdefault(draw.step, []).append(taught.mean(0))
+        self._seen.setdefault(draw.step, []).append(batch_mean(taught))
         value = self.agreement(told, taught, len(batch))
         with torch.no_grad():
             shares = ((taught - self.center) / self._config.teacher_temperature).softmax(1)
-            entropy = torch.special.entr(shares.mean(0)).sum()
+            entropy = torch.special.entr(batch_mean(shares)).sum()
         return Loss(value, {"teacher_entropy": entropy})
 
     def agreement(self, told: Tensor, taught: Tensor, count: int) -> Tensor:
@@ -168,6 +169,13 @@ class Dino(Objective):
             return attention_picture(model, batch.images[rows], self.spec)
 
         return PretextOutputs(model(batch.images), None, draw)
+
+
+def batch_mean(rows: Tensor) -> Tensor:
+    """(D,) mean of the rows (N, D) of a batch, on however many ranks it lies."""
+    if not is_shared():
+        return rows.mean(0)
+    return total(rows.sum(0)) / total(rows.new_tensor(float(len(rows))))
 
 
 def small_size(model: Any, spec: ImageSpec, config: PretrainConfig) -> tuple[int, int]:

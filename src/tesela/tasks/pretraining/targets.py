@@ -9,26 +9,25 @@ import numpy as np
 
 from tesela.core.errors import ConfigError, DataError
 from tesela.data.source import Items, Source
+from tesela.data.targets import WholeTargets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tesela.data.augment.movement import Movement
     from tesela.imaging.spec import ImageSpec
 
 #: Stands for the class of an image that has none.
 UNLABELLED = -1
 
 
-class ProbeTargets:
+class ProbeTargets(WholeTargets):
     """(B,) class numbers for the probes, ``UNLABELLED`` where an image has none; nothing is learned of them.
 
     Args:
         labelled: whether the source's numbers are classes of whole images.
     """
 
-    spatial = False
     labels: tuple[str, ...] = ()
 
     def __init__(self, *, labelled: bool) -> None:
@@ -50,16 +49,8 @@ class ProbeTargets:
         """The classes, so that splits are those of a training with labels; those without one together."""
         return items.targets + 1 if self.labelled else np.zeros(len(items), np.int64)
 
-    def read(
-        self,
-        items: Items,
-        rows: NDArray[np.int64],
-        spec: ImageSpec,
-        *,
-        boxes: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.int64]:
+    def classes(self, items: Items, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(B,) class numbers."""
-        del spec, boxes
         return items.targets[rows] if self.labelled else np.full(len(rows), UNLABELLED, np.int64)
 
     def matched(self, labels: Sequence[str]) -> ProbeTargets:
@@ -71,11 +62,6 @@ class ProbeTargets:
         """(count,) without a class."""
         del spec
         return np.full(count, UNLABELLED, np.int64)
-
-    def follow(self, values: Tensor, movement: Movement) -> Tensor:
-        """The same classes wherever the image goes."""
-        del movement
-        return values
 
     def mix(self, values: Tensor, *, share: float) -> Tensor:
         """Nothing can be mixed.

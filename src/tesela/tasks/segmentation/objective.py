@@ -2,8 +2,8 @@
 
 Pixels that are ignored have no part in any.
 
-Odd: each term is a mean over the batch's pixels, so an image with more ignored ones weighs less; a batch in
-which all are ignored has loss zero.
+Odd: each term is a mean over the batch's pixels, on however many ranks it lies, so an image with more ignored
+ones weighs less; a batch in which all are ignored has loss zero.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tesela.data.batch import Batch
+from tesela.hardware.distributed import total
 from tesela.imaging.mask import IGNORE
 from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.tasks.segmentation.config import SegmentationConfig
@@ -46,7 +47,8 @@ class MaskLoss(Objective):
         with torch.no_grad():
             own = logits.gather(1, targets.masked_fill(~seen, 0)[:, None])[:, 0]
             # the largest value takes a hundredth of the time that its place does
-            right = ((own >= logits.amax(1)) & seen).sum() / seen.sum().clamp(min=1)
+            hits = total(((own >= logits.amax(1)) & seen).sum())
+            right = hits / total(seen.sum()).clamp(min=1)
         return Loss(value, {"pixel_accuracy": right})
 
     def _value(self, logits: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ class MaskLoss(Objective):
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         smoothing = self._config.pixel_smoothing
-        total = F.cross_entropy(
+        summed = F.cross_entropy(
             logits,
             targets,
             self.class_weights,
@@ -70,21 +72,21 @@ class MaskLoss(Objective):
             reduction="sum",
             label_smoothing=smoothing,
         )
-        return total / self._weight(targets)
+        return total(summed) / self._weight(targets)
 
     def _focal(self, logits: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
         plain = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
         surprise = (1 - torch.exp(-plain)) ** self._config.focal_gamma
         weights = 1.0 if self.class_weights is None else self.class_weights[targets.masked_fill(~seen, 0)]
-        return (surprise * plain * weights * seen).sum() / self._weight(targets)
+        return total((surprise * plain * weights * seen).sum()) / self._weight(targets)
 
     def _weight(self, targets: Tensor) -> Tensor:
         """Sum of the pixels' weights; 1 where there is none."""
         seen = targets != IGNORE
         if self.class_weights is None:
-            return seen.sum().clamp(min=1)
-        total = (self.class_weights[targets.masked_fill(~seen, 0)] * seen).sum()
-        return torch.where(total > 0, total, torch.ones_like(total))
+            return total(seen.sum()).clamp(min=1)
+        weight = total((self.class_weights[targets.masked_fill(~seen, 0)] * seen).sum())
+        return torch.where(weight > 0, weight, torch.ones_like(weight))
 
 
 def dice_loss(logits: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
@@ -97,9 +99,10 @@ def dice_loss(logits: Tensor, targets: Tensor, seen: Tensor) -> Tensor:
     """
     probabilities = logits.softmax(1) * seen[:, None]
     wanted = F.one_hot(targets.masked_fill(~seen, 0), logits.shape[1]).movedim(3, 1) * seen[:, None]
-    hits, total = (probabilities * wanted).sum((0, 2, 3)), (probabilities + wanted).sum((0, 2, 3))
-    there = wanted.sum((0, 2, 3)) > 0
-    scores = torch.where(there, 2 * hits / total.clamp(min=1e-6), torch.zeros_like(hits))
+    hits = total((probabilities * wanted).sum((0, 2, 3)))
+    area = total((probabilities + wanted).sum((0, 2, 3)))
+    there = total(wanted.sum((0, 2, 3))) > 0
+    scores = torch.where(there, 2 * hits / area.clamp(min=1e-6), torch.zeros_like(hits))
     count = there.sum()
     return torch.where(count > 0, 1 - scores.sum() / count.clamp(min=1), torch.zeros_like(scores.sum()))
 

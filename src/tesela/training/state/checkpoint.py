@@ -82,6 +82,28 @@ class Checkpoints:
         failpoint("checkpoint.after_prune")
         return target
 
+    @property
+    def best(self) -> Path:
+        """The weights with the best validation score, where these are kept."""
+        return self.folder / "best.safetensors"
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Write the weights with the best validation score so far.
+
+        Raises:
+            StorageError: it could not be written; earlier ones are untouched.
+        """
+        save_state(self.best, state)
+
+    def load(self, step: int) -> Loaded:
+        """The checkpoint of one step.
+
+        Raises:
+            WeightsError: it is missing or damaged.
+        """
+        path = self.path(step)
+        return Loaded(path=path, step=step, state=read_checkpoint(path))
+
     def load_newest(self) -> Loaded | None:
         """The newest checkpoint that is whole, or None where none was ever saved.
 
@@ -107,6 +129,18 @@ class Checkpoints:
         with storage_errors(self.folder):
             for step in older[: max(0, len(older) - self._keep + 1)]:
                 io_call("unlink", self.path(step).unlink)
+
+
+class SharedCheckpoints(Checkpoints):
+    """Checkpoints that another rank writes, and this one reads."""
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write nothing."""
+        del state
+        return self.path(step)
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Write nothing."""
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Checkpoints of ConvNeXt by transformers and timm, read alone."""

@@ -1,0 +1,105 @@
+"""Distributed arithmetic: ranks that are connected, and sums over a batch that lies on all of them.
+
+``total`` is what makes a batch that lies on several ranks one batch: a sum over all of them, in both
+directions. It does nothing outside ``sharing``, so that a rank can compute something alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tesela.hardware.launch import Launch
+from tesela.hardware.ranks import ALONE, PeerLostError, Ranks, alive, first_line
+
+#: A rank waits so long for another one that is alive: for its measurements, or for its evaluation.
+PATIENCE = datetime.timedelta(hours=2)
+
+_shared: Ranks = ALONE
+
+
+@contextlib.contextmanager
+def joined(launch: Launch, *, cuda: bool) -> Iterator[Ranks]:
+    """The ranks of a launch, connected until the block ends.
+
+    Args:
+        launch: this process's place.
+        cuda: whether tensors on GPUs are exchanged as well.
+
+    Raises:
+        PeerLostError: rank 0 cannot be reached.
+    """
+    if launch.ranks == 1:
+        yield ALONE
+        return
+    if cuda:
+        torch.cuda.set_device(launch.local % torch.cuda.device_count())
+    # torchrun has its own listener, whose address is in the environment
+    method = None if dist.is_torchelastic_launched() else f"tcp://{launch.address}:{launch.port}"
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            init_method=method,
+            rank=launch.rank,
+            world_size=launch.ranks,
+            timeout=PATIENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise PeerLostError(
+            f"rank {launch.rank} cannot reach rank 0 at {launch.address}:{launch.port}: {first_line(error)}",
+            hint="start all processes with one torchrun or srun",
+        ) from error
+    try:
+        yield Ranks(launch.rank, launch.ranks, launch.restarts)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def sharing(ranks: Ranks) -> Iterator[None]:
+    """Let ``total`` sum over these ranks inside the block, which all of them enter."""
+    global _shared
+    before, _shared = _shared, ranks
+    try:
+        yield
+    finally:
+        _shared = before
+
+
+def is_shared() -> bool:
+    """Whether a batch lies on several ranks now."""
+    return not _shared.alone
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over the ranks that share a batch, with its gradient; the values themselves on a single one."""
+    if _shared.alone:
+        return values
+    result: Tensor = _Total.apply(values)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Total(torch.autograd.Function):
+    """An all-reduce; its gradient is one too, for each rank's sum is in every rank's result."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        del ctx
+        found = values.clone()
+        with alive():
+            dist.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        del ctx
+        found = gradient.clone()
+        with alive():
+            dist.all_reduce(found)
+        return found

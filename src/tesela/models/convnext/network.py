@@ -1,0 +1,93 @@
+"""ConvNeXt as a backbone: the positions of its last map are the tokens; there is no attention to trace."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tesela.layers.convolution.next_block import MapNorm, NextBlock, PatchConv
+from tesela.layers.trace import OFF, Trace
+from tesela.models.backbone import Backbone, Features
+from tesela.models.convnext.config import ConvNextConfig
+
+
+class NextStage(nn.Module):
+    """(B, C, H, W) to (B, D, H', W'): a convolution of patches with its norm, then blocks.
+
+    The first stage's norm stands behind the convolution, the others' before it.
+
+    Args:
+        config: the network's.
+        stage: from 0.
+    """
+
+    def __init__(self, config: ConvNextConfig, stage: int) -> None:
+        super().__init__()
+        width = config.widths[stage]
+        before, side = (config.widths[stage - 1], 2) if stage else (config.channels, config.stem)
+        done, last = sum(config.depths[:stage]), max(1, sum(config.depths) - 1)
+        self.is_stem = stage == 0
+        self.patches = PatchConv(before, width, side)
+        self.norm = MapNorm(width if self.is_stem else before, eps=config.norm_eps)
+        self.blocks = nn.ModuleList(
+            NextBlock(
+                width,
+                norm_eps=config.norm_eps,
+                response_norm=config.response_norm,
+                layer_scale=config.layer_scale,
+                drop_path=config.drop_path * (done + index) / last,
+            )
+            for index in range(config.depths[stage])
+        )
+
+    def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
+        """The stage's map."""
+        result: Tensor = self.norm(self.patches(images)) if self.is_stem else self.patches(self.norm(images))
+        trace("patches", result)
+        for index, block in enumerate(self.blocks):
+            result = trace(f"blocks.{index}", block(result))
+        return result
+
+
+class ConvNext(Backbone[ConvNextConfig]):
+    """Images (B, C, H, W) to positions of the last feature map as tokens (B, n, D), with all stages' maps.
+
+    Args:
+        config: the network's configuration.
+    """
+
+    pyramid = channels_last = True
+
+    def __init__(self, config: ConvNextConfig) -> None:
+        super().__init__(config)
+        self.stages = nn.ModuleList(NextStage(config, stage) for stage in range(len(config.depths)))
+
+    def forward(
+        self,
+        images: Tensor,
+        *,
+        trace: Trace = OFF,
+        first: int | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> Features:
+        """The last feature map in raster order, and the map of each stage."""
+        del first, taps
+        maps, result = [], images
+        for number, stage in enumerate(self.stages):
+            result = stage(result, trace=trace.inside(f"stages.{number}"))
+            maps.append(result)
+        grid = result.shape[2], result.shape[3]
+        return Features(tokens=result.flatten(2).transpose(1, 2), grid=grid, prefix=0, stages=tuple(maps))
+
+    def make_pooled_norm(self) -> nn.Module:
+        """The LayerNorm between mean and head."""
+        return nn.LayerNorm(self.config.width, eps=self.config.pooled_norm_eps)
+
+    def layer_groups(self) -> list[list[str]]:
+        """Each block, the first of a stage with the convolution before it."""
+        depths = self.config.depths
+        groups: list[list[str]] = [[] for _ in range(sum(depths))]
+        for name, _ in self.named_parameters():
+            parts = name.split(".")
+            index = int(parts[3]) if parts[2] == "blocks" else 0
+            groups[sum(depths[: int(parts[1])]) + index].append(name)
+        return groups

@@ -1,0 +1,126 @@
+"""A claim held against measured runs, and the table of such claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tesela.page.charts.figure import charts_row
+from tesela.page.charts.intervals import Row, intervals_chart
+from tesela.page.document import data_table
+from tesela.page.section import Section
+from tesela.studies.cell import Trial
+from tesela.studies.interval import Estimate, above, alike, paired_difference
+
+#: Within so much accuracy two things count as about equal.
+MARGIN = 0.01
+UNTESTED = "not measured yet"
+Ways = Mapping[str, Mapping[int, Trial]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What an article says, and what was measured.
+
+    Attributes:
+        text: what it says.
+        verdict: holds, does not hold, undecided, or not measured yet.
+        differences: what the verdict rests on, by name.
+    """
+
+    text: str
+    verdict: str
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+
+    def mapping(self) -> dict[str, Any]:
+        """As plain values."""
+        found = {name: one.mapping() for name, one in self.differences.items()}
+        return {"claim": self.text, "verdict": self.verdict, "differences": found}
+
+
+def by_seed(trials: Sequence[Trial]) -> dict[str, dict[int, Trial]]:
+    """Trials by what they are and by seed."""
+    found: dict[str, dict[int, Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.cell.way, {})[trial.cell.seed] = trial
+    return found
+
+
+def difference(
+    ways: Ways, first: str, second: str, value: Callable[[Trial], float | None] | None = None
+) -> Estimate | None:
+    """A value of the first way minus that of the second, seed by seed; None where no seed has both."""
+    read = value or (lambda trial: trial.score)
+    pairs = []
+    for seed, one in ways.get(first, {}).items():
+        other = ways.get(second, {}).get(seed)
+        values = (read(one), read(other)) if other is not None else (None, None)
+        if values[0] is not None and values[1] is not None:
+            pairs.append((values[0], values[1]))
+    return paired_difference(*zip(*pairs, strict=True)) if pairs else None
+
+
+def ordered(text: str, found: Mapping[str, Estimate | None]) -> Claim:
+    """A claim that each difference is above 0."""
+    known = {name: one for name, one in found.items() if one is not None}
+    if len(known) < len(found):
+        return Claim(text=text, verdict=UNTESTED, differences=known)
+    verdicts = {above(one) for one in known.values()}
+    verdict = next((word for word in ("does not hold", "undecided") if word in verdicts), "holds")
+    return Claim(text=text, verdict=verdict, differences=known)
+
+
+def equal(text: str, found: Mapping[str, Estimate | None], *, margin: float = MARGIN) -> Claim:
+    """A claim that each difference is about 0."""
+    known = {name: one for name, one in found.items() if one is not None}
+    if len(known) < len(found):
+        return Claim(text=text, verdict=UNTESTED, differences=known)
+    return Claim(text=text, verdict=alike(list(known.values()), margin=margin), differences=known)
+
+
+def claims_sections(claims: Sequence[Claim], *, unit: str, note: str) -> list[Section]:
+    """The table of claims, and the differences that they rest on.
+
+    Args:
+        claims: all of them.
+        unit: what the differences are of.
+        note: on how they read.
+    """
+    rows = []
+    for claim in claims:
+        measured = "; ".join(f"{name} {difference_text(one)}" for name, one in claim.differences.items())
+        rows.append([claim.text, measured or "-", claim.verdict])
+    chart = intervals_chart(
+        [
+            Row(
+                name=name,
+                mean=one.mean,
+                low=one.low,
+                high=one.high,
+                tip=f"{claim.text}: {difference_text(one)}",
+                tone=place % 4 + 1,
+            )
+            for place, claim in enumerate(claims)
+            for name, one in claim.differences.items()
+        ],
+        title="Differences and their intervals",
+        x_label=unit,
+        zero=True,
+    )
+    return [
+        Section(
+            title="Claims",
+            note="A claim holds where the 95 % interval of every difference, taken seed by seed, is on its "
+            f"side of 0; what is about equal differs by at most {MARGIN * 100:g} point. One "
+            "seed decides nothing.",
+            body=data_table((("an article says", "text"), ("measured", "text"), ("", "name")), rows),
+        ),
+        Section(title="Differences", note=note, body=charts_row(chart) if chart.body else ""),
+    ]
+
+
+def difference_text(one: Estimate) -> str:
+    """``+2.1 points (+0.4 to +3.8)``."""
+    ends = f" ({100 * one.low:+.1f} to {100 * one.high:+.1f})" if one.bounded else ", one seed"
+    return f"{100 * one.mean:+.1f} points{ends}"

@@ -1,0 +1,204 @@
+"""Grid of a study: its folder, and its cells, each of which is run once.
+
+    study.json     what was asked for, and the settings of every cell
+    cells/NAME/    a run folder for each cell
+    study.html     the page, written again after each cell
+    answer.json    its numbers
+
+A cell with a result is read, one that was interrupted is resumed, any other is begun as ``tesela train``
+begins it. A larger grid (more seeds, sizes or models) in the same folder computes what is new only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tesela.core.errors import ConfigError, DataError, DivergedError, InterruptedRunError, UsageError
+from tesela.core.files import read_json, write_json
+from tesela.reports.comparison import read_run
+from tesela.runs.folder import Run
+from tesela.studies.cell import Cell, Trial
+from tesela.studies.config import StudyConfig
+from tesela.studies.facts import DataFacts
+from tesela.training.config import TrainConfig, absolute, layered
+from tesela.training.run import resumed_config, train
+
+FORMAT = "tesela-study/1"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """A study's folder and the names in it."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """What was asked for."""
+        return self.path / "study.json"
+
+    @property
+    def page(self) -> Path:
+        """The page."""
+        return self.path / "study.html"
+
+    @property
+    def answer(self) -> Path:
+        """Its numbers."""
+        return self.path / "answer.json"
+
+    def run(self, cell: Cell) -> Run:
+        """The run folder of a cell."""
+        return Run(self.path / "cells" / cell.name)
+
+    def claim(self, config: StudyConfig, facts: DataFacts, cells: Sequence[Cell]) -> None:
+        """Write down what the grid is, or refuse a folder that holds another one.
+
+        Raises:
+            UsageError: the folder holds something else.
+            ConfigError: a cell with other settings is there already.
+            DataError: the data has changed since.
+        """
+        new = {cell.name: cell.record for cell in cells}
+        wanted = {
+            "format": FORMAT,
+            "kind": config.kind,
+            "data": absolute(config.data),
+            "digest": facts.digest,
+        }
+        known = self._known(config)
+        if known:
+            self._compare(known, wanted, new)
+        write_json(self.record, {**wanted, "cells": {**known.get("cells", {}), **new}})
+
+    def _known(self, config: StudyConfig) -> Mapping[str, Any]:
+        if self.record.is_file():
+            known = dict(read_json(self.record))
+            if known.get("kind") != config.kind:
+                raise ConfigError(
+                    f"{self.path} holds a study {known.get('kind')}, not {config.kind}",
+                    hint="choose another folder with --out",
+                )
+            return known
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise UsageError(f"{self.path} is not empty", hint="choose another folder with --out")
+        return {}
+
+    def _compare(
+        self, known: Mapping[str, Any], wanted: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        if known["data"] != wanted["data"]:
+            raise ConfigError(
+                f"the study in {self.path} is of {known['data']}, not {wanted['data']}",
+                hint="choose another folder with --out",
+            )
+        if known["digest"] != wanted["digest"]:
+            raise DataError(
+                f"the data has changed since the study in {self.path} began",
+                hint="put the images back as they were, or choose another folder with --out",
+            )
+        for name, record in new.items():
+            there = known["cells"].get(name)
+            if there is None or there == record:
+                continue
+            listed = ", ".join(
+                f"{key.rstrip('_')} ({there.get(key)} to {record.get(key)})"
+                for key in sorted({*there, *record})
+                if there.get(key) != record.get(key)
+            )
+            raise ConfigError(
+                f"the study in {self.path} was begun with other settings: {listed}",
+                hint="give the same settings again, or choose another folder with --out",
+            )
+
+
+def configured(cell: Cell, folder: StudyFolder) -> TrainConfig:
+    """The configuration of a cell's run.
+
+    Raises:
+        ConfigError: a setting does not exist, or its value is refused.
+    """
+    after = {} if cell.after is None else {"from": str(folder.run(cell.after).path)}
+    return layered(cell.settings, {"seed": cell.seed, **after, "out": str(folder.run(cell).path)})
+
+
+def read_trial(cell: Cell, run: Run) -> Trial:
+    """The result of a finished cell."""
+    result, contender = read_json(run.result), read_run(run.path)
+    choices = read_json(run.choices)
+    return Trial(
+        cell=cell,
+        folder=run.path,
+        run=contender,
+        epochs=float(result["epochs"]),
+        images=float(result["epochs"]) * float(choices.get("images", {}).get("train", 0)),
+        scores=dict(read_json(run.evaluation)) if run.evaluation.is_file() else {},
+    )
+
+
+def finished(cells: Sequence[Cell], folder: StudyFolder) -> list[Trial]:
+    """The results that are there."""
+    return [read_trial(cell, run) for cell in cells if (run := folder.run(cell)).result.is_file()]
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    folder: StudyFolder,
+    *,
+    say: Callable[[str], None],
+    done: Callable[[list[Trial]], None],
+) -> list[str]:
+    """Run what has no result yet, in order.
+
+    Args:
+        cells: of the grid; each comes after the one whose network it starts from.
+        folder: where they go.
+        say: takes a line for each cell.
+        done: takes all results after each cell.
+
+    Returns:
+        names of the cells whose training diverged, and of those that needed their network.
+
+    Raises:
+        InterruptedRunError: a signal came; the cell's state is saved.
+        TeselaError: a cell cannot be trained.
+    """
+    failed: list[str] = []
+    for number, cell in enumerate(cells, 1):
+        run = folder.run(cell)
+        if run.result.is_file():
+            continue
+        place = f"{number}/{len(cells)}  {cell.name}"
+        if cell.after is not None and cell.after.name in failed:
+            failed.append(cell.name)
+            say(f"{place}: left out, since {cell.after.name} failed")
+            continue
+        begin = time.monotonic()
+        try:
+            _run(cell, run, folder)
+        except DivergedError as error:
+            failed.append(cell.name)
+            say(f"{place}: {error.message}")
+            continue
+        except InterruptedRunError as error:
+            raise InterruptedRunError(
+                f"the study was interrupted in cell {cell.name}: {error.message}",
+                hint="give the same command again: what is finished is kept",
+            ) from None
+        trials = finished(cells, folder)
+        score = next(trial.score for trial in trials if trial.cell is cell)
+        say(f"{place}: {score:.4f}, {time.monotonic() - begin:.0f} s")
+        done(trials)
+    return failed
+
+
+def _run(cell: Cell, run: Run, folder: StudyFolder) -> None:
+    """One cell, from wherever it stands."""
+    if run.exists():
+        train(resumed_config(run.path), resume=True)
+    else:
+        train(configured(cell, folder))
