@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast check docs bench reliability serve web clean
+.PHONY: demo test test-fast check docs bench reliability serve web arm64 clean
 
 demo: $(STAMP)  ## train, evaluate, predict, explain and report on handwritten digits
 	$(BIN)/tesela demo --out runs/demo
@@ -35,6 +35,12 @@ reliability: $(STAMP)  ## the server under load beside two others, into docs/rel
 serve: $(STAMP)  ## serve the demo's model on http://127.0.0.1:8000
 	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo
 	$(BIN)/tesela serve runs/demo
+
+arm64: $(STAMP)  ## the edge runtime on an emulated arm64 Debian; as root, with debootstrap and qemu-user-static
+	test -d runs/demo/bundle || $(BIN)/tesela demo --out runs/demo
+	$(BIN)/tesela export runs/demo --to onnx --precision int8 --force --out runs/demo-int8
+	$(BIN)/tesela export runs/demo --to onnx --with-map --out runs/demo-maps
+	MAPS=runs/demo-maps scripts/check_arm64.sh runs/demo-int8 runs/demo/examples/digit-?.png
 
 web:  ## build the web app into the package, from its lock file; needs Node 20 or later
 	cd web && npm ci --no-audit --no-fund && npm run build

@@ -1,25 +1,35 @@
 """P2, P13: programs of a model held against it: size, agreement, score, latency and memory by precision.
 
-    python benchmarks/export.py RUN [--data DATA] [--out FOLDER] [--size] [--sizes]
+    python benchmarks/export.py RUN [--data DATA] [--out FOLDER] [--sizes] [--nncf FOLDER]
+                                    [--programs onnx-fp32,openvino-fp32,openvino-int8]
+    python benchmarks/export.py --size --data IMAGES [--out FOLDER] [--rounds 5]
 
 RUN is a trained classifier or segmenter (such as one of CIFAR-10, the figure's data). Every format and
 precision is exported with --force, so that what breaks its contract is shown too; the table has one row for
 each, all measured in turns with the fp32 model in one process. NNCF's default int8 of the same OpenVINO graph
-stands beside them where nncf can be imported. --size exports a ViT-B/16 with random weights, calibrated on
-images of --data, for the size of its int8 bundle and its memory. --sizes holds the ONNX and OpenVINO graphs
-against torch at six image sizes. Last result: see LOG.md.
+stands beside them where nncf can be imported, or is installed in FOLDER. --size exports a ViT-B/16 with
+random weights in int8, calibrated on images of --data (16 are enough), and starts `tesela predict` with it in
+fresh processes without torch: size on disk, most resident memory, seconds to the first answer. --sizes holds
+the graphs against torch at six image sizes, on real images, and a graph's maps against `tesela explain`.
+Last result: see LOG.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tesela.attribution.explain import explain
+from tesela.core.errors import WeightsError
 from tesela.exporters.catalog import export_model
 from tesela.exporters.contract import BOUNDS, ProgramRow, measure_contract
 from tesela.exporters.options import ExportOptions
@@ -27,9 +37,11 @@ from tesela.exporters.samples import collect_samples
 from tesela.hardware.openvino_core import openvino_core
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, write_bundle
+from tesela.models.classifier import Classifier
 from tesela.models.factory import create_model
 from tesela.runtime.backends.base import open_backend
 from tesela.runtime.predictor import Predictor
+from tesela.runtime.sources import find_images
 
 PROGRAMS = [
     ("onnx", "fp32"),
@@ -52,6 +64,14 @@ def exported(source: Path, to: str, precision: str, out: Path, data: str | None)
     return out / f"{to}-{precision}"
 
 
+#: Images that sizes are compared on.
+COMPARED = 64
+COLD = (
+    "import re, sys; sys.modules['torch'] = None; from pathlib import Path; from tesela.cli.main import run; "
+    "run(sys.argv[1:]); print(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])"
+)
+
+
 def vit_b16(out: Path) -> Path:
     """A bundle of a ViT-B/16 at 224 pixels with random weights and 1,000 classes."""
     model = create_model("vit_b16", num_classes=1000, image_size=224, seed=0).eval()
@@ -62,21 +82,67 @@ def vit_b16(out: Path) -> Path:
     return out / "vit_b16"
 
 
-def compare_sizes(source: Path, folders: dict[str, Path]) -> None:
-    """Largest difference of a logit from torch at six sizes."""
+def compare_sizes(source: Path, folders: dict[str, Path], maps: Path | None, data: str | None) -> None:
+    """Largest difference from torch at six sizes, square and not, on real images: logits, and maps."""
     reference = Predictor(source, backend="torch", precision="fp32")
+    real = torch.from_numpy(collect_samples(source, data, reference, calibrate=False).first(COMPARED))
+    drawn = "presence" if isinstance(reference.network, Classifier) else "gradient_rollout"
     for engine, folder in folders.items():
         program = Predictor(folder, backend=engine)
+        mapper = None if maps is None else Predictor(maps, backend=engine)
         step, (height, width) = program.info.program.get("step"), program.info.image.size
         if step is None:
             print(f"{engine}: the size is fixed")
             continue
+        most = {"logits": 0.0, "map": 0.0, "rollout": 0.0}
         for down, right in ((0, 0), (1, 1), (2, 0), (0, 3), (-1, 2), (4, 4)):
             size = max(2 * step[0], height + down * step[0]), max(2 * step[1], width + right * step[1])
-            shape = (2, program.info.image.channels, *size)
-            images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            difference = np.abs(reference.backend.logits(images) - program.backend.logits(images)).max()
-            print(f"{engine} at {size[0]} x {size[1]}: {difference:.1e}")
+            images = torch.nn.functional.interpolate(real, size, mode="bilinear").numpy()
+            line = {"logits": 0.0}
+            for batch in np.split(images, COMPARED // 8):
+                off = np.abs(program.backend.logits(batch) - reference.backend.logits(batch)).max()
+                line["logits"] = max(line["logits"], float(off))
+            for name, method in (("map", drawn), ("rollout", "rollout")) if mapper is not None else ():
+                assert mapper is not None
+                heat = explain(reference.network, torch.from_numpy(images[:8]), method=method).map[:, 0]
+                scale = max(1.0, float(heat.abs().max()))
+                off = np.abs(mapper.backend.output(name, images[:8]) - heat.numpy()).max()
+                line[name] = float(off) / scale
+            said = ", ".join(f"{key} {value:.1e}" for key, value in line.items())
+            print(f"{engine} at {size[0]} x {size[1]}: {said}")
+            most = {key: max(value, line.get(key, 0.0)) for key, value in most.items()}
+        print(f"{engine}, {COMPARED} images, six sizes: {most} (at most 1e-4)")
+
+
+def exported_with_maps(source: Path, out: Path, data: str | None) -> Path | None:
+    """The ONNX program with maps; None where the network has none that a graph can give."""
+    options = ExportOptions(with_map=True, data=data, force=True)
+    try:
+        export_model(source, to="onnx", out=out / "onnx-maps", options=options)
+    except WeightsError as error:
+        print(f"no maps: {error}")
+        return None
+    return out / "onnx-maps"
+
+
+def cold_starts(bundle: Path, image: Path, rounds: int) -> None:
+    """Seconds from the start of a process without torch to its first answer, and its most resident memory."""
+    seconds, peaks = [], []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        words = ["predict", str(bundle), str(image), "--backend", "onnxruntime", "--json"]
+        process = subprocess.Popen([sys.executable, "-c", COLD, *words], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        seconds.append(time.perf_counter() - begin)
+        assert "label" in first, first
+        peaks.append(int(process.stdout.read().split()[-1]) * 1024)
+        process.wait()
+    print(
+        f"cold start without torch to the first answer: {statistics.median(seconds):.2f} s "
+        f"({min(seconds):.2f} to {max(seconds):.2f}; at most 1); resident {max(peaks) / 1e6:.0f} MB "
+        "(at most 200)"
+    )
 
 
 def beside_nncf(source: Path, fp32: Path, data: str | None) -> None:
@@ -116,26 +182,39 @@ def beside_nncf(source: Path, fp32: Path, data: str | None) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--data")
+    parser.add_argument("--nncf", help="folder with nncf: pip install --target FOLDER nncf")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--programs", help="formats and precisions, with commas between; all by default")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--size", action="store_true")
     parser.add_argument("--sizes", action="store_true")
     chosen = parser.parse_args()
     out = chosen.out or Path(tempfile.mkdtemp(prefix="tesela-export-"))
+    if chosen.nncf:
+        sys.path.append(chosen.nncf)
     if chosen.size:
         source = vit_b16(out)
         folder = exported(source, "onnx", "int8", out, chosen.data)
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(f"int8 bundle of a ViT-B/16: {size / 1e6:.1f} MB (at most 95)")
+        cold_starts(folder, find_images([chosen.data])[0], chosen.rounds)
         return
+    if chosen.run is None:
+        parser.error("name a RUN, or --size")
+    named = chosen.programs.split(",") if chosen.programs else ["-".join(pair) for pair in PROGRAMS]
     folders = {
-        (to, precision): exported(chosen.run, to, precision, out, chosen.data) for to, precision in PROGRAMS
+        (to, precision): exported(chosen.run, to, precision, out, chosen.data)
+        for to, precision in PROGRAMS
+        if f"{to}-{precision}" in named
     }
     if chosen.sizes:
-        graphs = {"onnxruntime": folders["onnx", "fp32"], "openvino": folders["openvino", "fp32"]}
-        compare_sizes(chosen.run, graphs)
-    beside_nncf(chosen.run, folders["openvino", "fp32"], chosen.data)
+        engines = {"onnxruntime": ("onnx", "fp32"), "openvino": ("openvino", "fp32")}
+        graphs = {engine: folders[key] for engine, key in engines.items() if key in folders}
+        compare_sizes(chosen.run, graphs, exported_with_maps(chosen.run, out, chosen.data), chosen.data)
+    if ("openvino", "fp32") in folders:
+        beside_nncf(chosen.run, folders["openvino", "fp32"], chosen.data)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tesela.core.errors import MissingExtraError
 from tesela.core.version import __version__
 
 if TYPE_CHECKING:
@@ -49,10 +50,25 @@ __all__ = [
 ]
 
 
+#: Those that an exported program answers without torch.
+_ANSWERS = frozenset({"bench", "compare", "evaluate", "explain", "few_shot", "inspect", "models", "predict"})
+
+
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name on first use.
+
+    Raises:
+        MissingExtraError: it needs torch, which is not installed.
+    """
     if name in __all__:
-        return getattr(importlib.import_module("tesela.api"), name)
+        try:
+            return getattr(
+                importlib.import_module(f"tesela.{'answers' if name in _ANSWERS else 'api'}"), name
+            )
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "torch":
+                raise
+            raise MissingExtraError(f"tesela.{name}", "train") from error
     raise AttributeError(f"module 'tesela' has no attribute {name!r}")
 
 

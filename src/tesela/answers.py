@@ -88,6 +88,9 @@ def explain(
 ) -> Explanation:
     """Which parts of images spoke for a class: heat maps, as tensors.
 
+    A program of ``tesela export --with-map`` explains the class that it predicts, without torch, by the
+    methods auto and rollout.
+
     Args:
         model: a run, a bundle, a checkpoint, a loaded model, or anybody's classifier (timm, transformers,
             torchvision).
@@ -108,24 +111,41 @@ def explain(
         seed: of noise and masks.
 
     Returns:
-        maps (B, K, H, W) of B images and K classes at the model's size, with the numbers behind them.
+        maps (B, K, H, W) of B images and K classes at the model's size, with the numbers behind them; of a
+        program ``tesela.attribution.exported.ProgramMaps``, in arrays.
 
     Raises:
         ConfigError: an option is out of its range.
         UsageError: the images, class, method or an option cannot be used with this model.
         ImageError: an image cannot be read; the message names it.
     """
+    from tesela.attribution.exported import exported_program, maps_of_images
+    from tesela.runs.folder import Run
+    from tesela.runtime.inputs import prepared_images
+    from tesela.runtime.predictor import described
+
+    program = exported_program(str(model)) if isinstance(model, (str, Path)) else None
+    root = Run(model).data_root if isinstance(model, (str, Path)) else None
+    if program is not None:
+        asked = {
+            "target": target, "contrast": contrast, "region": region, "patch": patch, "layer": layer,
+            "head": head, "samples": samples, "seed": seed, "residual": residual,
+            "head_fusion": head_fusion, "discard": discard,
+        }  # fmt: skip
+        found: Any = maps_of_images(program, images, method=method, asked=asked, root=root)
+        return found  # type: ignore[no-any-return]  # the same fields, in arrays
+    import torch
     from torch import Tensor
 
     from tesela.attribution.explain import explain as explain_tensors
     from tesela.checkpoints.open import open_model
-    from tesela.runs.folder import Run
 
-    network = open_model(model)[0] if isinstance(model, (str, Path)) else model
-    root = Run(model).data_root if isinstance(model, (str, Path)) else None
+    network: Any = open_model(model)[0] if isinstance(model, (str, Path)) else model
     return explain_tensors(
         network,
-        images if isinstance(images, Tensor) else _prepared(network, images, root),
+        images
+        if isinstance(images, Tensor)
+        else torch.from_numpy(prepared_images(described(network).image, images, root)),
         target=target,
         method=method,
         head_fusion=head_fusion,
@@ -139,29 +159,6 @@ def explain(
         samples=samples,
         seed=seed,
     )
-
-
-def _prepared(model: Any, images: ImageInput | Iterable[ImageInput], root: Path | None) -> Tensor:
-    """Images as the model's input (B, C, H, W), with the name of one that cannot be read in its error."""
-    import torch
-
-    from tesela.core.errors import ImageError, UsageError
-    from tesela.core.pathnames import path_text
-    from tesela.imaging.limits import LOCAL_LIMITS
-    from tesela.imaging.preprocess import preprocess
-    from tesela.runtime.inputs import image_sources
-    from tesela.runtime.predictor import described
-
-    spec, found = described(model).image, []
-    for index, one in enumerate(image_sources(images, channels=spec.channels, root=root)):
-        try:
-            found.append(torch.from_numpy(preprocess([one], spec, limits=LOCAL_LIMITS)))
-        except ImageError as error:
-            name = path_text(one) if isinstance(one, Path) else f"image {index}"
-            raise ImageError(f"{name}: {error.message}", code=error.code, hint=error.hint) from error
-    if not found:
-        raise UsageError("no image was given", hint="give one or more")
-    return torch.cat(found)
 
 
 def evaluate(
@@ -202,7 +199,8 @@ def evaluate(
         UsageError: no such model or split, no data named for a bundle, an option that the task does not have.
         DataError: the data has labels that the model does not know.
     """
-    from tesela.evaluation.evaluate import evaluate_run
+    from tesela.core.errors import MissingExtraError
+    from tesela.runtime.backends.base import installed
     from tesela.runtime.inputs import array_source
     from tesela.runtime.predictor import channels_of_model, labels_of_model
 
@@ -211,6 +209,18 @@ def evaluate(
         chosen: Any = array_source(*data, labels=labels, split=split, channels=channels)
     else:
         chosen = None if data is None else str(data)
+    if isinstance(source, (str, Path)) and not installed("torch"):
+        if precision not in ("auto", "fp32") or device not in ("auto", "cpu") or kernel is not None:
+            raise MissingExtraError("evaluating in another precision, kernel or on a device", "train")
+        from tesela.evaluation.program import evaluate_program
+
+        limits: dict[str, Any] = {"formats": formats, "max_pixels": max_pixels}
+        size = min(batch_size, 32)
+        return evaluate_program(
+            source, chosen, split=split, batch_size=size, console=console, **limits, **options
+        )
+    from tesela.evaluation.evaluate import evaluate_run
+
     return evaluate_run(
         source,
         data=chosen,

@@ -13,8 +13,8 @@ import torch
 from tests.exporters.test_programs import class_folders
 from tests.runtime.bundles import digits_onnx, digits_run, held_out
 
-from tesela.answers import predict
-from tesela.cli.main import main
+from tesela.answers import few_shot, predict
+from tesela.cli.main import run
 from tesela.core.errors import UsageError, WeightsError
 from tesela.exporters import features
 from tesela.exporters.catalog import export_model
@@ -93,8 +93,25 @@ def test_predict_gives_the_features_of_a_program(tmp_path: Path, capsys: pytest.
     assert info.provenance["contract"]["program"]["features"] == pytest.approx(1.0, abs=1e-6)
     assert "output `features`" in (tmp_path / "board" / "README.md").read_text(encoding="utf-8")
     (tmp_path / "a.png").write_bytes(images[0])
-    assert main(["predict", str(tmp_path / "board"), str(tmp_path / "a.png"), "--features"]) == 0
+    assert run(["predict", str(tmp_path / "board"), str(tmp_path / "a.png"), "--features"]) == 0
     assert "32 numbers" in capsys.readouterr().out
+
+
+def test_few_shot_reads_the_features_of_a_program(tmp_path: Path) -> None:
+    """The same accuracies as of the run; a program without features says what it lacks."""
+    options = ExportOptions(with_features=True, data=str(class_folders()))
+    export_model(digits_run(), to="onnx", out=tmp_path / "board", options=options)
+    wanted, found = (
+        few_shot(place, class_folders(), shots=[5], draws=1, split="val")
+        for place in (digits_run() / "bundle", tmp_path / "board")
+    )
+    assert found["features"] == wanted["features"] == 32
+    for name in ("ridge", "knn", "probe"):
+        one, other = (scores["few_shot"][0][name]["mean"] for scores in (found, wanted))
+        assert one == pytest.approx(other, abs=1e-6)
+    with pytest.raises(UsageError, match="gives outputs but no features") as caught:
+        few_shot(digits_onnx(), class_folders(), shots=[5], split="val")
+    assert "--with-features" in caught.value.hint
 
 
 def test_int8_keeps_its_features_alike(tmp_path: Path) -> None:

@@ -19,17 +19,6 @@ BF16 = torch.bfloat16
 EIGHT = TensorDataset(torch.arange(8))
 
 
-def test_the_operators_exist() -> None:
-    """Canary: without them the package is right but slower, and its speed figures do not hold."""
-    assert hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    assert hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    assert hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
-    assert hasattr(torch, "_int_mm")
-    assert hasattr(torch, "_softmax_backward_data")
-    assert hasattr(torch, "_foreach_lerp_")
-    assert hasattr(DataLoader(EIGHT), "_iterator")
-
-
 @pytest.mark.parametrize("there", [True, False])
 def test_a_packed_weight(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same product as with the plain weight for any number of rows; None where PyTorch cannot pack."""

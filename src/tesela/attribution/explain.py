@@ -20,6 +20,7 @@ from tesela.attribution.methods.table import AUTO_METHOD, FEW_PATCHES, check_met
 from tesela.attribution.question import Class, Target, make_question
 from tesela.attribution.request import Request, Settings
 from tesela.core.errors import UsageError
+from tesela.models.merged import MergedClassifier
 from tesela.models.model import Model
 
 
@@ -96,6 +97,11 @@ def explain(
     options = RolloutOptions(head_fusion=head_fusion, discard=discard, residual=residual)
     settings = Settings(patch=patch, layer=layer, head=head, samples=samples, seed=seed)
     labels, model = labels_of(model), unwrapped(model)
+    if isinstance(model, MergedClassifier) and (method == AUTO_METHOD or methods()[method].attention):
+        raise UsageError(
+            f"this model merges tokens, and method {method!r} needs those of the grid of patches",
+            hint="explain the model that it was made of, or use a method of the images: rise, occlusion",
+        )
     bare = isinstance(model, Model) and not model.num_classes
     if bare and (method == AUTO_METHOD or methods()[method].by_class):
         raise UsageError(

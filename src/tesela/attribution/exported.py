@@ -7,10 +7,12 @@ at the size of the model's view, (B, h, w), as those of ``tesela.attribution.exp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tesela.attribution.draw.figure import Panel, draw_comparison
 from tesela.attribution.draw.heatmap import overlay, to_original, write_arrays
@@ -24,14 +26,73 @@ from tesela.imaging.preprocess import fit_image, normalize
 from tesela.metrics.probability import softmax
 from tesela.models.bundle import WEIGHTS
 from tesela.runtime.backends.base import BACKENDS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tesela.runtime.predictor import Predictor
+from tesela.runtime.inputs import prepared_images
+from tesela.runtime.predictor import Predictor
 
 #: What ``--method`` calls the outputs of a program.
 METHODS = {"auto": "map", "rollout": "rollout"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgramMaps:
+    """Maps that a program gives of B images, each for the class that it predicts.
+
+    As ``tesela.attribution.explain.Explanation``, in arrays.
+
+    Attributes:
+        map: (B, 1, h, w), float32, at the size of the model's view.
+        scores: (B, 1), the classes' logits; over a segmenter's pixels, their mean.
+        probabilities: (B, 1), their probabilities.
+        targets: (B, 1), the classes.
+        method: ``auto`` or ``rollout``.
+    """
+
+    map: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    method: str
+
+
+def maps_of_images(
+    program: Path, images: Any, *, method: str, asked: Mapping[str, Any], root: Path | None
+) -> ProgramMaps:
+    """Maps of what ``tesela.runtime.inputs.prepared_images`` takes, by a program.
+
+    Args:
+        program: its bundle.
+        images: what to explain.
+        method: ``auto`` or ``rollout``.
+        asked: options of methods, which a program does not have: each must be its usual value.
+        root: folder that names are below.
+
+    Raises:
+        UsageError: something else is asked, or the program has no map of that method.
+    """
+    usual = {"head_fusion": "mean", "discard": 0.0, "residual": 0.5, "seed": 0}
+    check_program_options(
+        {name: one for name, one in asked.items() if not (one is None or one == usual.get(name))}
+    )
+    predictor = Predictor(program)
+    return program_maps(predictor, prepared_images(predictor.info.image, images, root), method)
+
+
+def program_maps(predictor: Predictor, images: NDArray[np.float32], method: str) -> ProgramMaps:
+    """Maps of normalised images (B, C, h, w) by a program's own output.
+
+    Raises:
+        UsageError: the program has no map of that method.
+    """
+    output = program_output(predictor, method)
+    found = [predicted_target(predictor, logits) for logits in predictor.backend.logits(images)]
+    targets, scores, probabilities = zip(*found, strict=True)
+    return ProgramMaps(
+        map=predictor.backend.output(output, images)[:, None],
+        scores=np.array(scores, np.float32)[:, None],
+        probabilities=np.array(probabilities, np.float32)[:, None],
+        targets=np.array(targets, np.int64)[:, None],
+        method=method,
+    )
 
 
 def explain_with_program(
@@ -91,7 +152,7 @@ def program_output(predictor: Predictor, method: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    given = [name for name in getattr(predictor.backend, "outputs", ()) if name in METHODS.values()]
+    given = [name for name in predictor.backend.outputs if name in METHODS.values()]
     wanted = METHODS.get(method, method)
     if wanted not in given:
         able = [known for known, output in METHODS.items() if output in given]
@@ -113,7 +174,7 @@ def _explained(
     colours: str,
 ) -> dict[str, Any]:
     """Write the files of one image; its row."""
-    info, backend = predictor.info, _with_outputs(predictor)
+    info, backend = predictor.info, predictor.backend
     batch = normalize(fit_image(image, info.image)[None], info.image)
     logits = backend.logits(batch)[0]
     target, score, probability = predicted_target(predictor, logits)
@@ -167,8 +228,3 @@ def predicted_target(predictor: Predictor, logits: NDArray[np.float32]) -> tuple
     target = int(np.bincount(pixels.ravel(), minlength=logits.shape[0]).argmax())
     won = pixels == target
     return target, float(logits[target][won].mean()), float(softmax(logits[None])[0, target][won].mean())
-
-
-def _with_outputs(predictor: Predictor) -> Any:
-    """The backend, whose kind has ``output``: ``program_output`` found one in it."""
-    return predictor.backend

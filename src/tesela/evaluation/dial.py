@@ -1,15 +1,17 @@
-"""Latency dial: the largest images that a model answers in time, and their cost.
+"""Latency dial: the settings at which a model answers in time, and their cost.
 
 One way to compute is chosen at the model's own size (``tesela.runtime.choice``); then smaller sizes are
-timed, one image alone, until one is fast enough. What it costs is measured too: the score on validation
-images of the run's own data, or, where there are none, the share of the images at hand that keep their
-label.
+timed, one image alone, until one is fast enough; and a plain ViT in torch with tokens merged from block to
+block, at the largest sizes that this makes fast enough. What each costs is measured too, and the cheapest is
+taken: the score on validation images of the run's own data, or, where there are none, the share of the images
+at hand that keep their label.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,9 @@ from tesela.data.open import open_source
 from tesela.evaluation.program import count_rows
 from tesela.hardware.speed import measure_speed
 from tesela.models import catalog
+from tesela.models.bundle import WEIGHTS
 from tesela.runs.folder import Run
+from tesela.runtime.backends.base import installed
 from tesela.runtime.choice import random_batch, shares
 from tesela.runtime.predictor import Predictor
 
@@ -34,54 +38,80 @@ if TYPE_CHECKING:
 
 #: Shares of the model's height and width that are tried.
 SIDE_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375)
+#: Shares of the patches at the model's own size that are merged away in each block.
+MERGED_SHARES = (0.02, 0.04, 0.08)
 #: Images that a score, or an agreement, is measured on; seconds of a timing.
 SCORED, COMPARED, SECONDS = 256, 32, 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """Times by image size, and the cost of the one that was taken.
+class Point:
+    """Measured settings.
 
     Attributes:
-        sizes: (height, width), the model's own first, the taken one last.
-        milliseconds: of one image alone at each.
+        size: (height, width) of the images.
+        merged: tokens that disappear in each block.
+        milliseconds: of one image alone.
+        score: what they cost, as ``Curve.measure`` says; None where that was not asked.
         way: what computes.
+    """
+
+    size: tuple[int, int]
+    merged: int
+    milliseconds: float
+    way: str
+    score: float | None = None
+
+    def __str__(self) -> str:
+        merged = f" with {self.merged} tokens fewer in each block" if self.merged else ""
+        return f"{self.way} at {self.size[0]} x {self.size[1]}{merged}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """Measured settings, and the cost of those that were taken.
+
+    Attributes:
+        points: all, in the order of measurement, the model's own size first.
+        chosen: those that were taken.
         measure: name of the score; ``same label`` where none could be taken.
         images: how many it was taken on.
         whole: its value at the model's own size.
-        taken: its value at the taken size.
     """
 
-    sizes: tuple[tuple[int, int], ...]
-    milliseconds: tuple[float, ...]
-    way: str
+    points: tuple[Point, ...]
+    chosen: Point
     measure: str
     images: int
     whole: float
-    taken: float
 
     def line(self) -> str:
         """The choice and its cost for a person."""
-        (height, width), time = self.sizes[-1], self.milliseconds[-1]
-        if len(self.sizes) == 1:
-            return f"{self.way} at {height} x {width}, the model's own size: {time:.1f} ms an image"
-        own = self.sizes[0]
+        own, chosen = self.points[0], self.chosen
+        time = f"{chosen.milliseconds:.1f} ms an image"
+        if chosen is own:
+            return f"{chosen}, the model's own size: {time}"
+        taken = float("nan") if chosen.score is None else chosen.score
         cost = (
-            f"the same label as at its own size for {self.taken:.1%} of {self.images} images at hand"
+            f"the same label as at its own size for {taken:.1%} of {self.images} images at hand"
             if self.measure == "same label"
-            else f"{self.measure} {self.taken:.4f} instead of {self.whole:.4f} on {self.images} images for "
+            else f"{self.measure} {taken:.4f} instead of {self.whole:.4f} on {self.images} images for "
             "validation"
         )
-        return (
-            f"{self.way} at {height} x {width} instead of {own[0]} x {own[1]}: {time:.1f} ms an image "
-            f"instead of {self.milliseconds[0]:.1f}; {cost}"
-        )
+        before = f"{own.size[0]} x {own.size[1]}"
+        instead = f" instead of {before}" if chosen.size != own.size else ""
+        return f"{chosen}{instead}: {time} instead of {own.milliseconds:.1f}; {cost}" + self._others()
+
+    def _others(self) -> str:
+        """What the other candidates would have cost."""
+        others = [one for one in self.points if one.score is not None and one is not self.chosen]
+        return "".join(f"; {one}: {one.milliseconds:.1f} ms, {one.score:.4f}" for one in others)
 
 
 def open_within(
     source: str | Path, *, max_ms: float, sample: Sequence[ImageSource] = (), **options: Any
 ) -> tuple[Predictor, Curve]:
-    """The predictor of the largest size that answers within ``max_ms``, and what was measured.
+    """The predictor of the settings that answer within ``max_ms`` at the least cost, and what was measured.
 
     Args:
         source: a run, bundle or checkpoint.
@@ -90,36 +120,68 @@ def open_within(
         **options: of ``Predictor``.
 
     Raises:
-        UsageError: no size is fast enough, or ``max_ms`` is not positive.
+        UsageError: nothing is fast enough, or ``max_ms`` is not positive.
     """
     if not max_ms > 0:
         raise UsageError(f"{max_ms} milliseconds are no time", hint="tesela predict --max-ms 50, for one")
     own = Predictor(source, sample=sample, **options)
+    points = [_point(own)]
+    if points[0].milliseconds <= max_ms:
+        return own, Curve(points=tuple(points), chosen=points[0], measure="same label", images=0, whole=1.0)
     fixed = {**options, "backend": own.backend.name, "precision": own.backend.precision}
-    sizes, times, found = [own.info.image.size], [_milliseconds(own)], own
-    for size in smaller_sizes(own.info):
-        if times[-1] <= max_ms:
-            break
-        found = Predictor(source, image_size=size, **fixed)
-        sizes.append(size)
-        times.append(_milliseconds(found))
-    if times[-1] > max_ms:
+    sizes, fits, largest = [own.info.image.size, *smaller_sizes(own.info)], list[Predictor](), 0
+    for merged in (0, *merged_counts(own, options)):
+        for size in sizes if merged else sizes[1:]:
+            if size[0] * size[1] <= largest:  # merging that gains no size costs for nothing
+                break
+            backend = {"backend": "torch"} if merged else {}
+            found = Predictor(source, image_size=size, merged_tokens=merged, **{**fixed, **backend})
+            points.append(_point(found, merged))
+            if points[-1].milliseconds <= max_ms:
+                measure, count, whole, score = cost_of(source, own, found, sample)
+                points[-1] = dataclasses.replace(points[-1], score=score)
+                fits.append(found)
+                largest = size[0] * size[1]
+                break
+    if not fits:
+        low = min(points, key=lambda one: one.milliseconds)
         raise UsageError(
-            f"no size answers within {max_ms:g} ms: {sizes[-1][0]} x {sizes[-1][1]} takes {times[-1]:.1f} ms"
-            + ("" if len(sizes) > 1 else ", and this program takes no other"),
-            hint=f"tesela predict --max-ms {np.ceil(times[-1] * 1.2):.0f} or more, or a smaller model",
+            f"no size answers within {max_ms:g} ms: {low} takes {low.milliseconds:.1f} ms"
+            + ("" if len(points) > 1 else ", and this program takes no other"),
+            hint=f"tesela predict --max-ms {np.ceil(low.milliseconds * 1.2):.0f} or more, or a smaller model",
         )
-    measure, count, whole, taken = cost_of(source, own, found, sample)
-    curve = Curve(
-        sizes=tuple(sizes),
-        milliseconds=tuple(times),
-        way=f"{own.backend.name} {own.backend.precision}",
-        measure=measure,
-        images=count,
-        whole=whole,
-        taken=taken,
+    scored = [one for one in points if one.score is not None]
+    best = max(range(len(scored)), key=lambda place: np.nan_to_num(scored[place].score or 0.0, nan=-1.0))
+    curve = Curve(points=tuple(points), chosen=scored[best], measure=measure, images=count, whole=whole)
+    return fits[best], curve
+
+
+def _point(predictor: Predictor, merged: int = 0) -> Point:
+    return Point(
+        size=predictor.info.image.size,
+        merged=merged,
+        milliseconds=_milliseconds(predictor),
+        way=f"{predictor.backend.name} {predictor.backend.precision}",
     )
-    return found, curve
+
+
+def merged_counts(own: Predictor, options: Mapping[str, Any]) -> list[int]:
+    """Numbers of tokens to merge away in each block; none where the model or the backend merges none."""
+    if options.get("backend", "auto") not in ("auto", "torch") or own.backend.precision not in (
+        "fp32",
+        "bf16",
+    ):
+        return []
+    if not (own.bundle / WEIGHTS).is_file() or not installed("torch"):
+        return []
+    from tesela.models.bundle import empty_bundle_model
+    from tesela.models.merged import unmergeable
+
+    model = empty_bundle_model(own.info)
+    if unmergeable(model):
+        return []
+    rows, columns = model.grid(own.info.image.size)
+    return sorted({max(1, round(share * rows * columns)) for share in MERGED_SHARES})
 
 
 def smaller_sizes(info: BundleInfo) -> list[tuple[int, int]]:

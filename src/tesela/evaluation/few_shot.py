@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.checkpoints.open import bundle_at, open_model
 from tesela.core.errors import DataError, UnknownNameError, UsageError
 from tesela.core.files import write_json
 from tesela.core.progress import progress_bar
@@ -22,19 +21,19 @@ from tesela.data.loader import Loader
 from tesela.evaluation.data import CHANGED, data_settings, has_changed, main_split, open_data
 from tesela.evaluation.evaluate import recorded_precision
 from tesela.evaluation.kept import environment, evaluation_folder
-from tesela.evaluation.model import device_of, parameter_count
+from tesela.evaluation.model import device_of, open_representing, parameter_count
 from tesela.evaluation.readers import Passes, Reading, features_of, read_shots
 from tesela.evaluation.rows import RowSpool
 from tesela.evaluation.scoring import evaluation_mode
 from tesela.evaluation.shots import check_shots
 from tesela.hardware.device import choose_device
-from tesela.models.bundle import WEIGHTS
 from tesela.runs.folder import Run
 from tesela.runtime.predictor import described
 from tesela.tasks.catalog import find_task
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
     from tesela.data.source import Source
     from tesela.models.bundle import BundleInfo
@@ -199,18 +198,12 @@ def check_labelled(source: Source) -> None:
         )
 
 
-def _opened(path: Path | str | Model, device: str) -> tuple[Model, BundleInfo]:
+def _opened(path: Path | str | Model, device: str) -> tuple[nn.Module, BundleInfo]:
     """The model, and what is known of it.
 
     Raises:
-        UsageError: there is no such model, or it is a graph of another engine.
+        UsageError: there is no such model, or a program without features.
     """
     if not isinstance(path, (str, Path)):
         return path, described(path)
-    bundle = bundle_at(path)
-    if bundle is not None and not (bundle / WEIGHTS).is_file():
-        raise UsageError(
-            f"{path} is an exported graph, which gives outputs but no features",
-            hint="name the run or bundle that it was exported from",
-        )
-    return open_model(path, device=choose_device(device).type, new_head=True)
+    return open_representing(path, device=choose_device(device).type)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tesela.checkpoints.open import bundle_at, open_model
 from tesela.core.errors import UsageError
 from tesela.models.bundle import WEIGHTS, BundleInfo, empty_bundle_model, load_bundle, read_info
+from tesela.models.embedder import representation
 from tesela.models.model import Model
-from tesela.runtime.backends.base import Backend, choose_backend, open_backend
+from tesela.runtime.backends.base import FEATURES, Backend, choose_backend, open_backend
 
 if TYPE_CHECKING:
     from tesela.layers.grid import Grid
@@ -41,6 +43,35 @@ class BackendModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Outputs of the graph."""
         return torch.from_numpy(self._backend.logits(images.float().numpy()))
+
+    def representation(self, images: Tensor) -> Tensor:
+        """Features (B, D') of the graph, which gives them."""
+        return torch.from_numpy(self._backend.output(FEATURES, images.float().numpy()))
+
+
+def open_representing(path: Path | str, *, device: str) -> tuple[nn.Module, BundleInfo]:
+    """A model whose features are read, and its description; a program's are computed on the CPU.
+
+    Raises:
+        UsageError: there is no such model, or a program without features.
+    """
+    bundle = bundle_at(path)
+    if bundle is None or (bundle / WEIGHTS).is_file():
+        return open_model(path, device=device, new_head=True)
+    if FEATURES not in read_info(bundle).program.get("outputs", ()):
+        raise UsageError(
+            f"{path} is an exported graph, which gives outputs but no features",
+            hint="name the run that it was exported from, or tesela export RUN --to onnx --with-features",
+        )
+    return open_evaluated(bundle, device="cpu")
+
+
+def model_features(model: nn.Module, images: Tensor) -> Tensor:
+    """Features (B, D') of images (B, C, H, W), of a model or a program."""
+    if isinstance(model, BackendModel):
+        return model.representation(images)
+    assert isinstance(model, Model)
+    return representation(model, images)
 
 
 def open_evaluated(bundle: Path, *, device: str, backend: str = "auto") -> tuple[nn.Module, BundleInfo]:

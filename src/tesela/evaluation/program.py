@@ -22,6 +22,7 @@ from tesela.core.progress import progress_bar
 from tesela.core.version import __version__
 from tesela.data.config import DataConfig
 from tesela.data.open import open_source
+from tesela.data.source import Source
 from tesela.hardware.machine import processor
 from tesela.imaging.preprocess import fit_image
 from tesela.models import catalog
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 def evaluate_program(
     bundle: Path | str,
-    data: str | None,
+    data: str | Source | None,
     *,
     split: str = "test",
     batch_size: int = 32,
@@ -53,7 +54,7 @@ def evaluate_program(
 
     Args:
         bundle: the program's folder.
-        data: the data set.
+        data: the data set, or a source that is open already.
         split: train, val or test.
         batch_size: images at a time; changes the speed only.
         backend: what computes.
@@ -89,8 +90,10 @@ def evaluate_program(
         )
     limits = {"formats": formats and list(formats), "max_pixels": max_pixels}
     given = {name: value for name, value in limits.items() if value is not None}
-    config: DataConfig = build(DataConfig, {"source": data, **given})
-    source = open_source(config.source, config=config, targets=task.targets)
+    config: DataConfig = build(DataConfig, {"source": "" if isinstance(data, Source) else data, **given})
+    source = (
+        data if isinstance(data, Source) else open_source(config.source, config=config, targets=task.targets)
+    )
     if split not in source.splits:
         raise UnknownNameError("split", split, source.splits)
     items, targets = source.splits[split], task.targets(source).matched(info.labels)

@@ -14,11 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from tesela.data.loader import Loader
 from tesela.data.scan import scan
 from tesela.data.source import Selection, Source
-from tesela.evaluation.model import device_of
+from tesela.evaluation.model import device_of, model_features
 from tesela.evaluation.probe import PROBE_L2, linear_probe
 from tesela.evaluation.rows import RowSpool
 from tesela.evaluation.shots import ShotDraws, draw_shots
@@ -33,8 +34,6 @@ from tesela.metrics.few_shot import (
     ridge_classifier,
     standardisation,
 )
-from tesela.models.embedder import representation
-from tesela.models.model import Model
 
 #: The classifiers, in the order in which they are shown.
 READERS = ("ridge", "knn", "probe")
@@ -168,18 +167,18 @@ class Passes:
 
 
 def features_of(
-    model: Model, loader: Loader, precision: str
+    model: nn.Module, loader: Loader, precision: str
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
     """Features (B, D) and numbers (B,) of the images of a loader; the model is in evaluation mode."""
     device = device_of(model)
     for batch in loader.epoch(0):
         with torch.inference_mode(), autocast(device, precision):
-            found = representation(model, batch.images.to(device))
+            found = model_features(model, batch.images.to(device))
         yield found.cpu().numpy(), batch.indices.numpy()
 
 
 def read_shots(
-    model: Model,
+    model: nn.Module,
     source: Source,
     spec: ImageSpec,
     shots: Sequence[int],

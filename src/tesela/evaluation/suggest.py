@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.checkpoints.open import open_model
 from tesela.core.errors import DataError, UsageError
 from tesela.core.files import write_text
 from tesela.core.pathnames import path_text
@@ -28,6 +27,7 @@ from tesela.data.open import find_source
 from tesela.data.source import Items
 from tesela.data.sources.folder import FileItems
 from tesela.data.sources.manifest import located, manifest_rows
+from tesela.evaluation.model import open_representing
 from tesela.evaluation.probe import linear_probe
 from tesela.evaluation.readers import features_of
 from tesela.evaluation.scoring import evaluation_mode
@@ -204,7 +204,7 @@ def _embedded(
     """Numbers (N,) and features (N, D) of the images that can be read, and the others."""
     model, spec = None, _thumbnail(getattr(items, "channels", 3))
     if source is not None:
-        model, info = open_model(source, device=choose_device(device).type, new_head=True)
+        model, info = open_representing(source, device=choose_device(device).type)
         spec = info.image
     loader = Loader(items, spec, batch_size=batch_size, max_unreadable=1.0)
     rows, features = [], []

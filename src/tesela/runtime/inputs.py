@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from tesela.core.errors import UsageError
+from tesela.core.errors import ImageError, UsageError
+from tesela.core.pathnames import path_text
 from tesela.data.source import ArrayItems, Source
 from tesela.imaging.decode import picture_pixels
+from tesela.imaging.limits import LOCAL_LIMITS
+from tesela.imaging.preprocess import preprocess
+from tesela.imaging.spec import ImageSpec
 from tesela.runtime.sources import find_images
 
 if TYPE_CHECKING:
@@ -61,6 +65,39 @@ def image_sources(
         raise UsageError(
             f"{type(images).__name__} is no image", hint="give paths, bytes, Pillow's images or NumPy arrays"
         )
+
+
+def prepared_images(spec: ImageSpec, images: Any, root: Path | None) -> NDArray[np.float32]:
+    """Images as a model's input (B, C, h, w), normalised.
+
+    Args:
+        spec: what the model expects.
+        images: what ``image_sources`` takes; or an array or tensor of float32, which is that input already.
+        root: folder that names are below.
+
+    Raises:
+        ImageError: one cannot be read; it is named.
+        UsageError: there is none, or an array has another shape.
+    """
+    if str(getattr(images, "dtype", "")) in ("float32", "torch.float32"):
+        given = np.asarray(images)
+        batch: NDArray[np.float32] = given if given.ndim == 4 else given[None]
+        if batch.ndim != 4 or batch.shape[1:] != (spec.channels, *spec.size):
+            raise UsageError(
+                f"an array of {' x '.join(map(str, given.shape))} is no input of this model",
+                hint=f"give (B, {spec.channels}, {spec.height}, {spec.width}), normalised",
+            )
+        return batch
+    found = []
+    for index, one in enumerate(image_sources(images, channels=spec.channels, root=root)):
+        try:
+            found.append(preprocess([one], spec, limits=LOCAL_LIMITS))
+        except ImageError as error:
+            name = path_text(one) if isinstance(one, Path) else f"image {index}"
+            raise ImageError(f"{name}: {error.message}", code=error.code, hint=error.hint) from error
+    if not found:
+        raise UsageError("no image was given", hint="give one or more")
+    return np.concatenate(found)
 
 
 def array_pixels(image: NDArray[Any], *, channels: int = 3) -> NDArray[np.uint8]:

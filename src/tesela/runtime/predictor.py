@@ -95,6 +95,8 @@ class Predictor:
         limits: formats and sizes of images that are decoded; those for one's own files by default.
         sample: images on which precisions are compared where that has to be measured.
         image_size: another (height, width) than the model's own, which its network or program must permit.
+        merged_tokens: tokens that disappear in each block of a ViT (``tesela.models.merged``), by the torch
+            backend alone.
 
     Attributes:
         choice: what was measured; None where nothing was to be chosen.
@@ -116,6 +118,7 @@ class Predictor:
         limits: DecodeLimits = LOCAL_LIMITS,
         sample: Sequence[ImageSource] = (),
         image_size: tuple[int, int] | None = None,
+        merged_tokens: int = 0,
     ) -> None:
         self.limits = replace(limits, seconds=limits.seconds or DECODE_SECONDS)
         self.backend: Backend
@@ -145,6 +148,12 @@ class Predictor:
 
             self.info, self.backend = described(path), LoadedBackend(path)
         self.task: Task = find_task(self.info.task)
+        if merged_tokens:
+            if not hasattr(self.backend, "merge_tokens"):
+                raise UsageError(
+                    "tokens are merged by the torch backend alone", hint="name the run, and backend='torch'"
+                )
+            self.backend.merge_tokens(merged_tokens)
 
     def _sample(self, sources: Sequence[ImageSource]) -> NDArray[np.float32] | None:
         """Normalised images (B, C, h, w) of the first sources that can be read; None without any."""

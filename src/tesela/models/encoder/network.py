@@ -132,6 +132,10 @@ class Encoder(HasKernel, Backbone[_C]):
         tokens = trace("norm", self.norm(tokens))
         return Features(tokens=tokens, grid=layout.grid, prefix=self.config.prefix, stages=tuple(stages))
 
+    def embedded(self, images: Tensor) -> Tensor:
+        """The tokens (B, prefix + n, D) that enter the first block."""
+        return self._embedded(images, OFF, corrupt=None, kept=None)[0]
+
     def _embedded(
         self,
         images: Tensor,

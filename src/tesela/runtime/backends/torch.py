@@ -21,6 +21,7 @@ from torch import nn
 from tesela.hardware.device import thread_count
 from tesela.models.bundle import load_bundle
 from tesela.models.embedder import representation
+from tesela.models.merged import MergedClassifier
 from tesela.runtime.backends.base import FEATURES, LOGITS, BundleBackend, Precision
 from tesela.runtime.backends.packed import pack_dense
 
@@ -34,7 +35,7 @@ class TorchBackend(BundleBackend):
     """The network itself, in evaluation mode; bf16 is of weights, images and arithmetic, not of outputs."""
 
     name = "torch"
-    outputs = (LOGITS, FEATURES)
+    outputs: tuple[str, ...] = (LOGITS, FEATURES)
 
     def precisions(self, own: Precision) -> tuple[Precision, ...]:  # noqa: ARG002
         """What torch computes well on a CPU."""
@@ -44,6 +45,7 @@ class TorchBackend(BundleBackend):
         network = self._network()
         if self.precision == "fp32":
             self.model = network
+        self._threads, self._computing = threads, network
         self._logits = network_logits(network, threads=threads, precision=self.precision)
         kind, features = RUNTIME_DTYPES[self.precision], partial(representation, network)
         self._features = array_function(features, kind=kind, threads=threads)
@@ -57,6 +59,17 @@ class TorchBackend(BundleBackend):
         """The network in fp32, for who looks inside; read when it is first asked for."""
         found: nn.Module = self._network()
         return found
+
+    def merge_tokens(self, count: int) -> None:
+        """Compute with so many tokens fewer in each block from now on; it gives logits alone then.
+
+        Raises:
+            UsageError: tokens of the model cannot be merged.
+        """
+        merged = MergedClassifier(self._computing, count)
+        kind = RUNTIME_DTYPES[self.precision]
+        self._logits = array_function(merged, kind=kind, threads=self._threads)
+        self.model, self.outputs = merged, (LOGITS,)
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (B, K) or features (B, D') of normalised images (B, C, h, w)."""
