@@ -1,8 +1,8 @@
 """Two-way mapping of config.json of Hugging Face's ViT, DeiT and DINOv2 to our fields.
 
-Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two thirds
-of the width that its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers interpolates
-its positions with antialiasing, the others without.
+Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two
+thirds of the width that its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers
+interpolates its positions with antialiasing, the others without.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tesela.core.errors import WeightsError
 _ACTIVATIONS = {
     "gelu": ("gelu",),
     "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast"),
+    "quick_gelu": ("quick_gelu",),
     "relu": ("relu",),
     "silu": ("silu", "swish"),
 }
@@ -83,7 +84,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
             "width": width,
             "depth": config.get("num_hidden_layers", 12),
             "heads": config.get("num_attention_heads", 12),
-            "activation": _activation(config.get("hidden_act", "gelu")),
+            "activation": activation_name(config.get("hidden_act", "gelu")),
             "qkv_bias": config.get("qkv_bias", True),
             "dropout": config.get("hidden_dropout_prob", 0.0),
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.0),
@@ -205,6 +206,13 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
     dino = kind.model_type.startswith("dinov2")
     fixed: dict[str, Any] = {
         "norm": "pre",
+        "norm_kind": "layer",
+        "embedded_norm": "none",
+        "inner_norm": "none",
+        "qk_norm": False,
+        "dense_bias": True,
+        "patch_bias": True,
+        "cut_edges": False,
         "final_norm": True,
         "pooled_norm": False,
         "position": "learned",
@@ -304,7 +312,25 @@ def _side(sizes: Any) -> int | list[int]:
     return int(sizes[0]) if sizes[0] == sizes[1] else [int(side) for side in sizes]
 
 
-def _activation(theirs: Any) -> str:
+def gated_activation(theirs: Any) -> str:
+    """Our activation beside a gated MLP, whose gate is SiLU.
+
+    Raises:
+        WeightsError: the gate is another.
+    """
+    if theirs not in _ACTIVATIONS["silu"]:
+        raise WeightsError(
+            f"a gated MLP with the activation {theirs!r} is not known", hint="known is SwiGLU, with silu"
+        )
+    return "gelu"
+
+
+def activation_name(theirs: Any) -> str:
+    """Our name of ``hidden_act``.
+
+    Raises:
+        WeightsError: it is not known.
+    """
     for own, names in _ACTIVATIONS.items():
         if theirs in names:
             return own
