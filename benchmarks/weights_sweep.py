@@ -83,10 +83,9 @@ def compared(folder: Path, theirs: Tensor, images: Tensor, *, tokens: bool) -> t
 
 def _asked(model: Any, images: Tensor) -> Tensor:
     """Logits, or what the head of zeros of a bare body would read."""
-    logits: Tensor = (
-        model(images) if model.info.provenance["source"]["head"] else model.pooled(images, trace=Trace())
-    )
-    return logits
+    head = model.info.provenance["source"]["head"]
+    found: Tensor = model(images) if head else model.pooled(images, trace=Trace())
+    return found
 
 
 def timm_outcomes(timm: Any, only: str) -> Iterator[Outcome]:
