@@ -1,7 +1,7 @@
 """Foreign checkpoints as read, and the classifiers made of them.
 
-Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is kept
-in the provenance, so that an export gives the same bytes.
+Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is
+kept in the provenance, so that an export gives the same bytes.
 """
 
 from __future__ import annotations
@@ -94,12 +94,14 @@ class Opened:
         info: labels, preprocessing, provenance.
         carried: tensors that have no part in the network, under their own names.
         remarks: what the user should know.
+        source: the folder or file; None where it is not known.
     """
 
     model: Model
     info: BundleInfo
     carried: Tensors
     remarks: list[str]
+    source: Path | None = None
 
 
 def assemble(
@@ -202,7 +204,7 @@ def assemble(
     )
     model = model.eval()
     model.info = info
-    return Opened(model=model, info=info, carried=carried, remarks=remarks)
+    return Opened(model=model, info=info, carried=carried, remarks=remarks, source=found.source)
 
 
 def _classes(layout: TensorTable, tensors: Tensors) -> int | None:
