@@ -109,3 +109,34 @@ def test_a_text_encoder_alone_is_refused_as_such(tmp_path: Path) -> None:
     save_file(text, file)
     with pytest.raises(WeightsError, match=r"no image encoder of CLIPModel.*there is a text encoder"):
         open_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("mark", [".absmax", ".SCB", ".quant_state.bitsandbytes__nf4", ".weight_scale"])
+def test_quantised_weights_are_refused_as_such(mark: str, tmp_path: Path) -> None:
+    saved("siglip", tmp_path / "m")
+    file = tmp_path / "m/model.safetensors"
+    save_file({**load_file(file), f"encoder.layers.0.mlp.fc1{mark}": torch.ones(8)}, file)
+    with pytest.raises(WeightsError, match="holds quantised weights") as caught:
+        open_model(tmp_path / "m")
+    assert "float32" in caught.value.hint
+
+
+def test_whole_weights_in_eight_bits_and_gguf_are_refused_as_such(tmp_path: Path) -> None:
+    saved("clip", tmp_path / "m")
+    file = tmp_path / "m/model.safetensors"
+    tensors = load_file(file)
+    name = "encoder.layers.0.mlp.fc1.weight"
+    save_file({**tensors, name: torch.zeros(tensors[name].shape, dtype=torch.int8)}, file)
+    with pytest.raises(WeightsError, match="holds quantised weights"):
+        open_model(tmp_path / "m")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(WeightsError, match="GGUF"):
+        open_model(tmp_path / "m.gguf")
+
+
+def test_half_of_a_sharded_checkpoint_is_refused(tmp_path: Path) -> None:
+    saved("dinov3", tmp_path / "one").save_pretrained(tmp_path / "m", max_shard_size="60KB")
+    sorted((tmp_path / "m").glob("*.safetensors"))[-1].unlink()
+    with pytest.raises(WeightsError, match=r"no file .*-of-") as caught:
+        open_model(tmp_path / "m")
+    assert "all its files" in caught.value.hint

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tesela.checkpoints.layout import TensorTable
-from tesela.checkpoints.rules import check_finite
+from tesela.checkpoints.rules import check_finite, check_quantised
 from tesela.core.config import build
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
@@ -135,6 +135,7 @@ def assemble(
         config = build(catalog.family(found.family).config or dict, found.fields)
     except ConfigError as error:
         raise WeightsError(f"{source} describes a model that cannot be: {error}", hint=error.hint) from error
+    check_quantised(found.tensors, source=source)
     tensors, types = _as_float32(found.tensors)
     check_finite(tensors, source=source)
     classes = _classes(found.layout, tensors)

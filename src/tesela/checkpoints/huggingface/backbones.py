@@ -77,7 +77,7 @@ BACKBONES: dict[str, Backbone] = {
         family="beit", model_types=("beit",), prefix="beit.", head="other"
     ),
     **_bodies("beit", "Data2VecVision", "data2vec_vision.", model_type="data2vec-vision"),
-    "Aimv2VisionModel": Backbone(family="aimv2", model_types=("aimv2_vision_model", "aimv2")),
+    "Aimv2VisionModel": Backbone(family="aimv2", model_types=("aimv2_vision_model",)),
 }
 
 

@@ -14,6 +14,11 @@ from tesela.checkpoints.huggingface.names import ARCHITECTURES
 from tesela.checkpoints.huggingface.segformer import segformer_fields
 from tesela.core.errors import WeightsError
 
+#: Classes that ``backbones.py`` reads.
+BACKBONE_CLASSES = (
+    *("DINOv3ViTModel", "SiglipVisionModel", "CLIPVisionModel", "ViTMAEModel", "ViTMSNModel", "IJepaModel"),
+    *("BeitModel", "Data2VecVisionModel", "Aimv2VisionModel", "and their classifiers"),
+)
 # Our activation -> theirs, the first being the one that is written.
 _ACTIVATIONS = {
     "gelu": ("gelu",),
@@ -34,12 +39,18 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
     Raises:
         WeightsError: it is of no architecture that is known; it is named.
     """
-    known = ", ".join(ARCHITECTURES)
+    known = ", ".join((*ARCHITECTURES, *BACKBONE_CLASSES))
     stated = config.get("architectures")
     if isinstance(stated, list) and stated:
         if stated[0] not in ARCHITECTURES:
             raise WeightsError(
                 f"the architecture {stated[0]!r} in config.json is not known", hint=f"known are {known}"
+            )
+        kind, model_type = ARCHITECTURES[stated[0]], config.get("model_type")
+        if model_type not in (None, kind.model_type):
+            raise WeightsError(
+                f"config.json states model_type={model_type!r} and the architecture {stated[0]}",
+                hint="use the config.json that came with the weights",
             )
         return str(stated[0])
     kinds = [name for name, kind in ARCHITECTURES.items() if kind.model_type == config.get("model_type")]
