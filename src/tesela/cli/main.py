@@ -26,7 +26,7 @@ from tesela.core.version import __version__
 VERBS = (
     ("demo", "The main job on handwritten digits, in about a minute and without a download.", "Start here"),
     ("doctor", "What is installed, what this machine can do, what to install for what.", "Start here"),
-    ("data", "Check, show and split a data set.", "Data and models"),
+    ("data", "Check, show, split and pack a data set.", "Data and models"),
     ("label", "Which images to label first.", "Data and models"),
     ("models", "List the models, or show one with the shapes of its steps.", "Data and models"),
     ("plan", "Memory, time and communication of a training, before it is begun.", "Train and measure"),
