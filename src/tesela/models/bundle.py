@@ -90,7 +90,7 @@ class BundleInfo:
             raise ConfigError(
                 f"the label {double!r} stands for two classes", hint="give each class its own name"
             )
-        if self.task == "segment" and self.image.resize == "crop":
+        if self.head == "segmenter" and self.image.resize == "crop":
             raise ConfigError(
                 "a segmenter must see all of an image, and resize crop cuts its borders off",
                 hint="set resize to squash or pad in the image's description",
