@@ -21,8 +21,9 @@ from tesela.imaging.limits import DEFAULT_LIMITS
 from tesela.imaging.preprocess import fitted_view
 from tesela.imaging.spec import ImageSpec
 from tesela.serve.config import ServeConfig
-from tesela.serve.engine.decoder import GIVES_WAY
+from tesela.serve.engine.decoder import GIVES_WAY, DecodedView
 from tesela.serve.engine.decoding import Decoders, decoding_cost, is_alive
+from tesela.serve.engine.gate import Gate
 from tesela.serve.errors import RefusedError
 
 IMAGE = held_out(1)[0][0]
@@ -42,7 +43,7 @@ def scenario(work: Callable[[Decoders], Awaitable[None]], **limits: Any) -> None
     asyncio.run(run())
 
 
-def soon(seconds: float = 30.0) -> float:
+def soon(seconds: float = 300.0) -> float:
     return time.monotonic() + seconds
 
 
@@ -168,7 +169,7 @@ def test_slow_images_give_way_and_leave_a_process_to_small_ones() -> None:
     one is answered by a process of the usual one before any of them."""
 
     async def work(decoders: Decoders) -> None:
-        slow = [png((2000, 3000)), with_scans(flat((1000, 1000)), 400)] * 4
+        slow = [png((2000, 3000)), with_scans(flat((800, 800)), 300)] * 2
         with Copies() as seen:
             crowd = [asyncio.create_task(decoders.view(data, SPEC, deadline=soon())) for data in slow]
             while not copies():
@@ -183,6 +184,42 @@ def test_slow_images_give_way_and_leave_a_process_to_small_ones() -> None:
         }
 
     scenario(work, decoders=2)
+
+
+def test_slow_images_leave_half_of_the_queue_and_hold_up_nobody() -> None:
+    """Of a queue of four places two slow images have none while they are decoded; a third is refused, and a
+    small one is let in by a gate that would take them for a long wait."""
+
+    async def work(decoders: Decoders) -> None:
+        gate = Gate(4, seconds=10.0)
+
+        async def ask(data: bytes) -> DecodedView:
+            with gate.enter():
+                return await decoders.view(data, SPEC, deadline=soon(), aside=gate.aside)
+
+        slow = [asyncio.create_task(ask(data)) for data in (LARGE, with_scans(flat((800, 800)), 200))]
+        while decoders._slow_inside < 2:
+            await asyncio.sleep(0.001)
+        assert gate.inside == 0
+        with pytest.raises(RefusedError, match="overloaded"):
+            await ask(LARGE)
+        await ask(IMAGE)
+        assert not all(one.done() for one in slow)
+        await asyncio.gather(*slow)
+        assert gate.inside == 0
+
+        left = asyncio.create_task(ask(LARGE))  # whose client goes away in the middle
+        while not copies():
+            await asyncio.sleep(0.001)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        assert (gate.inside, decoders._slow_inside) == (0, 1)
+        while decoders.inside:
+            await asyncio.sleep(0.005)
+        assert decoders._slow_inside == 0
+
+    scenario(work, queue=4)
 
 
 def test_a_copy_ends_with_its_process() -> None:

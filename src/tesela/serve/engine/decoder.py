@@ -20,7 +20,7 @@ import numpy as np
 from anyio import BrokenWorkerProcess
 from numpy.typing import NDArray
 
-from tesela.imaging.guard.work import has_more_work
+from tesela.imaging.guard.work import excessive, has_more_work
 from tesela.imaging.header import read_header
 from tesela.imaging.limits import DecodeLimits
 from tesela.imaging.preprocess import fitted_view
@@ -62,7 +62,8 @@ def settle(memory: int) -> int:
 def quick_view(data: bytes, spec: ImageSpec, limits: DecodeLimits, memory: int) -> DecodedView | None:
     """The view of an encoded image; None if its scans ask for more work than its pixels let expect."""
     settle(memory)
-    if has_more_work(data, read_header(data), QUICK_WORK):
+    header = read_header(data)
+    if has_more_work(data, header, QUICK_WORK) and not excessive(data, header):  # which is refused at once
         return None
     return fitted_view(data, spec, limits=limits)
 

@@ -3,11 +3,11 @@
 A dead process is replaced.
 
 What an image takes is known from its header. Small ones always find a process; slow ones are decoded with a
-low priority (``decoder``), and large ones one after another too, so that memory holds one of them. What would
-wait longer than its deadline is refused at once. The processes are anyio's; a request that is cancelled or
-late leaves its image to them, for ending a process costs more than most images. Processes start outside of
-any request: one that had to be there within a request's deadline, and was ended with it, would never be there
-where starting takes longer than answering.
+low priority (``decoder``), half as many as the queue has places, and large ones one after another too, so
+that memory holds one of them. What would wait longer than its deadline is refused at once. The processes are
+anyio's; a request that is cancelled or late leaves its image to them, for ending a process costs more than
+most images. Processes start outside of any request: one that had to be there within a request's deadline,
+and was ended with it, would never be there where starting takes longer than answering.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
@@ -73,7 +74,7 @@ class _Job:
     spec: ImageSpec
     cost: DecodingCost
     deadline: float
-    began: asyncio.Event
+    began: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Decoders:
@@ -92,6 +93,7 @@ class Decoders:
         self._memory = self._most_each + ROOM
         self._processes = config.decoders
         self._rate = FIRST_RATE
+        self._slow_inside, self._most_slow = 0, max(1, config.queue // 2)
         self._starting: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._started: set[int] = set()
@@ -107,13 +109,21 @@ class Decoders:
             self._start_one()
         await asyncio.gather(*self._starting)
 
-    async def view(self, data: bytes, spec: ImageSpec, *, deadline: float) -> DecodedView:
+    async def view(
+        self,
+        data: bytes,
+        spec: ImageSpec,
+        *,
+        deadline: float,
+        aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> DecodedView:
         """An encoded image as a model wants it.
 
         Args:
             data: the file.
             spec: the model's view.
             deadline: reading of ``time.monotonic`` after which it is refused instead.
+            aside: is entered while a slow image is decoded.
 
         Raises:
             RefusedError: it cannot be decoded, or not in time.
@@ -125,12 +135,26 @@ class Decoders:
         full = self.inside + cost.bytes > self._most_bytes
         if self.inside and (full or time.monotonic() + wait > deadline):
             raise RefusedError("overloaded", wait=wait)
-        self.inside += cost.bytes
-        job = _Job(data=data, spec=spec, cost=cost, deadline=deadline, began=asyncio.Event())
-        work = self._in_background(self._turn(job))
-        work.add_done_callback(lambda _: self._leave(cost.bytes))
+        job = _Job(data=data, spec=spec, cost=cost, deadline=deadline)
+        if cost.pixels <= QUICK_PIXELS and cost.bytes <= TAKES_TURNS:
+            found = await self._attempt(job, slow=False)
+            if found is not None:
+                return found
+        if self._slow_inside >= self._most_slow:
+            raise RefusedError("overloaded", wait=wait)
+        with aside():
+            found = await self._attempt(job, slow=True)
+        assert found is not None  # only a quick attempt gives up
+        return found
+
+    async def _attempt(self, job: _Job, *, slow: bool) -> DecodedView | None:
+        """The view; None if it takes too long to be had at once."""
+        self.inside += job.cost.bytes
+        self._slow_inside += slow
+        work = self._in_background(self._turn(job, slow=slow))
+        work.add_done_callback(lambda _: self._leave(job, slow=slow))
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(job.deadline - time.monotonic()):
                 return await asyncio.shield(work)
         except TimeoutError:
             raise RefusedError("deadline") from None
@@ -138,29 +162,23 @@ class Decoders:
             if not job.began.is_set():
                 work.cancel()
 
-    def _leave(self, cost: int) -> None:
-        self.inside -= cost
+    def _leave(self, job: _Job, *, slow: bool) -> None:
+        self.inside -= job.cost.bytes
+        self._slow_inside -= slow
 
-    async def _turn(self, job: _Job) -> DecodedView:
+    async def _turn(self, job: _Job, *, slow: bool) -> DecodedView | None:
         """The view, when it is this image's turn; from then on it is finished, whoever still waits."""
-        if job.cost.pixels <= QUICK_PIXELS and job.cost.bytes <= TAKES_TURNS:
+        if not slow:
             async with self._small:
-                found = await self._decode(job, slow=False)
-            if found is not None:
-                return found
-        async with contextlib.AsyncExitStack() as turns:
-            if job.cost.bytes > TAKES_TURNS:
-                await turns.enter_async_context(self._large)
-            await turns.enter_async_context(self._slow)
+                return await self._decode(job, slow=False)
+        large = job.cost.bytes > TAKES_TURNS
+        async with self._large if large else contextlib.nullcontext(), self._slow:
             begun = time.monotonic()
             try:
-                found = await self._decode(job, slow=True)
+                return await self._decode(job, slow=True)
             finally:
-                if job.cost.bytes > TAKES_TURNS:
-                    each = (time.monotonic() - begun) / job.cost.bytes
-                    self._rate += (each - self._rate) / 4
-        assert found is not None  # only a quick attempt gives up
-        return found
+                if large:
+                    self._rate += ((time.monotonic() - begun) / job.cost.bytes - self._rate) / 4
 
     async def _decode(self, job: _Job, *, slow: bool) -> DecodedView | None:
         if time.monotonic() > job.deadline:

@@ -85,7 +85,8 @@ class ServedModel:
         """What the model's task says about an encoded image."""
         deadline = time.monotonic() + self._seconds
         with self.gate.enter():
-            pixels, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
+            spec, aside = self.predictor.info.image, self.gate.aside
+            pixels, size = await self._decoders.view(data, spec, deadline=deadline, aside=aside)
             row = await self.batcher.submit(pixels, deadline=deadline)
             task, info = self.predictor.task, self.predictor.info
             return await self._in_time(
@@ -130,7 +131,8 @@ class ServedModel:
             return program.explain(view, size, target=index, method=method, top=top)
 
         with self.explain_gate.enter():
-            view, size = await self._decoders.view(data, self.predictor.info.image, deadline=deadline)
+            spec, aside = self.predictor.info.image, self.explain_gate.aside
+            view, size = await self._decoders.view(data, spec, deadline=deadline, aside=aside)
             try:
                 return await self._in_time(self._explaining, deadline, explained)
             except FixedExplanationError:
@@ -149,8 +151,8 @@ class ServedModel:
             raise RefusedError("explain_unavailable")
         deadline = time.monotonic() + self._seconds
         with self.explain_gate.enter():
-            spec = self.predictor.info.image
-            view, _ = await self._decoders.view(data, spec, deadline=deadline)
+            spec, aside = self.predictor.info.image, self.explain_gate.aside
+            view, _ = await self._decoders.view(data, spec, deadline=deadline, aside=aside)
             try:
                 return await self._in_time(
                     self._explaining, deadline, lambda: attention_of(self.network, view, spec, patch=patch)
