@@ -13,9 +13,10 @@ import torch
 from tests.exporters.test_programs import class_folders
 from tests.runtime.bundles import digits_onnx, digits_run, held_out
 
-from tesela.answers import few_shot, predict
+from tesela.answers import predict
 from tesela.cli.main import run
 from tesela.core.errors import UsageError, WeightsError
+from tesela.evaluation.few_shot import few_shot
 from tesela.exporters import features
 from tesela.exporters.catalog import export_model
 from tesela.exporters.graph import write_graph
