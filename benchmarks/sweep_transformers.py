@@ -1,12 +1,71 @@
-"""Small models of every vision configuration of transformers, for the sweep over weights."""
+"""Small models of every vision configuration of transformers, for the sweep over weights.
+
+A model type that is read becomes a small model in each of its classes; of every other the config.json
+alone is written, which must be enough to refuse it.
+"""
 
 from __future__ import annotations
 
+import fnmatch
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def vision_types() -> list[str]:
+    """Model types of transformers whose configuration speaks of images and their size."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES,
+        MODEL_MAPPING_NAMES,
+    )
+
+    found = {*MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, *MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES}
+    for name in MODEL_MAPPING_NAMES:
+        try:
+            config = CONFIG_MAPPING[name]()
+        except Exception:
+            continue
+        if any(hasattr(config, field) for field in ("image_size", "vision_config", "num_channels")):
+            found.add(name)
+    return sorted(found)
 
 
 def transformers_models(only: str, shaken: Callable[[Any], Any]) -> Iterator[Any]:
-    """Name, kind, model, images, its outputs, and whether these are tokens."""
-    del only, shaken
-    yield from ()
+    """Name, class, model or config, images, its outputs or None, and whether tokens are compared."""
+    from tests.parity import backbone_models, huggingface_models
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    read = {"segformer", "resnet", "timm_wrapper"}  # hierarchical, no transformer, and timm's own folder
+    for module, models in (
+        (huggingface_models, huggingface_models.MODELS),
+        (backbone_models, backbone_models.BACKBONE_MODELS),
+    ):
+        for name, (kind, _, _) in models.items():
+            model: Any = shaken(module.make(name))
+            read.add(model.config.model_type)
+            if fnmatch.fnmatch(name, only):
+                yield name, kind, model, *_computed(module, model)
+    for name in vision_types():
+        if name not in read and fnmatch.fnmatch(name, only):
+            try:
+                config: Any = CONFIG_MAPPING[name]()
+            except Exception:
+                continue
+            yield name, type(config).__name__, config, None, None, False
+
+
+def _computed(module: Any, model: Any) -> tuple[Any, Callable[[], Any], bool]:
+    """Images, what computes the outputs in float64, and whether these are tokens."""
+    size = getattr(model.config, "vision_config", model.config).image_size
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if hasattr(module, "outputs"):
+        return images, lambda: module.outputs(model.double(), images), False
+    bare = "For" not in type(model).__name__
+    return images, lambda: module.result(model.double(), images), bare

@@ -24,7 +24,19 @@ napoleon_google_docstring = True
 suppress_warnings = ["myst.xref_missing"]
 
 VERBS = (
-    *("train", "evaluate", "predict", "explain", "inspect", "compare", "export", "convert", "serve", "bench"),
+    *(
+        "train",
+        "evaluate",
+        "predict",
+        "explain",
+        "inspect",
+        "compare",
+        "study",
+        "export",
+        "convert",
+        "serve",
+        "bench",
+    ),
     *("demo", "doctor", "models", "data check", "data show", "data split", "label suggest"),
 )
 

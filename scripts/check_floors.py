@@ -17,17 +17,24 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Package -> the least version, and why.
+#: Package -> the first version without a known fault, and the fault.
 FLOORS = {
-    "pillow": ("13.0.0", "an overflow in its JPEG decoder"),
-    "starlette": ("0.49.1", "quadratic time for Range headers"),
-    "python-multipart": ("0.0.31", "faults in its parser of forms"),
-    "torch": ("2.10", "code run by weights_only loading"),
+    "pillow": (
+        "13.0.0",
+        "a JPEG whose rows are wider than its tile writes beyond a buffer (CVE-2026-112403, CVE-2026-112398)",
+    ),
+    "starlette": ("0.49.1", "a Range header costs quadratic time where files are served (CVE-2025-62727)"),
+    "python-multipart": (
+        "0.0.31",
+        "with a negative Content-Length a form is read into memory whole (GHSA-v9pg-7xvm-68hf)",
+    ),
+    "torch": ("2.10", "loading with weights_only corrupts memory by a crafted pickle (CVE-2026-24747)"),
 }
 
 
@@ -75,17 +82,32 @@ def faults() -> list[str]:
 
 
 def audit() -> str:
-    """What pip-audit says: ``clean``, ``vulnerable`` with its report, or ``not made`` with the reason."""
+    """What pip-audit says: ``clean``, ``vulnerable`` with its findings, or ``not made`` with the reason."""
     if shutil.which("pip-audit") is None:
         return "not made: pip-audit is not installed"
-    done = subprocess.run(
-        ["pip-audit", "--progress-spinner", "off"], capture_output=True, text=True, check=False
-    )
-    if done.returncode == 0:
-        return "clean"
-    unreachable = re.search(r"ConnectionError|Max retries|ServiceError|resolve", done.stderr)
-    reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-    return f"not made: {reason[0]}" if unreachable else f"vulnerable:\n{done.stdout}"
+    command = ["pip-audit", "--progress-spinner", "off", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return verdict(json.loads(done.stdout))
+    except ValueError:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        return f"not made: {reason[0]}"
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """What a report of pip-audit amounts to; packages that its database does not know were not audited."""
+    packages = [one for one in report["dependencies"] if one["name"].lower() != "tesela"]
+    found = [(one, fault) for one in packages for fault in one.get("vulns", [])]
+    lines = [
+        f"{one['name']} {one['version']}: {fault['id']}, mended in {' or '.join(fault['fix_versions'])}"
+        for one, fault in found
+    ]
+    unknown = [one["name"] for one in packages if "skip_reason" in one]
+    if lines:
+        return "vulnerable:\n" + "\n".join(lines)
+    if unknown or not packages:
+        return f"not made: {len(unknown)} of {len(packages)} packages were not found: {', '.join(unknown)}"
+    return "clean"
 
 
 def main() -> int:

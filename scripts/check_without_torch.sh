@@ -30,7 +30,8 @@ if [ "$size" -gt 250 ]; then
   echo "the environment takes $size MB, more than 250" >&2
   exit 1
 fi
-"$tesela" predict "$bundle" "$@" --json
+"$tesela" predict "$bundle" "$@" --json >"$folder/predicted.json"
+cat "$folder/predicted.json"
 "$python" - "$tesela" predict "$bundle" "$1" --json <<'PYTHON'
 import resource, subprocess, sys, time
 begin = time.perf_counter()
@@ -47,11 +48,30 @@ fi
 if [ -n "${DATA:-}" ]; then
   "$tesela" evaluate "$bundle" "$DATA" >/dev/null
 fi
-"$python" - "$tesela" "$bundle" "$1" <<'PYTHON'
+# the server says what predict and explain say: the same classes in the same order, probabilities and maps to 1e-4
+"$python" - "$tesela" "$bundle" "$1" "$folder" <<'PYTHON'
 import json, pathlib, subprocess, sys, urllib.request
-tesela, bundle, image = sys.argv[1:]
+import numpy as np
+from tesela.attribution.draw.heatmap import stretched
+from tesela.serve.looking.program import patch_values
+tesela, bundle, image, folder = sys.argv[1:]
 command = [tesela, "serve", bundle, "--port", "0", "--json"]
 server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def ask(path):
+    data = pathlib.Path(image).read_bytes()
+    request = urllib.request.Request(f"{address}/v1/{path}", data=data, headers={"Content-Type": "image/*"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def same(served, wanted, label, number):
+    for one, other in zip(served, wanted, strict=True):
+        if one[label] != other[label] or abs(one[number] - other[number]) > 1e-4:
+            sys.exit(f"the server says {one}, predict {other}")
+
+
 try:
     for line in server.stdout:
         if line.startswith("{"):
@@ -59,12 +79,23 @@ try:
             break
     else:
         sys.exit("tesela serve did not start")
-    kind = {"png": "image/png", "webp": "image/webp"}.get(image.rpartition(".")[2].lower(), "image/jpeg")
-    data = pathlib.Path(image).read_bytes()
-    task = json.loads(pathlib.Path(bundle, "config.json").read_text())["task"]
-    request = urllib.request.Request(f"{address}/v1/{task}", data=data, headers={"Content-Type": kind})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        json.load(answer)
+    info = json.loads(pathlib.Path(bundle, "config.json").read_text())
+    served = ask(info["task"])
+    wanted = json.loads(pathlib.Path(folder, "predicted.json").read_text().splitlines()[0])
+    if "top" in wanted:
+        same(served["top"], wanted["top"], "label", "probability")
+    else:
+        same(served["areas"], wanted["areas"], "label", "share")
+    maps = list(pathlib.Path(folder).glob("maps/*.npz"))
+    if maps:
+        explained = ask("explain")
+        with np.load(maps[0]) as arrays:
+            values = stretched(patch_values(arrays["map"][0], tuple(explained["grid"])))
+        size = explained["height"], explained["width"]
+        if size == (info["image"]["height"], info["image"]["width"]) and not np.allclose(
+            explained["tokens"], values, atol=1e-4
+        ):
+            sys.exit("the server's map is not that of tesela explain")
 finally:
     server.terminate()
     server.wait(timeout=30)

@@ -25,6 +25,7 @@ COMMAND = re.compile(r"\btesela ([a-z]+)\b")
 ROOMS = {
     "training": "train",
     "recipes": "train",
+    "studies": "study",
     "serve": "serve",
     "attribution": "explain",
     "exporters": "export",

@@ -22,7 +22,8 @@ LIGHT = (
     "tesela",
     "tesela.cli.main",
     "tesela.cli.verbs.bench",
-    "tesela.cli.verbs.compare",
+    "tesela.cli.verbs.several.compare",
+    "tesela.cli.verbs.several.study",
     "tesela.cli.verbs.convert",
     "tesela.cli.verbs.data",
     "tesela.cli.verbs.demo",
@@ -45,6 +46,7 @@ LIGHT = (
     "tesela.checkpoints.open",
     "tesela.recipes",
     "tesela.runtime.predictor",
+    "tesela.studies",
     "tesela.training.config",
 )
 

@@ -63,6 +63,7 @@ def test_attention_pool_equals_torch() -> None:
             "out_proj.bias": pool.out.bias,
         }
     )
+    assert isinstance(pool.norm, nn.LayerNorm)
     pooled = theirs(pool.probe.expand(3, -1, -1), TOKENS, TOKENS)[0]
     expected = pooled + pool.mlp(
         nn.functional.layer_norm(pooled, (8,), pool.norm.weight, pool.norm.bias, 1e-6)

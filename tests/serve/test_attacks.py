@@ -8,6 +8,7 @@ from tests.runtime.bundles import digits_run, held_out
 
 CHOSEN = (
     "progressive, 30,000 scans, 1 MB",
+    "progressive, 2 megapixels, 450 scans, 20 kB",
     "PNG, 40 megapixels",
     "WebP, 40 megapixels",
     "1,100 idle sockets",

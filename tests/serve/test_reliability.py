@@ -8,9 +8,10 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from benchmarks.reliability import ending, endurance
+from benchmarks.reliability import ending, endurance, overload, sockets
 from benchmarks.reliability.load import NO_ANSWER, Load, answered, refused
 from benchmarks.reliability.plan import SIZES, Plan
 from benchmarks.reliability.table import missed, page
@@ -46,6 +47,34 @@ def test_deadlines_signals_and_kills(plan: Plan) -> None:
     killed = asyncio.run(ending.kill_workers(plan))
     assert killed["workers"] >= 2
     assert (killed["hung"], killed["failed"]) == (0, 0)
+
+
+def test_overload_is_refused_in_due_form_and_leaves_nothing_behind(plan: Plan) -> None:
+    """At five times what it can do everybody is answered or refused with Retry-After; memory keeps to its
+    bound, and two seconds later nobody is refused."""
+
+    async def measured() -> dict[str, Any]:
+        with plan.start() as server:
+            load = plan.load(server)
+            alone = await overload.unloaded(load, 0.5)
+            most = await overload.capacity(load, 0.5)
+            await load.close()
+            return await overload.overloaded(plan, server, 5 * most, alone)
+
+    found = asyncio.run(measured())
+    assert found["refused"] > 0
+    assert found["goodput"] > 0
+    assert (found["without_retry_after"], found["other"]) == (0, 0)
+    assert found["memory_mib"] <= 64
+    assert found["after"] > 0
+    assert found["after_failures"] == 0
+
+
+def test_slow_sockets_keep_nobody_from_an_answer(plan: Plan) -> None:
+    found = asyncio.run(sockets.measure(plan))
+    assert found["sockets"] == 150
+    assert found["requests"] > 10
+    assert found["failures"] == 0
 
 
 def test_mixed_requests_leave_nothing_behind(plan: Plan) -> None:

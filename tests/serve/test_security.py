@@ -63,6 +63,15 @@ def test_other_addresses_need_a_key_or_the_flag(host: str) -> None:
     assert check_address(host, keys=(KEY,)) == check_address(host, keys=(), allow_anonymous=True) == ()
 
 
+def test_a_health_check_on_the_machine_is_answered_beside_a_proxys_name() -> None:
+    """On every address, as a container has it, the named hosts and the machine's own are taken."""
+    hosts = check_address("0.0.0.0", keys=(KEY,), names=("models.example.org",))
+    with client(onnx_only=True, hosts=hosts) as api:
+        for good in ("models.example.org", "127.0.0.1:8000", "localhost:8000"):
+            assert api.get("/readyz", headers={"host": good}).status_code == 200
+        assert api.get("/readyz", headers={"host": "evil.example"}).status_code == 421
+
+
 def test_foreign_host_names_are_refused_on_loopback() -> None:
     """A page of another site whose name was pointed to 127.0.0.1 (DNS rebinding) names its own host and
     gets nothing."""

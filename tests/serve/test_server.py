@@ -156,6 +156,23 @@ def test_a_stop_under_load_loses_no_accepted_request() -> None:
     assert code == 0
 
 
+def test_collections_of_garbage_pass_over_what_was_loaded_before() -> None:
+    """While it listens nothing of it is walked through; afterwards all is as before."""
+    code = (
+        "import gc, os, signal\n"
+        "from tesela.serve.server import bind, listen\n"
+        "async def app(scope, receive, send):\n"
+        "    assert scope['type'] != 'lifespan'\n"
+        "def started(address):\n"
+        "    print(gc.get_freeze_count() > 10_000)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "listen(app, bind('127.0.0.1', 0), on_start=started)\n"
+        "print(gc.get_freeze_count())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["True", "0"]
+
+
 def test_the_address_is_guarded(tmp_path: Path) -> None:
     """0.0.0.0 without a key: exit code 2 and two lines, before any model is loaded."""
     command = [

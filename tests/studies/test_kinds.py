@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.evaluation.test_evaluate import write_run
 from tests.studies.trials import FACTS, kind_of, trials
 
+import tesela as ts
 from tesela.recipes import find_recipe
 from tesela.studies.cell import Answer, Cell, Trial
 from tesela.studies.claims import masks
 from tesela.studies.claims.claim import Claim
-from tesela.studies.claims.images import image_cells, image_claims
+from tesela.studies.claims.images import image_cells, image_claims, reach
 from tesela.studies.config import StudyConfig
 from tesela.studies.settings import PRETRAINING, TUNING
 from tesela.training.config import layered
@@ -137,6 +141,17 @@ def test_claims_hold_or_not_by_their_intervals() -> None:
     assert set(verdicts(image_claims([])).values()) == {"not measured yet"}
     one_seed = [one for one in found if one.cell.seed == 0]
     assert "holds" not in verdicts(image_claims(one_seed)).values()
+
+
+def test_reach_is_what_inspect_says(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    config = StudyConfig(kind="claims", data="digits", minutes=(1.0,))
+    first = next(one for one in trials(config, lambda cell: 0.5))
+    far, near = reach(replace(first, folder=tmp_path))
+    distance = ts.inspect(tmp_path, "digits", count=64).distance
+    assert distance is not None and 0 < near < far < 2**0.5
+    assert far == pytest.approx(distance.mean(1).max() / 8)
+    assert near == pytest.approx(distance[0].min() / 8)
 
 
 def test_claims_on_masks_read_pixels_and_artefacts() -> None:

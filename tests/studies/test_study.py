@@ -83,6 +83,49 @@ def test_a_killed_study_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         assert (cell / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
+def test_few_labels_fine_tunes_what_it_pre_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, models = tmp_path / "few", "vit_nano:width=16:depth=1:heads=2,resnet20_small"
+    words = ["few-labels", "digits", "--models", models, "--labels", "20", "--minutes", "0.1", "--seeds", "1"]
+    found = studied([*words, "--out", str(out), *TINY], capsys)
+    assert found["finished"] == 4
+    cells = {path.name: path for path in (out / "cells").iterdir()}
+    told = read_json(cells["pre-trained-20-seed0"] / "bundle" / "config.json")["provenance"]
+    assert Path(told["from"]).resolve().is_relative_to(cells["pretraining-seed0"].resolve())
+    images = {name: read_json(path / "choices.json")["images"] for name, path in cells.items()}
+    assert images["pretraining-seed0"]["train"] > 1400
+    assert {images[name]["train"] for name in cells if name != "pretraining-seed0"} == {200}
+    assert len({images[name]["test"] for name in cells}) == 1
+    gain = next(row for row in found["gains"] if row["above"] == "scratch")
+    scores = {name: read_json(path / "result.json").get("accuracy") for name, path in cells.items()}
+    assert gain["mean"] == pytest.approx(scores["pre-trained-20-seed0"] - scores["scratch-20-seed0"])
+
+
+def test_a_signal_ends_a_study_resumably(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "stopped"
+    words = ["data-size", "digits", *GRID, "--out", str(out), *TINY]
+    monkeypatch.setattr("tesela.core.failpoint._reached", {})
+    monkeypatch.setenv("TESELA_FAILPOINT", "loop.after_step=term@3")
+    text = refused(words, capsys, code=3)
+    assert "interrupted in cell" in text and "SIGTERM after step 3" in text
+    assert "give the same command again" in text
+    monkeypatch.delenv("TESELA_FAILPOINT")
+    assert studied(words, capsys)["finished"] == 2
+
+
+def test_a_diverged_cell_is_named_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "wild"
+    words = ["data-size", "digits", *GRID, "--out", str(out), *TINY, "optim.lr=1e30", "clip_norm=0"]
+    found = studied(words, capsys, code=1)
+    assert found["failed"] == [f"{CELL}-40-seed0", f"{CELL}-80-seed0"] and found["finished"] == 0
+    assert f"{CELL}-40-seed0" in (out / "study.html").read_text()
+
+
 def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = studied(
         [

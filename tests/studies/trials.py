@@ -26,7 +26,7 @@ FACTS = DataFacts(
 
 
 def kind_of(config: StudyConfig) -> Study:
-    found: Study = lookup("study", config.kind).load()
+    found: Study = lookup("study", config.kind).load()()
     return found
 
 

@@ -156,9 +156,9 @@ def test_gzip_is_read_off_the_header(header: str, taken: bool) -> None:
 
 
 @contextlib.contextmanager
-def served(run: Path) -> Iterator[str]:
-    """The address of a server of a run in a process of its own."""
-    command = [sys.executable, "-m", "tesela", "serve", str(run), "--port", "0", "--json"]
+def served(*words: Path | str) -> Iterator[str]:
+    """The address of a server of runs in a process of its own."""
+    command = [sys.executable, "-m", "tesela", "serve", *map(str, words), "--port", "0", "--json"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
     )

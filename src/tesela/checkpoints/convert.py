@@ -1,8 +1,8 @@
 """Write a foreign checkpoint as a bundle.
 
-Odd: tensors that have no part in the network (a pooler, a mask token) go into ``carried.safetensors`` beside
-the weights, under their own names, so that an export back to their format is whole. Training on from the
-bundle leaves them behind.
+Odd: tensors that have no part in the network (a pooler, a mask token) go into ``carried.safetensors``
+beside the weights, under their own names, so that an export back to their format is whole. Training on
+from the bundle leaves them behind.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def convert_checkpoint(
         WeightsError: the checkpoint is damaged or does not fit; tensors are named.
         ConfigError: ``image_size`` does not fit the model.
     """
+    from tesela.checkpoints.certificate import make_certificate
     from tesela.checkpoints.foreign import Opened
 
     bundle = bundle_at(source)
@@ -60,13 +61,15 @@ def convert_checkpoint(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and bundle_at(out) != out)):
         raise UsageError(f"{out} exists and is no bundle", hint="choose a new folder")
     opened = open_foreign(source, image_size=image_size, num_classes=num_classes, heads=heads)
-    info = write(out, opened)
+    changed = image_size is not None or num_classes is not None
+    info = write(out, opened, certificate=make_certificate(opened, changed=changed))
     opened.model.info = info
     return Opened(model=opened.model, info=info, carried=opened.carried, remarks=opened.remarks)
 
 
-def write(out: Path, opened: Opened) -> BundleInfo:
+def write(out: Path, opened: Opened, *, certificate: dict[str, Any] | None = None) -> BundleInfo:
     """Write an opened checkpoint as a bundle; the info with digests."""
+    from tesela.checkpoints.certificate import write_certificate
     from tesela.models.tensors import digests, save_tensors, tensors_of
 
     tensors = tensors_of(opened.model)
@@ -79,6 +82,8 @@ def write(out: Path, opened: Opened) -> BundleInfo:
             sums |= {CARRIED: sha256_file(folder / CARRIED)}
         info = replace(opened.info, digests=sums)
         write_info(folder, info)
+        if certificate is not None:
+            write_certificate(folder, certificate)
         write_text(folder / CARD, converted_card(info, opened.remarks))
     return info
 

@@ -1,7 +1,7 @@
 """Foreign checkpoints as read, and the classifiers made of them.
 
-Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is kept
-in the provenance, so that an export gives the same bytes.
+Odd: weights in half precision are computed with in float32, which holds them exactly; what they were is
+kept in the provenance, so that an export gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tesela.checkpoints.layout import TensorTable
-from tesela.checkpoints.rules import check_finite
+from tesela.checkpoints.rules import check_finite, check_quantised
 from tesela.core.config import build
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.core.files import sha256_file
@@ -94,12 +94,14 @@ class Opened:
         info: labels, preprocessing, provenance.
         carried: tensors that have no part in the network, under their own names.
         remarks: what the user should know.
+        source: the folder or file; None where it is not known.
     """
 
     model: Model
     info: BundleInfo
     carried: Tensors
     remarks: list[str]
+    source: Path | None = None
 
 
 def assemble(
@@ -133,6 +135,7 @@ def assemble(
         config = build(catalog.family(found.family).config or dict, found.fields)
     except ConfigError as error:
         raise WeightsError(f"{source} describes a model that cannot be: {error}", hint=error.hint) from error
+    check_quantised(found.tensors, source=source)
     tensors, types = _as_float32(found.tensors)
     check_finite(tensors, source=source)
     classes = _classes(found.layout, tensors)
@@ -202,7 +205,7 @@ def assemble(
     )
     model = model.eval()
     model.info = info
-    return Opened(model=model, info=info, carried=carried, remarks=remarks)
+    return Opened(model=model, info=info, carried=carried, remarks=remarks, source=found.source)
 
 
 def _classes(layout: TensorTable, tensors: Tensors) -> int | None:

@@ -1,11 +1,11 @@
 """Tensor table of a foreign network: two-way names, carried tensors, tokens kept otherwise.
 
-A tensor of theirs that has no part in our network (a pooler, a mask token) is *carried*: handed back beside
-the network's own, so that a bundle can keep it and an export can return it.
+A tensor of theirs that has no part in our network (a pooler, a mask token) is *carried*: handed back
+beside the network's own, so that a bundle can keep it and an export can return it.
 
-Odd: a token that has a position of its own there and is never read by the head is a register here. ``Fold``
-adds its position once and for all, and carries both summands, because a sum of floats cannot be taken apart
-to the same bits.
+Odd: a token that has a position of its own there and is never read by the head is a register here.
+``Fold`` adds its position once and for all, and carries both summands, because a sum of floats cannot be
+taken apart to the same bits.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class Fold:
         positions: name of the position table (1, rows, D).
         first: row of the first of them in the table; None where they have no rows.
         rows: how many of them have rows, the first ones; None for all.
+        flat: whether a token is (D,) and the table (rows, D) there.
     """
 
     tokens: tuple[tuple[str, int], ...]
     positions: str
     first: int | None
     rows: int | None = None
+    flat: bool = False
 
     @property
     def count(self) -> int:
@@ -61,6 +63,20 @@ class Fold:
         And the summands, to be carried.
         """
         rest = dict(foreign)
+        if self.flat:
+            rest |= {name: rest[name][None] for name in self._names if name in rest}
+        found, carried = self._apply(rest, foreign)
+        if self.flat and found.keys() != foreign.keys():
+            found[self.positions] = found[self.positions][0]
+        return found, carried
+
+    @property
+    def _names(self) -> list[str]:
+        return [*(name for name, _ in self.tokens), self.positions]
+
+    def _apply(self, rest: Tensors, foreign: Tensors) -> tuple[Tensors, Tensors]:
+        if self.flat:
+            rest |= {name: rest[name][None] for name, _ in self.tokens if name in rest}
         tokens = {name: rest.pop(name) for name, _ in self.tokens if name in rest}
         if len(tokens) < len(self.tokens) or (self.first is not None and self.positions not in rest):
             return dict(foreign), {}
@@ -78,6 +94,15 @@ class Fold:
         The carried ones where they still make up the registers, else rows of zeros.
         """
         rest = dict(foreign)
+        if self.flat:
+            rest[self.positions] = rest[self.positions][None]
+        rest = self._undo(rest, carried)
+        if self.flat:
+            rest |= {name: rest[name][0, 0] for name, _ in self.tokens}
+            rest[self.positions] = rest[self.positions][0]
+        return rest
+
+    def _undo(self, rest: Tensors, carried: Mapping[str, Tensor]) -> Tensors:
         registers = rest.pop(REGISTERS)
         names = [name for name, _ in self.tokens]
         tokens = list(torch.split_with_sizes(registers, [count for _, count in self.tokens], dim=1))
@@ -94,6 +119,38 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """A foreign tensor that is several of ours, cut along its first axis.
+
+    Attributes:
+        name: of the tensor.
+        parts: names that rules take, and how many of all shares each is.
+    """
+
+    name: str
+    parts: tuple[tuple[str, int], ...]
+
+    def apply(self, foreign: Tensors) -> Tensors:
+        """Foreign tensors with the parts in its place."""
+        rest = dict(foreign)
+        if self.name not in rest:
+            return rest
+        whole, total = rest.pop(self.name), sum(share for _, share in self.parts)
+        sizes = [share * (len(whole) // total) for _, share in self.parts]
+        if sum(sizes) != len(whole):
+            return dict(foreign)
+        parts = torch.split_with_sizes(whole, sizes)
+        return rest | {name: part for (name, _), part in zip(self.parts, parts, strict=True)}
+
+    def undo(self, foreign: Tensors) -> Tensors:
+        """The tensor again in the place of its parts."""
+        rest = dict(foreign)
+        if all(name in rest for name, _ in self.parts):
+            rest[self.name] = torch.cat([rest.pop(name) for name, _ in self.parts])
+        return rest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TensorTable:
     """One kind of foreign checkpoint.
 
@@ -102,12 +159,14 @@ class TensorTable:
         rules: tensors of ours made of theirs.
         unused: names (regular expressions) of theirs that our network has no use for.
         fold: tokens that become registers.
+        cuts: tensors that are several of ours.
     """
 
     program: str
     rules: tuple[Rule, ...]
     unused: tuple[str, ...] = ()
     fold: Fold | None = None
+    cuts: tuple[Cut, ...] = ()
 
     def split(self, foreign: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         """Tensors that count, and those that are known and not used."""
@@ -128,6 +187,8 @@ class TensorTable:
         if self.fold is not None:
             used, summands = self.fold.apply(used)
             carried |= summands
+        for cut in self.cuts:
+            used = cut.apply(used)
         return to_own(used, self.rules, source=source), carried
 
     def write(self, own: Mapping[str, Tensor], carried: Mapping[str, Tensor] | None = None) -> Tensors:
@@ -138,6 +199,8 @@ class TensorTable:
         """
         carried = carried or {}
         foreign = to_foreign(own, self.rules, target=self.program)
+        for cut in self.cuts:
+            foreign = cut.undo(foreign)
         if self.fold is not None:
             foreign = self.fold.undo(foreign, carried)
         return foreign | self.split(carried)[1]

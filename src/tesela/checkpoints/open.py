@@ -201,6 +201,11 @@ def read_foreign(
     if weights is None and not file.is_file():
         weights = _only_file(folder)
     if weights is not None and weights.suffix not in ENDINGS:
+        if weights.suffix == ".gguf":
+            raise WeightsError(
+                f"{weights} holds quantised weights (GGUF), which are not read",
+                hint="give the model they were made of, as .safetensors",
+            )
         raise WeightsError(
             f"{weights} is no weight file that is known", hint="known endings are " + ", ".join(ENDINGS)
         )

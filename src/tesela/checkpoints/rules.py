@@ -26,6 +26,13 @@ def _split(tensor: Tensor, count: int) -> Sequence[Tensor]:
     return tensor.chunk(count) if count > 1 else [tensor]
 
 
+#: Names beside quantised weights: of bitsandbytes, GPTQ, AWQ, compressed-tensors and float8.
+_QUANTISED = re.compile(
+    r"\.(absmax|quant_map|nested_absmax|quant_state\..*|SCB|weight_format|qweight|qzeros|g_idx|weight_packed"
+    r"|weight_scale(_inv)?|weight_shape)$"
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """Rule from foreign tensors to one of ours, and back.
@@ -135,6 +142,21 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *
         raise WeightsError(
             f"{source} does not fit: " + "; ".join(fault for fault in faults if fault), hint=_OTHER
         )
+
+
+def check_quantised(tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights that were quantised, which their values alone do not say.
+
+    Raises:
+        WeightsError: naming one of them.
+    """
+    small = (torch.int8, torch.uint8)
+    for name, tensor in tensors.items():
+        if _QUANTISED.search(name) or (name.endswith("weight") and tensor.dtype in small):
+            raise WeightsError(
+                f"{source} holds quantised weights ({name}), which are not read",
+                hint="give the model they were made of, in float32, float16 or bfloat16",
+            )
 
 
 def check_finite(tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -1,7 +1,7 @@
 """Shared steps of exports to other libraries: open, write, read back, compare.
 
-An export is kept only if reading it back gives every tensor of the model, bit for bit, and the logits of the
-model; where transformers is installed, those that it computes are compared too.
+An export is kept only if reading it back gives every tensor of the model, bit for bit, and the logits of
+the model; where transformers is installed, those that it computes are compared too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tesela.checkpoints.cache import bundle_of
+from tesela.checkpoints.certificate import FARTHEST, outputs_of
 from tesela.checkpoints.convert import read_carried
 from tesela.core.errors import UsageError, WeightsError
 from tesela.core.files import folder_atomic, write_atomic
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
     #: Outputs by "in LIBRARY VERSION" of a folder for images (B, C, H, W); tokens without a classifier.
     Through = Callable[[Path, Tensor, bool], dict[str, Tensor]]
-
-#: Largest difference of an output, as a share of the largest output.
-FARTHEST = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,7 +245,7 @@ def check_whole(
             )
     noise = torch.randn(1, model.config.channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        wanted, read = (_outputs(one, noise, headless) for one in (model, found))
+        wanted, read = (outputs_of(one, noise, headless) for one in (model, found))
         others = through(folder, noise, headless) if through is not None else {}
     for program, outputs in {"here": read, **others}.items():
         error = float((outputs - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
@@ -257,11 +255,6 @@ def check_whole(
                 hint="please report this; the bundle itself is whole",
             )
     return ["here", *others]
-
-
-def _outputs(model: Model, images: Tensor, headless: bool) -> Tensor:
-    """Logits, or the tokens of a model without a classifier."""
-    return model.features(images).tokens if headless else model(images)
 
 
 def default_folder(source: Path, bundle: Path, format: str) -> Path:

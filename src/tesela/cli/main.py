@@ -21,11 +21,12 @@ from cyclopts.exceptions import CycloptsError
 from tesela.core.errors import TeselaError, UnknownNameError
 from tesela.core.version import __version__
 
-# name, summary, group; the function has the verb's name and lives in tesela/cli/verbs/<verb>.py
+# name, summary, group; the function has the verb's name and lives in tesela/cli/verbs/<verb>.py, or in the
+# folder below for verbs over several runs
 VERBS = (
     ("demo", "The main job on handwritten digits, in about a minute and without a download.", "Start here"),
     ("doctor", "What is installed, what this machine can do, what to install for what.", "Start here"),
-    ("data", "Check, show and split a data set.", "Data and models"),
+    ("data", "Check, show, split and pack a data set.", "Data and models"),
     ("label", "Which images to label first.", "Data and models"),
     ("models", "List the models, or show one with the shapes of its steps.", "Data and models"),
     ("plan", "Memory, time and communication of a training, before it is begun.", "Train and measure"),
@@ -41,6 +42,8 @@ VERBS = (
     ("serve", "HTTP API and a page on this machine.", "Use a model"),
     ("bench", "Measure how fast a model runs here.", "Use a model"),
 )
+
+SEVERAL = ("compare", "study")
 
 # Top-level package -> the extra that brings it.
 EXTRAS = {
@@ -85,7 +88,8 @@ def make_app() -> App:
     }
     for name, summary, group in VERBS:
         attribute = "app" if name in ("data", "label", "models") else name
-        app.command(f"tesela.cli.verbs.{name}:{attribute}", name=name, help=summary, group=groups[group])
+        place = f"several.{name}" if name in SEVERAL else name
+        app.command(f"tesela.cli.verbs.{place}:{attribute}", name=name, help=summary, group=groups[group])
     app.register_install_completion_command(help="Install completion for this shell (bash, zsh or fish).")
     return app
 

@@ -29,10 +29,10 @@ from tesela.data.augment.augment import Augment, normalized
 from tesela.data.augment.mixup import mix_images
 from tesela.data.batch import Batch
 from tesela.data.config import AugmentConfig
-from tesela.data.random import permutation
+from tesela.data.random import grouped_permutation, permutation
 from tesela.data.reader import RamReader, Reader, StreamReader, fits_in_ram, larger_than_view, load_all
 from tesela.data.scan import Unreadable, in_threads, nothing_readable, refuse_too_many, scan
-from tesela.data.source import Items
+from tesela.data.source import Items, groups_of
 from tesela.data.targets import LabelTargets, SpatialTargets, Targets
 from tesela.hardware.ranks import ALONE, Ranks
 from tesela.hardware.torch_private import stop_workers
@@ -73,8 +73,14 @@ class BatchMaker:
         if not self.shuffle:
             return self.rows
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, self.rows[permutation(self.seed, epoch, len(self.rows))])
+            self._order = (epoch, self.rows[self._shuffled(epoch)])
         return self._order[1]
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        groups, buffer = groups_of(self.items)
+        if groups is None:
+            return permutation(self.seed, epoch, len(self.rows))
+        return grouped_permutation(self.seed, epoch, groups[self.rows], buffer=buffer)
 
     def make(self, epoch: int, number: int) -> Batch:
         """One batch, or this rank's part of it."""

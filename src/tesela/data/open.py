@@ -25,12 +25,13 @@ from tesela.data.targets import LabelTargets, Targets
 
 # In the order in which they are asked; each takes a path or word and gives a Source, or None if it is not its
 # own.
-for _kind in ("digits", "hub", "manifest", "idx", "parquet", "coco", "masks", "metadata", "folder"):
+for _kind in ("digits", "hub", "manifest", "idx", "shards", "parquet", "coco", "masks", "metadata", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 FORMS = (
-    "a folder of class folders or of images and masks, IDX or Parquet files, a CSV/JSONL manifest, or digits"
+    "a folder of class folders or of images and masks, IDX or Parquet files, shards, a CSV/JSONL manifest, "
+    "or digits"
 )
 
 

@@ -62,6 +62,24 @@ def permutation(seed: int, epoch: int, length: int, purpose: str = "order") -> N
     return np.argsort(bits(seed, epoch, np.arange(length), purpose)[:, 0], kind="stable")
 
 
+def grouped_permutation(
+    seed: int, epoch: int, groups: NDArray[np.int64], *, buffer: int
+) -> NDArray[np.int64]:
+    """A random order of 0..N-1 that goes through a few groups at a time and mixes these.
+
+    Args:
+        seed: of the run.
+        epoch: of the run.
+        groups: (N,) group of each.
+        buffer: groups that are mixed.
+    """
+    found, group = np.unique(groups, return_inverse=True)
+    rank = np.empty(len(found), np.int64)
+    rank[permutation(seed, epoch, len(found), "groups")] = np.arange(len(found))
+    words = bits(seed, epoch, np.arange(len(groups)), "order")[:, 0]
+    return np.lexsort((words, rank[group] // buffer))
+
+
 def name_keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:
     """One random word per name: what a split is cut by, whatever the order on disk.
 

@@ -46,7 +46,8 @@ class Unreadable:
 
 def scan(items: Items) -> list[Unreadable]:
     """All unreadable images, in order."""
-    if is_plain(items):
+    base = items.items if isinstance(items, Selection) else items
+    if is_plain(items) or getattr(base, "verified", False):  # decoded when it was written
         return []
     attempts = enumerate(
         in_threads(lambda index: attempt(items, index, lambda: _decodes(items, index)), len(items))

@@ -33,6 +33,15 @@ def decode_limits(items: Items) -> DecodeLimits:
     return found
 
 
+def groups_of(items: Items) -> tuple[NDArray[np.int64] | None, int]:
+    """File (N,) in which each of some items lies, and how many files are mixed; None where order is free."""
+    base: Any = items.items if isinstance(items, Selection) else items
+    groups: NDArray[np.int64] | None = getattr(base, "groups", None)
+    if groups is None:
+        return None, 0
+    return groups[items.rows] if isinstance(items, Selection) else groups, int(base.buffer)
+
+
 def set_limits(source: Source, limits: DecodeLimits) -> None:
     """Decode the files of a source within other limits from now on."""
     for items in source.splits.values():

@@ -85,6 +85,29 @@ def total(values: Tensor) -> Tensor:
     return result
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that is shared out; any other as it is."""
+    found: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that is shared out, put together; every rank has to ask. Any other as it is."""
+    found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found
+
+
+def placed_like(own: Tensor, tensor: Tensor) -> Tensor:
+    """A whole tensor, which every rank has, shared out as ``own`` is; as it is where ``own`` is whole."""
+    if not hasattr(own, "placements"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    shared: Any = own
+    whole = tensor.to(own.device)
+    return distribute_tensor(whole, shared.device_mesh, shared.placements, src_data_rank=None)
+
+
 class _Total(torch.autograd.Function):
     """An all-reduce; its gradient is one too, for each rank's sum is in every rank's result."""
 

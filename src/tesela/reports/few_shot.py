@@ -1,4 +1,4 @@
-"""Report section on few-shot accuracy: of the finished model, and of the model while it was trained."""
+"""Report section on few-shot accuracy, of the finished model and during training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tesela.page.document import data_table
 from tesela.page.section import Section
 from tesela.tasks.material import Material
 
-NOTE = (
+FEW_SHOT_NOTE = (
     "Classifiers of the frozen features of so many training images of each class; the model's own head takes "
     "no part."
 )
 WATCHED = re.compile(r"val_few_shot_(\d+)")
-TONES = 3
+LINE_TONES = 3
 
 
 def few_shot_section(material: Material) -> Section:
@@ -33,7 +33,7 @@ def few_shot_section(material: Material) -> Section:
     charts = [*([_by_shots(rows, names)] if rows else []), *([watched] if watched.body else [])]
     if not charts:
         return Section(title="Few-shot accuracy")
-    note, table = NOTE, Markup("")
+    note, table = FEW_SHOT_NOTE, Markup("")
     if rows:
         few = material.few_shot
         note += (
@@ -72,7 +72,7 @@ def _watched(material: Material) -> Chart:
                 for place, row in enumerate(epochs, 1)
                 if isinstance(row.get(key := f"val_few_shot_{count}"), (int, float))
             ],
-            tone=number % TONES + 1,
+            tone=number % LINE_TONES + 1,
         )
         for number, count in enumerate(shots)
     ]

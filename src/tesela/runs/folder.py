@@ -151,11 +151,14 @@ class Run:
         )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other training out of the folder until the block ends or the process dies.
+    def locked(self, who: str = "training") -> Iterator[None]:
+        """Keep every other process out of the folder until the block ends or this one dies.
+
+        Args:
+            who: writes to it, for the message.
 
         Raises:
-            UsageError: another training holds it.
+            UsageError: another one holds it.
         """
         key = self.path.resolve()
         with storage_errors(self.path):
@@ -164,7 +167,7 @@ class Run:
         try:
             if key in _held or not _lock(descriptor):
                 raise UsageError(
-                    f"another training is writing to {self.path}",
+                    f"another {who} is writing to {self.path}",
                     hint="wait for it to end, or choose another folder with --out",
                 )
             _held.add(key)

@@ -2,5 +2,14 @@
 
 #: Fields that may change between a run and its resumption without changing a bit of the result.
 FREE_SETTINGS = frozenset(
-    {"out", "data.workers", "data.cache", "checkpoint_seconds", "checkpoint_steps", "tensorboard", "report"}
+    {
+        "out",
+        "data.workers",
+        "data.cache",
+        "checkpoint_seconds",
+        "checkpoint_steps",
+        "tensorboard",
+        "report",
+        "shard",
+    }
 )

@@ -36,7 +36,70 @@ def find_images(words: Iterable[str | Path], *, root: Path | None = None) -> lis
     return list(found)
 
 
+def stream_images(words: Iterable[str | Path], *, root: Path | None = None) -> Iterator[Path]:
+    """The same files as they are found, folder by folder; no list of them is kept.
+
+    Args:
+        words: as of ``find_images``.
+        root: as of ``find_images``.
+
+    Raises:
+        UsageError: no word was given, or a pattern or name matches nothing.
+        DataError: a folder holds no image.
+    """
+    seen: set[tuple[int, int]] = set()
+    named: set[Path] = set()
+    places = [place for word in words for place in _places(word, root)]
+    if not places:
+        raise UsageError("no image was given", hint="name files, folders or patterns such as 'photos/*.jpg'")
+    for path in places:
+        if not path.is_dir():
+            listed = _is_image_name(path) and _identity(path.parent) in seen
+            if path not in named and not listed:
+                named.add(path)
+                yield path
+            continue
+        again, found = _identity(path) in seen, False
+        for image in _below(path, seen):
+            found = True
+            if image not in named:
+                yield image
+        if not found and not again:
+            raise _empty(path)
+
+
+def _is_image_name(path: Path) -> bool:
+    return not path.name.startswith("._") and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _empty(folder: Path) -> DataError:
+    return DataError(
+        f"there is no image in {folder}", hint="files need an ending such as .jpg, .png or .webp"
+    )
+
+
 def _expand(word: str | Path, root: Path | None) -> list[Path]:
+    """The images that a word names, sorted."""
+    places = _places(word, root)
+    if len(places) == 1 and places[0].is_dir():
+        images = sorted(_below(places[0]))
+        if not images and (not glob.has_magic(str(word)) or _exists(Path(word).expanduser())):
+            raise _empty(places[0])
+        return images
+    return [image for place in places for image in (sorted(_below(place)) if place.is_dir() else [place])]
+
+
+def _places(word: str | Path, root: Path | None) -> list[Path]:
+    """The files and folders that a word names.
+
+    Raises:
+        UsageError: there is none.
+    """
     if word == "":  # a shell's unset variable would mean the whole working folder
         raise UsageError("the name of an image is empty", hint="name a file, or . for this folder")
     path = Path(word).expanduser()
@@ -45,20 +108,11 @@ def _expand(word: str | Path, root: Path | None) -> list[Path]:
     if not _exists(path) and root is not None and ".." not in path.parts and _exists(root / path):
         path = root / path
     if _exists(path):
-        if not path.is_dir():
-            return [path]
-        images = sorted(_below(path))
-        if not images:
-            raise DataError(
-                f"there is no image in {path}", hint="files need an ending such as .jpg, .png or .webp"
-            )
-        return images
+        return [path]
     if isinstance(word, str) and glob.has_magic(word):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if matches:
-            return [
-                image for match in matches for image in (sorted(_below(match)) if match.is_dir() else [match])
-            ]
+            return matches
     raise UsageError(
         f"there is no image {word}", hint="check the path; quote patterns such as 'photos/**/*.jpg'"
     )
@@ -69,8 +123,9 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    seen = set()
+def _below(folder: Path, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    """Images in a folder and all below it that are not in ``seen``, which gets them."""
+    seen = set() if seen is None else seen
     for place, folders, names in os.walk(folder, followlinks=True):
         status = os.stat(place)  # noqa: PTH116 - one call per folder
         if (status.st_dev, status.st_ino) in seen:
@@ -78,9 +133,9 @@ def _below(folder: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
+        for name in sorted(names):
             path = Path(place, name)
-            if name.startswith("._") or path.suffix.lower() not in IMAGE_SUFFIXES:
+            if not _is_image_name(path):
                 continue
             if path.is_file() or (path.is_symlink() and not path.exists()):
                 yield path

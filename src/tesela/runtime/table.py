@@ -42,6 +42,7 @@ class PredictionTable:
 
     Args:
         path: the file, which appears when the block ends without an error; .jsonl, .csv or .parquet.
+        schema: of the results, for a Parquet file that may stay without rows.
 
     Raises:
         UsageError: the ending is another.
@@ -49,7 +50,7 @@ class PredictionTable:
         StorageError: the file system refused; raised inside the block.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, schema: Mapping[str, Any] | None = None) -> None:
         kinds: dict[str, type[Any]] = {".jsonl": _Lines, ".csv": _Csv, ".parquet": _Parquet}
         if path.suffix.lower() not in kinds:
             raise UsageError(
@@ -58,13 +59,15 @@ class PredictionTable:
         self._kind = kinds[path.suffix.lower()]
         if self._kind is _Parquet:
             _pyarrow()
-        self.path, self._stack = path, contextlib.ExitStack()
+        self.path, self._stack, self._schema = path, contextlib.ExitStack(), schema
         self._writer: RowWriter
 
     def __enter__(self) -> Self:
         temporary = self._stack.enter_context(file_atomic(self.path))
         stream = self._stack.enter_context(temporary.open("wb"))
         self._writer = self._kind(stream, self._stack)
+        if isinstance(self._writer, _Parquet):
+            self._writer.fields.update(self._schema or {})
         return self
 
     def append(self, result: Result, **extra: Any) -> None:
@@ -147,12 +150,12 @@ class _Parquet:
         del stack
         self._stream = stream
         self._rows: list[dict[str, Any]] = []
-        self._fields: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {}
         self._writer: Any = None
 
     def append(self, result: Result, extra: Mapping[str, Any]) -> None:
         del extra
-        self._fields = self._fields or result.schema
+        self.fields = self.fields or result.schema
         self._rows.append(result.to_mapping())
         if len(self._rows) == GROUP:
             self._flush()
@@ -167,7 +170,7 @@ class _Parquet:
         import pyarrow.parquet as parquet
 
         if self._writer is None:
-            fields = {"image": "string", **self._fields, "error": ERROR}
+            fields = {"image": "string", **self.fields, "error": ERROR}
             kinds = [(name, _arrow_type(pyarrow, kind)) for name, kind in fields.items()]
             self._schema = pyarrow.schema(kinds)
             self._writer = parquet.ParquetWriter(self._stream, self._schema)

@@ -44,9 +44,9 @@ class ServeConfig:
     deadline: float = 20.0
     """Seconds after which a waiting request is refused instead of computed."""
     decoders: int = 2
-    """Processes that decode images; one more takes turns at large ones."""
+    """Processes that decode images; one more is there so that small ones always find one."""
     decode_seconds: float = 10.0
-    """Seconds after which the process that decodes an image is ended."""
+    """Seconds after which the process that decodes an image is ended; of processor time where it is slow."""
     max_decoded: int = 2 << 30
     """Most bytes of decoded images that are worked on or wait; what comes on top is refused with 503."""
     body_seconds: float = 30.0

@@ -198,17 +198,27 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_address(host: str, *, keys: Sequence[str], allow_anonymous: bool = False) -> tuple[str, ...]:
+def check_address(
+    host: str, *, keys: Sequence[str], allow_anonymous: bool = False, names: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Refuse an address that others reach unless a key guards it; return the host names to accept.
+
+    Args:
+        host: the address.
+        keys: that guard it.
+        allow_anonymous: let everybody in without one.
+        names: further ones to accept. Where there are any, the machine's own are too, so that a health check
+            on it is answered; on an address that others reach any name is accepted where there are none.
 
     Raises:
         UsageError: the address is not loopback, and there is neither a key nor the explicit flag.
     """
+    own = ("localhost", "127.0.0.1", "::1", host.strip("[]").lower())
     if is_loopback(host):
-        return ("localhost", "127.0.0.1", "::1", host.strip("[]").lower())
+        return (*own, *names)
     if not keys and not allow_anonymous:
         raise UsageError(
             f"{host} can be reached from other machines and no API key is set",
             hint="set TESELA_API_KEY or give --api-key; or listen on 127.0.0.1",
         )
-    return ()
+    return (*own, *names) if names else ()

@@ -6,6 +6,7 @@ are in place before, which makes a stop that was asked for a success.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import signal
@@ -83,9 +84,12 @@ def listen(
     )
     server = _Announcing(settings, on_start=lambda: on_start(address_of(listening)))
     before = [(number, signal.signal(number, _leave_quietly)) for number in (signal.SIGINT, signal.SIGTERM)]
+    gc.collect()
+    gc.freeze()  # a collection that walks through all of PyTorch holds up every request for 80 ms
     try:
         server.run(sockets=[listening])
     finally:
+        gc.unfreeze()
         for number, handler in before:
             signal.signal(number, handler)
         listening.close()

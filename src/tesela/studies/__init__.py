@@ -8,11 +8,31 @@ from __future__ import annotations
 
 from tesela.core.registry import register
 
-for _module, _name, _summary in (
-    ("data_size", "data-size", "accuracy against the number of labels, and what more of them would bring"),
-    ("compute", "compute", "accuracy against training compute and size, and what more would bring"),
-    ("positions", "positions", "kinds of positions, and where they are added (ViT paper, appendix D.4)"),
-    ("claims", "claims", "what the articles claim, each claim held against measured runs"),
-    ("few_labels", "few-labels", "pre-training and a few labels, beside scratch and a CNN in equal time"),
+for _module, _class, _name, _summary in (
+    (
+        "data_size",
+        "DataSizeStudy",
+        "data-size",
+        "accuracy against the number of labels, and what more of them would bring",
+    ),
+    (
+        "compute",
+        "ComputeStudy",
+        "compute",
+        "accuracy against training compute and size, and what more would bring",
+    ),
+    (
+        "positions",
+        "PositionsStudy",
+        "positions",
+        "kinds of positions, and where they are added (ViT paper, appendix D.4)",
+    ),
+    ("claims", "ClaimsStudy", "claims", "what the articles claim, each claim held against measured runs"),
+    (
+        "few_labels",
+        "FewLabelsStudy",
+        "few-labels",
+        "pre-training and a few labels, beside scratch and a CNN in equal time",
+    ),
 ):
-    register("study", _name, target=f"tesela.studies.kinds.{_module}:STUDY", summary=_summary)
+    register("study", _name, target=f"tesela.studies.kinds.{_module}:{_class}", summary=_summary)

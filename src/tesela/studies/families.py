@@ -1,4 +1,4 @@
-"""Representatives of the four families that studies compare, of about equal cost at each image size."""
+"""Representatives of the families that studies compare, of about equal cost at a size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tesela.models.catalog import resolve
 REPRESENTATIVES: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {
     "vit": {16: ("vit_nano", {}), 64: ("vit_lite7_p4", {}), 384: ("vit_ti16", {})},
     "hybrid": {
-        16: ("r11_vit_mini4", {"width": 64, "heads": 4, "depth": 2, "width_factor": 0.25}),
+        16: ("r11_vit_mini4", {"width": 64, "heads": 4, "depth": 2, "width_factor": 0.25, "norm_groups": 16}),
         64: ("r20_vit_mini4", {}),
         384: ("r_vit_ti16", {}),
     },
@@ -48,17 +48,17 @@ class Candidate:
         return {"model": self.model, **{f"net.{name}": value for name, value in self.net.items()}}
 
 
-def candidates(words: tuple[str, ...], side: int) -> list[Candidate]:
+def family_candidates(words: tuple[str, ...], side: int) -> list[Candidate]:
     """The models of a study; all families that have one for such images where none is named.
 
     Raises:
         UnknownNameError: a word is neither a family nor a model.
         ConfigError: a family has no model for such images, or a setting does not exist.
     """
-    return [candidate(word, side) for word in words or _families(side)]
+    return [family_candidate(word, side) for word in words or _families(side)]
 
 
-def candidate(word: str, side: int) -> Candidate:
+def family_candidate(word: str, side: int) -> Candidate:
     """One model by the word that names it: ``vit``, ``vit_nano`` or ``vit_nano:depth=2:width=32``.
 
     Raises:

@@ -27,7 +27,7 @@ from tesela.studies.facts import DataFacts
 from tesela.training.config import TrainConfig, absolute, layered
 from tesela.training.run import resumed_config, train
 
-FORMAT = "tesela-study/1"
+STUDY_FORMAT = "tesela-study/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class StudyFolder:
         """
         new = {cell.name: cell.record for cell in cells}
         wanted = {
-            "format": FORMAT,
+            "format": STUDY_FORMAT,
             "kind": config.kind,
             "data": absolute(config.data),
             "digest": facts.digest,

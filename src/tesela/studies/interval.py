@@ -17,7 +17,7 @@ import numpy as np
 
 from tesela.metrics.classification import wilson_interval
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ def mean_interval(values: Sequence[float], *, images: int | None = None) -> Esti
     mean = statistics.fmean(values)
     if len(values) > 1:
         deviation = statistics.stdev(values)
-        half = student_quantile(LEVEL, len(values) - 1) * deviation / math.sqrt(len(values))
+        half = student_quantile(CONFIDENCE, len(values) - 1) * deviation / math.sqrt(len(values))
         return Estimate(mean=mean, low=mean - half, high=mean + half, deviation=deviation, count=len(values))
     low, high = wilson_interval(round(mean * images), images) if images else (mean, mean)
     return Estimate(mean=mean, low=low, high=high, deviation=None, count=1)

@@ -1,4 +1,4 @@
-"""Outlook: fitted laws, what more of something would bring, and whether such a forecast can be believed."""
+"""Outlook: fitted laws, what more of something would bring, and a check of such a forecast."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tesela.studies.power_law import Forecast, HeldOut, PowerLaw, fit_power_law,
 
 AHEAD = (2, 10)
 #: How far beyond the largest size a curve is drawn.
-DRAWN = 4.0
+DRAWN_AHEAD = 4.0
 CURVE_POINTS = 40
-NOTE = (
+LAW_NOTE = (
     "A saturating power law is fitted to the errors: floor + scale × size^-exponent. Intervals of forecasts "
     "hold nine measured means in ten, if the law holds that far. The check fits without the largest size and "
     "forecasts it; where what was measured lies outside that interval, do not trust the forecasts."
@@ -54,7 +54,7 @@ class Outlook:
         if self.law is None:
             return []
         points = []
-        for x in np.geomspace(min(self.sizes), DRAWN * max(self.sizes), CURVE_POINTS):
+        for x in np.geomspace(min(self.sizes), DRAWN_AHEAD * max(self.sizes), CURVE_POINTS):
             low, high = self.law.band(float(x))
             middle = float(np.median(self.law.errors(float(x))))
             points.append((float(x), 1 - high, 1 - middle, 1 - low))
@@ -144,7 +144,7 @@ def outlook_section(
             at = f"at {form(one.check.forecast.x)}: {_share(one.check.forecast)}"
             check = [at, percent(1 - one.check.measured, 1), verdict]
         rows.append([way, text, *ahead, *check])
-    return Section(title=title, note=NOTE, body=data_table(columns, rows) if rows else "")
+    return Section(title=title, note=LAW_NOTE, body=data_table(columns, rows) if rows else "")
 
 
 def _share(forecast: Forecast) -> str:

@@ -1,4 +1,4 @@
-"""Saturating power law: error = floor + scale * x ** -exponent, fitted with all its uncertainty.
+"""Saturating power law, error = floor + scale * x ** -exponent, with its uncertainty.
 
 Floor and exponent run over a grid; given these two, the law is linear in the scale, so scale and noise have a
 closed form (flat prior on the scale above 0, 1 / sigma on the noise). Curves are drawn from that posterior,
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from tesela.core.errors import DataError
 
 LEAST_SIZES = 3
-DRAWS = 4000
+LAW_DRAWS = 4000
 FLOORS, EXPONENTS = 61, 100
 LARGEST_EXPONENT = 2.0
-LEVEL = 0.9
+LAW_LEVEL = 0.9
 
 Values = Sequence[float] | NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class PowerLaw:
         floor: error that no size goes below, of the most probable law.
         scale: its factor.
         exponent: its power.
-        draws: (DRAWS, 4), floor, scale, exponent and noise of laws drawn from the posterior.
+        draws: (LAW_DRAWS, 4), floor, scale, exponent and noise of laws drawn from the posterior.
     """
 
     floor: float
@@ -54,21 +54,21 @@ class PowerLaw:
     draws: NDArray[np.float64]
 
     def errors(self, x: float) -> NDArray[np.float64]:
-        """(DRAWS,) expected error at ``x`` by each drawn law."""
+        """(LAW_DRAWS,) expected error at ``x`` by each drawn law."""
         floor, scale, exponent, _ = self.draws.T
         found: NDArray[np.float64] = floor + scale * x**-exponent
         return found
 
     def band(self, x: float) -> tuple[float, float]:
         """Interval of the curve itself at ``x``."""
-        low, high = np.quantile(self.errors(x), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.quantile(self.errors(x), [(1 - LAW_LEVEL) / 2, (1 + LAW_LEVEL) / 2])
         return float(low), float(high)
 
     def forecast(self, x: float, *, runs: int = 1) -> Forecast:
         """What the mean of so many runs at ``x`` will be; never outside 0..1."""
         noise = np.random.default_rng(1).standard_normal(len(self.draws)) * self.draws[:, 3]
         values = self.errors(x) + noise / np.sqrt(runs)
-        low, middle, high = np.quantile(values, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+        low, middle, high = np.quantile(values, [(1 - LAW_LEVEL) / 2, 0.5, (1 + LAW_LEVEL) / 2])
         error, low, high = (float(np.clip(value, 0.0, 1.0)) for value in (middle, low, high))
         return Forecast(x=x, error=error, low=low, high=high)
 
@@ -130,11 +130,11 @@ def fit_power_law(x: Values, errors: Values, *, seed: int = 0) -> PowerLaw:
     weights = np.exp(logs - logs[best])
     generator = np.random.default_rng(seed)
     rows, columns = np.unravel_index(
-        generator.choice(logs.size, DRAWS, p=(weights / weights.sum()).ravel()), logs.shape
+        generator.choice(logs.size, LAW_DRAWS, p=(weights / weights.sum()).ravel()), logs.shape
     )
-    noise = np.sqrt(misfit[rows, columns] / generator.chisquare(free, DRAWS))
+    noise = np.sqrt(misfit[rows, columns] / generator.chisquare(free, LAW_DRAWS))
     wobble = np.abs(
-        scales[rows, columns] + noise / np.sqrt(squares[columns]) * generator.standard_normal(DRAWS)
+        scales[rows, columns] + noise / np.sqrt(squares[columns]) * generator.standard_normal(LAW_DRAWS)
     )
     powers = exponents[columns]
     power = float(exponents[best[1]])

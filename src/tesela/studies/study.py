@@ -53,7 +53,7 @@ class StudyResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class OpenedStudy:
     """A study whose grid is known and checked."""
 
     config: StudyConfig
@@ -63,7 +63,7 @@ class Opened:
     folder: StudyFolder
 
 
-def open_study(config: StudyConfig, out: Path | str | None = None) -> Opened:
+def open_study(config: StudyConfig, out: Path | str | None = None) -> OpenedStudy:
     """Read the data, make the grid, and check every cell's settings; nothing is written.
 
     Raises:
@@ -71,24 +71,24 @@ def open_study(config: StudyConfig, out: Path | str | None = None) -> Opened:
         ConfigError: what was asked for does not fit the data, or a setting does not exist.
         DataError: the data cannot be trained on.
     """
-    kind: Study = lookup("study", config.kind).load()
+    kind: Study = lookup("study", config.kind).load()()
     shared = run_settings(config, budget=("epochs", 1), seed=0, extra={})
     facts = read_facts(layered(shared))
     cells = kind.cells(config, facts)
     folder = StudyFolder(Path(out or f"studies/{config.kind}"))
     for cell in cells:
         configured(cell, folder)
-    return Opened(config=config, kind=kind, facts=facts, cells=cells, folder=folder)
+    return OpenedStudy(config=config, kind=kind, facts=facts, cells=cells, folder=folder)
 
 
-def plan_study(study: Opened) -> list[PlannedCell]:
+def plan_study(study: OpenedStudy) -> list[PlannedCell]:
     """The cells without a result, with their times."""
     return planned_cells(
         [cell for cell in study.cells if not study.folder.run(cell).result.is_file()], study.facts
     )
 
 
-def run_study(study: Opened, *, say: Callable[[str], None]) -> StudyResult:
+def run_study(study: OpenedStudy, *, say: Callable[[str], None]) -> StudyResult:
     """Run what has no result yet, and write the page after each cell.
 
     Args:
@@ -118,7 +118,7 @@ def run_study(study: Opened, *, say: Callable[[str], None]) -> StudyResult:
     )
 
 
-def write_page(study: Opened, trials: list[Trial], failed: list[str] | None = None) -> Answer:
+def write_page(study: OpenedStudy, trials: list[Trial], failed: list[str] | None = None) -> Answer:
     """Write ``study.html`` and ``answer.json`` from the results that are there.
 
     Raises:
@@ -145,7 +145,7 @@ def write_page(study: Opened, trials: list[Trial], failed: list[str] | None = No
     return answer
 
 
-def _again(study: Opened) -> Section:
+def _again(study: OpenedStudy) -> Section:
     """The command, and the settings of all runs."""
     config = study.config
     words = ["tesela", "study", config.kind, config.data, "--out", str(study.folder.path)]

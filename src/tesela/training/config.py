@@ -84,6 +84,9 @@ class TrainConfig:
     """Number format of the matrix products; auto measures a few steps."""
     attention: Literal["auto", "fused", "matmul", "cpu_bf16"] = "auto"
     """Attention kernel; auto measures a few steps."""
+    shard: Literal["none", "full"] = "none"
+    """With several processes: none gives each of them all weights (DDP); full shares weights, gradients and
+    moments out among them (FSDP2), which takes less memory and more communication."""
     clip_norm: float = 1.0
     """Longest gradient; 0 turns clipping off."""
     patience: int = 0

@@ -74,13 +74,13 @@ def fit_model(
     checkpoints = checkpoints or prepared.run.checkpoints
     base = prepared.tuning.digest(prepared.model)
     model, training, validation = _inputs(prepared, decisions, base=base, stop=stop, console=console)
+    ranks, tuning = prepared.ranks, Tuning(model, "all") if choices.features else prepared.tuning
+    ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
+    spare = _shared_out(prepared, model, ema) if not ranks.alone and config.shard == "full" else None
     step = _step(prepared, decisions, model)
-    ranks = prepared.ranks
     if not choices.features:
         with stop.interruptible(), step.autocast():
             prepared.objective.begin(decisions.training, console=console)
-    tuning = Tuning(model, "all") if choices.features else prepared.tuning
-    ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
     events = Events(prepared.run, tensorboard=config.tensorboard and prepared.ranks.writes)
     try:
         with sharing(ranks), progress_bar(console, "training", decisions.budget.total) as bar:
@@ -116,11 +116,30 @@ def fit_model(
             loop.run()
     finally:
         events.close()
-    kept = loop.at.best_step or loop.at.step
+    kept, shipped = loop.at.best_step or loop.at.step, loop.shipped
+    if spare is not None:
+        from tesela.training.parallel.sharded import filled
+
+        shipped = filled(spare, shipped)
     if kept < loop.at.step and ranks.writes:
         best = read_checkpoint(loop.checkpoints.best)
-        load_changing(loop.shipped, best["model"], tuning.changing)
-    return Outcome(shipped=loop.shipped, steps=loop.at.step, kept=kept, seconds=loop.elapsed())
+        load_changing(shipped, best["model"], tuning.changing)
+    return Outcome(shipped=shipped, steps=loop.at.step, kept=kept, seconds=loop.elapsed())
+
+
+def _shared_out(prepared: Prepared, model: nn.Module, ema: Ema | None) -> nn.Module:
+    """Share out the weights of a model and its average; a hollow copy for the whole ones at the end.
+
+    Raises:
+        ConfigError: something of the run does not go with it.
+    """
+    from tesela.training.parallel.sharded import check_shardable, hollow, shard  # FSDP takes 2 s to import
+
+    check_shardable(prepared.config, prepared.objective)
+    spare = hollow(model)
+    for one in (model, *([ema.model] if ema is not None else [])):
+        shard(one)
+    return spare
 
 
 def _step(prepared: Prepared, decisions: Decisions, model: nn.Module) -> TrainingStep:
@@ -143,7 +162,12 @@ def _step(prepared: Prepared, decisions: Decisions, model: nn.Module) -> Trainin
         )
     agree_on_images(prepared.ranks, decisions.training, decisions.validation)
     decisions.training.share(prepared.ranks)
-    return ParallelStep(
+    kind = ParallelStep
+    if config.shard == "full":
+        from tesela.training.parallel.sharded import ShardedStep
+
+        kind = ShardedStep
+    return kind(
         model,
         prepared.objective,
         optimizers,

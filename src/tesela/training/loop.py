@@ -26,7 +26,7 @@ from tesela.imaging.png import encode_png
 from tesela.runs.history import Events
 from tesela.tasks.objective import Draw, Loss
 from tesela.tasks.task import Scorer
-from tesela.training.divergence import diverged, first_culprit, is_finite
+from tesela.training.divergence import diverged
 from tesela.training.optim.budget import Budget, refit, steps_per_epoch
 from tesela.training.optim.ema import Ema
 from tesela.training.optim.schedule import ScheduleConfig, lr_factor
@@ -160,8 +160,10 @@ class Loop:
                 self._one_step(batches)
                 self._log()
                 self._refit()
-                self._save_when_due()
-                if self.step.ranks.sums([self.stop.requested])[0]:
+                stop, due = self.step.ranks.sums([self.stop.requested, self._due()])
+                if due:
+                    self._save()
+                if stop:
                     raise StopRequested
         except StopRequested:
             self._save()
@@ -238,8 +240,7 @@ class Loop:
 
     def _diverge(self, value: float, lr: float, batch: Batch) -> None:
         seed_step(self.pace.seed, self.at.step, self.step.ranks.index)
-        with self.step.autocast():
-            culprit = first_culprit(self.step.model, self.step.move(batch))
+        culprit = self.step.culprit(batch)
         raise diverged(value, step=self.at.step, epoch=self.epoch, lr=lr, culprit=culprit, saved=self._saved)
 
     @property
@@ -304,7 +305,9 @@ class Loop:
         if self.pace.keep == "best" and (better or score == self.at.best):  # of equal ones the later
             self.at.best_step = self.at.step
             self.checkpoints.save_best(
-                {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step}
+                self.step.whole(
+                    {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step}
+                )
             )
         self.at.best = score if better else self.at.best
         self.at.stale = 0 if better else self.at.stale + 1
@@ -347,17 +350,17 @@ class Loop:
             self.bar.resize(fitted.total)
         self._refitted = step
 
-    def _save_when_due(self) -> None:
+    def _due(self) -> bool:
+        """Whether it is time to save."""
         by_steps = self.pace.checkpoint_steps and self.at.step % self.pace.checkpoint_steps == 0
-        if by_steps or time.monotonic() - self._saved_time >= self.pace.checkpoint_seconds:
-            self._save()
+        return bool(by_steps) or time.monotonic() - self._saved_time >= self.pace.checkpoint_seconds
 
     def _save(self) -> None:
         """Save the state, unless it is saved already or weights are not finite."""
         if self._saved == self.at.step and self._saved_validated == self.at.validated:
             return
-        if is_finite(list(changing_tensors(self.step.model, self.tuning.trainable).values())):
-            self.checkpoints.save(self.at.step, self.state())
+        if self.step.finite(list(changing_tensors(self.step.model, self.tuning.trainable).values())):
+            self.checkpoints.save(self.at.step, self.step.whole(self.state()))
             self._saved, self._saved_validated = self.at.step, self.at.validated
         self._saved_time = time.monotonic()
 

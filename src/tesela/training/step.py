@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tesela.data.batch import Batch
 from tesela.data.random import mix
 from tesela.hardware.autocast import autocast
 from tesela.hardware.ranks import ALONE, Ranks
 from tesela.tasks.objective import Draw, Loss, Objective
+from tesela.training.divergence import first_culprit, is_finite
 from tesela.training.optim.optimizer import Optimizers
 
 
@@ -69,6 +70,22 @@ class TrainingStep:
         """
         del sizes
         return [loss for loss, _ in losses]
+
+    #: Whether each rank has all weights, and can compute by itself.
+    whole_everywhere = True
+
+    def finite(self, tensors: list[Tensor]) -> bool:
+        """Whether every value is a number, the same answer on every rank."""
+        return is_finite(tensors)
+
+    def culprit(self, batch: Batch) -> str:
+        """The first tensor that is not finite in the loss of a batch."""
+        with self.autocast():
+            return first_culprit(self.model, self.move(batch))
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A state with whole tensors."""
+        return state
 
     def autocast(self) -> torch.autocast:
         """The context in which the model computes."""

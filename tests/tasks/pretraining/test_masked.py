@@ -140,6 +140,11 @@ def test_a_ratio_out_of_range_is_refused(ratio: float) -> None:
         attached(embedder(), method="mae", mask_ratio=ratio)
 
 
+@pytest.mark.parametrize(("ratio", "count"), [(0.01, 1), (0.5, 8), (0.75, 12), (0.99, 15)])
+def test_a_share_of_less_than_a_patch_leaves_one_on_either_side(ratio: float, count: int) -> None:
+    assert attached(embedder(), method="mae", mask_ratio=ratio).count(16) == count
+
+
 def test_a_convolutional_stem_is_refused() -> None:
     from tesela.models import catalog
     from tesela.models.embedder import Embedder

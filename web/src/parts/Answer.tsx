@@ -1,5 +1,6 @@
 // What one model says about the shared image: bars with a heat map, or a mask with its legend.
 import { Button, Group, NativeSelect, Switch } from "@mantine/core";
+import type { TFunction } from "i18next";
 import { type ReactNode, useMemo, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { address } from "../api/client";
@@ -92,12 +93,13 @@ function useClassAnswer(model: Model, full: boolean, active: boolean): Answer {
           {shown && <Range label={t("heat.opacity")} value={opacity} onChange={setOpacity} />}
           <Notice error={map.error} />
           <p className="quiet" role="status">
-            {map.busy ? t("heat.computing") : heatmap ? t(ignoresClass(heatmap.method) ? "heat.any" : "heat.bright", explained(heatmap)) : ""}
+            {map.busy ? t("heat.computing") : heatmap ? brightPlaces(heatmap, t) : ""}
           </p>
         </section>
       )}
       {scores && !explains && full && <p className="quiet">{t("heat.none")}</p>}
       {!full && <Notice error={map.error} />}
+      {!full && heatmap && <p className="quiet">{brightPlaces(heatmap, t)}</p>}
       {scores && picture && full && (
         <Saves
           json={() => saveJson(`${stem(picture.file.name)}.json`, { image: picture.file.name, prediction: found.value, explanation: heatmap })}
@@ -212,6 +214,10 @@ function HeatLayer({ found, opacity }: { found: Explanation; opacity: number }) 
       style={{ opacity }}
     />
   );
+}
+
+function brightPlaces(heatmap: Explanation, t: TFunction): string {
+  return t(ignoresClass(heatmap.method) ? "heat.any" : "heat.bright", explained(heatmap));
 }
 
 function explained(heatmap: Explanation): Record<string, string | number> {

@@ -8,6 +8,7 @@ export function Bars({ scores, chosen, onChoose }: { scores: Score[]; chosen?: n
   return (
     <ol className="bars" aria-label={t("look.bars")}>
       {scores.map((score) => {
+        const style = score.index === chosen ? "bar chosen" : "bar";
         const inside = (
           <>
             <span className="fill" style={{ width: `${Math.max(0.4, score.probability * 100)}%` }} aria-hidden="true" />
@@ -18,11 +19,11 @@ export function Bars({ scores, chosen, onChoose }: { scores: Score[]; chosen?: n
         return (
           <li key={score.index}>
             {onChoose ? (
-              <button type="button" className="bar" data-label={score.label} aria-pressed={score.index === chosen} onClick={() => onChoose(score)}>
+              <button type="button" className={style} data-label={score.label} aria-pressed={score.index === chosen} onClick={() => onChoose(score)}>
                 {inside}
               </button>
             ) : (
-              <div className="bar" data-label={score.label}>
+              <div className={style} data-label={score.label}>
                 {inside}
               </div>
             )}

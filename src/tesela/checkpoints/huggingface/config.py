@@ -1,8 +1,8 @@
 """Two-way mapping of config.json of Hugging Face's ViT, DeiT and DINOv2 to our fields.
 
-Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two thirds
-of the width that its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers interpolates
-its positions with antialiasing, the others without.
+Odd: LayerNorm epsilons are taken over as they are (1e-12 for ViT and DeiT). DINOv2's gated MLP has two
+thirds of the width that its ``mlp_ratio`` says, rounded up to a multiple of 8. DINOv2 with registers
+interpolates its positions with antialiasing, the others without.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from tesela.checkpoints.huggingface.names import ARCHITECTURES
 from tesela.checkpoints.huggingface.segformer import segformer_fields
 from tesela.core.errors import WeightsError
 
+#: Classes that ``backbones.py`` reads.
+BACKBONE_CLASSES = (
+    *("DINOv3ViTModel", "SiglipVisionModel", "CLIPVisionModel", "ViTMAEModel", "ViTMSNModel", "IJepaModel"),
+    *("BeitModel", "Data2VecVisionModel", "Aimv2VisionModel", "and their classifiers"),
+)
 # Our activation -> theirs, the first being the one that is written.
 _ACTIVATIONS = {
     "gelu": ("gelu",),
     "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast"),
+    "quick_gelu": ("quick_gelu",),
     "relu": ("relu",),
     "silu": ("silu", "swish"),
 }
@@ -33,12 +39,18 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
     Raises:
         WeightsError: it is of no architecture that is known; it is named.
     """
-    known = ", ".join(ARCHITECTURES)
+    known = ", ".join((*ARCHITECTURES, *BACKBONE_CLASSES))
     stated = config.get("architectures")
     if isinstance(stated, list) and stated:
         if stated[0] not in ARCHITECTURES:
             raise WeightsError(
                 f"the architecture {stated[0]!r} in config.json is not known", hint=f"known are {known}"
+            )
+        kind, model_type = ARCHITECTURES[stated[0]], config.get("model_type")
+        if model_type not in (None, kind.model_type):
+            raise WeightsError(
+                f"config.json states model_type={model_type!r} and the architecture {stated[0]}",
+                hint="use the config.json that came with the weights",
             )
         return str(stated[0])
     kinds = [name for name, kind in ARCHITECTURES.items() if kind.model_type == config.get("model_type")]
@@ -83,7 +95,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
             "width": width,
             "depth": config.get("num_hidden_layers", 12),
             "heads": config.get("num_attention_heads", 12),
-            "activation": _activation(config.get("hidden_act", "gelu")),
+            "activation": activation_name(config.get("hidden_act", "gelu")),
             "qkv_bias": config.get("qkv_bias", True),
             "dropout": config.get("hidden_dropout_prob", 0.0),
             "attention_dropout": config.get("attention_probs_dropout_prob", 0.0),
@@ -205,6 +217,13 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
     dino = kind.model_type.startswith("dinov2")
     fixed: dict[str, Any] = {
         "norm": "pre",
+        "norm_kind": "layer",
+        "embedded_norm": "none",
+        "inner_norm": "none",
+        "qk_norm": False,
+        "dense_bias": True,
+        "patch_bias": True,
+        "cut_edges": False,
         "final_norm": True,
         "pooled_norm": False,
         "position": "learned",
@@ -304,7 +323,25 @@ def _side(sizes: Any) -> int | list[int]:
     return int(sizes[0]) if sizes[0] == sizes[1] else [int(side) for side in sizes]
 
 
-def _activation(theirs: Any) -> str:
+def gated_activation(theirs: Any) -> str:
+    """Our activation beside a gated MLP, whose gate is SiLU.
+
+    Raises:
+        WeightsError: the gate is another.
+    """
+    if theirs not in _ACTIVATIONS["silu"]:
+        raise WeightsError(
+            f"a gated MLP with the activation {theirs!r} is not known", hint="known is SwiGLU, with silu"
+        )
+    return "gelu"
+
+
+def activation_name(theirs: Any) -> str:
+    """Our name of ``hidden_act``.
+
+    Raises:
+        WeightsError: it is not known.
+    """
     for own, names in _ACTIVATIONS.items():
         if theirs in names:
             return own

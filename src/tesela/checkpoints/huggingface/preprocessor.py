@@ -13,6 +13,7 @@ from typing import Any
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.imaging.spec import ImageSpec, Interpolation, Resize
 
+PREPROCESSOR = "preprocessor_config.json"
 # Filters by Pillow's numbers.
 _FILTERS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _HALF, _MEAN, _STD = [0.5, 0.5, 0.5], [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -59,6 +60,17 @@ _CLIP = {
     "do_center_crop": True,
     "crop_size": {"height": 224, "width": 224},
 }
+_SQUASHED = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
+_SIGLIP = {**_SQUASHED, "resample": 3, "image_mean": _HALF, "image_std": _HALF}
+_DINOV3 = {**_SQUASHED, "resample": 2, "image_mean": _MEAN, "image_std": _STD}
+DEFAULTS |= {
+    "siglip": {"image_processor_type": "SiglipImageProcessor", **_SIGLIP},
+    "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, **_CLIP},
+    "aimv2": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, **_CLIP},
+    "dinov3": {"image_processor_type": "DINOv3ViTImageProcessor", **_DINOV3},
+    "mae": {"image_processor_type": "ViTImageProcessor", **_DINOV3},
+    "msn": {"image_processor_type": "ViTImageProcessor", **_DINOV3},
+}
 #: What each kind of image processor does where its file does not say, as in transformers 5.
 _KINDS: dict[str, dict[str, Any]] = {
     "ViT": {"resample": 2},
@@ -73,6 +85,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "Segformer": {"resample": 2, "image_mean": _MEAN, "image_std": _STD},
     "Beit": {"resample": 3},
     "ConvNext": {"resample": 3, "image_mean": _HALF, "image_std": _HALF, "size": {"shortest_edge": 384}},
+    "Siglip": _SIGLIP,
+    "DINOv3ViT": _DINOV3,
 }
 #: Where transformers' ConvNextImageProcessor stops cutting the middle out, and how much it cuts below.
 _WHOLE_FROM, _CROP = 384, 224 / 256

@@ -8,6 +8,7 @@ from typing import Any
 
 from tesela.checkpoints.files import license_of, read_mapping, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
+from tesela.checkpoints.huggingface.backbones import backbone_name
 from tesela.checkpoints.huggingface.config import (
     architecture_of,
     head_kind,
@@ -15,11 +16,11 @@ from tesela.checkpoints.huggingface.config import (
     read_labels,
 )
 from tesela.checkpoints.huggingface.names import ARCHITECTURES, bare, huggingface_table
-from tesela.checkpoints.huggingface.preprocessor import read_spec
+from tesela.checkpoints.huggingface.preprocessor import PREPROCESSOR, read_spec
+from tesela.checkpoints.huggingface.read_backbone import read_backbone
 from tesela.checkpoints.huggingface.segformer import segformer_decoder
 from tesela.checkpoints.state import Weights, own_names
 
-PREPROCESSOR = "preprocessor_config.json"
 #: A tensor that every network of a model type has, without the prefix of its body.
 ANCHORS = {
     "segformer": "encoder.patch_embeddings.0.proj.weight",
@@ -39,6 +40,8 @@ def find_huggingface(place: Place) -> Foreign | None:
     config, folder = place.config, place.folder
     if "model_type" not in config and "architectures" not in config:
         return None
+    if (other := backbone_name(config)) is not None:
+        return read_backbone(place, other)
     architecture_of(config, {})  # an unknown one is refused before gigabytes are read
     architecture, read = _named(config, read_weights(folder, place.weights))
     tensors = read.tensors

@@ -2,9 +2,9 @@
 
 DeiT goes with its teacher's head.
 
-Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json and
-preprocessor said beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros, where the
-bundle carries none.
+Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json
+and preprocessor said beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros,
+where the bundle carries none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from tesela.checkpoints.huggingface.preprocessor import read_spec, write_spec
 from tesela.checkpoints.write import (
     CheckpointReport,
+    Exported,
     as_json,
     crop_remarks,
     export_card,
@@ -38,6 +39,7 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     """
     import torch
 
+    from tesela.checkpoints.huggingface.backbones import BACKBONES
     from tesela.checkpoints.huggingface.config import (
         check_huggingface,
         choose_architecture,
@@ -51,6 +53,8 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
     known = origin.get("architecture") if origin.get("format") == "huggingface" else None
+    if known in BACKBONES:
+        return _export_backbone(exported, source, out)
     hierarchical = info.architecture == "segformer"
     decoder = info.options.get("decoder", {})
     if hierarchical:
@@ -111,6 +115,34 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
                 else []
             ),
         ],
+        through=through_transformers,
+    )
+
+
+def _export_backbone(exported: Exported, source: Path | str, out: Path | str | None) -> CheckpointReport:
+    """Write a model that was read from another class of transformers than ViT's."""
+    from tesela.checkpoints.huggingface.backbones import BACKBONES
+    from tesela.checkpoints.huggingface.through import through_transformers
+    from tesela.checkpoints.huggingface.write_backbone import backbone_files
+
+    name, config, tensors = backbone_files(exported)
+    info = exported.info
+    preprocessor = _preprocessor(info.image, dict(info.model), BACKBONES[name].family, exported.origin)
+    loading = f"from transformers import {name}\nmodel = {name}.from_pretrained(FOLDER)"
+    return write_checkpoint(
+        exported,
+        format="hf",
+        architecture=name,
+        out=out,
+        source=source,
+        weights=WEIGHTS,
+        tensors=tensors,
+        texts={
+            "config.json": as_json(config),
+            "preprocessor_config.json": as_json(preprocessor),
+            "README.md": export_card(info, library="transformers", loading=loading),
+        },
+        remarks=crop_remarks(info.image, "transformers"),
         through=through_transformers,
     )
 

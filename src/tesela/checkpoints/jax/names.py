@@ -1,14 +1,14 @@
 """Two-way tensor names of the paper's JAX checkpoints (.npz): ViTs and hybrids.
 
 A dense kernel is (in, out) there and (out, in) here; queries, keys and values have an axis for the head;
-images are NHWC, so a convolution's kernel is (kh, kw, C, D). The code's GELU is the tanh approximation. What
-a network is stands in names and shapes: without ``cls`` it averages the tokens, ``pre_logits`` is a tanh
-layer before the head, ``conv_root`` begins a ResNet, and ``block2/unit1`` is the first unit of its second
-stage. Only the image size is left open, where the positions' number is no square.
+images are NHWC, so a convolution's kernel is (kh, kw, C, D). The code's GELU is the tanh approximation.
+What a network is stands in names and shapes: without ``cls`` it averages the tokens, ``pre_logits`` is a
+tanh layer before the head, ``conv_root`` begins a ResNet, and ``block2/unit1`` is the first unit of its
+second stage. Only the image size is left open, where the positions' number is no square.
 
-Odd: published files count the parts of a block through (LayerNorm_0, attention_1, LayerNorm_2, MlpBlock_3), a
-fresh initialisation counts each kind from 0. Both are read; which one it was is kept, so that writing gives
-the same names.
+Odd: published files count the parts of a block through (LayerNorm_0, attention_1, LayerNorm_2,
+MlpBlock_3), a fresh initialisation counts each kind from 0. Both are read; which one it was is kept, so
+that writing gives the same names.
 """
 
 from __future__ import annotations
@@ -235,6 +235,13 @@ def check_jax(family: str, fields: Mapping[str, Any]) -> None:
         "activation": ("gelu_tanh",),
         "input_norm": ("none",),
         "norm": ("pre",),
+        "norm_kind": ("layer",),
+        "embedded_norm": ("none",),
+        "inner_norm": ("none",),
+        "qk_norm": (False,),
+        "dense_bias": (True,),
+        "patch_bias": (True, None),
+        "cut_edges": (False, None),
         "norm_eps": (1e-6,),
         "final_norm": (True,),
         "pooled_norm": (False,),

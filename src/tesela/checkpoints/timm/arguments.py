@@ -61,6 +61,17 @@ _ACTIVATIONS: dict[Any, str] = {
 }
 
 
+def check_fixed(stated: Mapping[str, Any]) -> None:
+    """Refuse arguments that ask for other parts than ours, whatever the tensors are.
+
+    Raises:
+        WeightsError: naming the argument.
+    """
+    for name, value in stated.items():
+        if name in _FIXED and value not in _FIXED[name]:
+            raise _refused(name, value)
+
+
 def check_arguments(
     stated: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
@@ -110,9 +121,8 @@ def check_arguments(
         implied["no_embed_class"] = not rows
     for name, value in stated.items():
         if name in _FIXED:
-            if value not in _FIXED[name]:
-                raise _refused(name, value)
-        elif name == "mlp_layer":
+            continue
+        if name == "mlp_layer":
             if value not in ((None, *_GATED) if fields["mlp"] == "swiglu" else (None, "Mlp", "mlp")):
                 raise _refused(name, value)
         elif name == "embed_norm_layer":

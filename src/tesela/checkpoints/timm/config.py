@@ -102,6 +102,10 @@ def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTra
         )
     if family == "deit" and (fields["pooled_norm"] or fields["registers"]):
         raise WeightsError(f"{program} has no DeiT with registers or pooled_norm", hint="train without them")
+    if kind == "Beit" and fields["registers"] != (fields["pool"] != "class"):
+        raise WeightsError(
+            f"{program} has a class token and no registers", hint="only one register beside pool=mean fits"
+        )
     if fields["final_norm"] and fields["pooled_norm"]:
         raise WeightsError(
             f"{program} has one last norm, before or after the pool",
@@ -144,6 +148,7 @@ def style_for(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None)
     rows = special and fields["prefix_positions"] and str(fields["position"]).startswith("learned")
     return TimmStyle(
         kind=kind,
+        folded_class=kind == "Beit" and not special,
         class_row=rows,
         register_rows=rows and fields["registers"] > 0,
         flat_scale=kind != "VisionTransformer",
@@ -263,7 +268,7 @@ def _arguments(family: str, fields: Mapping[str, Any], style: TimmStyle) -> dict
     token = fields["pool"] == "class" or style.folded_class
     return arguments | {
         "class_token": token,
-        "no_embed_class": not style.class_row,
+        "no_embed_class": not (style.class_row or style.register_rows),
         "reg_tokens": fields["registers"] - style.folded_class,
         "global_pool": POOLS[fields["pool"]],
         "pre_norm": fields["embedded_norm"] == "tokens",

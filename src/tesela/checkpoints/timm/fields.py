@@ -15,7 +15,13 @@ from typing import Any
 from torch import Tensor
 
 from tesela.checkpoints.image_size import native_size, square_size
-from tesela.checkpoints.timm.arguments import REGISTER_NAMES, activation_of, check_arguments, norm_of
+from tesela.checkpoints.timm.arguments import (
+    REGISTER_NAMES,
+    activation_of,
+    check_arguments,
+    check_fixed,
+    norm_of,
+)
 from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
 
@@ -49,6 +55,7 @@ def timm_fields(
     Raises:
         WeightsError: it is no VisionTransformer, or uses what we have not.
     """
+    check_fixed(arguments)
     patch, fc1 = shape_of(tensors, "patch_embed.proj.weight", 4), _expand(tensors)
     width, channels = patch[0], patch[1]
     hidden = _contract(tensors, width)

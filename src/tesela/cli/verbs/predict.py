@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +30,8 @@ def predict(
     batch: int = 32,
     formats: Annotated[list[str] | None, Parameter(negative="")] = None,
     max_pixels: int | None = None,
+    parts: int | None = None,
+    dedupe: Annotated[bool, Parameter(negative="")] = False,
     engine: Literal["local"] = "local",  # noqa: ARG001
     json: bool = False,
 ) -> int:
@@ -52,6 +56,11 @@ def predict(
         formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
             GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
         max_pixels: Most pixels of an image; 250 million by default.
+        parts: For very many images: write --out as a folder of parts of so many rows, in constant memory; the
+            same command takes up a scoring that ended early, and no image gets two rows or none. With
+            --json the last line says how many.
+        dedupe: With --parts: leave out images with the bytes of an earlier one, and list them in
+            _duplicates/.
         engine: Where it runs: on this machine.
         json: Print one JSON object per image and line.
     """
@@ -63,17 +72,32 @@ def predict(
     from tesela.runs.folder import Run
     from tesela.runtime.predictor import Predictor
     from tesela.runtime.result_folder import ResultFolder
-    from tesela.runtime.sources import find_images
+    from tesela.runtime.scoring.score import check_parts
+    from tesela.runtime.sources import find_images, stream_images
     from tesela.runtime.table import PredictionTable
 
     output.use_json(json)
+    if parts is None and dedupe:
+        raise UsageError("--dedupe belongs to a scoring in parts", hint="add --parts 2000")
     try:
-        paths = find_images(images, root=Run(run).data_root)
+        if parts is None:
+            paths = find_images(images, root=Run(run).data_root)
+        else:
+            check_parts(out, parts)
+            paths = list(islice(stream_images(images, root=Run(run).data_root), 8))
     except UsageError:
         Predictor(run, backend="auto")  # what is wrong with the model is said first
         raise
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "sample": paths}
     given["limits"] = local_limits(formats or (), max_pixels)
+    options: dict[str, Any] = {} if top is None else {"top": top}
+    ways = {"windows": windows, "flip": flip, "features": features}
+    options |= {name: True for name, wanted in ways.items() if wanted}
+    if parts is not None and out is not None:
+        if max_ms is not None:
+            raise UsageError("--max-ms and --parts exclude one another", hint="leave one of them out")
+        asked = {"formats": formats or [], "max_pixels": max_pixels}
+        return score(run, images, out, parts, given, options, asked, dedupe=dedupe, batch=batch, json=json)
     if max_ms is None:
         predictor = Predictor(run, **given)
     else:
@@ -88,9 +112,6 @@ def predict(
     table = PredictionTable(out) if out is not None else None
     if predictor.choice is not None and predictor.choice.line():
         output.note(predictor.choice.line())
-    options: dict[str, Any] = {} if top is None else {"top": top}
-    ways = {"windows": windows, "flip": flip, "features": features}
-    options |= {name: True for name, wanted in ways.items() if wanted}
     unreadable: list[Result] = []
     bar_console = stderr_console() if out is not None else None
     with table or contextlib.nullcontext(), progress_bar(bar_console, "predict", len(paths)) as bar:
@@ -111,3 +132,86 @@ def predict(
     if unreadable:
         output.note(f"{len(unreadable)} of {len(paths)} images could not be read")
     return 1 if unreadable else 0
+
+
+def score(
+    run: str,
+    images: Sequence[str],
+    out: Path,
+    size: int,
+    given: dict[str, Any],
+    options: dict[str, Any],
+    asked: dict[str, Any],
+    *,
+    dedupe: bool,
+    batch: int,
+    json: bool,
+) -> int:
+    """Score very many images into a folder of parts; exit code 1 if one could not be read.
+
+    Args:
+        run: a run or bundle.
+        images: names of files and folders, and patterns.
+        out: the folder.
+        size: rows of a part.
+        given: arguments of the predictor.
+        options: of the task's results.
+        asked: limits of decoding, which belong to the scoring's settings.
+        dedupe: leave out images with the bytes of an earlier one.
+        batch: images computed at once.
+        json: print the counts as JSON.
+    """
+    from dataclasses import asdict
+
+    from tesela.cli import output
+    from tesela.core.files import json_text, sha256_bytes
+    from tesela.core.progress import progress_bar, stderr_console
+    from tesela.core.terminal import line_text
+    from tesela.runs.folder import Run
+    from tesela.runtime.predictor import Predictor
+    from tesela.runtime.scoring.journal import Journal, begun_settings
+    from tesela.runtime.scoring.score import Scoring
+    from tesela.runtime.sources import stream_images
+
+    begun = begun_settings(out)
+    if begun is not None and given["backend"] == "auto":  # what was chosen then computes the rest
+        given |= {name: begun.get(name, given[name]) for name in ("backend", "precision")}
+    with Run(out).locked("scoring"):
+        predictor = Predictor(run, **given)
+        way = predictor.choice.way if predictor.choice is not None else None
+        settings = {
+            "model": sha256_bytes(json_text(predictor.info.digests).encode()),
+            "images": [str(Path(word).absolute()) for word in images],
+            "backend": way.backend if way else given["backend"],
+            "precision": way.precision if way else given["precision"],
+            "options": options,
+            "rows": size,
+            "dedupe": dedupe,
+            **asked,
+        }
+        root = Run(run).data_root
+        journal = Journal(out, settings)
+        scoring = Scoring(out, lambda: stream_images(images, root=root), journal, size=size, dedupe=dedupe)
+        told = 0
+
+        def tell(line: str) -> None:
+            nonlocal told
+            told += 1
+            if told <= output.MOST_NAMED:
+                output.note(line)
+
+        with progress_bar(stderr_console(), "predict", 1) as bar:
+            found = scoring.run(
+                predictor, batch=batch, bar=bar, unreadable=lambda result: tell(result.line()), **options
+            )
+    if told > output.MOST_NAMED:
+        output.note(f"... and {told - output.MOST_NAMED:,} more")
+    output.note(f"{found.rows} results written to {line_text(out)}, {found.computed} of them now")
+    if found.duplicates:
+        output.note(
+            f"{found.duplicates} images have the bytes of an earlier one: {line_text(out / '_duplicates')}"
+        )
+    if found.unreadable:
+        output.note(f"{found.unreadable} of {found.rows} images could not be read")
+    output.result({"out": str(out), **asdict(found)}, json)
+    return 1 if found.unreadable else 0

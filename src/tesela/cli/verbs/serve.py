@@ -56,8 +56,9 @@ def serve(
         queue: Most images that wait or are worked on; what comes on top is refused with 503.
         explain_queue: The same for explanations and attention.
         deadline: Seconds after which a request is refused instead of answered.
-        decoders: Processes that decode images.
-        decode_seconds: Seconds after which a process that decodes one image is ended.
+        decoders: Processes that decode images, beside one for those that take long.
+        decode_seconds: Seconds after which a process that decodes one image is ended; of processor time for
+            those of more than 1.5 megapixels.
         max_decoded: Most megabytes of decoded images that are worked on or wait.
         max_megabytes: Most megabytes of a request.
         max_parts: Most images of a form.
@@ -84,11 +85,11 @@ def serve(
     output.use_json(json)
     keys = (*api_key, *filter(None, [os.environ.get("TESELA_API_KEY")]))
     digests = () if api_keys is None else read_digests(api_keys)
-    hosts = check_address(host, keys=(*keys, *digests), allow_anonymous=allow_anonymous)
+    hosts = check_address(host, keys=(*keys, *digests), allow_anonymous=allow_anonymous, names=allow_host)
     config = ServeConfig(
         api_keys=keys,
         key_digests=digests,
-        hosts=(*hosts, *allow_host),
+        hosts=hosts,
         rate=rate,
         prefix=prefix,
         max_batch=max_batch,

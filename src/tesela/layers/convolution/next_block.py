@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from tesela.layers.attention.cpu_bf16 import Dense
 from tesela.layers.block import DropPath
+from tesela.layers.convolution.depthwise import DepthwiseConv
 from tesela.layers.convolution.next_plan import KERNEL, RATIO
 from tesela.layers.initialise import lecun_normal_, xavier_uniform_
 from tesela.layers.layer_scale import LayerScale
@@ -114,7 +115,7 @@ class NextBlock(nn.Module):
         self, width: int, *, norm_eps: float, response_norm: bool, layer_scale: float, drop_path: float
     ) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.depthwise = DepthwiseConv(width, KERNEL, padding=KERNEL // 2)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = NextMlp(width, response_norm=response_norm)
         self.scale = LayerScale(width, layer_scale) if layer_scale else None

@@ -72,8 +72,8 @@ class EncoderConfig(ModelConfig):
     """learned, learned2d (rows and columns) and sincos2d are added to the tokens; relative, offset_bias (a
     number per offset) and rotary act in each attention; learned_rotary does both."""
     rotary_places: Literal["tokens", "reference", "centred"] = "tokens"
-    """What rotary positions count: tokens, tokens of rotary_grid that the image is stretched to (EVA-02), or -1
-    to 1 across the image (DINOv3)."""
+    """What rotary positions count: tokens, tokens of rotary_grid that the image is stretched to (EVA-02), or
+    -1 to 1 across the image (DINOv3)."""
     rotary_grid: tuple[int, int] = (16, 16)
     """Rows and columns that rotary positions are stretched to, with rotary_places=reference."""
     rotary_offset: float = 0.0

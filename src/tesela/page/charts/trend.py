@@ -1,4 +1,4 @@
-"""Trend chart: means with their intervals over a logarithmic axis, and the curves fitted to them."""
+"""Trend chart: means with intervals over a logarithmic axis, and curves fitted to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tesela.page.charts.figure import Chart, Format, horizontal, line, vertical,
 from tesela.page.element import element
 
 #: Colours of the page's style: four, and the same four with dashes.
-TONES = 8
+TREND_TONES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,11 +76,11 @@ def trend_chart(
     y = vertical(max(0.0, bottom - space), min(1.0, top + space))
     body = [*y_axis(y, percent), *x_axis(x, x_label, form=x_format, values=x_ticks(x.low, x.high))]
     for place, trend in enumerate(drawn):
-        body += _drawn(trend, place % TONES + 1, x, y)
+        body += _drawn(trend, place % TREND_TONES + 1, x, y)
     return Chart(
         title=title,
         body=body,
-        legend=[(trend.name, place % TONES + 1) for place, trend in enumerate(drawn)],
+        legend=[(trend.name, place % TREND_TONES + 1) for place, trend in enumerate(drawn)],
     )
 
 

@@ -1,4 +1,4 @@
-"""Work inside a decoding process: small images at once, others in a copy of it that gives way.
+"""Work inside a decoding process: small images at once, others in a copy that gives way.
 
 A copy has a lower priority than everything else of the server, so an image that takes long takes from nobody
 the processor that he needs; it is ended after some seconds of its own work or at its deadline, and its memory

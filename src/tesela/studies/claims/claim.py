@@ -16,7 +16,7 @@ from tesela.studies.interval import Estimate, above, alike, paired_difference
 #: Within so much accuracy two things count as about equal.
 MARGIN = 0.01
 UNTESTED = "not measured yet"
-Ways = Mapping[str, Mapping[int, Trial]]
+TrialsByWay = Mapping[str, Mapping[int, Trial]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ def by_seed(trials: Sequence[Trial]) -> dict[str, dict[int, Trial]]:
 
 
 def difference(
-    ways: Ways, first: str, second: str, value: Callable[[Trial], float | None] | None = None
+    ways: TrialsByWay, first: str, second: str, value: Callable[[Trial], float | None] | None = None
 ) -> Estimate | None:
     """A value of the first way minus that of the second, seed by seed; None where no seed has both."""
     read = value or (lambda trial: trial.score)
@@ -79,13 +79,12 @@ def equal(text: str, found: Mapping[str, Estimate | None], *, margin: float = MA
     return Claim(text=text, verdict=alike(list(known.values()), margin=margin), differences=known)
 
 
-def claims_sections(claims: Sequence[Claim], *, unit: str, note: str) -> list[Section]:
+def claims_sections(claims: Sequence[Claim], *, note: str) -> list[Section]:
     """The table of claims, and the differences that they rest on.
 
     Args:
         claims: all of them.
-        unit: what the differences are of.
-        note: on how they read.
+        note: on how the differences read.
     """
     rows = []
     for claim in claims:
@@ -105,7 +104,7 @@ def claims_sections(claims: Sequence[Claim], *, unit: str, note: str) -> list[Se
             for name, one in claim.differences.items()
         ],
         title="Differences and their intervals",
-        x_label=unit,
+        x_label="difference",
         zero=True,
     )
     return [

@@ -9,18 +9,18 @@ from tesela.checkpoints.open import open_model
 from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.inspection.look import look
 from tesela.studies.cell import Cell, Trial
-from tesela.studies.claims.claim import Claim, Ways, by_seed, difference, equal, ordered
+from tesela.studies.claims.claim import Claim, TrialsByWay, by_seed, difference, equal, ordered
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
-from tesela.studies.families import candidate
+from tesela.studies.families import family_candidate
 from tesela.studies.interval import paired_difference
 from tesela.studies.settings import TUNING, pretraining_settings, run_settings
 
-FEW = 100
-USUAL_MINUTES = 5.0
+FEW_OF_CLASS = 100
+IMAGE_MINUTES = 5.0
 LOOKED_AT = 64
-VIT = "ViT"
-#: Ways that differ from the ViT in its positions only.
+PLAIN_VIT = "ViT"
+#: TrialsByWay that differ from the ViT in its positions only.
 VARIANTS = {
     "none": {"net.position": "none"},
     "2-D": {"net.position": "learned2d"},
@@ -28,16 +28,15 @@ VARIANTS = {
     "each block": {"net.position_at": "block"},
     "shared": {"net.position_at": "shared"},
 }
-UNIT = "difference"
-NOTE = "Few labels are those of the runs called few; distances are shares of the image's side."
+IMAGE_NOTE = "Few labels are those of the runs called few; distances are shares of the image's side."
 
 
 def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
     """All runs that the claims are held against, seed by seed; each has the same time in all."""
-    minutes = config.budget[1] if config.budgets else USUAL_MINUTES
+    minutes = config.budget[1] if config.budgets else IMAGE_MINUTES
     facts.check_shares(config.labels)
-    few = max(config.labels) if config.labels else min(FEW, facts.least)
-    vit, hybrid, cnn = (candidate(word, facts.side).settings for word in ("vit", "hybrid", "cnn"))
+    few = max(config.labels) if config.labels else min(FEW_OF_CLASS, facts.least)
+    vit, hybrid, cnn = (family_candidate(word, facts.side).settings for word in ("vit", "hybrid", "cnn"))
     small = {"data.per_class": few}
     before = minutes * config.pretrain_share
 
@@ -54,7 +53,7 @@ def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
             shown=False,
         )
         found += [
-            cell(VIT, seed, vit),
+            cell(PLAIN_VIT, seed, vit),
             cell("CNN", seed, cnn),
             cell("hybrid", seed, hybrid),
             cell("ViT few", seed, {**vit, **small}),
@@ -73,7 +72,7 @@ def image_claims(trials: Sequence[Trial], distances: Sequence[tuple[float, float
         trials: of ``image_cells``.
         distances: of the plain ViT of each seed, see ``reach``.
     """
-    ways: Ways = by_seed([trial for trial in trials if trial.cell.shown])
+    ways: TrialsByWay = by_seed([trial for trial in trials if trial.cell.shown])
 
     def apart(first: str, second: str) -> dict[str, Any]:
         return {f"{first} − {second}": difference(ways, first, second)}
@@ -84,14 +83,15 @@ def image_claims(trials: Sequence[Trial], distances: Sequence[tuple[float, float
             "self-supervised pre-training is better than training from scratch",
             apart("pre-trained", "ViT few"),
         ),
-        ordered("hybrids are better at small budgets", apart("hybrid", VIT)),
-        ordered("without positions accuracy is lower", apart(VIT, "none")),
+        ordered("hybrids are better at small budgets", apart("hybrid", PLAIN_VIT)),
+        ordered("without positions accuracy is lower", apart(PLAIN_VIT, "none")),
         equal(
-            "1-D, 2-D and relative positions are about equal", {**apart("2-D", VIT), **apart("relative", VIT)}
+            "1-D, 2-D and relative positions are about equal",
+            {**apart("2-D", PLAIN_VIT), **apart("relative", PLAIN_VIT)},
         ),
         equal(
             "the three ways of adding positions are about equal",
-            {**apart("each block", VIT), **apart("shared", VIT)},
+            {**apart("each block", PLAIN_VIT), **apart("shared", PLAIN_VIT)},
         ),
         ordered(
             "some heads of the low layers look at what is near",
@@ -104,7 +104,7 @@ def image_claims(trials: Sequence[Trial], distances: Sequence[tuple[float, float
 
 def reaches(trials: Sequence[Trial]) -> list[tuple[float, float]]:
     """How far the heads of each plain ViT look."""
-    return [reach(trial) for trial in trials if trial.cell.way == VIT]
+    return [reach(trial) for trial in trials if trial.cell.way == PLAIN_VIT]
 
 
 def reach(trial: Trial) -> tuple[float, float]:

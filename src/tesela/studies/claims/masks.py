@@ -1,4 +1,4 @@
-"""Claims on segmenters: what closes the gap of a plain ViT to a CNN, and artefacts at patch borders."""
+"""Claims on segmenters: the gap of a plain ViT to a CNN, and artefacts at patch borders."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesela.studies.cell import Cell, Trial
-from tesela.studies.claims.claim import Claim, Ways, by_seed, difference, ordered
+from tesela.studies.claims.claim import Claim, TrialsByWay, by_seed, difference, ordered
 from tesela.studies.config import StudyConfig
 from tesela.studies.settings import run_settings
 
-USUAL_MINUTES = 20.0
+MASK_MINUTES = 20.0
 #: The plain ViT as it was trained in the article; see ``--recipe pets_article``.
-PLAIN: dict[str, Any] = {
+ARTICLE_SETTINGS: dict[str, Any] = {
     "task": "segment",
     "model": "vit_seg_article",
     "image_size": 128,
@@ -30,7 +30,7 @@ PLAIN: dict[str, Any] = {
     "augment.hflip": 0.5,
     "augment.color_jitter": 0.4,
 }
-VIT = "plain ViT"
+ARTICLE_VIT = "plain ViT"
 #: What the article proposes to close the gap, as settings over the plain ViT's.
 PROPOSALS: dict[str, dict[str, Any]] = {
     "smaller patches": {"net.patch_size": [8, 8]},
@@ -39,17 +39,18 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "learning rate 1e-4": {"optim.lr": 1e-4},
 }
 LONGER = 2
-UNIT = "difference"
-NOTE = "Differences are of the share of right pixels; artefacts are 1 where borders of patches do not show."
+MASK_NOTE = (
+    "Differences are of the share of right pixels; artefacts are 1 where borders of patches do not show."
+)
 
 
 def mask_cells(config: StudyConfig) -> list[Cell]:
     """All runs that the claims are held against, seed by seed; more epochs have twice the time."""
-    minutes = config.budget[1] if config.budgets else USUAL_MINUTES
+    minutes = config.budget[1] if config.budgets else MASK_MINUTES
     networks: dict[str, dict[str, Any]] = {
-        VIT: PLAIN,
-        "CNN": {**PLAIN, "model": "unet_small"},
-        **{name: {**PLAIN, **change} for name, change in PROPOSALS.items()},
+        ARTICLE_VIT: ARTICLE_SETTINGS,
+        "CNN": {**ARTICLE_SETTINGS, "model": "unet_small"},
+        **{name: {**ARTICLE_SETTINGS, **change} for name, change in PROPOSALS.items()},
     }
     return [
         Cell(
@@ -69,7 +70,7 @@ def mask_cells(config: StudyConfig) -> list[Cell]:
 
 def mask_claims(trials: Sequence[Trial]) -> list[Claim]:
     """What the finished runs say."""
-    ways: Ways = by_seed(trials)
+    ways: TrialsByWay = by_seed(trials)
 
     def right(trial: Trial) -> float | None:
         return trial.scores.get("pixel_accuracy")
@@ -80,14 +81,21 @@ def mask_claims(trials: Sequence[Trial]) -> list[Claim]:
     return [
         ordered(
             "a plain ViT has fewer right pixels than a CNN",
-            {f"CNN − {VIT}": difference(ways, "CNN", VIT, right)},
+            {f"CNN − {ARTICLE_VIT}": difference(ways, "CNN", ARTICLE_VIT, right)},
         ),
         *(
-            ordered(f"nearer to the CNN by: {name}", {f"{name} − {VIT}": difference(ways, name, VIT, right)})
+            ordered(
+                f"nearer to the CNN by: {name}",
+                {f"{name} − {ARTICLE_VIT}": difference(ways, name, ARTICLE_VIT, right)},
+            )
             for name in PROPOSALS
         ),
         ordered(
             "block artefacts shrink over the epochs",
-            {f"{VIT} − more epochs, artefacts": difference(ways, VIT, "more epochs", artefacts)},
+            {
+                f"{ARTICLE_VIT} − more epochs, artefacts": difference(
+                    ways, ARTICLE_VIT, "more epochs", artefacts
+                )
+            },
         ),
     ]

@@ -1,4 +1,4 @@
-"""Claims of the articles on Vision Transformers, each held against measured runs.
+"""ClaimsStudy of the articles on Vision Transformers, each held against measured runs.
 
 Data with labels is for the claims on classifiers, data with masks for those on segmenters.
 """
@@ -16,10 +16,10 @@ from tesela.studies.facts import DataFacts
 from tesela.studies.means import means, means_section
 
 
-class Claims:
+class ClaimsStudy:
     """The claims that the data can decide."""
 
-    title = "Claims of the articles"
+    title = "ClaimsStudy of the articles"
 
     def cells(self, config: StudyConfig, facts: DataFacts) -> list[Cell]:
         """All runs that are needed.
@@ -40,17 +40,14 @@ class Claims:
         claims = (
             masks.mask_claims(trials) if facts.masks else images.image_claims(trials, images.reaches(trials))
         )
-        which = masks if facts.masks else images
-        minutes = config.budget[1] if config.budgets else which.USUAL_MINUTES
+        usual = masks.MASK_MINUTES if facts.masks else images.IMAGE_MINUTES
+        minutes = config.budget[1] if config.budgets else usual
         return Answer(
             lead=f"{facts.name}: {facts.images:,} training images, {minutes:g} minutes for each way, "
             f"scored on {facts.scored:,} images.",
             sections=[
-                *claims_sections(claims, unit=which.UNIT, note=which.NOTE),
+                *claims_sections(claims, note=masks.MASK_NOTE if facts.masks else images.IMAGE_NOTE),
                 means_section(trials, title="Scores", unit=""),
             ],
             numbers={"claims": [claim.mapping() for claim in claims], "means": means(trials)},
         )
-
-
-STUDY = Claims()

@@ -1,4 +1,4 @@
-"""Accuracy against training compute and against size, over models, training lengths and seeds."""
+"""Accuracy against training compute and size, over models, training lengths and seeds."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tesela.page.section import Section
 from tesela.studies.cell import Answer, Cell, Trial
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
-from tesela.studies.families import candidate, candidates
+from tesela.studies.families import family_candidate, family_candidates
 from tesela.studies.means import INTERVALS, means, means_section
 from tesela.studies.outlook import Outlook, look_ahead, outlook_section, outlooks, trends
 from tesela.studies.settings import run_settings
 
-USUAL_EPOCHS = (1, 2, 4, 8)
+USUAL_LENGTHS = (1, 2, 4, 8)
 #: Widths of the ViT in quarters of the catalogue's.
-QUARTERS = (1, 2, 4, 6)
+QUARTER_WIDTHS = (1, 2, 4, 6)
 #: A training step costs about three forward passes: one forward, two backward.
 PASSES = 3
 
 
-class Compute:
+class ComputeStudy:
     """Each model for each training length, on all images or on ``labels`` of each class."""
 
     title = "Accuracy against compute"
@@ -34,8 +34,8 @@ class Compute:
         """Models by training lengths, seed by seed."""
         facts.need_labels(config.kind)
         facts.check_shares(config.labels)
-        budgets = config.budgets or tuple(("epochs", length) for length in USUAL_EPOCHS)
-        models = candidates(config.models or usual_models(facts.side), facts.side)
+        budgets = config.budgets or tuple(("epochs", length) for length in USUAL_LENGTHS)
+        models = family_candidates(config.models or usual_models(facts.side), facts.side)
         images = {"data.per_class": max(config.labels)} if config.labels else {}
         return [
             Cell(
@@ -86,11 +86,11 @@ COUNTED = " Operations are counted as three forward passes for each image that w
 
 def usual_models(side: int) -> tuple[str, ...]:
     """The ViT in four widths beside the other families."""
-    config: Any = find_model(candidate("vit", side).model).config
+    config: Any = find_model(family_candidate("vit", side).model).config
     step = config.width // 4
-    widths = [step * quarters // config.heads * config.heads for quarters in QUARTERS]
+    widths = [step * quarters // config.heads * config.heads for quarters in QUARTER_WIDTHS]
     sizes = tuple("vit" if width == config.width else f"vit:width={width}" for width in widths)
-    others = [one.word for one in candidates((), side) if one.word != "vit"]
+    others = [one.word for one in family_candidates((), side) if one.word != "vit"]
     return (*sizes, *others)
 
 
@@ -105,7 +105,7 @@ def larger_models(trials: Sequence[Trial], facts: DataFacts) -> dict[str, Outloo
     sizes: dict[str, list[Trial]] = {}
     for trial in trials:
         if trial.cell.x == longest:
-            name = candidate(trial.cell.way, facts.side).model
+            name = family_candidate(trial.cell.way, facts.side).model
             sizes.setdefault(name, []).append(trial)
     return {
         f"{name}, {longest:g} {'minutes' if 'minutes' in group[0].cell.settings else 'epochs'}": look_ahead(
@@ -114,6 +114,3 @@ def larger_models(trials: Sequence[Trial], facts: DataFacts) -> dict[str, Outloo
         for name, group in sizes.items()
         if len({trial.cell.way for trial in group}) > 1
     }
-
-
-STUDY = Compute()

@@ -11,17 +11,17 @@ from tesela.page.section import Section
 from tesela.studies.cell import Answer, Cell, Trial
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
-from tesela.studies.families import candidates
+from tesela.studies.families import family_candidates
 from tesela.studies.means import INTERVALS, means, means_section
 from tesela.studies.outlook import outlook_section, outlooks, trends
 from tesela.studies.settings import run_settings
 
-ROUND = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+ROUND_SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 USUAL_SIZES = 5
-USUAL_MINUTES = 5.0
+SIZE_MINUTES = 5.0
 
 
-class DataSize:
+class DataSizeStudy:
     """Accuracy against labels of each class; every cell has the same budget.
 
     With ``epochs`` these are passes over as many images as the smallest class has of each: fewer are passed
@@ -35,10 +35,10 @@ class DataSize:
         facts.need_labels(config.kind)
         labels = config.labels or usual_labels(facts)
         facts.check_shares(labels)
-        unit, length = config.budget if config.budgets else ("minutes", USUAL_MINUTES)
+        unit, length = config.budget if config.budgets else ("minutes", SIZE_MINUTES)
         found = []
         for seed in range(config.seeds):
-            for one in candidates(config.models, facts.side):
+            for one in family_candidates(config.models, facts.side):
                 for count in labels:
                     here = max(1, round(length * facts.least / count)) if unit == "epochs" else length
                     extra = {**one.settings, "data.per_class": count}
@@ -49,9 +49,9 @@ class DataSize:
     def answer(self, config: StudyConfig, facts: DataFacts, trials: Sequence[Trial]) -> Answer:
         """Means over seeds, and what more labels would bring."""
         del config
-        found = outlooks(trials, labels_of)
+        found = outlooks(trials, label_count)
         chart = trend_chart(
-            trends(trials, labels_of, "labels of each class", found, compact),
+            trends(trials, label_count, "labels of each class", found, compact),
             title="Accuracy on the " + facts.split + " images",
             x_label="labels of each class",
         )
@@ -71,12 +71,9 @@ class DataSize:
 
 def usual_labels(facts: DataFacts) -> tuple[int, ...]:
     """Round numbers of labels, the largest that the smallest class has."""
-    return tuple(count for count in ROUND if count <= facts.least)[-USUAL_SIZES:]
+    return tuple(count for count in ROUND_SIZES if count <= facts.least)[-USUAL_SIZES:]
 
 
-def labels_of(trial: Trial) -> float:
+def label_count(trial: Trial) -> float:
     """Labels of each class."""
     return trial.cell.x
-
-
-STUDY = DataSize()

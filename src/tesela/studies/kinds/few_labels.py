@@ -1,4 +1,4 @@
-"""Few labels: a network pre-trained on all images beside one from scratch and a CNN, in equal total time."""
+"""Few labels: pre-training on all images beside scratch and a CNN, in equal total time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tesela.page.section import Section
 from tesela.studies.cell import Answer, Cell, Trial, by_place, by_way
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
-from tesela.studies.families import candidate
+from tesela.studies.families import family_candidate
 from tesela.studies.interval import Estimate, above, paired_difference
-from tesela.studies.kinds.data_size import labels_of, usual_labels
+from tesela.studies.kinds.data_size import label_count, usual_labels
 from tesela.studies.means import INTERVALS, means, means_section
 from tesela.studies.outlook import trends
 from tesela.studies.settings import TUNING, pretraining_settings, run_settings
 
 USUAL_LABELS = (10, 100, 1000)
-USUAL_MINUTES = 10.0
+FEW_LABELS_MINUTES = 10.0
 PRETRAINED, SCRATCH, CNN = "pre-trained", "scratch", "CNN"
 
 
-class FewLabels:
+class FewLabelsStudy:
     """Three ways to learn from few labels, each with the same total time.
 
     The pre-training sees all training images and no label. It is computed once for each seed; its time counts
@@ -54,10 +54,10 @@ class FewLabels:
                 hint="name both, in this order: --models vit,cnn",
             )
         words = config.models or ("vit", "cnn")
-        network, convolutional = (candidate(word, facts.side) for word in words)
+        network, convolutional = (family_candidate(word, facts.side) for word in words)
         labels = config.labels or tuple(n for n in USUAL_LABELS if n <= facts.least) or usual_labels(facts)
         facts.check_shares(labels)
-        minutes = config.budget[1] if config.budgets else USUAL_MINUTES
+        minutes = config.budget[1] if config.budgets else FEW_LABELS_MINUTES
         before = minutes * config.pretrain_share
         found = []
         for seed in range(config.seeds):
@@ -84,9 +84,9 @@ class FewLabels:
 
     def answer(self, config: StudyConfig, facts: DataFacts, trials: Sequence[Trial]) -> Answer:
         """Means over seeds, and the gain of the pre-training over each other way."""
-        minutes = config.budget[1] if config.budgets else USUAL_MINUTES
+        minutes = config.budget[1] if config.budgets else FEW_LABELS_MINUTES
         chart = trend_chart(
-            trends(trials, labels_of, "labels of each class", {}, compact),
+            trends(trials, label_count, "labels of each class", {}, compact),
             title="Accuracy in equal total time",
             x_label="labels of each class",
         )
@@ -142,6 +142,3 @@ def above_text(difference: Estimate) -> str:
     """What the interval says of the sign."""
     words = {"holds": "better", "does not hold": "worse", "undecided": "undecided"}
     return words[above(difference)] if difference.bounded else "one seed"
-
-
-STUDY = FewLabels()

@@ -13,12 +13,12 @@ from tesela.page.section import Section
 from tesela.studies.cell import Answer, Cell, Trial, by_way
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
-from tesela.studies.families import candidate
+from tesela.studies.families import family_candidate
 from tesela.studies.interval import mean_interval, paired_difference
 from tesela.studies.means import estimate_text, means
 from tesela.studies.settings import run_settings
 
-KINDS = {
+POSITION_KINDS = {
     "none": "none (bag of patches)",
     "learned": "1-D, learned in raster order",
     "learned2d": "2-D, rows and columns",
@@ -26,16 +26,16 @@ KINDS = {
     "relative": "relative",
     "rotary": "rotary",
 }
-PLACES = {"input": "at the input", "block": "anew at each block", "shared": "shared by all blocks"}
+POSITION_PLACES = {"input": "at the input", "block": "anew at each block", "shared": "shared by all blocks"}
 #: Kinds that are added to tokens, with the places where they differ: without a table, each block is shared.
 ADDED = {"learned": ("block", "shared"), "learned2d": ("block", "shared"), "sincos2d": ("shared",)}
-USUAL_EPOCHS = 5.0
+POSITION_EPOCHS = 5.0
 
 
-class Positions:
-    """Positions of one transformer, everything else equal."""
+class PositionsStudy:
+    """PositionsStudy of one transformer, everything else equal."""
 
-    title = "Positions"
+    title = "PositionsStudy"
 
     def cells(self, config: StudyConfig, facts: DataFacts) -> list[Cell]:
         """Kinds by places, seed by seed.
@@ -49,12 +49,12 @@ class Positions:
             raise ConfigError(
                 "study positions is of one model and one number of labels", hint="name one of each"
             )
-        one = candidate(config.models[0] if config.models else "vit", facts.side)
+        one = family_candidate(config.models[0] if config.models else "vit", facts.side)
         if one.word == "cnn" or "resnet" in one.model:
             raise ConfigError(f"{one.word} has no positions", hint="name a transformer: --models vit")
-        budget = config.budget if config.budgets else ("epochs", USUAL_EPOCHS)
+        budget = config.budget if config.budgets else ("epochs", POSITION_EPOCHS)
         images = {"data.per_class": config.labels[0]} if config.labels else {}
-        variants = [(kind, place) for kind in KINDS for place in ("input", *ADDED.get(kind, ()))]
+        variants = [(kind, place) for kind in POSITION_KINDS for place in ("input", *ADDED.get(kind, ()))]
         return [
             Cell(
                 way=f"{kind}-{place}",
@@ -91,13 +91,13 @@ class Positions:
                 low=one.low,
                 high=one.high,
                 tip=f"{way}: {estimate_text(one)}",
-                tone=list(PLACES).index(way.partition("-")[2]) + 1,
+                tone=list(POSITION_PLACES).index(way.partition("-")[2]) + 1,
             )
             for way, one in estimates.items()
         ]
         table = [
-            [title, *(_cell(estimates.get(f"{kind}-{place}")) for place in PLACES)]
-            for kind, title in KINDS.items()
+            [title, *(_cell(estimates.get(f"{kind}-{place}")) for place in POSITION_PLACES)]
+            for kind, title in POSITION_KINDS.items()
         ]
         bare = {trial.cell.seed: trial.score for trial in found.get("none-input", ())}
         gains = {}
@@ -113,11 +113,11 @@ class Positions:
                 low=one.low,
                 high=one.high,
                 tip=f"{way}: {percent(one.mean, 2)} above none",
-                tone=list(PLACES).index(way.partition("-")[2]) + 1,
+                tone=list(POSITION_PLACES).index(way.partition("-")[2]) + 1,
             )
             for way, one in gains.items()
         ]
-        columns = [("positions", "name"), *((title, "n") for title in PLACES.values())]
+        columns = [("positions", "name"), *((title, "n") for title in POSITION_PLACES.values())]
         return Answer(
             lead=f"{facts.name}: scored on {facts.scored:,} images; the same network but for its positions.",
             sections=[
@@ -148,6 +148,3 @@ class Positions:
 
 def _cell(estimate: object) -> str:
     return "" if estimate is None else estimate_text(estimate)  # type: ignore[arg-type]
-
-
-STUDY = Positions()

@@ -27,6 +27,7 @@ class CrossEntropy(Objective):
     """
 
     weights: Tensor | None
+    shardable = True
 
     def __init__(
         self,

@@ -61,11 +61,15 @@ class Ema:
         """Take in the weights after ``step`` steps."""
         import torch
 
+        from tesela.hardware.distributed import local_part
         from tesela.hardware.torch_private import lerp_all_
 
         if step % self._config.every:
             return
-        averaged, current = self.model.state_dict(), model.state_dict()
+        averaged, current = (
+            {name: local_part(tensor) for name, tensor in one.state_dict().items()}
+            for one in (self.model, model)
+        )
         blended = [name for name in self._names if self._updates and averaged[name].is_floating_point()]
         decay = min(self._config.decay, (1 + self._updates) / (10 + self._updates))
         with torch.no_grad():

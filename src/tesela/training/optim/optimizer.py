@@ -91,7 +91,19 @@ class Optimizers:
     def load(self, state: list[dict[str, Any]]) -> None:
         """Take over what ``state`` gave."""
         for part, saved in zip(self.parts, state, strict=True):
-            part.load_state_dict(saved)
+            owners = [own for group in part.param_groups for own in group["params"]]
+            moments = {index: placed(values, owners[index]) for index, values in saved["state"].items()}
+            part.load_state_dict({**saved, "state": moments})
+
+
+def placed(moments: dict[str, Any], owner: torch.Tensor) -> dict[str, Any]:
+    """What an optimizer remembers of a weight, shared out as the weight is."""
+    from tesela.hardware.distributed import placed_like
+
+    return {
+        name: placed_like(owner, value) if getattr(value, "shape", None) == owner.shape else value
+        for name, value in moments.items()
+    }
 
 
 def build_optimizers(

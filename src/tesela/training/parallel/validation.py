@@ -34,7 +34,7 @@ def score_batches(step: TrainingStep, model: nn.Module, batches: Iterable[Batch]
         begin, end = ranks.span(len(batch))
         # of fewer images than ranks some have none: then each computes all of them
         shared = not ranks.alone and len(batch) >= ranks.count
-        if not shared and not ranks.writes:
+        if not shared and not ranks.writes and step.whole_everywhere:
             continue
         moved = step.move(batch if ranks.writes or not shared else batch.part(begin, end))
         part = moved.part(begin, end) if shared and ranks.writes else moved

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tesela.core.errors import ConfigError, WeightsError
+from tesela.hardware.distributed import placed_like
 from tesela.layers.lora import add_adapters
 from tesela.layers.lora_config import LoraConfig
 from tesela.models.model import file_names, load_names
@@ -167,4 +168,6 @@ def load_changing(model: nn.Module, tensors: Mapping[str, Any], names: Iterable[
             f"the checkpoint is of another model; tensors that differ: {', '.join(different[:4])}",
             hint="begin a new run with another --out",
         )
-    model.load_state_dict(dict(tensors), strict=False)
+    own = model.state_dict()
+    placed = {name: placed_like(own[name], tensor) for name, tensor in tensors.items()}
+    model.load_state_dict(placed, strict=False)

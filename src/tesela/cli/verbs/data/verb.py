@@ -1,9 +1,9 @@
-"""``tesela data check | show | split``: look at a data set before anything is trained on it."""
+"""``tesela data check | show | split | pack``: look at a data set before anything is trained on it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tesela.data.check import Report
     from tesela.data.masks.check import MaskReport
 
-app = App(name="data", help="Check, show and split a data set.", help_format="plaintext")
+app = App(name="data", help="Check, show, split and pack a data set.", help_format="plaintext")
 _LISTED = 20
 
 
@@ -180,6 +180,68 @@ def split(
     counts = {name: len(items) for name, items in source.splits.items()}
     output.say(f"{out}: " + ", ".join(f"{name} {number}" for name, number in counts.items()))
     output.result({"out": str(out), "splits": counts, "cut": list(source.cut)}, json)
+    return 0
+
+
+@app.command
+def pack(
+    data: str,
+    /,
+    *,
+    out: Path,
+    to: Literal["tar", "parquet"] = "tar",
+    rows: int = 1000,
+    seed: int = 0,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    max_unreadable: float = 0.01,
+    json: bool = False,
+) -> int:
+    """Write a data set as shards, which every verb takes as DATA; the same command takes up an early end.
+
+    Args:
+        data: as for check, without masks.
+        out: the folder to write.
+        to: tar archives in WebDataset's layout with an index, or Parquet files.
+        rows: images of a shard.
+        seed: of the order in which images go into shards.
+        val_fraction: share cut off for validation where the source has no such split.
+        test_fraction: share cut off for testing where the source has no such split.
+        split_seed: another number cuts the splits differently.
+        max_unreadable: largest share of images that are left out because they cannot be read.
+        json: print the counts as one JSON object.
+    """
+    from dataclasses import asdict
+
+    from tesela.cli import output
+    from tesela.core.progress import progress_bar, stderr_console
+    from tesela.data.config import DataConfig
+    from tesela.data.open import open_source
+    from tesela.data.packing.pack import pack as pack_source
+    from tesela.runs.folder import Run
+
+    output.use_json(json)
+    source = open_source(
+        data, config=DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
+    )
+    total = sum(len(items) for items in source.splits.values())
+    with Run(out).locked("pack"), progress_bar(stderr_console(), "pack", total) as bar:
+        passed = 0
+
+        def tell(done: int) -> None:
+            nonlocal passed
+            bar.advance(done - passed)
+            passed = done
+
+        found = pack_source(
+            source, out, rows=rows, kind=to, seed=seed, max_unreadable=max_unreadable, tell=tell
+        )
+    counts = ", ".join(f"{name} {number}" for name, number in found.images.items())
+    output.say(f"{out}: {found.shards} shards, {counts}")
+    if found.unreadable:
+        output.say(f"{found.unreadable} images cannot be read and were left out: {out / 'unreadable.json'}")
+    output.result(asdict(found), json)
     return 0
 
 
