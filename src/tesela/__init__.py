@@ -51,7 +51,7 @@ __all__ = [
 
 
 #: Those that an exported program answers without torch.
-_ANSWERS = frozenset({"bench", "compare", "evaluate", "explain", "few_shot", "inspect", "models", "predict"})
+_ANSWERS = frozenset({"bench", "compare", "evaluate", "explain", "inspect", "models", "predict"})
 
 
 def __getattr__(name: str) -> Any:

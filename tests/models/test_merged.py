@@ -106,7 +106,10 @@ def test_without_merging_it_is_the_model_to_the_bit(options: dict[str, Any]) -> 
         assert torch.equal(MergedClassifier(network, 0)(images), network(images))
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": "mean"}, {"layer_scale": 0.1}, {"registers": 2}])
+NORMS = {"qk_norm": True, "inner_norm": "both", "norm_kind": "rms"}
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": "mean"}, {"layer_scale": 0.1}, {"registers": 2}, NORMS])
 def test_equal_patches_merge_without_a_trace(options: dict[str, Any]) -> None:
     """A uniform image without positions has equal patches: merged or not, the logits are the same."""
     network = model(position="none", **options)

@@ -72,8 +72,7 @@ def size_weighted(
     q, k, v = attention.project(tokens) if first is None else attention.project_first(tokens, first)
     bias = sizes.log()[:, None, None].to(q.dtype)  # (B, 1, 1, N)
     result = attend(q, k, v, bias=bias, scale=attention.scale, kernel=attention.kernel)
-    mixed: Tensor = attention.out(result.transpose(1, 2).flatten(2))
-    return mixed, k.mean(1)
+    return attention.joined(result), k.mean(1)
 
 
 def unmergeable(model: nn.Module) -> str:

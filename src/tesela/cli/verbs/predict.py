@@ -51,7 +51,8 @@ def predict(
         precision: Number format of the network; auto takes bf16 where it is faster and the answers agree.
         threads: Threads to compute with; each backend's own choice where it is left out.
         max_ms: Most milliseconds of one image in the network: where the model's own size takes longer, images
-            are made smaller, and what that costs is measured and said.
+            are made smaller or, in a plain ViT, alike patches are merged; what that costs is measured and
+            said.
         batch: Images computed at once.
         formats: The only image formats to open, with commas between; by default all of JPEG, PNG, WEBP, BMP,
             GIF, TIFF, AVIF, HEIF, JPEG2000 and PPM.
