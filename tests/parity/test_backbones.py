@@ -21,6 +21,7 @@ from tests.parity.huggingface_models import close
 from tesela.checkpoints.convert import convert_checkpoint
 from tesela.checkpoints.huggingface.write import export_huggingface
 from tesela.checkpoints.open import open_model
+from tesela.checkpoints.timm.write import export_timm
 from tesela.core.errors import WeightsError
 from tesela.layers.trace import Trace
 
@@ -81,6 +82,23 @@ def test_attention_is_captured_as_it_is_computed_there(name: str, tmp_path: Path
     assert len(found) == len(wanted) == 2
     for own, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dinov3", "siglip", "siglip-14-of-24", "clip", "clip-classifier", "beit-classifier", "msn-classifier"],
+)
+def test_they_go_to_timm_too(name: str, tmp_path: Path) -> None:
+    """Under the names of its Eva, VisionTransformer or Beit, from which the same outputs are read again."""
+    theirs = saved(name, tmp_path / "hf")
+    convert_checkpoint(tmp_path / "hf", tmp_path / "bundle")
+    export_timm(tmp_path / "bundle", tmp_path / "timm")
+    ours: Any
+    ours, _ = open_model(tmp_path / "timm")
+    images = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        found = ours(images) if "classifier" in name else ours.pooled(images, trace=Trace())
+    close(found, outputs(theirs, images))
 
 
 def test_what_a_config_states_is_computed_or_refused(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def test_the_list_of_pre_trained_models(capfd: pytest.CaptureFixture[str]) -> No
     rows = json.loads(capfd.readouterr().out.splitlines()[-1])["pretrained"]
     assert len(rows) == len(PRETRAINED) == len({row["alias"] for row in rows})
     assert all(row["bytes"] == 4 * row["parameters"] > 1e7 and row["license"] for row in rows)
+    assert [row["alias"] for row in rows if row["gated"]] == ["dinov3_s16", "dinov3_b16", "dinov3_l16"]
+    assert all(row["gflops"] > 1 for row in rows)
     assert tesela(["models", "dinov2_b", "--pretrained", "--json"]) == 0
     found = json.loads(capfd.readouterr().out.splitlines()[-1])["pretrained"]
     assert [row["alias"] for row in found] == ["dinov2_b14"]

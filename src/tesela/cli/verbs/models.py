@@ -1,7 +1,7 @@
 """``tesela models``: what there is, and what one model looks like inside.
 
-The list and the configuration need no torch; ``--shapes`` runs the model on the meta device, which has shapes
-but no values.
+The list and the configuration need no torch; ``--shapes`` runs the model on the meta device, which has
+shapes but no values.
 """
 
 from __future__ import annotations
@@ -93,14 +93,26 @@ def _list_pretrained(pattern: str | None, json: bool) -> None:
         caption="tesela train DATA --from NAME fetches it once; the hub's cache keeps it",
         caption_justify="left",
     )
-    for title in ("name", "parameters", "download", "image", "licence", "trained by, on", "hub"):
-        right = title in ("parameters", "download", "image")
+    titles = (
+        "name",
+        "parameters",
+        "download",
+        "image",
+        "GFLOPs",
+        "licence",
+        "gated",
+        "trained by, on",
+        "hub",
+    )
+    for title in titles:
+        right = title in ("parameters", "download", "image", "GFLOPs")
         table.add_column(
             title, justify="right" if right else "left", no_wrap=title == "name", overflow="fold"
         )
     for one in found:
-        numbers = f"{one.parameters:,}", byte_size(one.bytes), str(one.image_size)
-        table.add_row(one.alias, *numbers, one.license, one.origin, one.repository)
+        numbers = f"{one.parameters:,}", byte_size(one.bytes), str(one.image_size), f"{one.gflops:.1f}"
+        gated = "yes" if one.gated else "no"
+        table.add_row(one.alias, *numbers, one.license, gated, one.origin, one.repository)
     say(table)
     result({"pretrained": [asdict(one) | {"source": one.source, "bytes": one.bytes} for one in found]}, json)
 
