@@ -3,10 +3,10 @@
     python benchmarks/scoring.py RUN [--images 5000] [--side 224] [--threads 2] [--batch 32] [--timm FOLDER]
 
 The folder holds links to a few hundred JPEGs. Every side computes the same ViT weights in fp32, carried over
-by tesela's exports, and writes a CSV row for each image: tesela by ``predict --parts``, the others by the usual
-loop of a DataLoader whose worker processes decode, with their own model and transforms. ``bare`` is the model
-alone on arrays that are decoded already: the ceiling. Each side is a process of its own; the last line is JSON
-with images a second of the best of ``--rounds``.
+by tesela's exports, and writes a CSV row for each image: tesela by ``predict --parts``, the others by the
+usual loop of a DataLoader whose worker processes decode, with their own model and transforms. ``bare`` is the
+model alone on arrays that are decoded already: the ceiling. Each side is a process of its own; the last line
+is JSON with images a second of the best of ``--rounds``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def bare(place: Path, asked: argparse.Namespace) -> float:
     for _ in range(rounds):
         predictor.outputs(views)
     del place
-    return rounds * asked.batch / (time.perf_counter() - begin)
+    return float(rounds * asked.batch / (time.perf_counter() - begin))
 
 
 def tesela(place: Path, asked: argparse.Namespace) -> float:
@@ -91,7 +91,8 @@ def loop(place: Path, asked: argparse.Namespace, prepare: Callable[[Image.Image]
 
     torch.set_num_threads(asked.threads)
     data = Decoded(place / "images", prepare)
-    loader = DataLoader(data, asked.batch, num_workers=asked.threads)  # type: ignore[arg-type]
+    files: Any = data
+    loader: Any = DataLoader(files, asked.batch, num_workers=asked.threads)
     begin = time.perf_counter()
     with torch.inference_mode(), (place / "out.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
@@ -105,7 +106,7 @@ def transformers(place: Path, asked: argparse.Namespace) -> float:
     """Model and image processor of transformers."""
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    processor = AutoImageProcessor.from_pretrained(place / "hf", use_fast=False)
+    processor = AutoImageProcessor.from_pretrained(place / "hf", backend="pil")
     model = AutoModelForImageClassification.from_pretrained(place / "hf").eval()
 
     def prepare(image: Image.Image) -> Any:
