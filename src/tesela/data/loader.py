@@ -254,7 +254,7 @@ class Loader:
         if least < ranks.count:
             raise ConfigError(
                 f"a batch of {least} images cannot be shared by {ranks.count} processes",
-                hint="give another --batch-size, or start fewer processes",
+                hint="tesela train DATA --batch-size 64, or start fewer processes",
             )
 
     def share(self, ranks: Ranks) -> None:

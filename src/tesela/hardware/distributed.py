@@ -1,4 +1,4 @@
-"""Distributed arithmetic: ranks that are connected, and sums over a batch that lies on all of them.
+"""Distributed arithmetic: connected ranks, and sums over a batch that lies on all of them.
 
 ``total`` is what makes a batch that lies on several ranks one batch: a sum over all of them, in both
 directions. It does nothing outside ``sharing``, so that a rank can compute something alone.

@@ -1,4 +1,4 @@
-"""Place of this process among those of one training, as torchrun or SLURM tell it; without torch."""
+"""Place of this process in a training by several, as torchrun or SLURM tell it."""
 
 from __future__ import annotations
 

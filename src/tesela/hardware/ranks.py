@@ -1,4 +1,4 @@
-"""Ranks: processes that train one model together, and the few things that they say to one another.
+"""Ranks: processes that train one model together, and the things that they tell one another.
 
 Odd: nothing is pickled; what ranks tell one another is numbers and text. torch is imported when there are
 several.

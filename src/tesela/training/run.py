@@ -111,13 +111,13 @@ def _lead(
     run = Run(str(config.out))
     with contextlib.ExitStack() as held:
 
-        def opened() -> Opened:
+        def opened() -> OpenedRun:
             check_folder(run, config, resume=resume)
             held.enter_context(run.locked())
             check_folder(run, config, resume=resume)  # again, now that nobody else can change it
             return _opened(config, run, source, stop)
 
-        found = ranks.tell(opened, Opened.text)
+        found = ranks.tell(opened, OpenedRun.text)
         if found.result is not None:
             _say(console, f"{run.path} is complete already")
             return found.result
@@ -132,7 +132,7 @@ def _lead(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class OpenedRun:
     """A run folder that is locked, with its configuration.
 
     Attributes:
@@ -158,18 +158,18 @@ class Opened:
         return json_text({"config": to_mapping(self.config), "choices": choices, "result": result})
 
 
-def _opened(config: TrainConfig, run: Run, source: Source | None, stop: Stop) -> Opened:
+def _opened(config: TrainConfig, run: Run, source: Source | None, stop: Stop) -> OpenedRun:
     """The run in a folder that is locked."""
     if run.result.exists():
-        return Opened(config=config, run=run, fresh=False, result=RunResult.read(read_json(run.result)))
+        return OpenedRun(config=config, run=run, fresh=False, result=RunResult.read(read_json(run.result)))
     _tidy(run)
     if run.exists():
-        return Opened(config=config, run=run, fresh=False, source=source)
+        return OpenedRun(config=config, run=run, fresh=False, source=source)
     with stop.interruptible():
         source = source or open_for_task(config.task, config.data)
         config, notes = _settled(config, source)
     write_text(run.config, to_yaml(config))
-    return Opened(config=config, run=run, fresh=True, source=source, notes=notes)
+    return OpenedRun(config=config, run=run, fresh=True, source=source, notes=notes)
 
 
 def _settled(config: TrainConfig, source: Source) -> tuple[TrainConfig, tuple[tuple[str, str], ...]]:
@@ -183,7 +183,7 @@ def _settled(config: TrainConfig, source: Source) -> tuple[TrainConfig, tuple[tu
 
 
 def _complete(
-    opened: Opened, run: Run, *, stop: Stop, console: Console | None, begin: float, ranks: Ranks
+    opened: OpenedRun, run: Run, *, stop: Stop, console: Console | None, begin: float, ranks: Ranks
 ) -> RunResult:
     """The phases of a run, each of which hands on values.
 

@@ -1,4 +1,6 @@
-"""Pack: any source of classes as shards, a whole shard at a time, so that a run that ended early goes on.
+"""Pack any source of classes as shards, a whole shard at a time.
+
+A pack that ended early goes on at the next shard.
 
 Rows are put into shards in a random order that seed and split give, so that a shard is a sample of all
 classes and reading a few at a time is as good as reading at random. Images that cannot be read are left out,
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from tesela.core.errors import ConfigError, DataError, UsageError
 from tesela.core.files import read_json, write_atomic, write_json
 from tesela.data.digest import data_digest
-from tesela.data.packing.shard import ShardKind, packed, write_rows, write_tar
+from tesela.data.packing.shard import ShardKind, packed_rows, write_rows, write_tar
 from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, refuse_too_many
 from tesela.data.source import Source
@@ -77,7 +79,9 @@ def pack(
             "masks cannot be packed, only images with a class", hint="train on the folder as it is"
         )
     if rows < 1:
-        raise UsageError(f"a shard has at least one image, not {rows}", hint="write --rows 1000")
+        raise UsageError(
+            f"a shard has at least one image, not {rows}", hint="tesela data pack DATA --rows 1000"
+        )
     _begin(out, {"rows": rows, "kind": kind, "seed": seed, "data": data_digest(source)})
     total, done, written = sum(len(items) for items in source.splits.values()), 0, 0
     left_out: list[Unreadable] = []
@@ -90,7 +94,7 @@ def pack(
             name = f"{split}-{number:06d}.{kind}"
             book = out / BOOK / f"{split}-{number:06d}.json"
             if not (book.exists() and (out / name).exists()):
-                images, bad = packed(items, chosen.tolist())
+                images, bad = packed_rows(items, chosen.tolist())
                 if kind == "tar":
                     index = write_tar(out / name, images, first=first)
                     write_atomic(book.with_suffix(".idx"), index.tobytes())

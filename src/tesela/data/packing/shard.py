@@ -1,4 +1,4 @@
-"""One shard: its images as a tar archive in WebDataset's layout, or as rows of a Parquet file."""
+"""One shard: a tar archive in WebDataset's layout, or rows of a Parquet file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Packed:
     target: int
 
 
-def packed(items: Items, rows: Sequence[int]) -> tuple[list[Packed], list[Unreadable]]:
+def packed_rows(items: Items, rows: Sequence[int]) -> tuple[list[Packed], list[Unreadable]]:
     """The images of some rows, each decoded once to see that it can be, and those that cannot."""
 
     def one(place: int) -> Packed | Unreadable:

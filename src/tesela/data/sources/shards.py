@@ -1,4 +1,4 @@
-"""Shards: tar archives with an index, as ``tesela data pack`` writes them, or in WebDataset's layout without.
+"""Shards: tar archives as ``tesela data pack`` writes them, or in WebDataset's layout.
 
 An image is read by its place in the file, and no archive is unpacked. A loader goes through a few shards at a
 time, in an order that seed and epoch give, and mixes their images: reads stay near one another, and any batch

@@ -1,1 +1,1 @@
-"""Scoring of very many files: constant memory, every row exactly once, whatever ends the process."""
+"""Scoring of very many files in constant memory, every row exactly once."""

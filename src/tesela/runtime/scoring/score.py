@@ -29,7 +29,7 @@ from tesela.runtime.table import PredictionTable
 from tesela.tasks.result import Result
 
 LIST, CONTENTS, DUPLICATES = "_images.list", "_contents.sqlite", "_duplicates"
-ENDINGS = (".jsonl", ".csv", ".parquet")
+PART_ENDINGS = (".jsonl", ".csv", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +63,15 @@ def check_parts(out: Path | None, size: int) -> None:
     """
     if out is None:
         raise UsageError("parts need a folder", hint="name it with --out scores.parquet")
-    if out.suffix.lower() not in ENDINGS:
+    if out.suffix.lower() not in PART_ENDINGS:
         raise UsageError(
             f"cannot tell the format of the parts of {out.name}",
             hint="end the folder's name in .jsonl, .csv or .parquet, such as --out scores.parquet",
         )
     if size < 1:
-        raise UsageError(f"a part has at least one row, not {size}", hint="write --parts 2000")
+        raise UsageError(
+            f"a part has at least one row, not {size}", hint="tesela predict RUN IMAGES --parts 2000"
+        )
 
 
 class Scoring:

@@ -1,4 +1,4 @@
-"""One update of weights that are shared out: each rank holds a part of every tensor (FSDP2, ``fully_shard``).
+"""One update of weights of which each rank holds a part (FSDP2, ``fully_shard``).
 
 Weights, gradients and moments of the optimizer are split along their first axis; a block's weights are
 gathered when it computes. What is saved is put together, tensor by tensor: a checkpoint is the one file that

@@ -1,4 +1,4 @@
-"""One update of the weights by several ranks: each computes its part of the batch, gradients are summed.
+"""One update of the weights by several ranks, each of which computes its part of the batch.
 
 The loss of a batch is the mean of the ranks' losses, weighted with their images. DistributedDataParallel
 averages gradients, so that a rank's loss is multiplied with the number of ranks. It wraps model and loss

@@ -1,4 +1,4 @@
-"""``tesela data check | show | split | pack``: look at a data set before anything is trained on it."""
+"""``tesela data check | show | split | pack``: a data set before anything is trained on it."""
 
 from __future__ import annotations
 
