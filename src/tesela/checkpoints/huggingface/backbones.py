@@ -1,4 +1,4 @@
-"""Backbones of transformers beside ViT, DeiT and DINOv2: what is read of them, and their fields.
+"""Classes of transformers beside ViT, DeiT and DINOv2 that are read, and their fields.
 
 DINOv3, SigLIP, CLIP's vision tower, MAE, MSN, I-JEPA, BEiT, Data2Vec and AIMv2. Every option of their
 config.json that changes the result is computed as it says or refused by its name.
@@ -19,7 +19,7 @@ from tesela.core.errors import WeightsError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backbone:
+class BackboneClass:
     """A class of transformers.
 
     Attributes:
@@ -40,44 +40,48 @@ class Backbone:
 _TOWER = "vision_model."
 
 
-def _towers(family: str, name: str) -> dict[str, Backbone]:
+def _towers(family: str, name: str) -> dict[str, BackboneClass]:
     types = (family, f"{family}_vision_model")
     return {
-        f"{name}ForImageClassification": Backbone(
+        f"{name}ForImageClassification": BackboneClass(
             family=family, model_types=types, prefix=_TOWER, head="classifier", nested=True
         ),
-        f"{name}Model": Backbone(family=family, model_types=types, prefix=_TOWER, head="other", nested=True),
-        f"{name}VisionModel": Backbone(family=family, model_types=types),
+        f"{name}Model": BackboneClass(
+            family=family, model_types=types, prefix=_TOWER, head="other", nested=True
+        ),
+        f"{name}VisionModel": BackboneClass(family=family, model_types=types),
     }
 
 
-def _bodies(family: str, name: str, prefix: str, *, model_type: str = "") -> dict[str, Backbone]:
+def _bodies(family: str, name: str, prefix: str, *, model_type: str = "") -> dict[str, BackboneClass]:
     types = (model_type or family,)
     return {
-        f"{name}Model": Backbone(family=family, model_types=types),
-        f"{name}ForImageClassification": Backbone(
+        f"{name}Model": BackboneClass(family=family, model_types=types),
+        f"{name}ForImageClassification": BackboneClass(
             family=family, model_types=types, prefix=prefix, head="classifier"
         ),
     }
 
 
-BACKBONES: dict[str, Backbone] = {
-    "DINOv3ViTModel": Backbone(family="dinov3", model_types=("dinov3_vit",)),
+BACKBONES: dict[str, BackboneClass] = {
+    "DINOv3ViTModel": BackboneClass(family="dinov3", model_types=("dinov3_vit",)),
     **_towers("siglip", "Siglip"),
     **_towers("clip", "CLIP"),
-    "CLIPVisionModelWithProjection": Backbone(
+    "CLIPVisionModelWithProjection": BackboneClass(
         family="clip", model_types=("clip_vision_model", "clip"), prefix=_TOWER, head="other"
     ),
-    "ViTMAEModel": Backbone(family="mae", model_types=("vit_mae",)),
-    "ViTMAEForPreTraining": Backbone(family="mae", model_types=("vit_mae",), prefix="vit.", head="other"),
+    "ViTMAEModel": BackboneClass(family="mae", model_types=("vit_mae",)),
+    "ViTMAEForPreTraining": BackboneClass(
+        family="mae", model_types=("vit_mae",), prefix="vit.", head="other"
+    ),
     **_bodies("msn", "ViTMSN", "vit.", model_type="vit_msn"),
     **_bodies("ijepa", "IJepa", "ijepa."),
     **_bodies("beit", "Beit", "beit."),
-    "BeitForMaskedImageModeling": Backbone(
+    "BeitForMaskedImageModeling": BackboneClass(
         family="beit", model_types=("beit",), prefix="beit.", head="other"
     ),
     **_bodies("beit", "Data2VecVision", "data2vec_vision.", model_type="data2vec-vision"),
-    "Aimv2VisionModel": Backbone(family="aimv2", model_types=("aimv2_vision_model",)),
+    "Aimv2VisionModel": BackboneClass(family="aimv2", model_types=("aimv2_vision_model",)),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tesela.checkpoints.huggingface.backbones import BACKBONES, Backbone
+from tesela.checkpoints.huggingface.backbones import BACKBONES, BackboneClass
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ def through_transformers(folder: Path, images: Tensor, headless: bool) -> dict[s
     return {f"in transformers {transformers.__version__}": outputs}
 
 
-def _tokens(model: Any, images: Tensor, backbone: Backbone) -> Tensor | None:
+def _tokens(model: Any, images: Tensor, backbone: BackboneClass) -> Tensor | None:
     """Tokens after the last norm (B, N, D); None of a model whose forward pass gives none."""
     import torch
 
