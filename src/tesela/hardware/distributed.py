@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,12 +41,14 @@ def joined(launch: Launch, *, cuda: bool) -> Iterator[Ranks]:
         return
     if cuda:
         torch.cuda.set_device(launch.local % torch.cuda.device_count())
-    # torchrun has its own listener, whose address is in the environment
-    method = None if dist.is_torchelastic_launched() else f"tcp://{launch.address}:{launch.port}"
+    # torchrun listens itself, and keeps what earlier attempts wrote: each has names of its own
+    listens = launch.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     try:
+        stores: Any = dist
+        store = stores.TCPStore(launch.address, launch.port, launch.ranks, listens, timeout=PATIENCE)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            init_method=method,
+            store=stores.PrefixStore(f"tesela/{launch.restarts}", store),
             rank=launch.rank,
             world_size=launch.ranks,
             timeout=PATIENCE,
