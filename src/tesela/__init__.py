@@ -10,10 +10,14 @@ Names are imported when first used, so ``import tesela`` costs milliseconds and 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from tesela.core.errors import MissingExtraError
 from tesela.core.version import __version__
+
+# before anything imports onnxruntime, which else keeps a device id and events in the user's cache, to send
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from tesela.api import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,21 @@ def test_a_signal_after_openvino_is_handled() -> None:
         [sys.executable, "-c", SIGNALLED, str(digits_onnx())], capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stderr
+
+
+def test_onnxruntime_notes_nothing_about_its_user(tmp_path: Path) -> None:
+    """It would keep a device id and events in the cache of whoever predicts, to send them."""
+    code = (
+        "import sys\nfrom tesela.runtime.predictor import Predictor\n"
+        "from tests.runtime.test_engines import real_batch\n"
+        "Predictor(sys.argv[1], backend='onnxruntime').backend.logits(real_batch(2))"
+    )
+    homes = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code, str(digits_onnx())], env=environment | homes, check=True)
+    assert not [
+        path for path in tmp_path.rglob("*") if "onnxruntime" in path.name or "Microsoft" in path.name
+    ]
 
 
 @needs_openvino
