@@ -17,7 +17,7 @@ from tesela.evaluation import dial
 from tesela.evaluation.dial import open_within, smaller_sizes
 from tesela.imaging.preprocess import normalize
 from tesela.models.bundle import load_bundle, read_info
-from tesela.models.merged import MergedClassifier
+from tesela.models.encoder.merged import MergedClassifier
 from tesela.runtime.predictor import Predictor
 from tesela.training.run import train
 

@@ -15,8 +15,8 @@ from tesela.core.errors import UsageError
 from tesela.layers.attention.attention import Attention
 from tesela.layers.initialise import initialise
 from tesela.layers.merging import merge_alike
+from tesela.models.encoder.merged import MergedClassifier, size_weighted, unmergeable
 from tesela.models.factory import create_model, create_segmenter
-from tesela.models.merged import MergedClassifier, size_weighted, unmergeable
 
 Rows = NDArray[np.float64]
 TINY: dict[str, Any] = {

@@ -20,7 +20,7 @@ from tesela.attribution.methods.table import AUTO_METHOD, FEW_PATCHES, check_met
 from tesela.attribution.question import Class, Target, make_question
 from tesela.attribution.request import Request, Settings
 from tesela.core.errors import UsageError
-from tesela.models.merged import MergedClassifier
+from tesela.models.encoder.merged import MergedClassifier
 from tesela.models.model import Model
 
 

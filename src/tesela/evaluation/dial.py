@@ -175,7 +175,7 @@ def merged_counts(own: Predictor, options: Mapping[str, Any]) -> list[int]:
     if not (own.bundle / WEIGHTS).is_file() or not installed("torch"):
         return []
     from tesela.models.bundle import empty_bundle_model
-    from tesela.models.merged import unmergeable
+    from tesela.models.encoder.merged import unmergeable
 
     model = empty_bundle_model(own.info)
     if unmergeable(model):

@@ -1,4 +1,4 @@
-"""Network with its features as a further output: what the head reads of an image, an embedding."""
+"""Network with its features, an embedding of an image, as a further output."""
 
 from __future__ import annotations
 

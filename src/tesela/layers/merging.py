@@ -1,4 +1,4 @@
-"""Token merging: alike patch tokens become one between attention and MLP (ToMe, arXiv 2210.09461).
+"""Token merging: alike patches become one between attention and MLP (arXiv 2210.09461).
 
 Bipartite soft matching: every other patch looks for the patch of the rest whose key is most like its own, and
 the pairs that are most alike are merged into their mean, weighted by how many patches each stands for. An

@@ -95,8 +95,8 @@ class Predictor:
         limits: formats and sizes of images that are decoded; those for one's own files by default.
         sample: images on which precisions are compared where that has to be measured.
         image_size: another (height, width) than the model's own, which its network or program must permit.
-        merged_tokens: tokens that disappear in each block of a ViT (``tesela.models.merged``), by the torch
-            backend alone.
+        merged_tokens: tokens that disappear in each block of a ViT (``tesela.models.encoder.merged``), by the
+            torch backend alone.
 
     Attributes:
         choice: what was measured; None where nothing was to be chosen.

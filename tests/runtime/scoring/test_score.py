@@ -17,7 +17,7 @@ from tesela.core.errors import DataError
 from tesela.runtime.predictor import Predictor
 from tesela.runtime.scoring.contents import Contents
 from tesela.runtime.scoring.journal import DONE
-from tesela.runtime.scoring.listing import Listing, finished
+from tesela.runtime.scoring.listing import Listing, listed_total
 from tesela.runtime.sources import find_images, stream_images
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,7 +125,7 @@ def test_an_image_is_no_duplicate_of_itself(tmp_path: Path) -> None:
 def test_a_list_that_was_cut_off_is_continued_in_the_same_order(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(1000)]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert list(Listing(whole, lambda: iter(paths))) == paths and finished(whole) == 1000
+    assert list(Listing(whole, lambda: iter(paths))) == paths and listed_total(whole) == 1000
     for size in (0, 1, 5000, len(whole.read_bytes()) - 3):
         cut.write_bytes(whole.read_bytes()[:size])
         assert list(Listing(cut, lambda: iter(paths))) == paths

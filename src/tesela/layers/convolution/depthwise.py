@@ -1,4 +1,4 @@
-"""Convolution of each channel alone in large windows, with a faster backward pass in bf16 on a CPU.
+"""Depthwise convolution in large windows, with a faster backward pass in bf16 on a CPU.
 
 The gradient of a 7x7 depthwise convolution's weights takes oneDNN (with torch 2.13) four times as long in
 bf16 as in fp32, longer than all the rest of the layer; here it is taken in fp32 from the bf16 operands, which

@@ -1,4 +1,4 @@
-"""Block of ConvNeXt (arXiv 2201.03545, section 2) and the response norm of its second version.
+"""Block of ConvNeXt (arXiv 2201.03545) and the response norm of its second version.
 
 A depthwise 7x7 convolution, LayerNorm, then an MLP of each pixel, added to what came in.
 """

@@ -1,4 +1,4 @@
-"""ConvNeXt as a backbone: the positions of its last map are the tokens; there is no attention to trace."""
+"""ConvNeXt as a backbone; positions of its last map are the tokens, without attention."""
 
 from __future__ import annotations
 

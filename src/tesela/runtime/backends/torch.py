@@ -21,7 +21,7 @@ from torch import nn
 from tesela.hardware.device import thread_count
 from tesela.models.bundle import load_bundle
 from tesela.models.embedder import representation
-from tesela.models.merged import MergedClassifier
+from tesela.models.encoder.merged import MergedClassifier
 from tesela.runtime.backends.base import FEATURES, LOGITS, BundleBackend, Precision
 from tesela.runtime.backends.packed import pack_dense
 

@@ -47,7 +47,7 @@ class Listing:
             DataError: there is none, or the folders have changed since the list was begun.
             StorageError: the list could not be written.
         """
-        total = finished(self._file)
+        total = listed_total(self._file)
         if total is None:
             self._left.clear()
             writer = threading.Thread(target=self._list, name="tesela-list", daemon=True)
@@ -136,7 +136,7 @@ class Listing:
         self.known = count
 
 
-def finished(file: Path) -> int | None:
+def listed_total(file: Path) -> int | None:
     """Number of images of a list that is complete; None of one that is not, or not there."""
     if not file.exists():
         return None
