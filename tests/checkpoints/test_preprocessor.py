@@ -132,7 +132,7 @@ def test_values_that_a_kind_of_image_processor_has_where_its_file_says_nothing()
     ("config", "named"),
     [
         ({"image_processor_type": "MobileViTImageProcessor"}, "MobileViTImageProcessor"),
-        ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.875}, "ConvNextImageProcessor"),
+        ({"image_processor_type": "LevitImageProcessor"}, "LevitImageProcessor"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order"),
         ({"do_pad": True}, "do_pad"),
         ({"rescale_offset": True}, "rescale_offset"),

@@ -244,11 +244,13 @@ def test_every_verb_takes_a_checkpoint(
 
 
 def test_converting_needs_no_library_but_torch(source: Path, tmp_path: Path) -> None:
+    """Where none of the others can be imported; those that can only say whether they compute the same."""
     code = (
-        "import sys; from pathlib import Path; from tesela.checkpoints.convert import convert_checkpoint as "
-        "convert;"
-        "convert(sys.argv[1], Path(sys.argv[2]));"
-        "print([name for name in ('transformers', 'timm', 'huggingface_hub', 'jax') if name in sys.modules])"
+        "import sys; from pathlib import Path;"
+        "sys.modules |= dict.fromkeys(('transformers', 'timm', 'huggingface_hub', 'jax'));"
+        "from tesela.checkpoints.convert import convert_checkpoint as convert;"
+        "convert(sys.argv[1], Path(sys.argv[2]))"
     )
     words = [sys.executable, "-c", code, str(source), str(tmp_path / "bundle")]
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert subprocess.run(words, capture_output=True, text=True, check=False).returncode == 0
+    assert (tmp_path / "bundle" / "model.safetensors").is_file()
