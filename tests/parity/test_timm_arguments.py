@@ -206,7 +206,7 @@ def test_what_only_the_name_of_an_architecture_says(tmp_path: Path) -> None:
         ("samvit_base_patch16", "windows"),
         ("naflexvit_base_patch16_gap", "any number"),
         ("vit_base_patch16_224_of_mine", "what it computes is not known"),
-        ("convnext_tiny", "no Vision Transformer of timm"),
+        ("mobilenetv3_large_100", "no Vision Transformer of timm"),
         ("vit_small_patch16_18x2_224", "block_fn='ParallelThingsBlock'"),
         ("vit_base_r50_s16_224", "embed_layer='HybridEmbed'"),
         ("vit_small_patch16_rope_mixed_224", "rope_type='mixed'"),

@@ -175,9 +175,14 @@ def test_names_that_overlap_are_listed_once(folder: Path) -> None:
     ],
 )
 def test_bad_input(
-    words: list[str], said: str, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    words: list[str],
+    said: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert run(["predict", str(digits_onnx()), str(folder), *words]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
 
