@@ -6,6 +6,7 @@ Where the real data is, and one thread for torch so that parallel workers do not
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def shared_folder() -> Path | None:
     named = os.environ.get("TESELA_SHARED")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
     return folder if folder.is_dir() else None
+
+
+@pytest.fixture(autouse=True)
+def same_folder() -> Iterator[None]:
+    """A test that goes into another folder must come back: later ones start programs from here."""
+    before = Path.cwd()
+    yield
+    assert Path.cwd() == before
 
 
 @pytest.fixture(scope="session")
