@@ -93,16 +93,16 @@ def times_of_trainer() -> list[float]:
 
 def pass_over_missing_operators() -> None:
     """Let torchvision start beside a torch without its operators: their registrations are passed over."""
-    import torch
+    from torch import library as operators
 
-    register_fake = torch.library.register_fake
+    register_fake = operators.register_fake
 
     def register(name: Any, *rest: Any, **options: Any) -> Any:
         if str(name).startswith("torchvision::"):
             return lambda function: function
         return register_fake(name, *rest, **options)
 
-    torch.library.register_fake = register
+    operators.register_fake = register
 
 
 def import_timm() -> Any:

@@ -40,7 +40,7 @@ MARKERS = ("<!-- sweep -->\n", "<!-- /sweep -->\n")
 class Outcome(NamedTuple):
     """What became of one name: ``right``, ``refused`` or ``different``, and the error or the message."""
 
-    library: str
+    program: str
     kind: str
     name: str
     verdict: str
@@ -141,7 +141,7 @@ def table(found: list[Outcome], versions: dict[str, str]) -> str:
     """The counts as a Markdown table."""
     counts: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for one in found:
-        counts[one.library, one.kind][one.verdict] += 1
+        counts[one.program, one.kind][one.verdict] += 1
     lines = ["| library | class | right | refused | different |", "|---|---|---|---|---|"]
     for (library, kind), verdicts in sorted(counts.items()):
         if verdicts["right"] or verdicts["different"] or library == "timm":
@@ -177,7 +177,7 @@ def main() -> int:
     found = []
     for one in outcomes(timm, options.only):
         found.append(one)
-        print(f"{one.verdict:9} {one.library:12} {one.kind:26} {one.name:46} {one.said[:160]}", flush=True)
+        print(f"{one.verdict:9} {one.program:12} {one.kind:26} {one.name:46} {one.said[:160]}", flush=True)
     text = table(found, {"timm": timm.__version__, "transformers": transformers.__version__})
     print(text)
     if options.write:

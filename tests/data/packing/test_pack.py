@@ -124,7 +124,7 @@ def test_what_cannot_be_packed_is_refused(photos: Path, tmp_path: Path) -> None:
     make_picture(photos / "cat" / "new.png", 5)
     with pytest.raises(ConfigError) as caught:
         pack(open_source(photos), tmp_path / "out", rows=50)
-    assert "another data" in caught.value.message
+    assert "other settings: data" in caught.value.message
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine").write_text("x")
     with pytest.raises(UsageError):

@@ -193,7 +193,7 @@ def test_other_settings_and_other_folders_are_refused(
     out, taken = tmp_path / "parts.jsonl", tmp_path / "taken.jsonl"
     assert score(folder, out, "--parts", "6") == 1
     assert score(folder, out, "--parts", "7") == 2
-    assert "begun with another rows" in capsys.readouterr().err
+    assert "begun with other settings: rows (" in capsys.readouterr().err
     assert score(folder, out, "--parts", "6", "--top", "2") == 2
     taken.mkdir()
     (taken / "mine").write_text("x")
@@ -202,7 +202,7 @@ def test_other_settings_and_other_folders_are_refused(
 
 def test_no_row_is_lost_or_doubled_by_kills(tmp_path: Path) -> None:
     script = ROOT / "scripts" / "kill_predict.py"
-    words = ["--images", "600", "--kills", "2", "--rows", "40", "--side", "16", "--backend", "onnxruntime"]
+    words = ["--images", "4000", "--kills", "2", "--rows", "100", "--side", "16", "--backend", "onnxruntime"]
     done = subprocess.run(
         [sys.executable, str(script), str(digits_onnx()), *words, "--longest", "0.4"],
         capture_output=True,

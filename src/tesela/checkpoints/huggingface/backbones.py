@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tesela.checkpoints.huggingface.config import activation_name, gated_activation, pair
+from tesela.checkpoints.huggingface.config import activation_name, gated_activation, pair, refuse_changed
 from tesela.core.errors import WeightsError
 
 
@@ -108,12 +108,7 @@ def backbone_fields(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         WeightsError: the config uses what we have not, or is damaged.
     """
     kind = BACKBONES[name]
-    for option in ("quantization_config", "auto_map"):
-        if config.get(option):
-            raise WeightsError(
-                f"config.json has {option}, which is not known here, and would change the result",
-                hint="load it with transformers and save it as a plain model",
-            )
+    refuse_changed(config)
     if config.get("model_type") not in (None, *kind.model_types):
         raise WeightsError(
             f"config.json states model_type={config['model_type']!r} and the architecture {name}",

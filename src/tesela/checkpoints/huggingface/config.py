@@ -71,6 +71,20 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
     return next(name for name in kinds if ARCHITECTURES[name].head == "none")
 
 
+def refuse_changed(config: Mapping[str, Any]) -> None:
+    """Refuse what computes otherwise than the named architecture.
+
+    Raises:
+        WeightsError: quantised weights, or code of the model's own.
+    """
+    for name in ("quantization_config", "auto_map"):
+        if config.get(name):
+            raise WeightsError(
+                f"config.json has {name}, which is not known here, and would change the result",
+                hint="load it with transformers and save it as a plain model",
+            )
+
+
 def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[str, dict[str, Any]]:
     """Our family and the fields of its configuration.
 
@@ -78,12 +92,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
         WeightsError: the config uses what we have not, or is damaged.
     """
     kind = ARCHITECTURES[architecture]
-    for name in ("quantization_config", "auto_map"):
-        if config.get(name):
-            raise WeightsError(
-                f"config.json has {name}, which is not known here, and would change the result",
-                hint="load it with transformers and save it as a plain model",
-            )
+    refuse_changed(config)
     if kind.model_type == "segformer":
         return "segformer", segformer_fields(config)
     try:

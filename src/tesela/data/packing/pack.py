@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.core.errors import ConfigError, DataError, UsageError
+from tesela.core.begun import refuse_other_settings
+from tesela.core.errors import DataError, UsageError
 from tesela.core.files import read_json, write_atomic, write_json
 from tesela.data.digest import data_digest
 from tesela.data.packing.shard import ShardKind, packed_rows, write_rows, write_tar
@@ -129,13 +130,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder with anything but an earlier pack of the same settings."""
     file = out / SETTINGS_OF_PACK
     if file.exists():
-        begun = read_json(file)
-        other = [name for name in settings if begun.get(name) != settings[name]]
-        if other:
-            raise ConfigError(
-                f"{out} was begun with another {', '.join(other)}",
-                hint="give what was given then, or another --out",
-            )
+        refuse_other_settings(out, read_json(file), settings)
     elif out.exists() and (not out.is_dir() or any(not one.name.startswith(".") for one in out.iterdir())):
         raise UsageError(f"{out} is not empty, and no shards were packed there", hint="choose another --out")
     else:

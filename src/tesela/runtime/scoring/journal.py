@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tesela.core.errors import ConfigError, UsageError
+from tesela.core.begun import refuse_other_settings
+from tesela.core.errors import UsageError
 from tesela.core.files import io_call, read_json, storage_errors, write_json
 
 SETTINGS, DONE = "_settings.json", "_journal.list"
@@ -52,12 +53,7 @@ class Journal:
         if begun is None:
             write_json(folder / SETTINGS, wanted)
         else:
-            other = [name for name in wanted if begun.get(name) != wanted[name]]
-            if other:
-                raise ConfigError(
-                    f"{folder} was begun with another {', '.join(other)}",
-                    hint="give what was given then, or another --out",
-                )
+            refuse_other_settings(folder, begun, wanted)
         self.parts = self._read()
 
     def _read(self) -> dict[int, PartDone]:

@@ -14,7 +14,7 @@ from tesela.studies.cell import Answer, Cell, Trial, by_way
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
 from tesela.studies.families import family_candidate
-from tesela.studies.interval import mean_interval, paired_difference
+from tesela.studies.interval import Estimate, mean_interval, paired_difference
 from tesela.studies.means import estimate_text, means
 from tesela.studies.settings import run_settings
 
@@ -84,17 +84,7 @@ class PositionsStudy:
         estimates = {
             way: mean_interval(values, images=found[way][0].scored) for way, values in scores.items()
         }
-        rows = [
-            Row(
-                name=way,
-                mean=one.mean,
-                low=one.low,
-                high=one.high,
-                tip=f"{way}: {estimate_text(one)}",
-                tone=list(POSITION_PLACES).index(way.partition("-")[2]) + 1,
-            )
-            for way, one in estimates.items()
-        ]
+        rows = [_row(way, one, estimate_text(one)) for way, one in estimates.items()]
         table = [
             [title, *(_cell(estimates.get(f"{kind}-{place}")) for place in POSITION_PLACES)]
             for kind, title in POSITION_KINDS.items()
@@ -106,17 +96,7 @@ class PositionsStudy:
             if way != "none-input" and common:
                 mine, others = [one.score for one in common], [bare[one.cell.seed] for one in common]
                 gains[way] = paired_difference(mine, others)
-        differences = [
-            Row(
-                name=way,
-                mean=one.mean,
-                low=one.low,
-                high=one.high,
-                tip=f"{way}: {percent(one.mean, 2)} above none",
-                tone=list(POSITION_PLACES).index(way.partition("-")[2]) + 1,
-            )
-            for way, one in gains.items()
-        ]
+        differences = [_row(way, one, f"{percent(one.mean, 2)} above none") for way, one in gains.items()]
         columns = [("positions", "name"), *((title, "n") for title in POSITION_PLACES.values())]
         return Answer(
             lead=f"{facts.name}: scored on {facts.scored:,} images; the same network but for its positions.",
@@ -144,6 +124,12 @@ class PositionsStudy:
             ],
             numbers={"means": means(trials), "gains": {way: one.mapping() for way, one in gains.items()}},
         )
+
+
+def _row(way: str, one: Estimate, said: str) -> Row:
+    """A bar of a way, in the tone of where positions are added."""
+    tone = list(POSITION_PLACES).index(way.partition("-")[2]) + 1
+    return Row(name=way, mean=one.mean, low=one.low, high=one.high, tip=f"{way}: {said}", tone=tone)
 
 
 def _cell(estimate: object) -> str:
