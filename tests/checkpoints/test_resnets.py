@@ -92,6 +92,7 @@ def test_a_folder_of_timm_says_how_images_are_seen(tmp_path: Path) -> None:
         torch.testing.assert_close(model(images), reference(images).logits, rtol=1e-4, atol=1e-4)
     image = info.image
     assert (image.size, image.crop_ratio, image.interpolation) == ((160, 160), 0.95, "bilinear")
+    assert (image.arithmetic, image.resized) == ("timm", (168,))
     assert image.mean == (0.4, 0.4, 0.4) and info.labels == ["a", "b", "c"]
     config["model_args"] = {"stem_type": "deep"}
     (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
