@@ -18,6 +18,8 @@ from benchmarks.reliability.plan import Plan
 
 #: Seconds between two bytes, and until a closed socket comes again.
 BETWEEN, AGAIN = 1.0, 5.0
+#: Requests beside them, however slow the machine is.
+LEAST = 20
 HEAD = b"GET /healthz HTTP/1.1\r\nX-Slow: "
 BODY = b"POST /v1/classify HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n"
 LARGE = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 8
@@ -53,12 +55,12 @@ async def measure(plan: Plan) -> dict[str, Any]:
     """The figures of R15."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = plan.size.sockets + 1500
-    seconds = max(6.0, plan.size.overload_seconds / 2)
     with plan.start() as server:
         if soft < wanted:  # this process alone: servers have what the system gives them
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
         load = plan.load(server)
         rate = 0.3 / await unloaded(load, plan.size.capacity_seconds)
+        seconds = max(6.0, plan.size.overload_seconds / 2, LEAST / rate)
         calm = await load.open_loop(rate, seconds)
         crowd = [asyncio.create_task(slow(server.address, index % 3)) for index in range(plan.size.sockets)]
         await asyncio.sleep(BETWEEN * 2)

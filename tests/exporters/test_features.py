@@ -153,3 +153,8 @@ def test_what_has_no_features_says_what_works() -> None:
         predict(digits_run(), held_out(1)[0], features=True, top=3)
     with pytest.raises(UsageError, match="has no features"):
         export_model(digits_run(), to="compiled", options=ExportOptions(with_features=True))
+
+
+def test_a_batch_of_features_has_an_image() -> None:
+    with pytest.raises(UsageError, match="batch must be 1 or more"):
+        predict(digits_run(), held_out(1)[0], features=True, batch=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -51,5 +53,42 @@ def test_short_deadlines_do_not_keep_decoders_from_starting() -> None:
         many = await asyncio.gather(*(ask(decoders, 60) for _ in range(8)))
         assert all(one is not None and np.array_equal(one[0], wanted) for one in many)
         assert len(decoders._started) <= 3
+        await decoders.stop()
 
     asyncio.run(scenario())
+
+
+#: Ends its event loop while decoders start, some seconds after they have been asked to.
+ENDS = """
+import asyncio, os, signal, sys
+from tesela.serve.config import ServeConfig
+from tesela.serve.engine.decoding import Decoders
+
+async def serve(seconds):
+    decoders = Decoders(ServeConfig(decoders=1))
+    await decoders.start()
+    for pid in decoders._started:
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        decoders._start_one()
+    await asyncio.sleep(seconds)
+    await decoders.stop()
+
+if __name__ == "__main__":
+    for seconds in (0, 0.0005, 0.001, 0.002, 0.005, 0.02):
+        asyncio.run(serve(seconds))
+"""
+
+
+def test_decoders_that_are_starting_do_not_hold_up_the_end() -> None:
+    """An event loop that is cancelled while a process starts would wait for ever."""
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", ENDS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "unclosed" not in done.stderr

@@ -37,8 +37,11 @@ def scenario(work: Callable[[Decoders], Awaitable[None]], **limits: Any) -> None
     async def run() -> None:
         decoders = Decoders(ServeConfig(**{"decoders": 1, **limits}))
         await decoders.start()
-        await work(decoders)
-        assert decoders.inside == 0
+        try:
+            await work(decoders)
+            assert decoders.inside == 0
+        finally:
+            await decoders.stop()
 
     asyncio.run(run())
 

@@ -1,4 +1,4 @@
-"""Folders that a long command fills: what was asked for at the beginning is asked for to the end."""
+"""Folders that a long command fills, with what was asked for at the beginning."""
 
 from __future__ import annotations
 

@@ -197,13 +197,17 @@ class Predictor:
         """
         return list(self.stream(sources, batch=batch, **options))
 
+    def blank(self, *, features: bool = False) -> Result:
+        """A result without an answer, of the kind that ``predict`` gives."""
+        return Embedding() if features else self.task.unreadable()
+
     def stream(self, sources: Iterable[ImageSource], *, batch: int = 32, **options: Any) -> Iterator[Any]:
         """Like ``predict``, giving each batch's results as soon as they are there."""
+        if batch < 1 or options.get("top", 1) < 1:
+            raise UsageError("top and batch must be 1 or more", hint="leave them out for the usual values")
         if options.pop("features", False):
             yield from self._features(sources, batch=batch, options=options)
             return
-        if batch < 1 or options.get("top", 1) < 1:
-            raise UsageError("top and batch must be 1 or more", hint="leave them out for the usual values")
         ways = {name: options.pop(name) for name in list(options) if name in self.task.infer_options}
         unknown = sorted(set(options) - self.task.decode_options)
         if unknown:
@@ -260,7 +264,7 @@ class Predictor:
             try:
                 image = pixels(source, self.info.image, limits=self.limits)
             except ImageError as error:
-                yield self.task.unreadable().failed(name, error)
+                yield self.blank().failed(name, error)
                 continue
             outputs = self.task.infer(self.backend.logits, image, self.info.image, **ways)
             size = image.shape[0], image.shape[1]
@@ -278,7 +282,7 @@ class Predictor:
         for index, (source, view) in enumerate(seen):
             name = _name(source, first + index)
             if isinstance(view, ImageError):
-                yield self.task.unreadable().failed(name, view)
+                yield self.blank().failed(name, view)
             else:
                 yield next(results).of(name)
 

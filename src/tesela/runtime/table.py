@@ -155,7 +155,7 @@ class _Parquet:
 
     def append(self, result: Result, extra: Mapping[str, Any]) -> None:
         del extra
-        self.fields = self.fields or result.schema
+        self.fields = dict(result.schema)
         self._rows.append(result.to_mapping())
         if len(self._rows) == GROUP:
             self._flush()

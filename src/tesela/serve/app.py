@@ -63,6 +63,7 @@ def create_app(
         ready["ready"] = False
         for served in models.values():
             await served.stop()
+        await decoders.stop()
 
     app = FastAPI(
         title="tesela",

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tests.runtime.bundles import digits_onnx, held_out
+from tests.runtime.bundles import digits_onnx, digits_run, held_out
 
 from tesela.cli.main import run
 from tesela.core.errors import DataError
@@ -64,6 +65,22 @@ def test_parquet_parts_are_one_table(folder: Path, tmp_path: Path) -> None:
     assert score(folder, out, "--parts", "6", "--dedupe") == 1
     table = dataset.dataset(out, format="parquet").to_table()
     assert table.num_rows == 20 and sum(error is not None for error in table["error"].to_pylist()) == 1
+
+
+def test_features_in_parts_are_those_of_the_run(folder: Path, tmp_path: Path) -> None:
+    """Reference: the predictor. Each Parquet part has the columns of its rows, not those of the task."""
+    from pyarrow import dataset
+
+    out = tmp_path / "parts.parquet"
+    words = ["--out", str(out), "--features", "--parts", "6", "--backend", "torch", "--precision", "fp32"]
+    assert run(["predict", str(digits_run()), str(folder), *words]) == 1
+    found = dataset.dataset(out, format="parquet").to_table().to_pylist()
+    assert len(found) == 20
+    predictor = Predictor(digits_run(), backend="torch", precision="fp32")
+    paths = [Path(row["image"]) for row in found]
+    for row, wanted in zip(found, predictor.predict(paths, features=True), strict=True):
+        assert (row["error"] is None) == (wanted.failure is None)
+        np.testing.assert_allclose(row["embedding"] or [], wanted.vector, atol=1e-5)
 
 
 def test_csv_parts_have_their_header(folder: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def predict(
         predictor, curve = open_within(run, max_ms=max_ms, **given)
         output.note(curve.line())
     pictures = None
-    if out is not None and not out.suffix and predictor.task.unreadable().body_schema and not features:
+    if out is not None and not out.suffix and predictor.blank(features=features).body_schema:
         pictures = ResultFolder(out, paths, limits=predictor.limits)
         out = pictures.table
     table = PredictionTable(out) if out is not None else None

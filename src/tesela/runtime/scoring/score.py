@@ -125,7 +125,8 @@ class Scoring:
         with contextlib.ExitStack() as stack:
             seen = stack.enter_context(Contents(self.folder / CONTENTS)) if self._dedupe else None
             results = predictor.stream(self._wanted(seen, bar), batch=batch, **options)
-            writer = _PartWriter(self, predictor.task.unreadable().schema, seen)
+            blank = predictor.blank(features=bool(options.get("features")))
+            writer = _PartWriter(self, blank.schema, seen)
             for result in results:
                 self._copies(writer)
                 number, _, _ = self._rows.popleft()

@@ -109,6 +109,16 @@ class Decoders:
             self._start_one()
         await asyncio.gather(*self._starting)
 
+    async def stop(self) -> None:
+        """Give up what is left and wait for processes that are starting; all of them end with the event loop.
+
+        One that is cancelled while a process starts would wait for ever.
+        """
+        left = self._background - self._starting
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, *self._starting, return_exceptions=True)
+
     async def view(
         self,
         data: bytes,
