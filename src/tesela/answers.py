@@ -200,7 +200,7 @@ def evaluate(
         DataError: the data has labels that the model does not know.
     """
     from tesela.core.errors import MissingExtraError
-    from tesela.runtime.backends.base import installed
+    from tesela.core.packages import installed
     from tesela.runtime.inputs import array_source
     from tesela.runtime.predictor import channels_of_model, labels_of_model
 

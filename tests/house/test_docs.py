@@ -68,14 +68,45 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_line(line: str, folder: Path) -> None:
-    if line.startswith("tesela serve"):
-        serve(line, folder)
-        return
-    done = subprocess.run(
-        line, shell=True, cwd=folder, capture_output=True, text=True, env=environment(folder), timeout=300
-    )
-    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+#: Runs the commands that come on its standard input, each in a copy of itself, which has PyTorch already, for
+#: starting an interpreter takes longer than most of them. It answers with exit codes; "said" has the rest.
+COMMANDS = """
+import glob, os, shlex, sys
+import torch
+from tesela.cli.main import run
+
+for line in sys.stdin:
+    words = shlex.split(line)[1:]
+    words = [one for word in words for one in (sorted(glob.glob(word)) if "*" in word else ()) or [word]]
+    process = os.fork()
+    if not process:
+        said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number in (1, 2):
+            os.dup2(said, number)
+        sys.exit(run(words))
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+def run_lines(lines: list[str], folder: Path) -> None:
+    """Run commands in order, in a folder; a server is one process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMANDS],
+        cwd=folder,
+        env=environment(folder),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as commands:
+        assert commands.stdin and commands.stdout
+        for line in lines:
+            if line.startswith("tesela serve"):
+                serve(line, folder)
+                continue
+            print(line, file=commands.stdin, flush=True)
+            code = commands.stdout.readline().strip()
+            assert code == "0", f"{line}\n{(folder / 'said').read_text(encoding='utf-8')[-4000:]}"
+        commands.stdin.close()
 
 
 def serve(line: str, folder: Path) -> None:
@@ -104,9 +135,7 @@ def test_page_runs(page: Path, place: Path) -> None:
     Then the Python blocks, which may use what those wrote.
     """
     lines = [line.split("#")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
-    for line in lines:
-        if line.startswith("tesela "):
-            run_line(line, place)
+    run_lines([line for line in lines if line.startswith("tesela ")], place)
     for block in blocks(page, "python"):
         done = subprocess.run(
             [sys.executable, "-c", block],

@@ -21,6 +21,7 @@ from tests.runtime.bundles import digits, digits_onnx, digits_run
 
 from tesela.core.errors import ConfigError, MissingExtraError, WeightsError
 from tesela.core.files import sha256_file
+from tesela.core.packages import installed
 from tesela.hardware.torch_private import packed_weight
 from tesela.imaging.preprocess import normalize
 from tesela.models.bundle import load_bundle, read_info, write_info
@@ -44,7 +45,7 @@ assert (compiled.name, compiled.precision) == ("compiled", "fp32")
 np.testing.assert_allclose(compiled.logits(images), wanted, atol=1e-4)
 np.testing.assert_allclose(compiled.logits(images[:2]), wanted[:2], atol=1e-4)
 """
-needs_openvino = pytest.mark.skipif(not base.installed("openvino"), reason="OpenVINO is not installed")
+needs_openvino = pytest.mark.skipif(not installed("openvino"), reason="OpenVINO is not installed")
 packs = packed_weight(torch.zeros(2, 2, dtype=torch.bfloat16), 1) is not None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from tesela.core.config import build, read_yaml
 from tesela.core.errors import ConfigError, DataError, ImageError, UsageError
+from tesela.core.packages import installed
 from tesela.data.config import DataConfig
 from tesela.data.open import open_source
 from tesela.evaluation.program import count_rows
@@ -27,7 +28,6 @@ from tesela.hardware.speed import measure_speed
 from tesela.models import catalog
 from tesela.models.bundle import WEIGHTS
 from tesela.runs.folder import Run
-from tesela.runtime.backends.base import installed
 from tesela.runtime.choice import random_batch, shares
 from tesela.runtime.predictor import Predictor
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tesela.core.errors import MissingExtraError
+from tesela.core.packages import installed
 from tesela.exporters.contract import ProgramRow
 from tesela.exporters.onnx import write_quantised_or_fp32
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramFormat
 from tesela.hardware.openvino_core import openvino_core
 from tesela.models.bundle import write_info
-from tesela.runtime.backends.base import installed, open_backend
+from tesela.runtime.backends.base import open_backend
 
 XML = "openvino.xml"
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tesela.core.files import io_call, storage_errors, write_atomic
+from tesela.core.packages import installed
 from tesela.runs.folder import Run
 
 
@@ -31,7 +31,7 @@ class Events:
     def __init__(self, run: Run, *, tensorboard: bool) -> None:
         self._run = run
         self._writer: Any = None
-        self._want_tensorboard = tensorboard and importlib.util.find_spec("tensorboard") is not None
+        self._want_tensorboard = tensorboard and installed("tensorboard")
         self._digest = hashlib.sha256()
         self._size = 0
         self._metrics: BinaryIO | None = None

@@ -176,8 +176,8 @@ def measure_limits(variants: Sequence[Variant], *, threads: int | None) -> dict[
 
     None where nothing here can measure it: without torch there is fp32 alone.
     """
+    from tesela.core.packages import installed
     from tesela.hardware.speed import matrix_rate
-    from tesela.runtime.backends.base import installed
 
     engine = "torch" if installed("torch") else "numpy"
     limits: dict[str, float | None] = {}

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import StorageError, TeselaError, UsageError
 from tesela.core.files import home, read_json, sha256_bytes, write_json
+from tesela.core.packages import installed
 from tesela.core.version import __version__
 from tesela.hardware.machine import processor, version
 from tesela.metrics.probability import softmax
 from tesela.models.bundle import BundleInfo
-from tesela.runtime.backends.base import Backend, Precision, installed, open_backend, own_precision, usable
+from tesela.runtime.backends.base import Backend, Precision, open_backend, own_precision, usable
 
 #: Seconds for all measurements together, of one timing, and of an image that needs no faster way.
 SECONDS, EACH, AT_ONCE = 5.0, 0.25, 0.002

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def through_timm(folder: Path, images: Tensor, headless: bool) -> dict[str, Tensor]:
     """Logits of images (B, C, H, W), or a bare model's tokens, by "in timm VERSION"; none without it."""
     try:
-        import timm
+        from timm import __version__, create_model
     except ImportError:
         return {}
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval().float()
+    model = create_model(f"local-dir:{folder}", pretrained=True).eval().float()
     outputs: Tensor = model.forward_features(images) if headless else model(images)
-    return {f"in timm {timm.__version__}": outputs}
+    return {f"in timm {__version__}": outputs}

@@ -91,7 +91,7 @@ def extras() -> dict[str, dict[str, Any]]:
 
 def torch_facts() -> dict[str, Any] | None:
     """What torch says of itself; None where it is not installed."""
-    from tesela.runtime.backends.base import installed
+    from tesela.core.packages import installed
 
     if not installed("torch"):
         return None

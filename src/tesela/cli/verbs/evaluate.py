@@ -90,7 +90,7 @@ def evaluate(
     options: dict[str, Any] = {} if top is None else {"top": top}
     ways = {"windows": windows, "flip": flip}
     options |= {name: True for name, wanted in ways.items() if wanted}
-    from tesela.runtime.backends.base import installed
+    from tesela.core.packages import installed
 
     if not installed("torch"):
         if precision not in ("auto", "fp32") or device not in ("auto", "cpu") or mistakes is not None:

@@ -125,9 +125,9 @@ def opened(config: TrainConfig, console: Console) -> Source:
         TeselaError: torch is missing, the folder is taken, there is no such model, or the data cannot be
             trained on.
     """
+    from tesela.core.packages import installed
     from tesela.models.catalog import find_model
     from tesela.runs.folder import Run
-    from tesela.runtime.backends.base import installed
     from tesela.tasks.opening import open_for_task
     from tesela.training.run import check_folder
 

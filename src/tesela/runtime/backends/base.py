@@ -7,7 +7,6 @@ text, so that a machine without torch can list the torch backend and say what wo
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import ConfigError, MissingExtraError, UnknownNameError, WeightsError
 from tesela.core.files import sha256_file
+from tesela.core.packages import installed
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.bundle import BundleInfo
 
@@ -143,14 +143,6 @@ BACKENDS: dict[str, BackendEntry] = {
         source="give the run or bundle that training wrote",
     ),
 }
-
-
-def installed(package: str) -> bool:
-    """Whether a package can be imported, without importing it."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def usable(bundle: Path) -> list[str]:
