@@ -210,7 +210,7 @@ def score(
     output.note(f"{found.rows} results written to {line_text(out)}, {found.computed} of them now")
     if found.duplicates:
         output.note(
-            f"{found.duplicates} images have the bytes of an earlier one: {line_text(out / '_duplicates')}"
+            f"images with the bytes of an earlier one: {found.duplicates}, in {line_text(out / '_duplicates')}"
         )
     if found.unreadable:
         output.note(f"{found.unreadable} of {found.rows} images could not be read")
