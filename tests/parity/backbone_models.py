@@ -107,11 +107,12 @@ def outputs(model: Any, images: torch.Tensor) -> torch.Tensor:
     """Logits, or what the library pools of a bare model; positions are interpolated where that is needed."""
     kind = type(model).__name__
     with torch.no_grad():
-        pooled: torch.Tensor = _pooled(kind, model, images)
-    return pooled
+        found: torch.Tensor = pooled(kind, model, images)
+    return found
 
 
-def _pooled(kind: str, model: Any, images: torch.Tensor) -> Any:
+def pooled(kind: str, model: Any, images: torch.Tensor) -> Any:
+    """The same with its graph, of a class by its name."""
     more: dict[str, Any] = {"interpolate_pos_encoding": True}
     if "DINOv3" in kind or "Aimv2" in kind:
         more = {}
