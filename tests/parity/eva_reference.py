@@ -115,7 +115,7 @@ def eva_logits(name: str, tensors: Mapping[str, Tensor], images: Tensor) -> Tens
 
 
 def _turned(x: Tensor, name: str) -> Tensor:
-    """Queries or keys (B, H, 1 + n, d): neighbours turn by the row in one half, by the column in the other."""
+    """Queries or keys (B, H, 1 + n, d): neighbours turn by the row in one half, else by the column."""
     reference, offset, columns_first, _ = EVAS[name]
     places = (torch.arange(SIDE, dtype=torch.float64) + offset) / SIDE * reference
     speed = 10000.0 ** -(torch.arange(x.shape[-1] // 4, dtype=torch.float64) / (x.shape[-1] // 4))

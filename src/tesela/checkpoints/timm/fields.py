@@ -119,7 +119,8 @@ def _style(
     image_size: tuple[int, int] | None,
 ) -> tuple[TimmStyle, str, tuple[int, int]]:
     """The style, our pool, and the image size of the position table."""
-    official = "register_tokens" in tensors or "mask_token" in tensors or "blocks.0.mlp.w12.weight" in tensors
+    masked = "mask_token" in tensors and tensors["mask_token"].ndim == 2  # that of others has three axes
+    official = "register_tokens" in tensors or masked or "blocks.0.mlp.w12.weight" in tensors
     token, distilled = "cls_token" in tensors, "dist_token" in tensors
     pool = _pool_name(tensors, arguments, official=official, token=token)
     folded = token and pool in ("mean", "attention")
