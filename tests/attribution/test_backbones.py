@@ -28,7 +28,17 @@ from tesela.checkpoints.open import open_model
 TARGETS = (1, 4)
 NAMES = (
     *("dinov3", "dinov3-gated", "siglip", "siglip-without-head", "siglip-classifier", "clip"),
-    *("clip-classifier", "mae", "msn", "ijepa", "beit-classifier", "beit-class-token", "data2vec", "aimv2"),
+    *(
+        "clip-classifier",
+        "mae",
+        "msn",
+        "ijepa",
+        "beit-classifier",
+        "beit-class-token",
+        "data2vec",
+        "aimv2",
+        "pixio",
+    ),
 )
 
 

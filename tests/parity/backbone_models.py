@@ -17,6 +17,7 @@ SHAPE: dict[str, Any] = {
     "patch_size": 8,
 }
 _LABELS = {"num_labels": 5}
+_PIXIO = {**{name: value for name, value in SHAPE.items() if name != "intermediate_size"}, "mlp_ratio": 2}
 _TEXT = {
     "hidden_size": 48,
     "num_hidden_layers": 1,
@@ -80,6 +81,8 @@ BACKBONE_MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Data2VecVisionConfig",
         {**SHAPE, **_LABELS, "use_relative_position_bias": True},
     ),
+    "pixio": ("PixioModel", "PixioConfig", {**_PIXIO, "n_cls_tokens": 3}),
+    "pixio-one-token": ("PixioModel", "PixioConfig", {**_PIXIO, "n_cls_tokens": 1, "qkv_bias": False}),
     "aimv2": ("Aimv2VisionModel", "Aimv2VisionConfig", SHAPE),
 }
 
@@ -114,7 +117,7 @@ def outputs(model: Any, images: torch.Tensor) -> torch.Tensor:
 def pooled(kind: str, model: Any, images: torch.Tensor) -> Any:
     """The same with its graph, of a class by its name."""
     more: dict[str, Any] = {"interpolate_pos_encoding": True}
-    if "DINOv3" in kind or "Aimv2" in kind:
+    if "DINOv3" in kind or "Aimv2" in kind or "Pixio" in kind:
         more = {}
     elif "MAE" in kind:
         model = getattr(model, "vit", model)

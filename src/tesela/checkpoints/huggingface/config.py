@@ -240,6 +240,7 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
         "position_mode": "bicubic_antialias" if kind.model_type == "dinov2_with_registers" else "bicubic",
         "input_norm": "none",
         "prefix_positions": True,
+        "class_tokens": 1,
         "attention": "full",
         "head": "linear",
         "pool": "class_mean" if dino else "class",
