@@ -16,12 +16,9 @@ from tests.parity.backbone_models import saved
 from tests.tasks.test_segmentation import draw
 
 import tesela as ts
-from tesela.cli.main import run as command
-from tesela.exporters.catalog import export_model
 from tesela.exporters.contract import BOUNDS
 from tesela.exporters.graph import write_graph
 from tesela.exporters.int8 import quantise
-from tesela.exporters.options import ExportOptions
 from tesela.models.bundle import load_bundle
 
 NAMES = ("dinov3", "siglip", "clip")
@@ -100,14 +97,3 @@ def test_int8_finds_the_same_classes(graph: Path, tmp_path: Path) -> None:
         wanted, found = logits(graph, images), logits(tmp_path / "int8.onnx", images)
         assert 0 < np.abs(wanted - found).max() < 0.2 * np.abs(wanted).max()
         assert (wanted.argmax(1) == found.argmax(1)).mean() >= BOUNDS["int8"].agreement
-
-
-def test_an_int8_export_states_its_contract(data: Path, tmp_path: Path) -> None:
-    """All of it holds but the time, which so small a network has not to gain, which ``force`` lets pass."""
-    run, out = trained("dinov3", data, tmp_path), tmp_path / "int8"
-    report = export_model(run, to="onnx", out=out, options=ExportOptions(precision="int8", force=True))
-    stated = report.mapping()["contract"]
-    assert stated["program"]["agreement"] >= 0.99 and stated["bounds"]["faster"]
-    assert all(" ms for a batch " in problem for problem in stated["problems"])
-    assert command(["predict", str(out), str(data / "test/images"), "--out", str(tmp_path / "masks")]) == 0
-    assert len(list((tmp_path / "masks").glob("*.png"))) == 4

@@ -253,6 +253,7 @@ def check_jax(family: str, fields: Mapping[str, Any]) -> None:
         "pool": ("class", "mean"),
         "distillation": (False,),
         "class_tokens": (1,),
+        "arithmetic": ("paper",),
         "registers": (0,),
         "layer_scale": (0.0,),
         "mlp": ("plain",),
