@@ -123,6 +123,8 @@ def test_what_a_config_states_is_computed_or_refused(tmp_path: Path) -> None:
         ("dinov3", {"num_hidden_layers": 3}, "missing: layer.2"),
         ("clip", {"hidden_act": "mish"}, "'mish'"),
         ("clip", {"quantization_config": {"bits": 4}}, "quantization_config"),
+        ("siglip", {"vision_config": {"quantization_config": {"bits": 4}}}, "quantization_config"),
+        ("clip", {"architectures": ["CLIPTextModel"]}, "a text encoder, which sees no images"),
         ("siglip", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model'"),
         ("aimv2", {"is_native": True}, "is_native=True"),
         ("pixio", {"n_cls_tokens": 4}, "of another shape: embeddings.cls_token"),
@@ -164,6 +166,12 @@ def test_whole_weights_in_eight_bits_and_gguf_are_refused_as_such(tmp_path: Path
     save_file({**tensors, name: torch.zeros(tensors[name].shape, dtype=torch.int8)}, file)
     with pytest.raises(WeightsError, match="holds quantised weights"):
         open_model(tmp_path / "m")
+    save_file({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, file)
+    with pytest.raises(WeightsError, match="holds quantised weights"):
+        open_model(tmp_path / "m")
+    file.rename(tmp_path / "m/model-q4.gguf")
+    with pytest.raises(WeightsError, match=r"quantised weights alone \(GGUF\)"):
+        open_model(tmp_path / "m")
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(WeightsError, match="GGUF"):
         open_model(tmp_path / "m.gguf")
@@ -173,5 +181,9 @@ def test_half_of_a_sharded_checkpoint_is_refused(tmp_path: Path) -> None:
     saved("dinov3", tmp_path / "one").save_pretrained(tmp_path / "m", max_shard_size="60KB")
     sorted((tmp_path / "m").glob("*.safetensors"))[-1].unlink()
     with pytest.raises(WeightsError, match=r"no file .*-of-") as caught:
+        open_model(tmp_path / "m")
+    assert "all its files" in caught.value.hint
+    (tmp_path / "m/model.safetensors.index.json").unlink()
+    with pytest.raises(WeightsError, match=r"in parts \(model-00001-of-.*without the index") as caught:
         open_model(tmp_path / "m")
     assert "all its files" in caught.value.hint
