@@ -1,4 +1,4 @@
-"""Official checkpoints of DINOv3, whose tensors become those of transformers' ``DINOv3ViTModel``.
+"""Official checkpoints of DINOv3, read as transformers' ``DINOv3ViTModel``.
 
 A file says more than its shapes: the periods of the rotary positions give the width of a head, and masks
 say that keys have no bias. What no file says is the epsilon of the norms, 1e-5 in every published size.

@@ -1,4 +1,4 @@
-"""Official checkpoints of MAE: timm's names, beside those of a decoder that is used while training alone."""
+"""Official checkpoints of MAE: timm's names, beside those of a decoder."""
 
 from __future__ import annotations
 

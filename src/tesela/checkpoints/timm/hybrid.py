@@ -1,4 +1,4 @@
-"""Hybrids of timm, R26 and R50 with a Vision Transformer: the residual network before the patches.
+"""Hybrids of timm: R26 or R50 before a Vision Transformer.
 
 Odd: the root alone (``vit_tiny_r_s16_p8``) has no module of its own for the stem. Hybrids on timm's other
 residual networks (``resnet26d``, ...) are another network, and refused.
