@@ -46,6 +46,7 @@ VARIANTS: dict[str, EncoderConfig] = {
         position_mode="bicubic_offset",
     ),
     "distilled": variant(distillation=True, registers=3),
+    "several class tokens": variant(class_tokens=3, registers=1),
     "bare prefix": variant(distillation=True, registers=2, prefix_positions=False, position_mode="bilinear"),
     "sine positions with prefix": variant(position="sincos2d", registers=2),
     "pre-training head": variant(head="mlp", head_width=24, qkv_bias=False),

@@ -72,7 +72,7 @@ def test_attention_pool_equals_torch() -> None:
 
 
 def test_prefix_tokens_stand_in_order() -> None:
-    prefix = PrefixTokens(8, class_token=True, distillation_token=True, registers=2)
+    prefix = PrefixTokens(8, class_tokens=1, distillation_token=True, registers=2)
     assert (
         prefix.class_token is not None
         and prefix.distillation_token is not None
@@ -83,5 +83,5 @@ def test_prefix_tokens_stand_in_order() -> None:
         prefix.registers.copy_(torch.tensor([3.0, 4.0])[None, :, None].expand(1, 2, 8))
     tokens = prefix.with_registers(prefix.with_special(TOKENS))
     assert tokens[:, :4, 0].tolist() == [[1, 2, 3, 4]] * 3 and torch.equal(tokens[:, 4:], TOKENS)
-    bare = PrefixTokens(8, class_token=False)
+    bare = PrefixTokens(8, class_tokens=0)
     assert torch.equal(bare.with_registers(bare.with_special(TOKENS)), TOKENS)

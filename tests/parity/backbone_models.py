@@ -17,6 +17,7 @@ SHAPE: dict[str, Any] = {
     "patch_size": 8,
 }
 _LABELS = {"num_labels": 5}
+_PIXIO = {**{name: value for name, value in SHAPE.items() if name != "intermediate_size"}, "mlp_ratio": 2}
 _TEXT = {
     "hidden_size": 48,
     "num_hidden_layers": 1,
@@ -80,6 +81,8 @@ BACKBONE_MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Data2VecVisionConfig",
         {**SHAPE, **_LABELS, "use_relative_position_bias": True},
     ),
+    "pixio": ("PixioModel", "PixioConfig", {**_PIXIO, "n_cls_tokens": 3}),
+    "pixio-one-token": ("PixioModel", "PixioConfig", {**_PIXIO, "n_cls_tokens": 1, "qkv_bias": False}),
     "aimv2": ("Aimv2VisionModel", "Aimv2VisionConfig", SHAPE),
 }
 
@@ -107,13 +110,14 @@ def outputs(model: Any, images: torch.Tensor) -> torch.Tensor:
     """Logits, or what the library pools of a bare model; positions are interpolated where that is needed."""
     kind = type(model).__name__
     with torch.no_grad():
-        pooled: torch.Tensor = _pooled(kind, model, images)
-    return pooled
+        found: torch.Tensor = pooled(kind, model, images)
+    return found
 
 
-def _pooled(kind: str, model: Any, images: torch.Tensor) -> Any:
+def pooled(kind: str, model: Any, images: torch.Tensor) -> Any:
+    """The same with its graph, of a class by its name."""
     more: dict[str, Any] = {"interpolate_pos_encoding": True}
-    if "DINOv3" in kind or "Aimv2" in kind:
+    if "DINOv3" in kind or "Aimv2" in kind or "Pixio" in kind:
         more = {}
     elif "MAE" in kind:
         model = getattr(model, "vit", model)

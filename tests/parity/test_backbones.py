@@ -24,6 +24,7 @@ from tesela.checkpoints.open import open_model
 from tesela.checkpoints.timm.write import export_timm
 from tesela.core.errors import WeightsError
 from tesela.layers.trace import Trace
+from tesela.models.bundle import write_bundle
 
 #: AIMv2 of transformers has positions for its own size alone.
 SIZES = [(24, 24), (24, 40), (56, 16)]
@@ -67,14 +68,14 @@ def test_round_trip_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     close(outputs(again.eval(), images), outputs(theirs, images))
 
 
-@pytest.mark.parametrize("name", ["dinov3", "siglip", "clip", "beit", "msn", "ijepa"])
+@pytest.mark.parametrize("name", ["dinov3", "siglip", "clip", "beit", "msn", "ijepa", "pixio"])
 def test_attention_is_captured_as_it_is_computed_there(name: str, tmp_path: Path) -> None:
     """Reference: the attention that transformers returns, in every block, on an image that is not square."""
     theirs = saved(name, tmp_path / "hf", attn_implementation="eager")
     ours: Any
     ours, _ = open_model(tmp_path / "hf")
     images, trace = torch.randn(2, 3, 24, 40), Trace()
-    more = {} if name == "dinov3" else {"interpolate_pos_encoding": True}
+    more = {} if name in ("dinov3", "pixio") else {"interpolate_pos_encoding": True}
     with torch.no_grad():
         ours(images, trace=trace)
         wanted = theirs(images, output_attentions=True, **more).attentions
@@ -101,6 +102,20 @@ def test_they_go_to_timm_too(name: str, tmp_path: Path) -> None:
     close(found, outputs(theirs, images))
 
 
+def test_several_class_tokens_go_back_to_their_own_class_alone(tmp_path: Path) -> None:
+    """Trained further, so that there is a classifier, for which transformers has no class."""
+    saved("pixio", tmp_path / "hf")
+    with pytest.raises(WeightsError, match="no class_tokens=3"):
+        export_timm(tmp_path / "hf", tmp_path / "timm")
+    model: Any
+    model, info = open_model(tmp_path / "hf", num_classes=5)
+    torch.nn.init.normal_(model.head.linear.weight)
+    write_bundle(tmp_path / "b", model, info)
+    with pytest.raises(WeightsError, match="no classifier that reads a PixioModel") as caught:
+        export_huggingface(tmp_path / "b", tmp_path / "back")
+    assert caught.value.hint
+
+
 def test_what_a_config_states_is_computed_or_refused(tmp_path: Path) -> None:
     for name, changed, named in (
         ("beit", {"use_shared_relative_position_bias": True}, "use_shared_relative_position_bias"),
@@ -108,8 +123,12 @@ def test_what_a_config_states_is_computed_or_refused(tmp_path: Path) -> None:
         ("dinov3", {"num_hidden_layers": 3}, "missing: layer.2"),
         ("clip", {"hidden_act": "mish"}, "'mish'"),
         ("clip", {"quantization_config": {"bits": 4}}, "quantization_config"),
+        ("siglip", {"vision_config": {"quantization_config": {"bits": 4}}}, "quantization_config"),
+        ("clip", {"architectures": ["CLIPTextModel"]}, "a text encoder, which sees no images"),
         ("siglip", {"model_type": "clip_vision_model"}, "model_type='clip_vision_model'"),
         ("aimv2", {"is_native": True}, "is_native=True"),
+        ("pixio", {"n_cls_tokens": 4}, "of another shape: embeddings.cls_token"),
+        ("pixio", {"mlp_ratio": 3}, "of another shape"),
         ("msn", {"hidden_size": "wide"}, "does not make sense"),
     ):
         saved(name, tmp_path / name)
@@ -147,6 +166,12 @@ def test_whole_weights_in_eight_bits_and_gguf_are_refused_as_such(tmp_path: Path
     save_file({**tensors, name: torch.zeros(tensors[name].shape, dtype=torch.int8)}, file)
     with pytest.raises(WeightsError, match="holds quantised weights"):
         open_model(tmp_path / "m")
+    save_file({**tensors, name: tensors[name].to(torch.float8_e4m3fn)}, file)
+    with pytest.raises(WeightsError, match="holds quantised weights"):
+        open_model(tmp_path / "m")
+    file.rename(tmp_path / "m/model-q4.gguf")
+    with pytest.raises(WeightsError, match=r"quantised weights alone \(GGUF\)"):
+        open_model(tmp_path / "m")
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(WeightsError, match="GGUF"):
         open_model(tmp_path / "m.gguf")
@@ -156,5 +181,9 @@ def test_half_of_a_sharded_checkpoint_is_refused(tmp_path: Path) -> None:
     saved("dinov3", tmp_path / "one").save_pretrained(tmp_path / "m", max_shard_size="60KB")
     sorted((tmp_path / "m").glob("*.safetensors"))[-1].unlink()
     with pytest.raises(WeightsError, match=r"no file .*-of-") as caught:
+        open_model(tmp_path / "m")
+    assert "all its files" in caught.value.hint
+    (tmp_path / "m/model.safetensors.index.json").unlink()
+    with pytest.raises(WeightsError, match=r"in parts \(model-00001-of-.*without the index") as caught:
         open_model(tmp_path / "m")
     assert "all its files" in caught.value.hint

@@ -77,12 +77,12 @@ def test_logits_and_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_pickles_nests_and_missing_heads(tmp_path: Path) -> None:
-    tensors = random_tensors(head=False, mask_token=(1, 1, 128), rows=1)
+    tensors = random_tensors(head=False, mask_token=(1, 128), rows=1)
     nested = {"epoch": 3, "model": {f"module.{name}": tensor for name, tensor in tensors.items()}}
     torch.save(nested, tmp_path / "model.pth")
     opened = convert_checkpoint(tmp_path / "model.pth", tmp_path / "bundle", num_classes=4)
     assert opened.info.num_classes == 4
-    assert any("mask_token (1x1x128)" in remark for remark in opened.remarks)
+    assert any("mask_token (1x128)" in remark for remark in opened.remarks)
     assert any("no classifier" in remark for remark in opened.remarks)
     assert opened.info.model["pool"] == "class_mean"  # names and mask token are those of the official DINOv2
 

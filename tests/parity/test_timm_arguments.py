@@ -208,7 +208,7 @@ def test_what_only_the_name_of_an_architecture_says(tmp_path: Path) -> None:
         ("vit_base_patch16_224_of_mine", "what it computes is not known"),
         ("mobilenetv3_large_100", "no Vision Transformer of timm"),
         ("vit_small_patch16_18x2_224", "block_fn='ParallelThingsBlock'"),
-        ("vit_base_r50_s16_224", "embed_layer='HybridEmbed'"),
+        ("vit_base_r50_s16_224", "another residual network"),
         ("vit_small_patch16_rope_mixed_224", "rope_type='mixed'"),
         ("vit_base_patch16_sapiens2", "num_kv_heads|attn_only_layer_scale"),
     ],

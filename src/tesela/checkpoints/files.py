@@ -155,6 +155,17 @@ def read_weights(folder: Path, weights: Path | None = None) -> Weights:
             return Weights(tensors=read_sharded(path), files=[path, *shards])
         if path.is_file():
             return read_file(path)
+    if any(folder.glob("*.gguf")):
+        raise WeightsError(
+            f"{folder} holds quantised weights alone (GGUF), which are not read",
+            hint="give the model they were made of, as .safetensors",
+        )
+    parts = sorted(path.name for path in folder.glob("*-of-*.*"))
+    if parts:
+        raise WeightsError(
+            f"{folder} holds a checkpoint in parts ({parts[0]}, ...) without the index that lists them",
+            hint="download the .index.json too; a sharded checkpoint needs all its files",
+        )
     raise WeightsError(f"{folder} holds no weights", hint="it needs one of " + ", ".join(USUAL_NAMES))
 
 

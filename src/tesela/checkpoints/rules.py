@@ -150,9 +150,9 @@ def check_quantised(tensors: Mapping[str, Tensor], *, source: str) -> None:
     Raises:
         WeightsError: naming one of them.
     """
-    small = (torch.int8, torch.uint8)
     for name, tensor in tensors.items():
-        if _QUANTISED.search(name) or (name.endswith("weight") and tensor.dtype in small):
+        small = tensor.element_size() == 1 and tensor.dtype != torch.bool  # integers, and float8
+        if _QUANTISED.search(name) or (name.endswith("weight") and small):
             raise WeightsError(
                 f"{source} holds quantised weights ({name}), which are not read",
                 hint="give the model they were made of, in float32, float16 or bfloat16",

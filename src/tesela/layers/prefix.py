@@ -19,32 +19,34 @@ class PrefixTokens(nn.Module):
 
     Args:
         width: D.
-        class_token: whether there is a [class] token.
+        class_tokens: number of [class] tokens.
         distillation_token: whether there is a distillation token.
         registers: number of register tokens.
     """
 
     def __init__(
-        self, width: int, *, class_token: bool, distillation_token: bool = False, registers: int = 0
+        self, width: int, *, class_tokens: int, distillation_token: bool = False, registers: int = 0
     ) -> None:
         super().__init__()
-        self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token else None
+        self.class_token = nn.Parameter(torch.empty(1, class_tokens, width)) if class_tokens else None
         self.distillation_token = nn.Parameter(torch.empty(1, 1, width)) if distillation_token else None
         self.registers = nn.Parameter(torch.empty(1, registers, width)) if registers else None
 
     def reset(self, generator: Generator | None = None) -> None:
         """Class and distillation token zero.
 
-        Registers normal with standard deviation 1e-6, so that they differ.
+        Several alike, and registers, are normal with standard deviation 1e-6, so that they differ.
         """
         for token in (self.class_token, self.distillation_token):
-            if token is not None:
+            if token is not None and token.shape[1] == 1:
                 nn.init.zeros_(token)
-        if self.registers is not None:
-            nn.init.normal_(self.registers, std=1e-6, generator=generator)
+        several = self.class_token if self.class_token is not None and self.class_token.shape[1] > 1 else None
+        for tokens in (several, self.registers):
+            if tokens is not None:
+                nn.init.normal_(tokens, std=1e-6, generator=generator)
 
     def special(self, batch: int) -> list[Tensor]:
-        """Class and distillation token, each (B, 1, D); those that exist."""
+        """Class tokens (B, n, D) and distillation token (B, 1, D); those that exist."""
         return [
             token.expand(batch, -1, -1)
             for token in (self.class_token, self.distillation_token)
@@ -60,7 +62,9 @@ class PrefixTokens(nn.Module):
         """(B, N, D) with the registers between special and patch tokens."""
         if self.registers is None:
             return tokens
-        at = (self.class_token is not None) + (self.distillation_token is not None)
+        at = sum(
+            special.shape[1] for special in (self.class_token, self.distillation_token) if special is not None
+        )
         return torch.cat(
             [tokens[:, :at], self.registers.expand(tokens.shape[0], -1, -1), tokens[:, at:]], dim=1
         )

@@ -166,6 +166,15 @@ def _vit(prefix: str, fields: Mapping[str, Any]) -> _Body:
     return rules, (r"embeddings\.mask_token", r"pooler\.dense\.(weight|bias)"), None
 
 
+def _pixio(prefix: str, fields: Mapping[str, Any]) -> _Body:
+    rules, unused, _ = _vit(prefix, fields)
+    norms = [f"blocks.{{i}}.norm{number}" for number in (1, 2)]
+    rules = [rule for rule in rules if not rule.own.startswith(tuple(norms))]
+    for number, norm in enumerate(norms, 1):
+        rules += layer(norm, f"{prefix}encoder.layer.{{i}}.norm{number}")
+    return rules, unused, None
+
+
 def _beit(prefix: str, fields: Mapping[str, Any]) -> _Body:
     rules, unused, _ = _vit(prefix, {**fields, "key_bias": False})
     block, own = f"{prefix}encoder.layer.{{i}}.", "blocks.{i}."
@@ -244,6 +253,7 @@ _BODIES = {
     "mae": _vit,
     "msn": _vit,
     "ijepa": _vit,
+    "pixio": _pixio,
     "beit": _beit,
     "aimv2": _aimv2,
 }

@@ -1,6 +1,6 @@
 """Classes of transformers beside ViT, DeiT and DINOv2 that are read, and their fields.
 
-DINOv3, SigLIP, CLIP's vision tower, MAE, MSN, I-JEPA, BEiT, Data2Vec and AIMv2. Every option of their
+DINOv3, SigLIP, CLIP's vision tower, MAE, MSN, I-JEPA, BEiT, Data2Vec, AIMv2 and Pixio. Every option of their
 config.json that changes the result is computed as it says or refused by its name.
 
 Odd: a bare body has no classifier; the pool that its library would take (``pooler_output``) is taken.
@@ -81,6 +81,7 @@ BACKBONES: dict[str, BackboneClass] = {
         family="beit", model_types=("beit",), prefix="beit.", head="other"
     ),
     **_bodies("beit", "Data2VecVision", "data2vec_vision.", model_type="data2vec-vision"),
+    "PixioModel": BackboneClass(family="pixio", model_types=("pixio",)),
     "Aimv2VisionModel": BackboneClass(family="aimv2", model_types=("aimv2_vision_model",)),
 }
 
@@ -127,6 +128,9 @@ def backbone_fields(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _common(stated: Mapping[str, Any]) -> dict[str, Any]:
     width = int(stated["hidden_size"])
+    hidden = int(
+        stated["intermediate_size"] if "intermediate_size" in stated else width * stated["mlp_ratio"]
+    )
     image, patch = pair(stated["image_size"]), pair(stated["patch_size"])
     return {
         "image_size": image,
@@ -136,7 +140,7 @@ def _common(stated: Mapping[str, Any]) -> dict[str, Any]:
         "width": width,
         "depth": int(stated["num_hidden_layers"]),
         "heads": int(stated["num_attention_heads"]),
-        "mlp_ratio": int(stated["intermediate_size"]) / width,
+        "mlp_ratio": hidden / width,
         "norm_eps": float(stated.get("layer_norm_eps", 1e-6)),
         "qkv_bias": bool(stated.get("qkv_bias", True)),
         "dropout": float(stated.get("hidden_dropout_prob", 0.0)),
@@ -194,6 +198,14 @@ def _clip(stated: Mapping[str, Any], classifier: bool) -> dict[str, Any]:
 def _plain(stated: Mapping[str, Any], classifier: bool) -> dict[str, Any]:
     del classifier
     return {"activation": activation_name(stated["hidden_act"])}
+
+
+def _pixio(stated: Mapping[str, Any], classifier: bool) -> dict[str, Any]:
+    return _plain(stated, classifier) | {
+        "drop_path": float(stated["drop_path_rate"]),
+        "pool": "class",
+        "class_tokens": int(stated["n_cls_tokens"]),
+    }
 
 
 def _ijepa(stated: Mapping[str, Any], classifier: bool) -> dict[str, Any]:
@@ -294,6 +306,17 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "mae": _OLDER,
     "msn": {**_SHAPE, "layer_norm_eps": 1e-6},
     "ijepa": _OLDER,
+    "pixio": {
+        **{name: value for name, value in _SHAPE.items() if name != "intermediate_size"},
+        "hidden_size": 1280,
+        "mlp_ratio": 4,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "image_size": 256,
+        "layer_norm_eps": 1e-6,
+        "drop_path_rate": 0.0,
+        "n_cls_tokens": 8,
+    },
     "beit": {
         **_OLDER,
         "use_absolute_position_embeddings": False,
@@ -324,6 +347,7 @@ _FIELDS = {
     "mae": _plain,
     "msn": _plain,
     "ijepa": _ijepa,
+    "pixio": _pixio,
     "beit": _beit,
     "aimv2": _aimv2,
 }

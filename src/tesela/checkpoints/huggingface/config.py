@@ -43,8 +43,9 @@ def architecture_of(config: Mapping[str, Any], names: Mapping[str, Any]) -> str:
     stated = config.get("architectures")
     if isinstance(stated, list) and stated:
         if stated[0] not in ARCHITECTURES:
+            text = " (a text encoder, which sees no images)" if "Text" in str(stated[0]) else ""
             raise WeightsError(
-                f"the architecture {stated[0]!r} in config.json is not known", hint=f"known are {known}"
+                f"the architecture {stated[0]!r} in config.json is not known{text}", hint=f"known are {known}"
             )
         kind, model_type = ARCHITECTURES[stated[0]], config.get("model_type")
         if model_type not in (None, kind.model_type):
@@ -77,8 +78,9 @@ def refuse_changed(config: Mapping[str, Any]) -> None:
     Raises:
         WeightsError: quantised weights, or code of the model's own.
     """
+    vision = config.get("vision_config")
     for name in ("quantization_config", "auto_map"):
-        if config.get(name):
+        if config.get(name) or (isinstance(vision, Mapping) and vision.get(name)):
             raise WeightsError(
                 f"config.json has {name}, which is not known here, and would change the result",
                 hint="load it with transformers and save it as a plain model",
@@ -240,6 +242,7 @@ def check_huggingface(architecture: str, fields: Mapping[str, Any]) -> None:
         "position_mode": "bicubic_antialias" if kind.model_type == "dinov2_with_registers" else "bicubic",
         "input_norm": "none",
         "prefix_positions": True,
+        "class_tokens": 1,
         "attention": "full",
         "head": "linear",
         "pool": "class_mean" if dino else "class",

@@ -27,9 +27,24 @@ def read_backbone(place: Place, name: str) -> Foreign:
     Raises:
         WeightsError: it uses what we have not, or a file is missing or damaged.
     """
+    backbone_fields(place.config, name)  # an option that is not computed is refused before gigabytes are read
+    return read_tensors_of(place, name, read_weights(place.folder, place.weights))
+
+
+def read_tensors_of(place: Place, name: str, read: Weights) -> Foreign:
+    """The same, of tensors that were read.
+
+    Args:
+        place: of the file; its config is transformers'.
+        name: an entry of ``BACKBONES``.
+        read: the tensors.
+
+    Raises:
+        WeightsError: as ``read_backbone``.
+    """
     config, folder, kind = place.config, place.folder, BACKBONES[name]
     fields = backbone_fields(config, name)
-    read, prefix = _named(read_weights(folder, place.weights), name)
+    read, prefix = _named(read, name)
     tensors = read.tensors
     head = kind.head == "classifier" and "classifier.weight" in tensors
     if kind.head == "classifier" and not head:  # a classifier's config beside a body
@@ -44,7 +59,7 @@ def read_backbone(place: Place, name: str) -> Foreign:
     if kind.family == "aimv2":
         remarks.append("the patches are averaged: AIMv2's own pooling has no equal here")
     return Foreign(
-        source=folder,
+        source=place.weights or folder,
         files=read.files,
         family="vit",
         fields=fields,

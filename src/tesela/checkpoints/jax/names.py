@@ -252,6 +252,8 @@ def check_jax(family: str, fields: Mapping[str, Any]) -> None:
         "qkv_bias": (True,),
         "pool": ("class", "mean"),
         "distillation": (False,),
+        "class_tokens": (1,),
+        "arithmetic": ("paper",),
         "registers": (0,),
         "layer_scale": (0.0,),
         "mlp": ("plain",),

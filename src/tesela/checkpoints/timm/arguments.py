@@ -34,7 +34,7 @@ HARMLESS = frozenset(
 _FIXED: dict[str, tuple[Any, ...]] = {
     "dynamic_img_pad": (False, None),
     "features_only": (False, None),
-    "embed_layer": (None,),
+    "embed_layer": (None, "HybridEmbed"),
     "block_fn": (None, "Block", "ResPostBlock"),
     "attn_layer": (None, "", "attn"),
 }

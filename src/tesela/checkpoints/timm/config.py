@@ -23,6 +23,7 @@ _COMMON: dict[str, tuple[Any, ...]] = {
     "attention": ("full",),
     "pool": ("class", "mean", "attention"),
     "head": ("linear",),
+    "class_tokens": (1,),
     "position_mode": ("bicubic", "bicubic_antialias", "bicubic_offset"),
     "input_norm": ("none",),
 }
@@ -92,7 +93,7 @@ def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTra
             f"{program} has no place for a model of the family {family!r}", hint="ViT and DeiT models fit"
         )
     for name, known in _FITTING[kind].items():
-        if fields[name] not in known:
+        if fields.get(name, known[0]) not in known:
             fit = " or ".join(f"{name}={value}" for value in known)
             raise WeightsError(f"{program} has no {name}={fields[name]}", hint=f"only models with {fit} fit")
     if family == "vit" and fields["distillation"]:

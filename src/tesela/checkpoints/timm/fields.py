@@ -22,6 +22,7 @@ from tesela.checkpoints.timm.arguments import (
     check_fixed,
     norm_of,
 )
+from tesela.checkpoints.timm.hybrid import hybrid_fields, hybrid_step
 from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
 
@@ -57,7 +58,9 @@ def timm_fields(
     """
     check_fixed(arguments)
     patch, fc1 = shape_of(tensors, "patch_embed.proj.weight", 4), _expand(tensors)
-    width, channels = patch[0], patch[1]
+    named = arguments.get("embed_layer") == "HybridEmbed" if "embed_dim" in arguments else None
+    residual = hybrid_fields(tensors, named=named)
+    width, channels, cell = patch[0], patch[1], hybrid_step(residual)
     hidden = _contract(tensors, width)
     split_gate = "blocks.0.mlp.fc1_g.weight" in tensors
     gated = split_gate or fc1 == 2 * hidden
@@ -67,7 +70,8 @@ def timm_fields(
     depth = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name)))
     registers = next((tensors[name].shape[1] for name in REGISTER_NAMES if name in tensors), 0)
     distilled = "dist_token" in tensors
-    style, pool, image = _style(tensors, arguments, registers, (patch[2], patch[3]), image_size)
+    step = cell * patch[2], cell * patch[3]
+    style, pool, image = _style(tensors, arguments, registers, step, image_size)
     fields: dict[str, Any] = {
         "image_size": image,
         "patch_size": (patch[2], patch[3]),
@@ -81,8 +85,7 @@ def timm_fields(
         "norm_kind": norm_kind,
         "norm_eps": norm_eps,
         "embedded_norm": _embedded(tensors),
-        "cut_edges": image[0] % patch[-2] != 0 or image[1] % patch[-1] != 0,
-        "patch_bias": "patch_embed.proj.bias" in tensors,
+        **({} if residual else _stem(tensors, image, step)),
         "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
         "inner_norm": inner_norm_of(tensors),
         "dense_bias": "blocks.0.attn.proj.bias" in tensors,
@@ -100,7 +103,10 @@ def timm_fields(
         "prefix_positions": style.class_row and not style.folded_class,
         "position_mode": "bicubic_offset" if style.official and not registers else "bicubic_antialias",
     }
+    fields |= residual
     check_arguments(arguments, tensors, fields, rows=style.class_row or style.register_rows, expanded=fc1)
+    if residual:
+        return "hybrid", fields, style
     if not distilled:
         return "vit", fields, style
     if "head_dist.weight" not in tensors and style.head:
@@ -111,6 +117,14 @@ def timm_fields(
     return "deit", fields | {"distillation": True}, style
 
 
+def _stem(tensors: Mapping[str, Tensor], image: tuple[int, int], step: tuple[int, int]) -> dict[str, Any]:
+    """Fields of patches that are cut out of the image itself."""
+    return {
+        "cut_edges": image[0] % step[0] != 0 or image[1] % step[1] != 0,
+        "patch_bias": "patch_embed.proj.bias" in tensors,
+    }
+
+
 def _style(
     tensors: Mapping[str, Tensor],
     arguments: Mapping[str, Any],
@@ -119,7 +133,8 @@ def _style(
     image_size: tuple[int, int] | None,
 ) -> tuple[TimmStyle, str, tuple[int, int]]:
     """The style, our pool, and the image size of the position table."""
-    official = "register_tokens" in tensors or "mask_token" in tensors or "blocks.0.mlp.w12.weight" in tensors
+    masked = "mask_token" in tensors and tensors["mask_token"].ndim == 2  # that of others has three axes
+    official = "register_tokens" in tensors or masked or "blocks.0.mlp.w12.weight" in tensors
     token, distilled = "cls_token" in tensors, "dist_token" in tensors
     pool = _pool_name(tensors, arguments, official=official, token=token)
     folded = token and pool in ("mean", "attention")

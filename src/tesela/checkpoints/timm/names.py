@@ -18,6 +18,7 @@ from typing import Any
 from tesela.checkpoints.attention_order import AttentionOrder
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
+from tesela.checkpoints.timm.hybrid import hybrid_rules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +56,7 @@ def timm_table(family: str, fields: Mapping[str, Any], style: TimmStyle) -> Tens
     """The names of a model of ours there.
 
     Args:
-        family: ``vit`` or ``deit``.
+        family: ``vit``, ``deit`` or ``hybrid``.
         fields: all fields of our configuration, or those that were read.
         style: what else is to be known.
     """
@@ -64,7 +65,7 @@ def timm_table(family: str, fields: Mapping[str, Any], style: TimmStyle) -> Tens
     fold = None
     embedded = "patch_embed.norm" if fields.get("embedded_norm") == "patches" else "norm_pre"
     rules = [
-        *layer("patches", "patch_embed.proj"),
+        *(hybrid_rules(fields["stages"]) if family == "hybrid" else layer("patches", "patch_embed.proj")),
         *layer("embedded_norm", embedded),
         Rule(own="prefix.class_token", foreign=("cls_token",)),
         Rule(own="positions.table", foreign=("pos_embed",)),

@@ -8,6 +8,9 @@ from typing import Any, get_args
 
 from tesela.checkpoints.files import license_of, read_weights
 from tesela.checkpoints.foreign import Foreign, Place, image_spec
+from tesela.checkpoints.huggingface.read_backbone import read_tensors_of
+from tesela.checkpoints.official.dinov3 import CLASS, dinov3_weights, is_dinov3
+from tesela.checkpoints.official.mae import is_mae, mae_weights
 from tesela.checkpoints.state import Weights, own_names
 from tesela.checkpoints.timm.architectures import TimmArchitecture, find_architecture
 from tesela.checkpoints.timm.eva import eva_fields
@@ -44,6 +47,12 @@ def find_timm(place: Place) -> Foreign | None:
     tensors = read.tensors
     if weights is not None and ANCHOR not in tensors:
         return None
+    if not stated_by_timm and is_dinov3(tensors):
+        stated_there, read = dinov3_weights(read)
+        return read_tensors_of(dataclasses.replace(place, config=stated_there), CLASS, read)
+    if not stated_by_timm and is_mae(tensors):
+        read = mae_weights(read)
+        tensors = read.tensors
     config = place.config if stated_by_timm else read.facts
     # timm's older files have the entries of pretrained_cfg beside the architecture
     stated = dict(config.get("pretrained_cfg") or {name: config[name] for name in _OLDER if name in config})

@@ -98,6 +98,8 @@ class EncoderConfig(ModelConfig):
     """Hidden width of the MLP of attention pooling as a multiple of the width; 0 takes that of the blocks."""
     pooled_norm: bool = False
     """Norm of the pooled vector (timm's fc_norm), usually instead of final_norm."""
+    class_tokens: int = 1
+    """With pool=class: number of class tokens, whose mean the head reads (Pixio)."""
     distillation: bool = False
     """Add a distillation token."""
     registers: int = 0
@@ -117,7 +119,7 @@ class EncoderConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Check what would fail later with a worse message."""
-        for name in ("channels", "width", "depth", "heads", "window"):
+        for name in ("channels", "width", "depth", "heads", "window", "class_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} must be at least 1, not {getattr(self, name)}", hint=f"give a positive {name}"
@@ -162,8 +164,8 @@ class EncoderConfig(ModelConfig):
                 "mlp_ratio must be positive, registers, head_width and layer_scale not negative",
                 hint="leave them at their defaults",
             )
-        if self.distillation and self.pool != "class":
-            raise ConfigError("a distillation token needs the class token beside it", hint="set pool=class")
+        if (more := self.distillation + (self.class_tokens > 1)) > 1 or (more and self.pool != "class"):
+            raise ConfigError("distillation or several class_tokens need pool=class", hint="set pool=class")
         self.grid()
 
     def _check_positions(self) -> None:
@@ -227,7 +229,7 @@ class EncoderConfig(ModelConfig):
     @property
     def special_tokens(self) -> int:
         """Class and distillation tokens."""
-        return (self.pool in ("class", "class_mean")) + self.distillation
+        return self.class_tokens * (self.pool in ("class", "class_mean")) + self.distillation
 
     @property
     def prefix(self) -> int:

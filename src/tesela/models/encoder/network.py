@@ -66,7 +66,7 @@ class Encoder(HasKernel, Backbone[_C]):
         self.embedded_norm = nn.Identity() if config.embedded_norm == "none" else self._norm(config.width)
         self.prefix = PrefixTokens(
             config.width,
-            class_token=config.pool in ("class", "class_mean"),
+            class_tokens=config.class_tokens if config.pool in ("class", "class_mean") else 0,
             distillation_token=config.distillation,
             registers=config.registers,
         )

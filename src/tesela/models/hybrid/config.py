@@ -43,6 +43,8 @@ class HybridConfig(EncoderConfig):
     """Height and width of a patch in cells of the feature map."""
     root: Literal["large", "small"] = "large"
     """large: 7x7 with stride 2 and max-pooling; small: 3x3, for images of 28 to 64 px."""
+    arithmetic: Literal["paper", "timm"] = "paper"
+    """Epsilons of the residual network: as in the paper's code, or as timm and transformers have them."""
     norm_groups: int = 32
     """Groups of the residual network's GroupNorms."""
 

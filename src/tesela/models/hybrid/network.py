@@ -19,9 +19,9 @@ from tesela.models.encoder.network import Encoder
 from tesela.models.hybrid.config import HybridConfig
 
 #: Added to the standard deviation of a convolution's weights, and to the variance in a GroupNorm, as in that
-#: code.
-HYBRID_EPS = 1e-5
-NORM_EPS = 1e-6
+#: code; timm adds to both variances.
+HYBRID_EPS, NORM_EPS = 1e-5, 1e-6
+TIMM_HYBRID_EPS, TIMM_NORM_EPS = 1e-8, 1e-5
 
 
 class HybridPatches(nn.Module):
@@ -34,12 +34,13 @@ class HybridPatches(nn.Module):
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
         plan = config.plan()
+        paper = config.arithmetic == "paper"
         style = ResidualStyle(
             norm="group",
             groups=config.norm_groups,
-            norm_eps=NORM_EPS,
-            standardise="sum",
-            standardise_eps=HYBRID_EPS,
+            norm_eps=NORM_EPS if paper else TIMM_NORM_EPS,
+            standardise="sum" if paper else "root",
+            standardise_eps=HYBRID_EPS if paper else TIMM_HYBRID_EPS,
             same=True,
         )
         self.backbone = ResidualBody(plan, style)
