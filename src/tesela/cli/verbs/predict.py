@@ -39,7 +39,8 @@ def predict(
 
     Args:
         run: A run folder, or a bundle.
-        images: Image files, folders (with all below them) and quoted patterns.
+        images: Image files, folders (with all below them) and quoted patterns; shards and Parquet files, or
+            folders or addresses (s3://bucket/shards) of such.
         top: How many labels a classifier shows for each image; 5 by default.
         out: A file for the results, which are not printed then: .jsonl, .csv or .parquet; or a folder, for
             masks as PNG files beside a results.jsonl, with overlays in overlays/.
@@ -74,7 +75,7 @@ def predict(
     from tesela.runtime.predictor import Predictor
     from tesela.runtime.result_folder import ResultFolder
     from tesela.runtime.scoring.score import check_parts
-    from tesela.runtime.sources import find_images, stream_images
+    from tesela.runtime.stored import find_sources, stream_sources
     from tesela.runtime.table import PredictionTable
 
     output.use_json(json)
@@ -82,10 +83,10 @@ def predict(
         raise UsageError("--dedupe belongs to a scoring in parts", hint="add --parts 2000")
     try:
         if parts is None:
-            paths = find_images(images, root=Run(run).data_root)
+            paths = find_sources(images, root=Run(run).data_root)
         else:
             check_parts(out, parts)
-            paths = list(islice(stream_images(images, root=Run(run).data_root), 8))
+            paths = list(islice(stream_sources(images, root=Run(run).data_root), 8))
     except UsageError:
         Predictor(run, backend="auto")  # what is wrong with the model is said first
         raise
@@ -172,7 +173,7 @@ def score(
     from tesela.runtime.predictor import Predictor
     from tesela.runtime.scoring.journal import Journal, begun_settings
     from tesela.runtime.scoring.score import Scoring
-    from tesela.runtime.sources import stream_images
+    from tesela.runtime.stored import absolute_word, stream_sources
 
     begun = begun_settings(out)
     if begun is not None and given["backend"] == "auto":  # what was chosen then computes the rest
@@ -182,7 +183,7 @@ def score(
         way = predictor.choice.way if predictor.choice is not None else None
         settings = {
             "model": sha256_bytes(json_text(predictor.info.digests).encode()),
-            "images": [str(Path(word).absolute()) for word in images],
+            "images": [absolute_word(word) for word in images],
             "backend": way.backend if way else given["backend"],
             "precision": way.precision if way else given["precision"],
             "options": options,
@@ -192,7 +193,7 @@ def score(
         }
         root = Run(run).data_root
         journal = Journal(out, settings)
-        scoring = Scoring(out, lambda: stream_images(images, root=root), journal, size=size, dedupe=dedupe)
+        scoring = Scoring(out, lambda: stream_sources(images, root=root), journal, size=size, dedupe=dedupe)
         told = 0
 
         def tell(line: str) -> None:
