@@ -32,7 +32,7 @@ def predict(
     max_pixels: int | None = None,
     parts: int | None = None,
     dedupe: Annotated[bool, Parameter(negative="")] = False,
-    engine: Literal["local"] = "local",  # noqa: ARG001
+    engine: Literal["local", "ray"] = "local",
     json: bool = False,
 ) -> int:
     """Labels, or masks, for images, folders and globs; exit code 1 if an image could not be read.
@@ -63,7 +63,8 @@ def predict(
             --json the last line says how many.
         dedupe: With --parts: leave out images with the bytes of an earlier one, and list them in
             _duplicates/.
-        engine: Where it runs: on this machine.
+        engine: With --parts: compute on this machine, or with ray on a cluster, all of whose machines see the
+            run and the images under the same names.
         json: Print one JSON object per image and line.
     """
     from tesela.cli import output
@@ -81,6 +82,8 @@ def predict(
     output.use_json(json)
     if parts is None and dedupe:
         raise UsageError("--dedupe belongs to a scoring in parts", hint="add --parts 2000")
+    if parts is None and engine == "ray":
+        raise UsageError("--engine ray belongs to a scoring in parts", hint="add --parts 2000")
     try:
         if parts is None:
             paths = find_sources(images, root=Run(run).data_root)
@@ -93,13 +96,14 @@ def predict(
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "sample": paths}
     given["limits"] = local_limits(formats or (), max_pixels)
     options: dict[str, Any] = {} if top is None else {"top": top}
-    ways = {"windows": windows, "flip": flip, "features": features}
-    options |= {name: True for name, wanted in ways.items() if wanted}
+    told = {"windows": windows, "flip": flip, "features": features}
+    options |= {name: True for name, wanted in told.items() if wanted}
     if parts is not None and out is not None:
         if max_ms is not None:
             raise UsageError("--max-ms and --parts exclude one another", hint="leave one of them out")
         asked = {"formats": formats or [], "max_pixels": max_pixels}
-        return score(run, images, out, parts, given, options, asked, dedupe=dedupe, batch=batch, json=json)
+        ways = {"dedupe": dedupe, "ray": engine == "ray"}
+        return score(run, images, out, parts, given, options, asked, **ways, batch=batch, json=json)
     if max_ms is None:
         predictor = Predictor(run, **given)
     else:
@@ -146,6 +150,7 @@ def score(
     asked: dict[str, Any],
     *,
     dedupe: bool,
+    ray: bool,
     batch: int,
     json: bool,
 ) -> int:
@@ -160,6 +165,7 @@ def score(
         options: of the task's results.
         asked: limits of decoding, which belong to the scoring's settings.
         dedupe: leave out images with the bytes of an earlier one.
+        ray: compute on a cluster.
         batch: images computed at once.
         json: print the counts as JSON.
     """
@@ -171,10 +177,13 @@ def score(
     from tesela.core.terminal import line_text
     from tesela.runs.folder import Run
     from tesela.runtime.predictor import Predictor
+    from tesela.runtime.scoring.cluster import RayStream, ray_data
     from tesela.runtime.scoring.journal import Journal, begun_settings
     from tesela.runtime.scoring.score import Scoring
     from tesela.runtime.stored import absolute_word, stream_sources
 
+    if ray:
+        ray_data()  # what is missing is said before anything is written
     begun = begun_settings(out)
     if begun is not None and given["backend"] == "auto":  # what was chosen then computes the rest
         given |= {name: begun.get(name, given[name]) for name in ("backend", "precision")}
@@ -194,6 +203,7 @@ def score(
         root = Run(run).data_root
         journal = Journal(out, settings)
         scoring = Scoring(out, lambda: stream_sources(images, root=root), journal, size=size, dedupe=dedupe)
+        stream = RayStream(run, predictor, threads=given["threads"]) if ray else None
         told = 0
 
         def tell(line: str) -> None:
@@ -204,7 +214,12 @@ def score(
 
         with progress_bar(stderr_console(), "predict", 1) as bar:
             found = scoring.run(
-                predictor, batch=batch, bar=bar, unreadable=lambda result: tell(result.line()), **options
+                predictor,
+                batch=batch,
+                bar=bar,
+                stream=stream,
+                unreadable=lambda result: tell(result.line()),
+                **options,
             )
     if told > output.MOST_NAMED:
         output.note(f"... and {told - output.MOST_NAMED:,} more")

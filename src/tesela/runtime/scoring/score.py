@@ -112,6 +112,7 @@ class Scoring:
         batch: int,
         bar: Bar,
         unreadable: Callable[[Result], None],
+        stream: Callable[..., Iterator[Result]] | None = None,
         **options: Any,
     ) -> Scored:
         """Compute what is missing.
@@ -121,6 +122,7 @@ class Scoring:
             batch: images computed at once.
             bar: shows progress.
             unreadable: is told each result of an image that could not be read.
+            stream: computes in the predictor's place, with its signature; see ``cluster``.
             **options: of the task's results.
 
         Raises:
@@ -130,7 +132,7 @@ class Scoring:
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
             seen = stack.enter_context(Contents(self.folder / CONTENTS)) if self._dedupe else None
-            results = predictor.stream(self._wanted(seen, bar), batch=batch, **options)
+            results = (stream or predictor.stream)(self._wanted(seen, bar), batch=batch, **options)
             blank = predictor.blank(features=bool(options.get("features")))
             writer = _PartWriter(self, blank.schema, seen)
             stack.push(writer.abandon)
