@@ -1,4 +1,4 @@
-"""Ray Data as the engine of a scoring: batches go to processes of a cluster and come back in order.
+"""Ray Data as the engine of a scoring: batches are computed by processes of a cluster.
 
 The scoring itself stays on the machine that asked for it: it lists the images, writes the parts and keeps the
 journal, so that every row is there once whatever happens to other machines. A batch is what it is on one
