@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         inspect,
         load,
         models,
+        plan,
         predict,
+        study,
         train,
     )
 
@@ -49,7 +51,9 @@ __all__ = [
     "inspect",
     "load",
     "models",
+    "plan",
     "predict",
+    "study",
     "train",
 ]
 

@@ -10,7 +10,7 @@ Odd: this module stands above every room and is imported only when one of its na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,21 @@ from tesela.exporters.options import ExportOptions
 from tesela.hardware.allocator import keep_freed_memory
 from tesela.models.factory import create_model, create_segmenter
 from tesela.runs.result import RunResult
+from tesela.training.planning.requirements import Requirements
+from tesela.training.planning.requirements import training_requirements as plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tesela.data.source import Source
     from tesela.models.model import Model
+    from tesela.studies.study import StudyResult
     from tesela.training.config import TrainConfig
 
 __all__ = [
     "Explanation",
     "ExportReport",
+    "Requirements",
     "RunResult",
     "bench",
     "compare",
@@ -45,7 +49,9 @@ __all__ = [
     "inspect",
     "load",
     "models",
+    "plan",
     "predict",
+    "study",
     "train",
 ]
 
@@ -159,3 +165,67 @@ def export(
         WeightsError: the exported model differs from the original, or the library has no place for it.
     """
     return export_model(source, to=to, out=out, options=ExportOptions(**options))
+
+
+def study(
+    kind: str,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    models: str | Sequence[str] = (),
+    labels: int | Sequence[int] = (),
+    seeds: int = 3,
+    epochs: int | Sequence[int] = (),
+    minutes: float | Sequence[float] = (),
+    pretrain_share: float = 0.5,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> StudyResult:
+    """Run a grid of trainings that answers a question, and write one page, as ``tesela study`` does.
+
+    A study that ended early goes on when it is asked for again; nothing runs twice.
+
+    Args:
+        kind: data-size, compute, positions, few-labels or claims.
+        data: the data, as ``train`` takes it.
+        out: folder of the study; studies/KIND if None.
+        models: families (vit, hybrid, cct, cnn) or names of models, settings behind them: vit_nano:depth=2.
+        labels: training images of each class.
+        seeds: how often each is repeated.
+        epochs: length of a run in epochs; several for compute.
+        minutes: length of a run in minutes instead, for all that a compared way needs.
+        pretrain_share: share of the minutes that goes into pre-training.
+        settings: further options of every run, as ``train`` takes them.
+        quiet: show no progress.
+
+    Returns:
+        how many cells there are and have a result, those that failed, and the answer.
+
+    Raises:
+        UnknownNameError: no such kind or model.
+        ConfigError: what was asked for does not fit the data, or a setting does not exist.
+        DataError: the data cannot be trained on.
+    """
+    keep_freed_memory()
+    from tesela.core.progress import stderr_console
+    from tesela.studies.config import StudyConfig
+    from tesela.studies.study import open_study, run_study
+
+    config = StudyConfig(
+        kind=kind,
+        data=str(data),
+        models=(models,) if isinstance(models, str) else tuple(models),
+        labels=(labels,) if isinstance(labels, int) else tuple(labels),
+        seeds=seeds,
+        epochs=(epochs,) if isinstance(epochs, int) else tuple(epochs),
+        minutes=(float(minutes),) if isinstance(minutes, (int, float)) else tuple(map(float, minutes)),
+        pretrain_share=pretrain_share,
+        settings=dict(settings or {}),
+    )
+    console = stderr_console()
+
+    def say(line: str) -> None:
+        if not quiet:
+            console.print(line, markup=False, highlight=False)
+
+    return run_study(open_study(config, out), say=say)

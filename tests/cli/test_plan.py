@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+import tesela as ts
 from tesela.cli.main import run
+from tesela.core.errors import UsageError
 
 
 def test_eight_devices_in_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,3 +55,21 @@ def test_a_transformer_is_planned_without_torch() -> None:
         "assert run('plan vit_b16 --devices 8xa100'.split()) == 0\nassert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_python_gives_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, options in (
+        ("vit_l16 --devices 8xh100 --batch 1024 --images 5000 --epochs 3", {"images": 5000, "epochs": 3}),
+        (
+            "vit_l16 --devices 8xh100 --batch 1024 --image-size 160x192 --ema",
+            {"image_size": (160, 192), "ema": True},
+        ),
+        ("vit_l16 --devices 8xh100 --batch 1024 --image-size 160", {"image_size": 160}),
+    ):
+        assert run(["plan", *words.split(), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        found = ts.plan("vit_l16", devices="8xh100", batch=1024, **options)
+        assert json.loads(json.dumps(found.mapping())) == told
+    assert found.demand["ddp"].peak == told["demand"]["ddp"]["peak"] and found.steps is None
+    with pytest.raises(UsageError):
+        ts.plan("vit_l16", devices="8h100")

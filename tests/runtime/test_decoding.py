@@ -17,8 +17,9 @@ from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.imaging.preprocess import fitted_view
 from tesela.imaging.spec import ImageSpec
 from tesela.runtime import decoding
-from tesela.runtime.decoding import ImageSource, decode_ahead
+from tesela.runtime.decoding import decode_ahead
 from tesela.runtime.predictor import Predictor
+from tesela.runtime.stored import ImageSource, content
 
 SPEC = ImageSpec(height=6, width=9, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -44,7 +45,7 @@ def test_views_are_those_of_one_after_another(tmp_path: Path) -> None:
     assert [source is other for (source, _), other in zip(found, sources, strict=True)] == [True] * len(found)
     for source, view in found:
         try:
-            image, size = fitted_view(source, SPEC, limits=LOCAL_LIMITS)
+            image, size = fitted_view(content(source), SPEC, limits=LOCAL_LIMITS)
         except ImageError as error:
             assert isinstance(view, ImageError)
             assert (view.code, view.message) == (error.code, error.message)
@@ -62,7 +63,7 @@ def test_doubtful_files_are_decoded_in_the_main_thread(monkeypatch: pytest.Monke
     def view(source: bytes, spec: ImageSpec, *, limits: object) -> object:
         main = threading.current_thread() is threading.main_thread()
         seen[kinds[source]] = main, limits.seconds  # type: ignore[attr-defined]
-        return fitted_view(source, spec, limits=LOCAL_LIMITS)
+        return fitted_view(content(source), spec, limits=LOCAL_LIMITS)
 
     monkeypatch.setattr(decoding, "fitted_view", view)
     monkeypatch.setattr(decoding, "cores", lambda: 2)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from tests.pictures import make_pictures
 
+import tesela as ts
 from tesela.cli.main import run
+from tesela.core.errors import ConfigError
 from tesela.core.files import read_json
 from tesela.training.config import layered
 from tesela.training.run import train
@@ -46,6 +48,19 @@ def test_nothing_runs_twice_and_a_larger_grid_computes_what_is_new(
     stamps = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/*") if path.is_file()}
     again = studied(words, capsys)
     assert again["means"] == first["means"]
+    from_python = ts.study(
+        "data-size",
+        "digits",
+        models=GRID[1],
+        labels=(40, 80),
+        epochs=1,
+        seeds=1,
+        out=out,
+        settings=dict(setting.split("=") for setting in TINY),
+        quiet=True,
+    )
+    assert from_python.mapping() == again and from_python.folder == str(out)
+    assert capsys.readouterr() == ("", "")
     words[words.index("--seeds") + 1] = "2"
     more = studied(words, capsys)
     assert (more["cells"], more["finished"]) == (4, 4)
@@ -219,3 +234,12 @@ def test_masks_are_for_claims_only(tmp_path: Path, capsys: pytest.CaptureFixture
     planned = studied(["claims", data, "--seeds", "1", "--minutes", "3", "--dry-run"], capsys)
     seconds = {row["cell"]: row["seconds"] for row in planned["planned"]}
     assert seconds["plain_ViT-seed0"] == 180 and seconds["more_epochs-seed0"] == 360
+
+
+def test_a_study_from_python_refuses_what_the_command_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ts.study("data-size", "digits", epochs=1, minutes=1, out=tmp_path / "none")
+    assert "exclude one another" in caught.value.message
+    with pytest.raises(ConfigError):
+        ts.study("data-size", "digits", labels=40, settings={"no_such": 1}, out=tmp_path / "none")
+    assert not list(tmp_path.iterdir())

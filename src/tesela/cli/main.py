@@ -63,6 +63,7 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "tensorboard": "track",
     "simplejpeg": "fast",
+    "ray": "ray",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tesela.core.errors import ConfigError
@@ -12,11 +11,11 @@ from tesela.core.errors import ConfigError
 _SHOWN = 40
 
 
-def refuse_other_settings(folder: Path, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_other_settings(folder: object, begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to go on in a folder that was begun with other settings.
 
     Args:
-        folder: of the command's output.
+        folder: of the command's output, or its address.
         begun: settings by name, as they were written down.
         wanted: settings by name, as they are given now.
 

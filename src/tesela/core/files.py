@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tesela.core.address import refuse_address
 from tesela.core.errors import StorageError, UsageError
 from tesela.core.failpoint import failpoint
 from tesela.core.terminal import UNSHOWN
@@ -118,6 +119,7 @@ def _is_device(path: Path) -> bool:
 
 def _part_of(path: Path) -> Path:
     """The temporary name beside a file; shorter where the file's own name leaves no room for more."""
+    refuse_address(path)
     name = path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else sha256_bytes(os.fsencode(path.name))
     return path.with_name(f".{name}.{os.getpid()}.part")
 
@@ -193,6 +195,7 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
         StorageError: no space, no permission or another failure of the file system.
         UsageError: ``path`` is something else than a folder.
     """
+    refuse_address(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is no folder, and would be lost", hint="give another name")
     with storage_errors(path, needed=needed):

@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from tesela.core.address import is_address, local_text, refuse_credentials
 from tesela.core.errors import ConfigError
 from tesela.core.pathnames import path_text
 from tesela.imaging.limits import FORMATS, LOCAL_LIMITS, DecodeLimits, local_limits
@@ -19,7 +20,8 @@ class DataConfig:
     """Where images come from, how they are split and read."""
 
     source: str = ""
-    """A folder of class folders, IDX files, Parquet files, a CSV/JSONL manifest, or digits."""
+    """A folder of class folders, IDX files, Parquet files, shards, a CSV/JSONL manifest, or digits; of shards
+    and Parquet files also an address, such as s3://bucket/shards."""
     val_fraction: float = 0.1
     """Share of the images cut off for validation where the source has no such split; 0 for none."""
     test_fraction: float = 0.1
@@ -57,6 +59,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.source.isascii() and any("\ud800" <= sign <= "\udfff" for sign in self.source):
             object.__setattr__(self, "source", path_text(self.source))  # goes into files that are UTF-8
+        object.__setattr__(self, "source", local_text(self.source))
+        if is_address(self.source):
+            refuse_credentials(self.source)
         for name, share in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, not {share}", hint="0.1 is usual")

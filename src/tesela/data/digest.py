@@ -20,7 +20,7 @@ def data_digest(source: Source) -> str:
         digest.update(f"\n{split} {len(items)}".encode())
         for index in range(len(items)):
             names = [items.name(index), *([masks[_row(items, index)]] if masks is not None else [])]
-            sizes = [_size(root / name) for name in names] if isinstance(root, Path) else []
+            sizes = [_size(root, name) for name in names] if root is not None else []
             digest.update(repr((names, int(items.targets[index]), sizes)).encode())
     return digest.hexdigest()
 
@@ -34,8 +34,8 @@ def _row(items: Items, index: int) -> int:
     return int(items.rows[index]) if isinstance(items, Selection) else index
 
 
-def _size(path: Path) -> int:
+def _size(root: object, name: str) -> int:
     try:
-        return path.stat().st_size
+        return (root / name).stat().st_size if isinstance(root, Path) else -1
     except OSError:
         return -1

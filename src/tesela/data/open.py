@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tesela.core.address import is_address, local_text, refuse_credentials
 from tesela.core.errors import ConfigError, DataError, UsageError
 from tesela.core.pathnames import path_text, text_path
 from tesela.core.registry import entries, register
@@ -28,6 +29,8 @@ from tesela.data.targets import LabelTargets, Targets
 for _kind in ("digits", "hub", "manifest", "idx", "shards", "parquet", "coco", "masks", "metadata", "folder"):
     register("dataset", _kind, target=f"tesela.data.sources.{_kind}:find_{_kind}")
 
+#: Kinds that are read at addresses too.
+_AT_ADDRESSES = ("shards", "parquet")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 FORMS = (
     "a folder of class folders or of images and masks, IDX or Parquet files, shards, a CSV/JSONL manifest, "
@@ -96,6 +99,8 @@ def find_source(text: str | Path) -> Source:
         DataError: it is damaged.
     """
     text = _as_it_is_there(text)
+    if is_address(text):
+        return _find_at_address(str(text))
     # takes any folder: last
     for entry in sorted(entries("dataset"), key=lambda entry: entry.name == "folder"):
         source: Source | None = entry.load()(text)
@@ -110,6 +115,18 @@ def find_source(text: str | Path) -> Source:
     )
 
 
+def _find_at_address(text: str) -> Source:
+    refuse_credentials(text)
+    for entry in entries("dataset"):
+        source: Source | None = entry.load()(text) if entry.name in _AT_ADDRESSES else None
+        if source is not None:
+            return source
+    raise UsageError(
+        f"there are no shards at {text}",
+        hint="write them there: tesela data pack DATA --out ADDRESS; or give the address of Parquet files",
+    )
+
+
 def find_unlabelled(text: str | Path) -> Source:
     """The source as ``find_source`` has it; a folder that is no data set by its labels is one of images.
 
@@ -117,6 +134,8 @@ def find_unlabelled(text: str | Path) -> Source:
         UsageError: there is nothing, or no kind knows it.
         DataError: it is damaged, or holds no images.
     """
+    if is_address(text):
+        return find_source(text)
     folder = Path(_as_it_is_there(text)).expanduser()
     try:
         source = find_source(text)
@@ -133,7 +152,10 @@ def find_unlabelled(text: str | Path) -> Source:
 
 
 def _as_it_is_there(text: str | Path) -> str | Path:
-    """The path with escaped bytes read back, where it is there only so."""
+    """The path with escaped bytes read back, where it is there only so; an address as it is."""
+    text = local_text(text) if isinstance(text, str) else text
+    if is_address(text):
+        return text
     read = text_path(str(text)).expanduser()
     return read if not Path(text).expanduser().exists() and read.exists() else text
 

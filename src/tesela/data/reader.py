@@ -21,7 +21,7 @@ from torch import Tensor
 from tesela.core.errors import DataError, ImageError
 from tesela.data.augment.augment import Augment
 from tesela.data.scan import Unreadable, attempt, in_threads
-from tesela.data.source import Items, decode_limits
+from tesela.data.source import Items, decode_limits, fetch_rows
 from tesela.imaging.decode import decode, upright_size
 from tesela.imaging.preprocess import fit_image
 from tesela.imaging.spec import ImageSpec
@@ -86,6 +86,7 @@ class StreamReader:
 
     def read(self, rows: NDArray[np.int64], seed: int, epoch: int, /) -> Pixels:
         """The rows' images, decoded one after another."""
+        fetch_rows(self.items, rows)
         if self.augment is None:
             views = [
                 self._guarded(row, lambda row: planes(fitted(self.items, row, self.spec)))

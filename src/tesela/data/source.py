@@ -42,6 +42,17 @@ def groups_of(items: Items) -> tuple[NDArray[np.int64] | None, int]:
     return groups[items.rows] if isinstance(items, Selection) else groups, int(base.buffer)
 
 
+def fetch_rows(items: Items, rows: NDArray[np.int64]) -> None:
+    """Read the encoded images of a batch at once, where they are in object storage.
+
+    Raises:
+        StorageError: it does not give them.
+    """
+    base: Any = items.items if isinstance(items, Selection) else items
+    if hasattr(base, "fetch"):
+        base.fetch((items.rows[rows] if isinstance(items, Selection) else rows).tolist())
+
+
 def set_limits(source: Source, limits: DecodeLimits) -> None:
     """Decode the files of a source within other limits from now on."""
     for items in source.splits.values():

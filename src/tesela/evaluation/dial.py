@@ -34,7 +34,7 @@ from tesela.runtime.predictor import Predictor
 if TYPE_CHECKING:
     from tesela.models.bundle import BundleInfo
     from tesela.models.config import ModelConfig
-    from tesela.runtime.decoding import ImageSource
+    from tesela.runtime.stored import ImageSource
 
 #: Shares of the model's height and width that are tried.
 SIDE_SHARES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375)

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tesela.core.address import refuse_address
 from tesela.core.config import read_yaml
 from tesela.core.errors import TeselaError, UsageError
 from tesela.core.files import io_call, storage_errors
@@ -160,6 +161,7 @@ class Run:
         Raises:
             UsageError: another one holds it.
         """
+        refuse_address(self.path)
         key = self.path.resolve()
         with storage_errors(self.path):
             io_call("mkdir", lambda: self.path.mkdir(parents=True, exist_ok=True))

@@ -23,9 +23,8 @@ from tesela.imaging.header import read_header
 from tesela.imaging.limits import DecodeLimits
 from tesela.imaging.preprocess import fitted_view
 from tesela.imaging.spec import ImageSpec
+from tesela.runtime.stored import ImageSource, StoredImage, content
 
-#: An encoded image in memory, a file, or pixels (H, W, C) uint8.
-ImageSource: TypeAlias = bytes | Path | NDArray[np.uint8]
 #: A view (h, w, C), uint8, with the image's own (height, width); or why there is none.
 FittedView: TypeAlias = "tuple[NDArray[np.uint8], tuple[int, int]] | ImageError"
 
@@ -69,7 +68,7 @@ def decode_ahead(
 
 def _view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> FittedView:
     try:
-        return fitted_view(source, spec, limits=limits)
+        return fitted_view(content(source), spec, limits=limits)
     except ImageError as error:
         return error
 
@@ -81,7 +80,12 @@ def _ordinary_view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -
     try:
         if isinstance(source, Path) and source.stat().st_size > limits.max_bytes:
             return None
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        if isinstance(source, StoredImage):
+            data = source.data()
+        else:
+            data = source if isinstance(source, bytes) else source.read_bytes()
+    except ImageError as error:
+        return error
     except OSError:
         return None
     header = read_header(data)

@@ -17,13 +17,12 @@ import numpy as np
 from PIL import Image
 
 from tesela.core.errors import ImageError, UsageError
-from tesela.core.pathnames import path_text
 from tesela.data.source import ArrayItems, Source
 from tesela.imaging.decode import picture_pixels
 from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.imaging.preprocess import preprocess
 from tesela.imaging.spec import ImageSpec
-from tesela.runtime.sources import find_images
+from tesela.runtime.stored import content, find_sources, source_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +47,7 @@ def image_sources(
         UsageError: there is no such file, or an array is no image.
     """
     if isinstance(images, (str, os.PathLike)):
-        yield from find_images([images if isinstance(images, str) else Path(images)], root=root)
+        yield from find_sources([images if isinstance(images, str) else Path(images)], root=root)
     elif isinstance(images, (bytes, bytearray, memoryview)):
         yield bytes(images)
     elif isinstance(images, Image.Image):
@@ -91,9 +90,9 @@ def prepared_images(spec: ImageSpec, images: Any, root: Path | None) -> NDArray[
     found = []
     for index, one in enumerate(image_sources(images, channels=spec.channels, root=root)):
         try:
-            found.append(preprocess([one], spec, limits=LOCAL_LIMITS))
+            found.append(preprocess([content(one)], spec, limits=LOCAL_LIMITS))
         except ImageError as error:
-            name = path_text(one) if isinstance(one, Path) else f"image {index}"
+            name = source_name(one, index)
             raise ImageError(f"{name}: {error.message}", code=error.code, hint=error.hint) from error
     if not found:
         raise UsageError("no image was given", hint="give one or more")

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from tesela.checkpoints.cache import bundle_of
 from tesela.core.errors import ImageError, UsageError
-from tesela.core.pathnames import path_text
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fitted_view, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
@@ -33,7 +32,8 @@ from tesela.runtime.backends.base import (
 )
 from tesela.runtime.choice import MOST_IMAGES, Choice, choose_way
 from tesela.runtime.decoding import FittedView, decode_ahead
-from tesela.runtime.decoding import ImageSource as ImageSource
+from tesela.runtime.stored import ImageSource as ImageSource
+from tesela.runtime.stored import content, source_name
 from tesela.tasks.catalog import find_task
 from tesela.tasks.pretraining.result import Embedding
 from tesela.tasks.result import Result
@@ -180,7 +180,7 @@ class Predictor:
         self, source: ImageSource, *, limits: DecodeLimits | None = None
     ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """As ``prepare``, with the image's own (height, width)."""
-        return fitted_view(source, self.info.image, limits=limits or self.limits)
+        return fitted_view(content(source), self.info.image, limits=limits or self.limits)
 
     def outputs(self, images: Sequence[NDArray[np.uint8]], *, name: str = LOGITS) -> NDArray[np.float32]:
         """Outputs (B, ...), such as logits (B, K), of images that ``prepare`` made, in one batch."""
@@ -248,7 +248,7 @@ class Predictor:
                 views = [view[0] for _, view in chunk if not isinstance(view, ImageError)]
                 rows = iter(self.outputs(views, name=wanted) if views else ())
                 for source, view in chunk:
-                    name = _name(source, number)
+                    name = source_name(source, number)
                     number += 1
                     if isinstance(view, ImageError):
                         yield Embedding().failed(name, view)
@@ -260,9 +260,9 @@ class Predictor:
     ) -> Iterator[Result]:
         """Results of images that are looked at in another way than once, as a whole."""
         for index, source in enumerate(sources):
-            name = _name(source, index)
+            name = source_name(source, index)
             try:
-                image = pixels(source, self.info.image, limits=self.limits)
+                image = pixels(content(source), self.info.image, limits=self.limits)
             except ImageError as error:
                 yield self.blank().failed(name, error)
                 continue
@@ -280,13 +280,8 @@ class Predictor:
             decoded = self.task.decode(outputs, self.info, sizes=[size for _, size in views], **options)
         results = iter(decoded)
         for index, (source, view) in enumerate(seen):
-            name = _name(source, first + index)
+            name = source_name(source, first + index)
             if isinstance(view, ImageError):
                 yield self.blank().failed(name, view)
             else:
                 yield next(results).of(name)
-
-
-def _name(source: ImageSource, index: int) -> str:
-    """The path of a file; the number of anything else."""
-    return path_text(source) if isinstance(source, Path) else f"image {index}"

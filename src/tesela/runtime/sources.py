@@ -68,6 +68,11 @@ def stream_images(words: Iterable[str | Path], *, root: Path | None = None) -> I
             raise _empty(path)
 
 
+def has_image(folder: Path) -> bool:
+    """Whether there is an image in a folder or below it."""
+    return next(_below(folder), None) is not None
+
+
 def _is_image_name(path: Path) -> bool:
     return not path.name.startswith("._") and path.suffix.lower() in IMAGE_SUFFIXES
 

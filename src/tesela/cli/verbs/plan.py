@@ -55,53 +55,37 @@ def plan(
         json: Print one JSON object as the last line.
     """
     from tesela.cli import output
-    from tesela.core.config import convert_value
-    from tesela.core.errors import UsageError
-    from tesela.training.planning.cluster import CPU, parse_devices
-    from tesela.training.planning.demand import activations_of, demand, largest_batch, workload
+    from tesela.training.planning.requirements import training_requirements
 
     output.use_json(json)
-    if (images is not None and images < 1) or epochs < 1:
-        raise UsageError("images and epochs must be 1 or more", hint="write --images 1281167 --epochs 90")
-    size = None if image_size is None else convert_value(tuple[int, int], image_size, "image_size")
-    cluster = parse_devices(devices, network=network)
-    on_cpu = cluster.kind.name == CPU
-    chosen = ("fp32" if on_cpu else "bf16") if precision == "auto" else precision
-    work = workload(
+    found = training_requirements(
         model,
         batch=batch,
-        classes=num_classes,
-        image_size=size,
-        precision=chosen,
+        devices=devices,
+        precision=precision,
+        image_size=image_size,
+        num_classes=num_classes,
         accumulate=accumulate,
         optimizer=optimizer,
-        average=ema,
+        ema=ema,
         checkpointing=checkpointing,
+        images=images,
+        epochs=epochs,
+        utilization=utilization,
+        network=network,
     )
-    work.images(cluster.ranks)  # refuses before anything is counted
-    kept = activations_of(work, on_cpu=on_cpu)
-    ways: tuple[Literal["ddp", "fsdp"], ...] = ("ddp", "fsdp") if cluster.ranks > 1 else ("ddp",)
-    reached = (0.7 if on_cpu else 0.4) if utilization is None else utilization
-    found = {way: demand(work, cluster, way, kept, utilization=reached) for way in ways}
-    most = {way: largest_batch(work, cluster, way, kept) for way in ways}
-    steps = None if images is None else epochs * max(1, images // batch)
+    work, cluster = found.work, found.cluster
     output.say(
         f"{model}: {work.parameters:,} parameters, images of {'x'.join(map(str, work.config.image_size))}, "
-        f"{batch:,} a step on {cluster.text()}, {work.images(cluster.ranks):,} at a time on each, {chosen}"
+        f"{batch:,} a step on {cluster.text()}, {work.images(cluster.ranks):,} at a time on each, "
+        f"{work.precision}"
     )
     if layers:
-        output.say(layer_table(kept.layers))
-    output.say(demand_table(found, cluster, most=most, steps=steps))
-    if kept.counted:
+        output.say(layer_table(found.activations.layers))
+    output.say(demand_table(found.demand, cluster, most=found.largest, steps=found.steps))
+    if found.activations.counted:
         output.say("activations were counted on two empty images here; other figures are closed forms")
-    facts = {"parameters": work.parameters, "activations_of_image": kept.kept, "layers": dict(kept.layers)}
-    times = {way: None if steps is None else steps * one.step for way, one in found.items()}
-    rows = {
-        way: one.mapping() | {"largest_batch": most[way], "seconds": times[way]} for way, one in found.items()
-    }
-    asked = {"model": model, "batch": batch, "devices": cluster.text(), "ranks": cluster.ranks}
-    memory = {"device_memory": cluster.kind.memory, "precision": chosen, "checkpointed": kept.checkpointed}
-    output.result({**asked, "steps": steps, **memory, **facts, "counted": kept.counted, "demand": rows}, json)
+    output.result(found.mapping(), json)
 
 
 def layer_table(layers: tuple[tuple[str, int], ...]) -> Table:

@@ -32,14 +32,15 @@ def predict(
     max_pixels: int | None = None,
     parts: int | None = None,
     dedupe: Annotated[bool, Parameter(negative="")] = False,
-    engine: Literal["local"] = "local",  # noqa: ARG001
+    engine: Literal["local", "ray"] = "local",
     json: bool = False,
 ) -> int:
     """Labels, or masks, for images, folders and globs; exit code 1 if an image could not be read.
 
     Args:
         run: A run folder, or a bundle.
-        images: Image files, folders (with all below them) and quoted patterns.
+        images: Image files, folders (with all below them) and quoted patterns; shards and Parquet files, or
+            folders or addresses (s3://bucket/shards) of such.
         top: How many labels a classifier shows for each image; 5 by default.
         out: A file for the results, which are not printed then: .jsonl, .csv or .parquet; or a folder, for
             masks as PNG files beside a results.jsonl, with overlays in overlays/.
@@ -62,7 +63,8 @@ def predict(
             --json the last line says how many.
         dedupe: With --parts: leave out images with the bytes of an earlier one, and list them in
             _duplicates/.
-        engine: Where it runs: on this machine.
+        engine: With --parts: compute on this machine, or with ray on a cluster, all of whose machines see the
+            run and the images under the same names.
         json: Print one JSON object per image and line.
     """
     from tesela.cli import output
@@ -74,31 +76,34 @@ def predict(
     from tesela.runtime.predictor import Predictor
     from tesela.runtime.result_folder import ResultFolder
     from tesela.runtime.scoring.score import check_parts
-    from tesela.runtime.sources import find_images, stream_images
+    from tesela.runtime.stored import find_sources, stream_sources
     from tesela.runtime.table import PredictionTable
 
     output.use_json(json)
     if parts is None and dedupe:
         raise UsageError("--dedupe belongs to a scoring in parts", hint="add --parts 2000")
+    if parts is None and engine == "ray":
+        raise UsageError("--engine ray belongs to a scoring in parts", hint="add --parts 2000")
     try:
         if parts is None:
-            paths = find_images(images, root=Run(run).data_root)
+            paths = find_sources(images, root=Run(run).data_root)
         else:
             check_parts(out, parts)
-            paths = list(islice(stream_images(images, root=Run(run).data_root), 8))
+            paths = list(islice(stream_sources(images, root=Run(run).data_root), 8))
     except UsageError:
         Predictor(run, backend="auto")  # what is wrong with the model is said first
         raise
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "sample": paths}
     given["limits"] = local_limits(formats or (), max_pixels)
     options: dict[str, Any] = {} if top is None else {"top": top}
-    ways = {"windows": windows, "flip": flip, "features": features}
-    options |= {name: True for name, wanted in ways.items() if wanted}
+    told = {"windows": windows, "flip": flip, "features": features}
+    options |= {name: True for name, wanted in told.items() if wanted}
     if parts is not None and out is not None:
         if max_ms is not None:
             raise UsageError("--max-ms and --parts exclude one another", hint="leave one of them out")
         asked = {"formats": formats or [], "max_pixels": max_pixels}
-        return score(run, images, out, parts, given, options, asked, dedupe=dedupe, batch=batch, json=json)
+        ways = {"dedupe": dedupe, "ray": engine == "ray"}
+        return score(run, images, out, parts, given, options, asked, **ways, batch=batch, json=json)
     if max_ms is None:
         predictor = Predictor(run, **given)
     else:
@@ -145,6 +150,7 @@ def score(
     asked: dict[str, Any],
     *,
     dedupe: bool,
+    ray: bool,
     batch: int,
     json: bool,
 ) -> int:
@@ -159,6 +165,7 @@ def score(
         options: of the task's results.
         asked: limits of decoding, which belong to the scoring's settings.
         dedupe: leave out images with the bytes of an earlier one.
+        ray: compute on a cluster.
         batch: images computed at once.
         json: print the counts as JSON.
     """
@@ -170,10 +177,13 @@ def score(
     from tesela.core.terminal import line_text
     from tesela.runs.folder import Run
     from tesela.runtime.predictor import Predictor
+    from tesela.runtime.scoring.cluster import RayStream, ray_data
     from tesela.runtime.scoring.journal import Journal, begun_settings
     from tesela.runtime.scoring.score import Scoring
-    from tesela.runtime.sources import stream_images
+    from tesela.runtime.stored import absolute_word, stream_sources
 
+    if ray:
+        ray_data()  # what is missing is said before anything is written
     begun = begun_settings(out)
     if begun is not None and given["backend"] == "auto":  # what was chosen then computes the rest
         given |= {name: begun.get(name, given[name]) for name in ("backend", "precision")}
@@ -182,7 +192,7 @@ def score(
         way = predictor.choice.way if predictor.choice is not None else None
         settings = {
             "model": sha256_bytes(json_text(predictor.info.digests).encode()),
-            "images": [str(Path(word).absolute()) for word in images],
+            "images": [absolute_word(word) for word in images],
             "backend": way.backend if way else given["backend"],
             "precision": way.precision if way else given["precision"],
             "options": options,
@@ -192,7 +202,8 @@ def score(
         }
         root = Run(run).data_root
         journal = Journal(out, settings)
-        scoring = Scoring(out, lambda: stream_images(images, root=root), journal, size=size, dedupe=dedupe)
+        scoring = Scoring(out, lambda: stream_sources(images, root=root), journal, size=size, dedupe=dedupe)
+        stream = RayStream(run, predictor, threads=given["threads"]) if ray else None
         told = 0
 
         def tell(line: str) -> None:
@@ -203,7 +214,12 @@ def score(
 
         with progress_bar(stderr_console(), "predict", 1) as bar:
             found = scoring.run(
-                predictor, batch=batch, bar=bar, unreadable=lambda result: tell(result.line()), **options
+                predictor,
+                batch=batch,
+                bar=bar,
+                stream=stream,
+                unreadable=lambda result: tell(result.line()),
+                **options,
             )
     if told > output.MOST_NAMED:
         output.note(f"... and {told - output.MOST_NAMED:,} more")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,13 @@ from numpy.typing import NDArray
 
 from tesela.core.begun import refuse_other_settings
 from tesela.core.errors import DataError, UsageError
-from tesela.core.files import read_json, write_atomic, write_json
 from tesela.data.digest import data_digest
 from tesela.data.packing.shard import ShardKind, packed_rows, write_rows, write_tar
 from tesela.data.random import permutation
 from tesela.data.scan import Unreadable, refuse_too_many
 from tesela.data.source import Source
+from tesela.data.storage.place import DataPlace, json_of, put, put_json, sizes_of
+from tesela.data.storage.remote import RemotePath
 
 INDEX, BOOK, SETTINGS_OF_PACK = "index.json", "_index", "_pack.json"
 SHARDS_FORMAT = "tesela-shards/1"
@@ -51,7 +51,7 @@ class PackReport:
 
 def pack(
     source: Source,
-    out: Path,
+    out: DataPlace,
     *,
     rows: int = 1000,
     kind: ShardKind = "tar",
@@ -63,7 +63,7 @@ def pack(
 
     Args:
         source: with its splits.
-        out: the folder; one in which a pack with the same settings ended early is taken up.
+        out: the folder, or an address; one in which a pack with the same settings ended early is taken up.
         rows: images of a shard.
         kind: tar archives in WebDataset's layout with an index, or Parquet files.
         seed: of the order.
@@ -94,18 +94,18 @@ def pack(
             chosen = order[begin : begin + rows]
             name = f"{split}-{number:06d}.{kind}"
             book = out / BOOK / f"{split}-{number:06d}.json"
-            if not (book.exists() and (out / name).exists()):
+            found = json_of(book)
+            if found is None or sizes_of([out / name]) != [found["bytes"]]:
                 images, bad = packed_rows(items, chosen.tolist())
                 if kind == "tar":
                     index = write_tar(out / name, images, first=first)
-                    write_atomic(book.with_suffix(".idx"), index.tobytes())
+                    put(out / BOOK / f"{split}-{number:06d}.idx", index.tobytes())
                 else:
                     write_rows(out / name, images, source.labels)
-                size = (out / name).stat().st_size
-                facts = {"file": name, "bytes": size, "rows": len(images)}
-                write_json(book, {**facts, "unreadable": [asdict(one) for one in bad]})
+                facts = {"file": name, "bytes": sizes_of([out / name])[0], "rows": len(images)}
+                found = {**facts, "unreadable": [asdict(one) for one in bad]}
+                put_json(book, found)
                 written += 1
-            found = read_json(book)
             left_out += [Unreadable(**one) for one in found.pop("unreadable")]
             places.append(found)
             first += found["rows"]
@@ -113,10 +113,10 @@ def pack(
             if tell is not None:
                 tell(done)
     if left_out:
-        write_json(out / "unreadable.json", [asdict(one) for one in left_out])
+        put_json(out / "unreadable.json", [asdict(one) for one in left_out])
     refuse_too_many(left_out, total, limit=max_unreadable)
     told = {"format": SHARDS_FORMAT, "kind": kind, "labels": list(source.labels), "splits": splits}
-    write_json(out / INDEX, {**told, "channels": source.channels, "seed": seed})  # last: the pack is whole
+    put_json(out / INDEX, {**told, "channels": source.channels, "seed": seed})  # last: the pack is whole
     return PackReport(
         out=str(out),
         images={split: sum(one["rows"] for one in places) for split, places in splits.items()},
@@ -126,24 +126,31 @@ def pack(
     )
 
 
-def _begin(out: Path, settings: dict[str, Any]) -> None:
+def _begin(out: DataPlace, settings: dict[str, Any]) -> None:
     """Refuse a folder with anything but an earlier pack of the same settings."""
-    file = out / SETTINGS_OF_PACK
-    if file.exists():
-        refuse_other_settings(out, read_json(file), settings)
-    elif out.exists() and (not out.is_dir() or any(not one.name.startswith(".") for one in out.iterdir())):
+    begun = json_of(out / SETTINGS_OF_PACK)
+    if begun is not None:
+        refuse_other_settings(out, begun, settings)
+    elif _is_taken(out):
         raise UsageError(f"{out} is not empty, and no shards were packed there", hint="choose another --out")
     else:
-        write_json(file, settings)
+        put_json(out / SETTINGS_OF_PACK, settings)
 
 
-def read_index(book: Path, rows: int) -> NDArray[np.int64]:
-    """(N, 3) offsets, bytes and classes of a shard.
+def _is_taken(out: DataPlace) -> bool:
+    if isinstance(out, RemotePath):
+        return bool(out.below()) or out.size() is not None
+    if not out.exists():
+        return False
+    return not out.is_dir() or any(not one.name.startswith(".") for one in out.iterdir())
+
+
+def read_index(name: str, data: bytes | None, rows: int) -> NDArray[np.int64]:
+    """(N, 3) offsets, bytes and classes of a shard, from the content of its index.
 
     Raises:
         DataError: the index is missing or cut off.
     """
-    data = book.read_bytes() if book.exists() else b""
-    if len(data) != 24 * rows:
-        raise DataError(f"the index {book.name} of a shard is missing or cut off", hint="pack the data again")
+    if data is None or len(data) != 24 * rows:
+        raise DataError(f"the index {name} of a shard is missing or cut off", hint="pack the data again")
     return np.frombuffer(data, np.int64).reshape(rows, 3)

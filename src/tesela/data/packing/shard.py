@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from tesela.core.errors import MissingExtraError
 from tesela.core.files import file_atomic, io_call
 from tesela.data.scan import Unreadable, attempt, in_threads
 from tesela.data.source import Items
+from tesela.data.storage.place import DataPlace
+from tesela.data.storage.remote import RemotePath
 from tesela.imaging.header import read_header
 from tesela.imaging.png import encode_png
 
@@ -55,7 +57,7 @@ def packed_rows(items: Items, rows: Sequence[int]) -> tuple[list[Packed], list[U
 
 
 def write_tar(
-    path: Path, images: Sequence[Packed], *, first: int
+    path: DataPlace, images: Sequence[Packed], *, first: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """Write a tar archive, whole or not at all: NUMBER.jpg, NUMBER.cls and NUMBER.json of each image.
 
@@ -68,7 +70,7 @@ def write_tar(
         (N, 3): offset and bytes of each encoded image in the file, and its class.
     """
     index = np.zeros((len(images), 3), np.int64)
-    with file_atomic(path) as temporary, temporary.open("wb") as stream:
+    with _whole(path) as stream:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for place, image in enumerate(images):
                 key = f"{first + place:09d}"
@@ -89,7 +91,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> int:
     return begin
 
 
-def write_rows(path: Path, images: Sequence[Packed], labels: Sequence[str]) -> None:
+def write_rows(path: DataPlace, images: Sequence[Packed], labels: Sequence[str]) -> None:
     """Write a Parquet file in the layout of model hubs, whole or not at all.
 
     Raises:
@@ -106,5 +108,17 @@ def write_rows(path: Path, images: Sequence[Packed], labels: Sequence[str]) -> N
     schema = pyarrow.schema([("image", kind), ("label", pyarrow.int64())], metadata=told)
     rows = [{"image": {"bytes": one.data, "path": one.name}, "label": one.target} for one in images]
     table = pyarrow.Table.from_pylist(rows, schema=schema)
-    with file_atomic(path) as temporary:
-        io_call("write", lambda: parquet.write_table(table, temporary, row_group_size=256))
+    with _whole(path) as stream:
+        io_call("write", lambda: parquet.write_table(table, stream, row_group_size=256))
+
+
+@contextlib.contextmanager
+def _whole(place: DataPlace) -> Iterator[IO[bytes]]:
+    """A stream whose content is a file when the block ends without an error."""
+    if isinstance(place, RemotePath):
+        buffer = io.BytesIO()
+        yield buffer
+        place.write(buffer.getvalue())
+        return
+    with file_atomic(place) as temporary, temporary.open("wb") as stream:
+        yield stream

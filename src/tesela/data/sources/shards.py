@@ -2,7 +2,8 @@
 
 An image is read by its place in the file, and no archive is unpacked. A loader goes through a few shards at a
 time, in an order that seed and epoch give, and mixes their images: reads stay near one another, and any batch
-can be made alone, so that a resumed training is exact.
+can be made alone, so that a resumed training is exact. Archives at an address are read by ranges, those of a
+batch at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesela.core.errors import DataError, ImageError
-from tesela.core.files import read_json
 from tesela.core.pathnames import path_text
 from tesela.data.packing.pack import BOOK, INDEX, SETTINGS_OF_PACK, SHARDS_FORMAT, read_index
 from tesela.data.source import Columns, Source
+from tesela.data.sources.images import NO_CLASS
 from tesela.data.sources.layout.split_names import settled, split_in
+from tesela.data.storage.place import (
+    THREADS,
+    DataPlace,
+    contents_of,
+    full_name,
+    json_of,
+    opened,
+    place_of,
+    sizes_of,
+)
+from tesela.data.storage.remote import RemotePath
 from tesela.imaging.decode import decode
 from tesela.imaging.limits import LOCAL_LIMITS
 from tesela.imaging.suffixes import IMAGE_SUFFIXES
@@ -43,7 +56,7 @@ class ShardItems:
     #: Archives whose images a loader mixes.
     buffer = BUFFER
 
-    def __init__(self, files: Sequence[Path], index: NDArray[np.int64], *, verified: bool) -> None:
+    def __init__(self, files: Sequence[DataPlace], index: NDArray[np.int64], *, verified: bool) -> None:
         self.files, self.index, self.verified = tuple(files), index, verified
         self.targets: NDArray[np.int64] = index[:, 3]
         self.columns: Columns = {}
@@ -51,9 +64,10 @@ class ShardItems:
         self.groups: NDArray[np.int64] = index[:, 0]
         self.starts = np.searchsorted(self.groups, np.arange(len(self.files)))
         self._open: dict[int, int] = {}
+        self._fetched: dict[int, bytes] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_fetched": {}}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -70,21 +84,42 @@ class ShardItems:
         return f"{self.files[shard].name}#{index - int(self.starts[shard])}"
 
     def raw(self, index: int) -> bytes:
-        """The encoded image."""
+        """The encoded image.
+
+        Raises:
+            ImageError: the archive is cut off or cannot be read.
+            StorageError: object storage does not give it.
+        """
+        if index in self._fetched:
+            return self._fetched[index]
         shard, offset, size, _ = self.index[index].tolist()
+        file = self.files[shard]
+        if isinstance(file, RemotePath):
+            return file.read(offset, size)
         try:
             if shard not in self._open:
-                self._open[shard] = os.open(self.files[shard], os.O_RDONLY)
+                self._open[shard] = os.open(file, os.O_RDONLY)
             data = os.pread(self._open[shard], size, offset)
         except OSError as error:
             raise ImageError(
-                f"{self.files[shard].name} cannot be read: {error.strerror}",
+                f"{file.name} cannot be read: {error.strerror}",
                 code="unreadable_file",
                 hint="look at the disk",
             ) from error
         if len(data) < size:
-            raise ImageError(f"{self.files[shard].name} is cut off", code="truncated", hint="copy it again")
+            raise ImageError(f"{file.name} is cut off", code="truncated", hint="copy it again")
         return data
+
+    def fetch(self, rows: Sequence[int]) -> None:
+        """Read the images of a batch at once, where each is a request; those of the last batch are forgotten.
+
+        Raises:
+            StorageError: as ``raw``.
+        """
+        self._fetched = {}
+        if any(isinstance(file, RemotePath) for file in self.files):
+            with ThreadPoolExecutor(THREADS) as pool:
+                self._fetched = dict(zip(rows, pool.map(self.raw, rows), strict=True))
 
 
 def find_shards(text: str | Path) -> Source | None:
@@ -92,38 +127,55 @@ def find_shards(text: str | Path) -> Source | None:
 
     Raises:
         DataError: a shard is missing or cut off.
+        StorageError: object storage fails.
     """
-    path = Path(text).expanduser()
-    if path.is_dir() and (path / INDEX).is_file():
-        told = read_json(path / INDEX)
-        if isinstance(told, dict) and told.get("format") == SHARDS_FORMAT:
-            return _packed(path, told) if told["kind"] == "tar" else None  # Parquet is another kind
-    if path.is_dir() and (path / SETTINGS_OF_PACK).is_file():
-        raise DataError(f"{path} was not packed to its end", hint="run tesela data pack again")
-    files = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" else []
-    files = [file for file in files if file.is_file()]
-    if not files:
+    return open_shards(place_of(text))
+
+
+def open_shards(place: DataPlace, *, labelled: bool = True) -> Source | None:
+    """The shards at a place, as ``find_shards``.
+
+    Args:
+        place: a folder, or an archive.
+        labelled: whether archives without any class are left alone; where not, classes are not looked at.
+    """
+    if place.suffix == ".tar" and (isinstance(place, RemotePath) or place.is_file()):
+        return _foreign(place, [place], labelled=labelled)
+    if isinstance(place, Path) and not place.is_dir():
         return None
-    return _foreign(path, files)
+    told = json_of(place / INDEX)
+    if isinstance(told, dict) and told.get("format") == SHARDS_FORMAT:
+        return _packed(place, told) if told["kind"] == "tar" else None  # Parquet is another kind
+    if told is None and json_of(place / SETTINGS_OF_PACK) is not None:
+        raise DataError(f"{place} was not packed to its end", hint="run tesela data pack again")
+    return _foreign(place, archives(place), labelled=labelled)
 
 
-def _packed(folder: Path, told: dict[str, Any]) -> Source:
+def archives(folder: DataPlace) -> list[DataPlace]:
+    """The tar archives in a folder, in order."""
+    if isinstance(folder, RemotePath):
+        return [file for file in folder.below() if file.suffix == ".tar" and file.parent == folder]
+    return [file for file in sorted(folder.glob("*.tar")) if file.is_file()]
+
+
+def _packed(folder: DataPlace, told: dict[str, Any]) -> Source:
     splits = {}
     for split, shards in told["splits"].items():
         files = [folder / one["file"] for one in shards]
-        for file, one in zip(files, shards, strict=True):
-            size = file.stat().st_size if file.exists() else 0
+        for file, one, there in zip(files, shards, sizes_of(files), strict=True):
+            size = there or 0
             if size != one["bytes"]:
                 raise DataError(
                     f"the shard {file.name} is {'cut off' if size else 'missing'}: "
                     f"{size:,} of {one['bytes']:,} bytes are there",
                     hint="copy it again, or delete it and pack the data again",
                 )
-        books = [(folder / BOOK / file.name).with_suffix(".idx") for file in files]
-        parts = [read_index(book, one["rows"]) for book, one in zip(books, shards, strict=True)]
+        books = [folder / BOOK / f"{file.stem}.idx" for file in files]
+        read = zip(books, contents_of(books), shards, strict=True)
+        parts = [read_index(book.name, data, one["rows"]) for book, data, one in read]
         splits[split] = ShardItems(files, _joined(parts), verified=True)
     return Source(
-        name=path_text(folder.resolve().name),
+        name=path_text(full_name(folder)),
         kind="shards",
         labels=tuple(told["labels"]),
         splits=splits,
@@ -138,13 +190,15 @@ def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(numbered) if numbered else np.zeros((0, 4), np.int64)
 
 
-def _foreign(path: Path, files: Sequence[Path]) -> Source | None:
+def _foreign(path: DataPlace, files: Sequence[DataPlace], *, labelled: bool) -> Source | None:
     """Archives in WebDataset's layout: KEY.jpg and KEY.cls; None where they hold no such pairs."""
     said = settled({file: word for file in files if (word := split_in(file.stem)) is not None})
-    by_split: dict[str, list[Path]] = {}
+    by_split: dict[str, list[DataPlace]] = {}
     for file in files:
         by_split.setdefault(said.get(file, "train"), []).append(file)
-    parts = {split: [_members(file) for file in members] for split, members in by_split.items()}
+    parts = {
+        split: [_members(file, labelled=labelled) for file in members] for split, members in by_split.items()
+    }
     if not any(len(part) for members in parts.values() for part in members):
         return None
     splits = {
@@ -152,7 +206,7 @@ def _foreign(path: Path, files: Sequence[Path]) -> Source | None:
     }
     classes = 1 + max(int(items.targets.max(initial=0)) for items in splits.values())
     return Source(
-        name=path_text(path.resolve().stem),
+        name=path_text(Path(full_name(path)).stem),
         kind="shards",
         labels=tuple(str(number) for number in range(classes)),
         splits=splits,
@@ -163,27 +217,28 @@ def _foreign(path: Path, files: Sequence[Path]) -> Source | None:
     )
 
 
-def _members(file: Path) -> NDArray[np.int64]:
+def _members(file: DataPlace, *, labelled: bool) -> NDArray[np.int64]:
     """(N, 3) offset, bytes and class of the images in an archive."""
     images: dict[str, tuple[int, int]] = {}
     classes: dict[str, int] = {}
     try:
-        with tarfile.open(file, "r:") as archive:
+        with opened(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
                 key, _, ending = member.name.partition(".")
                 if f".{ending.lower()}" in IMAGE_SUFFIXES:
                     images[key] = member.offset_data, member.size
-                elif ending == "cls":
-                    stream = archive.extractfile(member)
-                    classes[key] = int((stream.read() if stream else b"").strip())
-        if images:
-            last = max(offset + size for offset, size in images.values())
-            if file.stat().st_size < last:
+                elif ending == "cls" and labelled:
+                    content = archive.extractfile(member)
+                    classes[key] = int((content.read() if content else b"").strip())
+            stream.seek(archive.offset)  # an archive ends with empty blocks, also behind its last file
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("unexpected end of data")
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise DataError(
             f"the shard {file.name} is damaged or cut off: {error}", hint="copy it again, or leave it out"
         ) from error
+    if not labelled:
+        classes = dict.fromkeys(images, NO_CLASS)
     if images and not classes:
         return np.zeros((0, 3), np.int64)
     lost = sorted(images.keys() - classes.keys())

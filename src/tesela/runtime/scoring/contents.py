@@ -8,7 +8,8 @@ import sqlite3
 from pathlib import Path
 from typing import Self
 
-from tesela.core.errors import StorageError
+from tesela.core.errors import ImageError, StorageError
+from tesela.runtime.stored import StoredImage
 
 
 class Contents:
@@ -39,12 +40,15 @@ class Contents:
             self._base.commit()
         self._base.close()
 
-    def earlier(self, path: Path, row: int, name: str) -> str | None:
+    def earlier(self, source: Path | StoredImage, row: int, name: str) -> str | None:
         """The name of an earlier image with the same bytes; None of a new one, or one that cannot be read."""
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
-        except OSError:
+            if isinstance(source, StoredImage):
+                digest = hashlib.blake2b(source.data()).digest()[:16]
+            else:
+                with source.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "blake2b").digest()[:16]
+        except (OSError, ImageError):
             return None
         with self._failing():
             self._base.execute("INSERT OR IGNORE INTO contents VALUES (?, ?, ?)", (digest, row, name))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tesela.core.errors import DataError
 from tesela.core.files import io_call, storage_errors
-from tesela.core.pathnames import path_text, text_path
+from tesela.runtime.stored import StoredImage, read_source, source_name, written_source
 
 #: Seconds between two looks at a list that is still written.
 PAUSE = 0.02
@@ -34,13 +34,13 @@ class Listing:
         complete: whether these are all.
     """
 
-    def __init__(self, file: Path, images: Callable[[], Iterator[Path]]) -> None:
+    def __init__(self, file: Path, images: Callable[[], Iterator[Path | StoredImage]]) -> None:
         self._file, self._images = file, images
         self.known, self.complete = 0, False
         self._error: BaseException | None = None
         self._left = threading.Event()
 
-    def __iter__(self) -> Iterator[Path]:
+    def __iter__(self) -> Iterator[Path | StoredImage]:
         """All images in order, as they become known.
 
         Raises:
@@ -61,7 +61,7 @@ class Listing:
             if total is None:
                 writer.join()
 
-    def _read(self) -> Iterator[Path]:
+    def _read(self) -> Iterator[Path | StoredImage]:
         given, stream = 0, None
         try:
             while True:
@@ -71,7 +71,7 @@ class Listing:
                         stream = stream or self._file.open("rb")
                         lines = [stream.readline() for _ in range(min(LINES, self.known - given))]
                     for line in lines:
-                        yield text_path(json.loads(line))
+                        yield read_source(json.loads(line))
                     given += len(lines)
                 elif ended:
                     break
@@ -100,12 +100,13 @@ class Listing:
     def _append(self, stream, whole: int) -> int:  # type: ignore[no-untyped-def]
         """Compare what is listed already, ``whole`` lines, and write the rest; the number of images."""
         count, waiting = 0, []
-        for path in self._images():
-            line = (json.dumps(path_text(path)) + "\n").encode()
+        for source in self._images():
+            line = (json.dumps(written_source(source)) + "\n").encode()
             if count < whole:
                 if stream.readline() != line:
                     raise DataError(
-                        f"the images have changed since they were listed: {path} is new, or others are gone",
+                        "the images have changed since they were listed: "
+                        f"{source_name(source, count)} is new, or others are gone",
                         hint="put them back, or score them into another folder with --out",
                     )
             else:

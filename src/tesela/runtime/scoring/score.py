@@ -19,12 +19,12 @@ from typing import Any
 
 from tesela.core.errors import UsageError
 from tesela.core.files import write_atomic
-from tesela.core.pathnames import path_text
 from tesela.core.progress import Bar
 from tesela.runtime.predictor import Predictor
 from tesela.runtime.scoring.contents import Contents
 from tesela.runtime.scoring.journal import Journal, PartDone
 from tesela.runtime.scoring.listing import Listing
+from tesela.runtime.stored import StoredImage, source_name
 from tesela.runtime.table import PredictionTable
 from tesela.tasks.result import Result
 
@@ -86,7 +86,13 @@ class Scoring:
     """
 
     def __init__(
-        self, folder: Path, images: Callable[[], Iterator[Path]], journal: Journal, *, size: int, dedupe: bool
+        self,
+        folder: Path,
+        images: Callable[[], Iterator[Path | StoredImage]],
+        journal: Journal,
+        *,
+        size: int,
+        dedupe: bool,
     ) -> None:
         self.folder, self._journal, self.size, self._dedupe = folder, journal, size, dedupe
         self._listing = Listing(folder / LIST, images)
@@ -106,6 +112,7 @@ class Scoring:
         batch: int,
         bar: Bar,
         unreadable: Callable[[Result], None],
+        stream: Callable[..., Iterator[Result]] | None = None,
         **options: Any,
     ) -> Scored:
         """Compute what is missing.
@@ -115,6 +122,7 @@ class Scoring:
             batch: images computed at once.
             bar: shows progress.
             unreadable: is told each result of an image that could not be read.
+            stream: computes in the predictor's place, with its signature; see ``cluster``.
             **options: of the task's results.
 
         Raises:
@@ -124,9 +132,10 @@ class Scoring:
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
             seen = stack.enter_context(Contents(self.folder / CONTENTS)) if self._dedupe else None
-            results = predictor.stream(self._wanted(seen, bar), batch=batch, **options)
+            results = (stream or predictor.stream)(self._wanted(seen, bar), batch=batch, **options)
             blank = predictor.blank(features=bool(options.get("features")))
             writer = _PartWriter(self, blank.schema, seen)
+            stack.push(writer.abandon)
             for result in results:
                 self._copies(writer)
                 number, _, _ = self._rows.popleft()
@@ -148,11 +157,11 @@ class Scoring:
             computed=self._computed,
         )
 
-    def _wanted(self, seen: Contents | None, bar: Bar) -> Iterator[Path]:
+    def _wanted(self, seen: Contents | None, bar: Bar) -> Iterator[Path | StoredImage]:
         """The images that need a row; those that need none are noted in between."""
         done = self._journal.parts
         total = 0
-        for number, path in enumerate(self._listing):
+        for number, source in enumerate(self._listing):
             if self._listing.known != total:
                 total = self._listing.known
                 bar.resize(total)
@@ -160,11 +169,11 @@ class Scoring:
             if part in done and self.part(part).exists():
                 bar.advance()
                 continue
-            name = path_text(path)
-            earlier = seen.earlier(path, number, name) if seen is not None else None
+            name = source_name(source, number)
+            earlier = seen.earlier(source, number, name) if seen is not None else None
             self._rows.append((number, name, earlier))
             if earlier is None:
-                yield path
+                yield source
 
     def _copies(self, writer: _PartWriter) -> None:
         """Write down the images of known content that come next."""
@@ -213,6 +222,12 @@ class _PartWriter:
         stack.close()
         self._scoring.finish(done)
         self._open, self._duplicates = None, []
+
+    def abandon(self, *error: Any) -> None:
+        """Remove the part that is not finished, where an error ended the scoring."""
+        if self._open is not None:
+            self._open[1].__exit__(*error)
+            self._open = None
 
     def _part(self, number: int) -> tuple[PartDone, PredictionTable]:
         part = number // self._scoring.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -188,7 +189,7 @@ def pack(
     data: str,
     /,
     *,
-    out: Path,
+    out: str,
     to: Literal["tar", "parquet"] = "tar",
     rows: int = 1000,
     seed: int = 0,
@@ -202,7 +203,7 @@ def pack(
 
     Args:
         data: as for check, without masks.
-        out: the folder to write.
+        out: the folder to write, or an address such as s3://bucket/shards.
         to: tar archives in WebDataset's layout with an index, or Parquet files.
         rows: images of a shard.
         seed: of the order in which images go into shards.
@@ -219,14 +220,18 @@ def pack(
     from tesela.data.config import DataConfig
     from tesela.data.open import open_source
     from tesela.data.packing.pack import pack as pack_source
+    from tesela.data.storage.place import place_of
     from tesela.runs.folder import Run
 
     output.use_json(json)
+    place = place_of(out)
     source = open_source(
         data, config=DataConfig(val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed)
     )
     total = sum(len(items) for items in source.splits.values())
-    with Run(out).locked("pack"), progress_bar(stderr_console(), "pack", total) as bar:
+    # at an address two of the same settings write the same bytes
+    lock = Run(place).locked("pack") if isinstance(place, Path) else contextlib.nullcontext()
+    with lock, progress_bar(stderr_console(), "pack", total) as bar:
         passed = 0
 
         def tell(done: int) -> None:
@@ -235,12 +240,12 @@ def pack(
             passed = done
 
         found = pack_source(
-            source, out, rows=rows, kind=to, seed=seed, max_unreadable=max_unreadable, tell=tell
+            source, place, rows=rows, kind=to, seed=seed, max_unreadable=max_unreadable, tell=tell
         )
     counts = ", ".join(f"{name} {number}" for name, number in found.images.items())
     output.say(f"{out}: {found.shards} shards, {counts}")
     if found.unreadable:
-        output.say(f"{found.unreadable} images cannot be read and were left out: {out / 'unreadable.json'}")
+        output.say(f"{found.unreadable} images cannot be read and were left out: {place / 'unreadable.json'}")
     output.result(asdict(found), json)
     return 0
 

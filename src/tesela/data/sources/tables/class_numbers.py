@@ -7,8 +7,7 @@ by identifiers of a larger catalogue, the numbers are names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,13 +17,15 @@ from tesela.data.sources.tables.labels import WITHHELD, label_text, label_texts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: A file, or its address.
+_File = TypeVar("_File")
 #: Whole numbers as labels that reach this far and are few are names, not places in a list.
 _SPARSE = 1000
 
 
 def class_numbers(
-    values: Mapping[Path, Sequence[Any]], names: tuple[str, ...]
-) -> tuple[tuple[str, ...], dict[Path, NDArray[np.int64]]]:
+    values: Mapping[_File, Sequence[Any]], names: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[_File, NDArray[np.int64]]]:
     """Class names, and the class of each row, -1 where it has none.
 
     Args:
@@ -35,7 +36,7 @@ def class_numbers(
         DataError: a value is a list or another structure.
     """
     texts = {
-        file: label_texts(column, where=path_text(file)) if not _whole(column) else None
+        file: label_texts(column, where=path_text(str(file))) if not _whole(column) else None
         for file, column in values.items()
     }
     labels = tuple(map(label_text, names)) or _labels_of(values, texts)
@@ -66,7 +67,7 @@ def _place(text: str | None, place: int) -> int:
 
 
 def _labels_of(
-    values: Mapping[Path, Sequence[Any]], texts: Mapping[Path, list[str | None] | None]
+    values: Mapping[_File, Sequence[Any]], texts: Mapping[_File, list[str | None] | None]
 ) -> tuple[str, ...]:
     """0..highest for whole numbers, unless few of them are there; the sorted distinct ones for texts."""
     distinct = {

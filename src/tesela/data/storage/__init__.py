@@ -1,0 +1,1 @@
+"""Files of a data set, on this machine or in object storage."""
