@@ -36,6 +36,7 @@ from tesela.models.resnet.config import ResNetConfig
 from tesela.models.segformer.config import SegformerConfig
 from tesela.models.shapes import step_shapes
 from tesela.models.swin.config import SwinConfig
+from tesela.models.tiny_vit.config import TinyVitConfig
 from tesela.models.unet.config import UnetConfig
 from tesela.models.vit.config import ViTConfig
 
@@ -51,6 +52,9 @@ MIXED: dict[str, ModelConfig] = {
     ),  # type: ignore[call-arg]
     "residual with stochastic depth": dataclasses.replace(
         catalog.find_model("resnet18_small").config.tiny(), drop_path=0.2
+    ),  # type: ignore[call-arg]
+    "tiny_vit with stochastic depth": dataclasses.replace(
+        catalog.find_model("tiny_vit_5m").config.tiny(), stem=1, dropout=0.1, drop_path=0.2
     ),  # type: ignore[call-arg]
     "swin with timm's edges": dataclasses.replace(
         catalog.find_model("swin_tiny").config.tiny(), edges="timm", qkv_bias=False, drop_path=0.2
@@ -310,6 +314,8 @@ def test_parameter_names_are_divided(config: ModelConfig) -> None:
         stem, count = "backbone.backbone.root", len(config.stages) + 2
     elif isinstance(config, (ConvNextConfig, SegformerConfig, SwinConfig)):
         stem, count = "backbone.stages.0.patches", sum(config.depths)
+    elif isinstance(config, TinyVitConfig):
+        stem, count = "backbone.stages.0.stem1", sum(config.depths)
     elif isinstance(config, UnetConfig):
         stem, count = "backbone.scales.0", len(config.widths)
     else:

@@ -40,6 +40,12 @@ register(
 )
 register(
     "format",
+    "tiny_vit",
+    target="tesela.checkpoints.tiny_vit.read:find_tiny_vit",
+    summary="TinyViT of timm",
+)
+register(
+    "format",
     "huggingface",
     target="tesela.checkpoints.huggingface.read:find_huggingface",
     summary="transformers",
@@ -58,6 +64,12 @@ register(
     "convnext_file",
     target="tesela.checkpoints.convnext.read:find_convnext_file",
     summary="ConvNeXt of timm without a config",
+)
+register(
+    "format",
+    "tiny_vit_file",
+    target="tesela.checkpoints.tiny_vit.read:find_tiny_vit_file",
+    summary="TinyViT of timm without a config",
 )
 register(
     "format",

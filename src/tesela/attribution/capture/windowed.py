@@ -14,6 +14,9 @@ from tesela.layers.trace import AttentionRecord
 from tesela.models.backbone import Backbone
 from tesela.models.model import Model
 
+#: Every stage but the first halves the map.
+STRIDE = 2
+
 
 def windowed(found: Capture, model: Model, grids: Sequence[Grid]) -> Capture:
     """With the layers in stages, each window at its place.
@@ -46,6 +49,10 @@ def _merging(backbone: Backbone[Any], number: int, grids: Sequence[Grid]) -> Mer
     weight = backbone.merging_weights(number)
     if weight is None:
         return None
-    side, before, after = (weight.shape[2], weight.shape[3]), grids[number - 1], grids[number]
-    beyond = after[0] * side[0] - before[0], after[1] * side[1] - before[1]
-    return merging(weight, side, (0, 0), entered=before, beyond=beyond)
+    side, before, after = weight.shape[2], grids[number - 1], grids[number]
+    margin = (side - 1) // 2
+    down, right = (
+        max(0, STRIDE * (new - 1) + side - 2 * margin - old) for new, old in zip(after, before, strict=True)
+    )
+    padding = (margin, margin)
+    return merging(weight, (STRIDE, STRIDE), padding, entered=before, beyond=(down, right))

@@ -61,6 +61,23 @@ class SwinWindows(NamedTuple):
         return self.edges == other.edges or self.padded(grid) == grid or not any(self.shift(grid))
 
 
+class WholeWindows(SwinWindows):
+    """Windows that are neither cut nor moved: a smaller map is padded to one of them."""
+
+    def size(self, grid: Grid) -> Grid:  # noqa: ARG002
+        """Rows and columns of one window."""
+        return self.window, self.window
+
+    def shift(self, grid: Grid) -> Grid:  # noqa: ARG002
+        """None."""
+        return 0, 0
+
+    def padded(self, grid: Grid) -> Grid:
+        """The map made large enough for whole windows."""
+        rows, columns = (-(-side // self.window) * self.window for side in grid)
+        return rows, columns
+
+
 def merged_grid(grid: Grid) -> Grid:
     """Rows and columns after each 2 x 2 patches became one; an odd map is padded."""
     return -(-grid[0] // 2), -(-grid[1] // 2)
