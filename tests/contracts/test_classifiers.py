@@ -56,6 +56,9 @@ MIXED: dict[str, ModelConfig] = {
     "tiny_vit with stochastic depth": dataclasses.replace(
         catalog.find_model("tiny_vit_5m").config.tiny(), stem=1, dropout=0.1, drop_path=0.2
     ),  # type: ignore[call-arg]
+    "swin with one window at last": dataclasses.replace(
+        catalog.find_model("swin_tiny").config.tiny(), windows=(2, 4)
+    ),  # type: ignore[call-arg]
     "swin with timm's edges": dataclasses.replace(
         catalog.find_model("swin_tiny").config.tiny(), edges="timm", qkv_bias=False, drop_path=0.2
     ),  # type: ignore[call-arg]
@@ -75,7 +78,8 @@ CASES = cases()
 ATTENDING = {name: config for name, config in CASES.items() if isinstance(config, EncoderConfig)}
 #: One of each family, and a residual network of each kind.
 FAMILIES = {catalog.family_of(config): config for config in reversed(CASES.values())} | {
-    "bit": CASES["bit_r50x1"]
+    "bit": CASES["bit_r50x1"],
+    "swin": CASES["swin with one window at last"],
 }
 every = pytest.mark.parametrize("config", CASES.values(), ids=CASES)
 attending = pytest.mark.parametrize("config", ATTENDING.values(), ids=ATTENDING)

@@ -2,7 +2,8 @@
 
 Odd: windows stand beside the heads, (B, g * H, m, d), so that the mask is built once and not per image. The
 table of biases belongs to whole windows; one that is cut to a smaller map reads its middle. The trace holds
--inf where -100 is computed with: the difference, e^-100, is no attention.
+-inf where -100 is computed with: the difference, e^-100, is no attention. The result is copied once: an
+exporter takes the fused kernel apart into steps whose result has other strides.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class ShiftedAttention(HasKernel, nn.Module):
         bias = self._bias(grid, like=q)
         dropout = self.attention_dropout if self.training else 0.0
         result = attend(q, k, v, bias=bias[None], dropout=dropout, scale=self.scale, kernel=self.kernel)
+        result = result.clone(memory_format=torch.contiguous_format)
         result = torch.unflatten(result, 1, (count, self.heads)).flatten(0, 1)  # (B g, H, m, d)
         if trace is not OFF:
             q, k, v = (torch.unflatten(part, 1, (count, self.heads)).flatten(0, 1) for part in (q, k, v))
