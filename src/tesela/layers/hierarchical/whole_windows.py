@@ -56,7 +56,9 @@ class WholeWindowAttention(HasKernel, nn.Module):
             grid: rows and columns, N together.
             trace: where the attention is written down, a batch of windows.
         """
-        cut = cut_windows(torch.unflatten(tokens, 1, grid), self.windows)  # (B, g, m, D)
+        # both copies: an exporter takes convolutions and kernels apart into steps that leave other strides
+        image = torch.unflatten(tokens.clone(memory_format=torch.contiguous_format), 1, grid)
+        cut = cut_windows(image, self.windows)  # (B, g, m, D)
         count = cut.shape[1]
         joined = torch.unflatten(self.qkv(self.norm(cut)).flatten(0, 1), -1, (3, self.heads, self.head_width))
         q, k, v = (part.transpose(1, 2) for part in joined.unbind(2))  # (B g, H, m, d)
@@ -65,7 +67,6 @@ class WholeWindowAttention(HasKernel, nn.Module):
         if trace is not OFF:
             stand = window_places(self.windows, grid, device=tokens.device)
             trace.attention(q, k, v, result, scale=self.scale, bias=bias, places=stand)
-        # a graph that is exported views the memory as a kernel without biases would leave it
         result = result.clone(memory_format=torch.contiguous_format)
         mixed = torch.unflatten(self.out(result.transpose(1, 2).flatten(2)), 0, (-1, count))
         return trace("", join_windows(mixed, self.windows, grid).flatten(1, 2))

@@ -121,14 +121,14 @@ class TinyVitConfig(PyramidConfig):
         return total
 
     def tiny(self) -> Self:
-        """Three stages of a few channels, whose windows fill no map."""
+        """Three stages of a few channels; windows fill the last map, and not the one before."""
         return replace(
             self,
             image_size=(5 * self.stem, 7 * self.stem),
             widths=(4, 8, 12),
             depths=(1, 2, 1),
             heads=(2, 3),
-            windows=(2, 3),
+            windows=(2, 2),
         )
 
     def summary(self) -> str:
