@@ -95,8 +95,11 @@ def timm_outcomes(timm: Any, only: str) -> Iterator[Outcome]:
     for name, (kind, arguments) in _table()["architectures"].items():
         if not fnmatch.fnmatch(name, only):
             continue
-        changed = {"depth": DEPTH}
-        if "num_heads" in arguments:
+        changed: dict[str, Any] = {"depth": DEPTH}
+        if "depths" in arguments:  # in stages
+            changed = {"depths": [DEPTH] * len(arguments["depths"])}
+            changed["embed_dim"] = PER_HEAD * arguments["num_heads"][0]
+        elif "num_heads" in arguments:
             changed["embed_dim"] = PER_HEAD * arguments["num_heads"]
         if arguments.get("num_kv_heads"):
             changed["num_kv_heads"] = arguments["num_kv_heads"][:1] + arguments["num_kv_heads"][-1:]

@@ -28,13 +28,16 @@ MODULES = (
     "deit",
     "eva",
     "naflexvit",
+    "swin_transformer",
+    "swin_transformer_v2",
+    "swin_transformer_v2_cr",
     "vision_transformer",
     "vision_transformer_hybrid",
     "vision_transformer_relpos",
     "vision_transformer_sam",
 )
 #: Classes whose arguments matter; of the others the name of the class is enough to refuse them.
-COMPUTED = ("Beit", "Eva", "VisionTransformer", "VisionTransformerDistilled")
+COMPUTED = ("Beit", "Eva", "SwinTransformer", "VisionTransformer", "VisionTransformerDistilled")
 #: Arguments of the builder, not of the model.
 _BUILDER = ("pretrained", "feature_cfg", "cache_dir", "kwargs_filter")
 

@@ -107,12 +107,12 @@ def test_mlp_widths_that_dinov2_has_not() -> None:
 
 def test_what_we_have_not() -> None:
     with pytest.raises(
-        WeightsError, match=r"'SwinForImageClassification' in config\.json is not known"
+        WeightsError, match=r"'PvtForImageClassification' in config\.json is not known"
     ) as caught:
-        architecture_of({"model_type": "swin", "architectures": ["SwinForImageClassification"]}, {})
+        architecture_of({"model_type": "pvt", "architectures": ["PvtForImageClassification"]}, {})
     assert "ViTForImageClassification" in caught.value.hint
-    with pytest.raises(WeightsError, match="model type 'swin'"):
-        architecture_of({"model_type": "swin"}, {})
+    with pytest.raises(WeightsError, match="model type 'pvt'"):
+        architecture_of({"model_type": "pvt"}, {})
     with pytest.raises(WeightsError, match="'mish'"):
         huggingface_fields({"model_type": "vit", "hidden_act": "mish"}, VIT)
     with pytest.raises(WeightsError, match="does not make sense"):

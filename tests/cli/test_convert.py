@@ -134,8 +134,12 @@ def test_unknown_architectures_and_damaged_texts(
     config = json.loads((source / "config.json").read_text())
     for text, message in (
         (
+            json.dumps(config | {"architectures": ["PvtForImageClassification"], "model_type": "pvt"}),
+            "'PvtForImageClassification'",
+        ),
+        (
             json.dumps(config | {"architectures": ["SwinForImageClassification"], "model_type": "swin"}),
-            "'SwinForImageClassification'",
+            "holds no Swin",
         ),
         (json.dumps(config | {"hidden_size": 47}), "that cannot be: width 47"),
         (json.dumps(config | {"id2label": {"0": "a", "1": "b"}}), "names 2 classes, the weights have 5"),

@@ -34,6 +34,9 @@ from tesela.models.encoder.config import EncoderConfig
 from tesela.models.factory import create_model
 from tesela.models.resnet.config import ResNetConfig
 from tesela.models.segformer.config import SegformerConfig
+from tesela.models.shapes import step_shapes
+from tesela.models.swin.config import SwinConfig
+from tesela.models.tiny_vit.config import TinyVitConfig
 from tesela.models.unet.config import UnetConfig
 from tesela.models.vit.config import ViTConfig
 
@@ -49,6 +52,15 @@ MIXED: dict[str, ModelConfig] = {
     ),  # type: ignore[call-arg]
     "residual with stochastic depth": dataclasses.replace(
         catalog.find_model("resnet18_small").config.tiny(), drop_path=0.2
+    ),  # type: ignore[call-arg]
+    "tiny_vit with stochastic depth": dataclasses.replace(
+        catalog.find_model("tiny_vit_5m").config.tiny(), stem=1, dropout=0.1, drop_path=0.2
+    ),  # type: ignore[call-arg]
+    "swin with one window at last": dataclasses.replace(
+        catalog.find_model("swin_tiny").config.tiny(), windows=(2, 4)
+    ),  # type: ignore[call-arg]
+    "swin with timm's edges": dataclasses.replace(
+        catalog.find_model("swin_tiny").config.tiny(), edges="timm", qkv_bias=False, drop_path=0.2
     ),  # type: ignore[call-arg]
 }
 
@@ -66,7 +78,8 @@ CASES = cases()
 ATTENDING = {name: config for name, config in CASES.items() if isinstance(config, EncoderConfig)}
 #: One of each family, and a residual network of each kind.
 FAMILIES = {catalog.family_of(config): config for config in reversed(CASES.values())} | {
-    "bit": CASES["bit_r50x1"]
+    "bit": CASES["bit_r50x1"],
+    "swin": CASES["swin with one window at last"],
 }
 every = pytest.mark.parametrize("config", CASES.values(), ids=CASES)
 attending = pytest.mark.parametrize("config", ATTENDING.values(), ids=ATTENDING)
@@ -153,9 +166,14 @@ def test_other_sizes(config: ModelConfig) -> None:
 
 @every
 def test_closed_forms(config: ModelConfig) -> None:
-    """Parameters against the module's, operations against PyTorch's own counter over the real run."""
+    """Parameters against the module's, operations against PyTorch's own counter over the real run.
+
+    Every parameter belongs to one of the steps that ``tesela models --shapes`` lists.
+    """
     model = make(config)
     assert config.parameter_count(CLASSES) == sum(parameter.numel() for parameter in model.parameters())
+    steps = step_shapes(config, num_classes=CLASSES)
+    assert sum(step.parameters for step in steps) == config.parameter_count(CLASSES)
     set_attention_kernel(model, "matmul")
     for size in (config.image_size, larger(config)):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -298,8 +316,10 @@ def test_parameter_names_are_divided(config: ModelConfig) -> None:
     assert sorted(name for group in groups for name in group) == sorted(named)
     if isinstance(config, ResNetConfig):
         stem, count = "backbone.backbone.root", len(config.stages) + 2
-    elif isinstance(config, (ConvNextConfig, SegformerConfig)):
+    elif isinstance(config, (ConvNextConfig, SegformerConfig, SwinConfig)):
         stem, count = "backbone.stages.0.patches", sum(config.depths)
+    elif isinstance(config, TinyVitConfig):
+        stem, count = "backbone.stages.0.stem1", sum(config.depths)
     elif isinstance(config, UnetConfig):
         stem, count = "backbone.scales.0", len(config.widths)
     else:

@@ -36,6 +36,15 @@ register(
     summary="ConvNeXt of transformers and timm",
 )
 register(
+    "format", "swin", target="tesela.checkpoints.swin.read:find_swin", summary="Swin of transformers and timm"
+)
+register(
+    "format",
+    "tiny_vit",
+    target="tesela.checkpoints.tiny_vit.read:find_tiny_vit",
+    summary="TinyViT of timm",
+)
+register(
     "format",
     "huggingface",
     target="tesela.checkpoints.huggingface.read:find_huggingface",
@@ -55,6 +64,18 @@ register(
     "convnext_file",
     target="tesela.checkpoints.convnext.read:find_convnext_file",
     summary="ConvNeXt of timm without a config",
+)
+register(
+    "format",
+    "tiny_vit_file",
+    target="tesela.checkpoints.tiny_vit.read:find_tiny_vit_file",
+    summary="TinyViT of timm without a config",
+)
+register(
+    "format",
+    "swin_file",
+    target="tesela.checkpoints.swin.read:find_swin_file",
+    summary="Swin of timm and of the official code without a config",
 )
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".tar")

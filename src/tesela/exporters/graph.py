@@ -139,6 +139,8 @@ def fixed_part(model: Model) -> str:
     attention = getattr(model.config, "attention", "full")
     if attention in ("axial", "local"):
         return f"its {attention} attention cuts the grid into windows that depend on the size"
+    if model.backbone.cuts_windows:
+        return "its attention cuts the grids into windows that depend on the size"
     return ""
 
 

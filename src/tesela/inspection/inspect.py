@@ -158,7 +158,9 @@ def inspect(model: nn.Module, images: Tensor | None = None) -> Inspection:
 def _on_one_grid(seen: Capture) -> bool:
     """Whether all attentions are among the same tokens; those of a pyramid are not."""
     count = seen.grid[0] * seen.grid[1] + seen.prefix
-    return all(layer.q.shape[2] == layer.k.shape[2] == count for layer in seen.layers)
+    return all(
+        layer.places is None and layer.q.shape[2] == layer.k.shape[2] == count for layer in seen.layers
+    )
 
 
 def _positions(model: nn.Module, seen: Capture) -> Positions:

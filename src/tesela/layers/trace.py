@@ -32,6 +32,9 @@ class AttentionRecord:
         scale: factor of the logits.
         bias: added to the scaled logits, broadcastable to (B, H, N, M), or None; -inf (or False) where a
             query does not see a key, as in axial attention and local windows.
+        places: where attention ran within g windows of m places and B counts the windows of all images, those
+            of an image together: (g, m), the number of each place's token in raster order, -1 where it is
+            padding. None where N counts all tokens.
     """
 
     name: str
@@ -41,6 +44,7 @@ class AttentionRecord:
     out: Tensor
     scale: float
     bias: Tensor | None = None
+    places: Tensor | None = None
 
     def dense(self) -> Tensor:
         """The whole attention matrix (B, H, N, M), whatever the layout.
@@ -95,12 +99,20 @@ class Trace:
         return inner
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        *,
+        scale: float,
+        bias: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> None:
         """Write one attention down under the name of this scope."""
         if self._keep_attention:
             self.attentions[self._scope] = AttentionRecord(
-                name=self._scope, q=q, k=k, v=v, out=out, scale=scale, bias=bias
+                name=self._scope, q=q, k=k, v=v, out=out, scale=scale, bias=bias, places=places
             )
 
 
@@ -114,7 +126,15 @@ class _Off(Trace):
         return self
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *, scale: float, bias: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        *,
+        scale: float,
+        bias: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> None:
         """Do nothing."""
 

@@ -53,6 +53,8 @@ class Backbone(ABC, nn.Module, Generic[_C]):
     channels_last = False
     #: Whether it always gives feature maps of several scales.
     pyramid = False
+    #: Whether it cuts its grids into windows, whose number and padding depend on the image's size.
+    cuts_windows = False
 
     def __init__(self, config: _C) -> None:
         super().__init__()
@@ -84,6 +86,13 @@ class Backbone(ABC, nn.Module, Generic[_C]):
     @abstractmethod
     def layer_groups(self) -> list[list[str]]:
         """All parameter names once, in groups from input to output."""
+
+    def merging_weights(self, stage: int) -> Tensor | None:  # noqa: ARG002
+        """Weights (D, C, k, k) of a convolution of stride k that stands for the step to a pyramid's stage.
+
+        None where there is none, or the convolution itself can be found.
+        """
+        return None
 
     def no_decay(self) -> set[str]:
         """Names of parameters without weight decay: biases and norms."""

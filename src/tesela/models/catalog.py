@@ -21,7 +21,18 @@ from tesela.models.config import ModelConfig
 from tesela.models.segmenter.config import decoder_config
 
 # Importing a family's configuration registers it. Its module may have a table MODELS: name -> fields.
-for _family in ("vit", "deit", "hybrid", "cct", "resnet", "convnext", "segformer", "unet"):
+for _family in (
+    "vit",
+    "deit",
+    "hybrid",
+    "cct",
+    "resnet",
+    "convnext",
+    "swin",
+    "tiny_vit",
+    "segformer",
+    "unet",
+):
     importlib.import_module(f"tesela.models.{_family}.config")
 
 # The classes that published parameter counts are for: ImageNet's at 224 px, ten on small images.

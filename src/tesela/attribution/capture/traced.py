@@ -13,10 +13,12 @@ from tesela.attribution.capture.arranged import grid_of, watched
 from tesela.attribution.capture.call import call
 from tesela.attribution.capture.pooled import Pooled
 from tesela.attribution.capture.record import Capture
+from tesela.attribution.capture.windowed import windowed
 from tesela.attribution.methods.pyramid import Stage
 from tesela.layers.pool import Readout
 from tesela.layers.trace import Trace
 from tesela.models.classifier import Classifier
+from tesela.models.model import Model
 
 POOL = "pool."
 
@@ -33,22 +35,26 @@ class QueryKeyTrace(Trace):
         *,
         scale: float,
         bias: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> None:
         """Write q and k down; the places of v and out hold nothing of use."""
         q, k = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (q, k))
-        super().attention(q, k, k, q, scale=scale, bias=bias)
+        super().attention(q, k, k, q, scale=scale, bias=bias, places=places)
 
 
 def capture_traced(model: nn.Module, images: Tensor, gradient: bool) -> Capture | None:
     """A pass with a trace; None if its layers have several grids."""
-    kept = re.compile(r"norm|pool(\.weights)?|block\d+(\.norm1)?" if gradient else r"pool\.weights")
+    kept = re.compile(
+        r"norm|pool(\.weights)?|(stages\.\d+\.)?block\d+(\.norm1)?" if gradient else r"pool\.weights"
+    )
     trace = (Trace if gradient else QueryKeyTrace)(keep=lambda name: kept.fullmatch(name) is not None)
     with torch.set_grad_enabled(gradient):
         images = images.detach().clone().requires_grad_(gradient)
         logits = call(model, images, trace=trace)
     names = sorted(trace.attentions, key=natural_order)
     lengths = {trace.attentions[name].q.shape[2] for name in names if not name.startswith(POOL)}
-    if len(lengths) > 1:
+    inside = any(trace.attentions[name].places is not None for name in names)
+    if len(lengths) > 1 and not inside:
         return None
     ask: Callable[[], Readout] = getattr(model, "readout", lambda: Readout("mean"))
     readout, prefix = ask(), int(getattr(model, "prefix_tokens", 0))
@@ -64,6 +70,8 @@ def capture_traced(model: nn.Module, images: Tensor, gradient: bool) -> Capture 
         entering=_entering(names, trace.tensors, pre=getattr(model, "pre_norm", True)),
         pooled=_pooled(trace.tensors, prefix) if readout.averages else None,
     )
+    if inside and isinstance(model, Model):
+        return windowed(found, model, model.config.stage_grids((images.shape[2], images.shape[3])))
     if readout.how == "class_mean":
         half = torch.full((found.tokens,), 0.5 / (found.tokens - found.prefix), dtype=torch.float64)
         half[: found.prefix] = 0.0

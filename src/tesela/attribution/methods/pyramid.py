@@ -8,6 +8,9 @@ convolution that merged the patches: each token of the coarse grid hands its sha
 the fine grid, in proportion to the kernel's energy (the sum of its squared weights over channels) at each
 place inside the image.
 
+Attention within windows (Swin) is walked through window by window: shares are cut into the windows as the
+tokens were, the shift included, and put back where the tokens stand. What reaches padding is lost.
+
 Odd: a convolution that does not fit leaves rows or columns of the fine grid without a reader; they get
 nothing.
 """
@@ -55,6 +58,33 @@ class Reduction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Windows whose places stand for tokens.
+
+    Attributes:
+        places: (g, m), the number of each place's token; -1 where it is padding.
+        tokens: N.
+    """
+
+    places: Tensor
+    tokens: int
+
+    def cut(self, shares: Tensor) -> Tensor:
+        """(B, S, N) over tokens to (B g, S, m) over places; padding has nothing."""
+        padded = F.pad(shares, (0, 1))  # the last one is padding
+        cut = padded[..., self.places.flatten()]  # -1 reads it
+        return torch.unflatten(cut, -1, tuple(self.places.shape)).transpose(1, 2).flatten(0, 1)
+
+    def join(self, shares: Tensor) -> Tensor:
+        """(B g, S, m) over places back to (B, S, N) over tokens, without what is on padding."""
+        count = len(self.places)
+        flat = torch.unflatten(shares, 0, (-1, count)).transpose(1, 2).flatten(2)
+        whole = flat.new_zeros(*flat.shape[:2], self.tokens + 1)
+        index = self.places.flatten().masked_fill(self.places.flatten() < 0, self.tokens)
+        return whole.index_add(-1, index, flat)[..., : self.tokens]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Merging:
     """The operator between two grids.
 
@@ -63,35 +93,39 @@ class Merging:
         stride: in rows and columns.
         padding: in rows and columns.
         entered: rows and columns of the fine grid.
+        beyond: rows below and columns to the right of it that are padding too.
     """
 
     energy: Tensor
     stride: Grid
     padding: Grid
     entered: Grid
+    beyond: Grid = (0, 0)
 
     def pull(self, coarse: Tensor, grid: Grid) -> Tensor:
         """(B, S, n) on the coarse ``grid`` to (B, S, m) on the fine one; sums stay."""
         energy = self.energy.to(coarse)
-        field = F.conv2d(
-            coarse.new_ones(1, 1, *self.entered), energy, stride=self.stride, padding=self.padding
-        )
+        inside = F.pad(coarse.new_ones(1, 1, *self.entered), (0, self.beyond[1], 0, self.beyond[0]))
+        field = F.conv2d(inside, energy, stride=self.stride, padding=self.padding)
         shares = (torch.unflatten(coarse, -1, grid) / field[0, 0]).flatten(0, 1).unsqueeze(1)
         used = [
             (grid[axis] - 1) * self.stride[axis] - 2 * self.padding[axis] + energy.shape[2 + axis]
             for axis in (0, 1)
         ]
-        rest = [self.entered[axis] - used[axis] for axis in (0, 1)]
+        rest = [self.entered[axis] + self.beyond[axis] - used[axis] for axis in (0, 1)]
         fine = F.conv_transpose2d(
             shares, energy, stride=self.stride, padding=self.padding, output_padding=rest
         )
-        return torch.unflatten(fine.squeeze(1), 0, tuple(coarse.shape[:2])).flatten(-2)
+        fine = fine.squeeze(1)[:, : self.entered[0], : self.entered[1]]
+        return torch.unflatten(fine, 0, tuple(coarse.shape[:2])).flatten(-2)
 
 
-def merging(weight: Tensor, stride: Grid, padding: Grid, *, entered: Grid) -> Merging:
+def merging(weight: Tensor, stride: Grid, padding: Grid, *, entered: Grid, beyond: Grid = (0, 0)) -> Merging:
     """The operator of a convolution with weights (D, C, k, k)."""
     energy = weight.detach().double().square().sum((0, 1))[None, None]
-    return Merging(energy=energy / energy.sum(), stride=stride, padding=padding, entered=entered)
+    return Merging(
+        energy=energy / energy.sum(), stride=stride, padding=padding, entered=entered, beyond=beyond
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,12 +134,12 @@ class Stage:
 
     Attributes:
         grid: its rows and columns.
-        layers: each attention, and how its keys were made.
+        layers: each attention, and how its keys were made, or where its windows stand.
         merging: how the grid came from the one before; None where nothing is below.
     """
 
     grid: Grid
-    layers: tuple[tuple[AttentionRecord, Reduction | None], ...]
+    layers: tuple[tuple[AttentionRecord, Reduction | Placement | None], ...]
     merging: Merging | None
 
     @property
@@ -123,7 +157,7 @@ def descend(stages: Sequence[Stage], starts: Iterable[Tensor | None], walk: Walk
     Args:
         stages: from the image up.
         starts: for each stage (B, S, N_s), what is read from its last layer, or None.
-        walk: shares (B, S, N) through one layer.
+        walk: shares (B, S, N) through one layer, or (B g, S, m) through its windows.
 
     Returns:
         (B, S, N_1).
@@ -136,8 +170,11 @@ def descend(stages: Sequence[Stage], starts: Iterable[Tensor | None], walk: Walk
         if start is not None:
             shares = start if shares is None else shares + start
         if shares is not None:
-            for record, reduction in reversed(stage.layers):
-                shares = walk(shares, record, reduction)
+            for record, keys in reversed(stage.layers):
+                if isinstance(keys, Placement):
+                    shares = keys.join(walk(keys.cut(shares), record, None))
+                else:
+                    shares = walk(shares, record, keys)
         above = stage
     assert shares is not None, "some stage is read"
     return shares

@@ -159,11 +159,11 @@ def through(heads: Tensor, spread: Tensor) -> Tensor:
 def _shares(part: Tensor, total: Tensor, options: RolloutOptions) -> tuple[Tensor, Tensor]:
     """Share of ``part`` that stays at its token, and the factor of row F for the rest.
 
-    A row of zeros counts as the unit row: all of it stays.
+    A row of zeros counts as the unit row: all of it stays. So does one too small to be divided by.
     """
     alpha = options.residual
     scale = (1.0 - alpha) + alpha * total if options.literature else total
-    empty = (total if not options.literature else scale) <= 0.0
+    empty = (total if not options.literature else scale) < torch.finfo(torch.float32).tiny
     portion = part / scale.masked_fill(empty, 1.0)
     stay = (1.0 - alpha) * (portion if options.literature else part)
     return torch.where(empty, part, stay), alpha * portion.masked_fill(empty, 0.0)

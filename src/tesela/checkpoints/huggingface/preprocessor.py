@@ -70,6 +70,7 @@ DEFAULTS |= {
     "dinov3": {"image_processor_type": "DINOv3ViTImageProcessor", **_DINOV3},
     "mae": {"image_processor_type": "ViTImageProcessor", **_DINOV3},
     "msn": {"image_processor_type": "ViTImageProcessor", **_DINOV3},
+    "swin": {"image_processor_type": "ViTImageProcessor", **_DINOV3, "resample": 3},
 }
 #: What each kind of image processor does where its file does not say, as in transformers 5.
 _KINDS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Export to a folder for transformers' ``from_pretrained``: ViT, DeiT, DINOv2, SegFormer.
+"""Export to a folder for transformers' ``from_pretrained``: ViT, DeiT, DINOv2, SegFormer, Swin.
 
 DeiT goes with its teacher's head.
 
@@ -53,8 +53,8 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
     known = origin.get("architecture") if origin.get("format") == "huggingface" else None
-    if known in BACKBONES:
-        return _export_backbone(exported, source, out)
+    if known in BACKBONES or info.architecture == "swin":
+        return _export_files(exported, source, out)
     hierarchical = info.architecture == "segformer"
     decoder = info.options.get("decoder", {})
     if hierarchical:
@@ -119,15 +119,21 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     )
 
 
-def _export_backbone(exported: Exported, source: Path | str, out: Path | str | None) -> CheckpointReport:
-    """Write a model that was read from another class of transformers than ViT's."""
+def _export_files(exported: Exported, source: Path | str, out: Path | str | None) -> CheckpointReport:
+    """Write a Swin, or a model that was read from another class of transformers than ViT's."""
     from tesela.checkpoints.huggingface.backbones import BACKBONES
     from tesela.checkpoints.huggingface.through import through_transformers
     from tesela.checkpoints.huggingface.write_backbone import backbone_files
+    from tesela.checkpoints.swin.write import edge_remarks, transformers_swin
 
-    name, config, tensors = backbone_files(exported)
-    info = exported.info
-    preprocessor = _preprocessor(info.image, dict(info.model), BACKBONES[name].family, exported.origin)
+    info, remarks = exported.info, []
+    if info.architecture == "swin":
+        name, config, tensors = transformers_swin(exported)
+        kind, remarks = "swin", edge_remarks(exported, "transformers")
+    else:
+        name, config, tensors = backbone_files(exported)
+        kind = BACKBONES[name].family
+    preprocessor = _preprocessor(info.image, dict(info.model), kind, exported.origin)
     loading = f"from transformers import {name}\nmodel = {name}.from_pretrained(FOLDER)"
     return write_checkpoint(
         exported,
@@ -142,7 +148,7 @@ def _export_backbone(exported: Exported, source: Path | str, out: Path | str | N
             "preprocessor_config.json": as_json(preprocessor),
             "README.md": export_card(info, library="transformers", loading=loading),
         },
-        remarks=crop_remarks(info.image, "transformers"),
+        remarks=[*crop_remarks(info.image, "transformers"), *remarks],
         through=through_transformers,
     )
 

@@ -17,6 +17,8 @@ from tesela.core.errors import WeightsError
 #: Classes of timm that are computed here; the value of any other says what it computes.
 _OTHERS = {
     "NaFlexVit": "patches of any number and ratio",
+    "SwinTransformerV2": "scaled cosine attention and a small network for the positions",
+    "SwinTransformerV2Cr": "scaled cosine attention and a small network for the positions",
     "VisionTransformerRelPos": "relative positions from a small network",
     "VisionTransformerSAM": "windows, relative positions and a neck of convolutions",
 }
@@ -64,6 +66,6 @@ def find_architecture(name: str) -> TimmArchitecture:
         raise WeightsError(
             f"the architecture {name!r} of timm is a {kind}, with {_OTHERS[kind]}, which is not computed "
             "here",
-            hint="timm's VisionTransformer, VisionTransformerDistilled, Eva and Beit are",
+            hint="timm's VisionTransformer, VisionTransformerDistilled, Eva, Beit and SwinTransformer are",
         )
     return TimmArchitecture(kind, dict(arguments))

@@ -183,32 +183,60 @@ def timm_config(
     Raises:
         WeightsError: the preprocessing has no place there.
     """
-    pretrained = _preprocessing(image)
-    base = dict(base or {})
+    base, classes = dict(base or {}), len(labels) if style.head else 0
     gated = fields["mlp"] == "swiglu"
     architecture = base.get("architecture") or _base(family, fields, style.kind, gated=gated)
     make = _arguments if style.kind == "VisionTransformer" else other_arguments
     return {
         **base,
         "architecture": architecture,
-        "num_classes": len(labels) if style.head else 0,
+        "num_classes": classes,
         "num_features": fields["width"],
         "global_pool": POOLS[fields["pool"]],
         "label_names": labels,
         "model_args": dict(base.get("model_args") or {}) | make(family, fields, style),
-        "pretrained_cfg": {
-            **(base.get("pretrained_cfg") or {}),
-            "num_classes": len(labels) if style.head else 0,
-            "input_size": [image.channels, image.height, image.width],
-            "fixed_input_size": True,
-            "interpolation": image.interpolation,
-            **pretrained,
-            "mean": list(image.mean),
-            "std": list(image.std),
-            "license": license,
-            "first_conv": "patch_embed.proj",
-            "classifier": ["head", "head_dist"] if family == "deit" else "head",
-        },
+        "pretrained_cfg": pretrained_cfg(
+            image,
+            classes=classes,
+            license=license,
+            classifier=["head", "head_dist"] if family == "deit" else "head",
+            base=base,
+        ),
+    }
+
+
+def pretrained_cfg(
+    image: ImageSpec,
+    *,
+    classes: int,
+    license: str,
+    classifier: str | list[str],
+    base: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The entry of config.json that says how a model sees images.
+
+    Args:
+        image: the preprocessing.
+        classes: of the classifier; 0 without one.
+        license: of the weights.
+        classifier: name of its module.
+        base: the config.json the model comes with from timm; its other entries stay.
+
+    Raises:
+        WeightsError: the preprocessing has no place there.
+    """
+    return {
+        **(base.get("pretrained_cfg") or {}),
+        "num_classes": classes,
+        "input_size": [image.channels, image.height, image.width],
+        "fixed_input_size": True,
+        "interpolation": image.interpolation,
+        **_preprocessing(image),
+        "mean": list(image.mean),
+        "std": list(image.std),
+        "license": license,
+        "first_conv": "patch_embed.proj",
+        "classifier": classifier,
     }
 
 

@@ -25,6 +25,8 @@ _OLDER = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode",
 _SIZES = ("depth", "embed_dim", "mlp_ratio", "patch_size")
 #: A tensor that every VisionTransformer has.
 ANCHOR = "patch_embed.proj.weight"
+#: One that a network in stages has, such as Swin.
+_STAGED = "layers.0.blocks.0.norm1.weight"
 
 
 def find_timm(place: Place) -> Foreign | None:
@@ -45,7 +47,7 @@ def find_timm(place: Place) -> Foreign | None:
         find_architecture(str(place.config["architecture"]))  # refused before gigabytes are read
     read = own_names(read_weights(folder, weights), ANCHOR)
     tensors = read.tensors
-    if weights is not None and ANCHOR not in tensors:
+    if weights is not None and (ANCHOR not in tensors or _STAGED in tensors):
         return None
     if not stated_by_timm and is_dinov3(tensors):
         stated_there, read = dinov3_weights(read)
@@ -67,7 +69,7 @@ def find_timm(place: Place) -> Foreign | None:
     said = set(arguments) | ({"num_heads"} if place.heads else set())
     if style.official or config.get("architecture"):
         said |= {"act_layer", "num_heads"}
-    _check_head(config, stated, tensors)
+    check_timm_head(config, stated, tensors)
     image, remarks = _image(stated, fields, style)
     return Foreign(
         source=weights or folder,
@@ -105,12 +107,21 @@ def _arguments(config: Mapping[str, Any], stated: Mapping[str, Any], *, shaped: 
     return TimmArchitecture(known.kind, arguments)
 
 
-def _check_head(config: Mapping[str, Any], stated: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
-    """Refuse a classifier that timm would cut or replace when it loads it."""
+def check_timm_head(
+    config: Mapping[str, Any],
+    stated: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    weight: str = "head.weight",
+) -> None:
+    """Refuse a classifier, whose ``weight`` is named, that timm would cut or replace when it loads it.
+
+    Raises:
+        WeightsError: the number of classes is another, or some are cut off.
+    """
     count = config.get("num_classes", stated.get("num_classes"))
-    if "head.weight" in tensors and count is not None and count != len(tensors["head.weight"]):
+    if weight in tensors and count is not None and count != len(tensors[weight]):
         raise WeightsError(
-            f"config.json speaks of {count} classes, the weights of {len(tensors['head.weight'])}",
+            f"config.json speaks of {count} classes, the weights of {len(tensors[weight])}",
             hint="use files that belong together",
         )
     if stated.get("label_offset"):

@@ -17,4 +17,5 @@ def through_timm(folder: Path, images: Tensor, headless: bool) -> dict[str, Tens
         return {}
     model = create_model(f"local-dir:{folder}", pretrained=True).eval().float()
     outputs: Tensor = model.forward_features(images) if headless else model(images)
+    outputs = outputs.flatten(1, 2) if outputs.ndim == 4 else outputs  # Swin's are a map (B, H, W, D)
     return {f"in timm {__version__}": outputs}

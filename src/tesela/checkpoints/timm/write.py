@@ -32,28 +32,34 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
     """
     from dataclasses import replace
 
+    from tesela.checkpoints.swin.write import edge_remarks, timm_swin
     from tesela.checkpoints.timm.config import check_timm, style_for, timm_config, timm_kind
     from tesela.checkpoints.timm.names import timm_table
     from tesela.checkpoints.timm.through import through_timm
 
     exported = open_export(source)
     info, origin = exported.info, exported.origin
-    fields: dict[str, Any] = dict(info.model)
-    known = origin if origin.get("format") == "timm" else {}
-    remarks = check_timm(info.architecture, fields, kind=timm_kind(fields, known.get("style")))
-    style = replace(style_for(fields, known.get("style")), head=not exported.headless())
-    own = exported.tensors()
-    if not style.head:
-        own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
-    config = timm_config(
-        info.architecture,
-        fields,
-        style,
-        image=info.image,
-        labels=exported.labels(),
-        license=info.license,
-        base=known.get("config"),
-    )
+    if info.architecture == "swin":
+        config, tensors = timm_swin(exported)
+        remarks = edge_remarks(exported, "timm")
+    else:
+        fields: dict[str, Any] = dict(info.model)
+        known = origin if origin.get("format") == "timm" else {}
+        remarks = check_timm(info.architecture, fields, kind=timm_kind(fields, known.get("style")))
+        style = replace(style_for(fields, known.get("style")), head=not exported.headless())
+        own = exported.tensors()
+        if not style.head:
+            own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
+        config = timm_config(
+            info.architecture,
+            fields,
+            style,
+            image=info.image,
+            labels=exported.labels(),
+            license=info.license,
+            base=known.get("config"),
+        )
+        tensors = timm_table(info.architecture, fields, style).write(own, exported.carried if known else {})
     return write_checkpoint(
         exported,
         format="timm",
@@ -61,7 +67,7 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
         out=out,
         source=source,
         weights=WEIGHTS,
-        tensors=timm_table(info.architecture, fields, style).write(own, exported.carried if known else {}),
+        tensors=tensors,
         texts={
             "config.json": as_json(config),
             "README.md": export_card(

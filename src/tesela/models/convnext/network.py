@@ -41,10 +41,11 @@ class NextStage(nn.Module):
 
     def forward(self, images: Tensor, *, trace: Trace = OFF) -> Tensor:
         """The stage's map."""
-        result: Tensor = self.norm(self.patches(images)) if self.is_stem else self.patches(self.norm(images))
-        trace("patches", result)
+        result: Tensor = images if self.is_stem else trace("norm", self.norm(images))
+        result = trace("patches", self.patches(result))
+        result = trace("norm", self.norm(result)) if self.is_stem else result
         for index, block in enumerate(self.blocks):
-            result = trace(f"blocks.{index}", block(result))
+            result = trace(f"block{index:02d}", block(result))
         return result
 
 

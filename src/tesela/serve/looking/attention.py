@@ -122,7 +122,8 @@ def attention_of(
         tokens = found.prefix + found.grid[0] * found.grid[1]
         heads = {record.q.shape[1] for record in found.layers}
         lengths = {length for record in found.layers for length in (record.q.shape[2], record.k.shape[2])}
-        if lengths != {tokens} or len(heads) != 1:
+        windows = any(record.places is not None for record in found.layers)
+        if windows or lengths != {tokens} or len(heads) != 1:
             raise NoAttentionError
         if patch is not None and not (0 <= patch[0] < found.grid[0] and 0 <= patch[1] < found.grid[1]):
             raise OutOfRangeError

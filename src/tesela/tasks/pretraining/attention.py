@@ -43,7 +43,8 @@ def _last_weights(model: Any, images: Tensor) -> Tensor | None:
     model(images, trace=trace)
     rows, columns = model.grid((images.shape[2], images.shape[3]))
     prefix, patches = model.prefix_tokens, rows * columns
-    fitting = [record for record in trace.attentions.values() if record.k.shape[2] == prefix + patches]
+    whole = [record for record in trace.attentions.values() if record.places is None]
+    fitting = [record for record in whole if record.k.shape[2] == prefix + patches]
     if not fitting:
         return None
     dense = fitting[-1].dense().float().mean(1)  # (B, N, N)

@@ -1,0 +1,1 @@
+"""Checkpoints of Swin by transformers and timm, both directions, and the official ones."""

@@ -1,0 +1,1 @@
+"""Checkpoints of TinyViT by timm, read alone."""
