@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -248,10 +249,12 @@ def fold_views(graph_model: Any) -> None:
     """Replace cut or turned weights by constants: engines need no copy of them, and int8 finds the layer."""
     from onnxscript.optimizer import fold_constants
 
-    def weights_alone(node: Any) -> bool | None:
-        return True if node.op_type in VIEWS and not node.domain else None
+    def is_view(node: Any) -> bool:
+        return node.op_type in VIEWS and not node.domain
 
-    fold_constants(graph_model, onnx_shape_inference=False, should_fold=weights_alone)
+    fold_constants(
+        graph_model, onnx_shape_inference=False, output_size_limit=sys.maxsize, should_fold=is_view
+    )
     graph = graph_model.graph
     for value in list(graph.initializers.values()):
         if not value.uses() and not value.is_graph_output():
