@@ -1,4 +1,4 @@
-"""Weights of an ONNX graph in a second file: which files a graph reads, found without the onnx package.
+"""Files beside an ONNX graph that hold weights of it, read without the onnx package.
 
 A graph names the file of each such tensor itself. One that names another file than ``model.onnx.data`` beside
 it would read what no digest covers, anywhere on the machine. Source: onnx.proto (IR version 3 and later).
