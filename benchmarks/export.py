@@ -9,7 +9,8 @@ precision is exported with --force, so that what breaks its contract is shown to
 each, all measured in turns with the fp32 model in one process. NNCF's default int8 of the same OpenVINO graph
 stands beside them where nncf can be imported, or is installed in FOLDER. --size exports a ViT-B/16 with
 random weights in int8, calibrated on images of --data (16 are enough), and starts `tesela predict` with it in
-fresh processes without torch: size on disk, most resident memory, seconds to the first answer. --sizes holds
+fresh processes without torch: size on disk, most resident memory, seconds to the first answer; then its time
+in turns with and without onnxruntime's memory pattern and arena. --sizes holds
 the graphs against torch at six image sizes, on real images, and a graph's maps against `tesela explain`.
 Last result: see LOG.md.
 """
@@ -34,6 +35,7 @@ from tesela.exporters.catalog import export_model
 from tesela.exporters.contract import BOUNDS, ProgramRow, measure_contract
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.samples import collect_samples
+from tesela.hardware.machine import cores
 from tesela.hardware.openvino_core import openvino_core
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import describe, write_bundle
@@ -145,6 +147,37 @@ def cold_starts(bundle: Path, image: Path, rounds: int) -> None:
     )
 
 
+def memory_settings(bundle: Path, rounds: int) -> None:
+    """Time in turns of batches of 1, 8 and changing sizes: pattern and arena, arena alone, neither."""
+    import onnxruntime
+
+    info = Predictor(bundle, backend="onnxruntime").info
+    sessions = {}
+    for name, pattern, arena in (("both", True, True), ("arena", False, True), ("neither", False, False)):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = cores(), 3
+        options.enable_mem_pattern, options.enable_cpu_mem_arena = pattern, arena
+        sessions[name] = onnxruntime.InferenceSession(
+            str(bundle / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+    for label, sizes in (("1", [1]), ("8", [8]), ("changing", [3, 1, 8, 2, 5])):
+        batches = [np.zeros((size, info.image.channels, *info.image.size), np.float32) for size in sizes]
+        times: dict[str, list[float]] = {name: [] for name in sessions}
+        for _ in range(rounds + 1):  # the first round warms up
+            for name, session in sessions.items():
+                begin = time.perf_counter()
+                for batch in batches:
+                    session.run(["logits"], {"images": batch})
+                times[name].append(time.perf_counter() - begin)
+        medians = {name: statistics.median(taken[1:]) for name, taken in times.items()}
+        print(
+            f"batch {label}: "
+            + ", ".join(f"{name} {1e3 * one:.1f} ms" for name, one in medians.items())
+            + f"; without the pattern {medians['arena'] / medians['both']:.3f}x, "
+            f"without both {medians['neither'] / medians['both']:.3f}x"
+        )
+
+
 def beside_nncf(source: Path, fp32: Path, data: str | None) -> None:
     """NNCF's default int8 of the same graph, calibrated on the same images."""
     try:
@@ -200,6 +233,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(f"int8 bundle of a ViT-B/16: {size / 1e6:.1f} MB (at most 95)")
         cold_starts(folder, find_images([chosen.data])[0], chosen.rounds)
+        memory_settings(folder, chosen.rounds)
         return
     if chosen.run is None:
         parser.error("name a RUN, or --size")

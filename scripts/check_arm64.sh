@@ -58,9 +58,9 @@ rm -rf "$root/opt/tesela/torch"
 
 # 3. the same commands there and here
 mkdir -p "$root/srv/bundle" "$root/srv/maps" "$root/srv/images" "$root/srv/out" "$root/tmp"
+rm -rf "$root"/srv/bundle/* "$root"/srv/maps/* "$root"/srv/images/* "$root"/srv/out/*
 cp "$bundle"/* "$root/srv/bundle/"
 cp "$maps"/* "$root/srv/maps/"
-rm -rf "$root"/srv/images/* "$root"/srv/out/*
 cp "$@" "$root/srv/images/"
 [ -e $formats/register ] || mount -t binfmt_misc binfmt_misc $formats
 if [ ! -e $formats/qemu-aarch64 ]; then

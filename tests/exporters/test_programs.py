@@ -17,9 +17,10 @@ from tests.runtime.bundles import LABELS, SPEC, digits, digits_onnx, digits_run,
 from tesela.attribution.explain import explain
 from tesela.core.errors import DataError, UsageError, WeightsError
 from tesela.evaluation.evaluate import evaluate_run
-from tesela.exporters import int8
+from tesela.exporters import graph, int8
 from tesela.exporters.catalog import export_model
 from tesela.exporters.graph import write_graph
+from tesela.exporters.layers import find_layers, load_graph
 from tesela.exporters.maps import check_mappable
 from tesela.exporters.options import ExportOptions
 from tesela.hardware.openvino_core import openvino_core
@@ -170,6 +171,49 @@ def test_a_slower_int8_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch
     report = export_model(digits_run(), to="onnx", out=tmp_path / "out", options=forced)
     assert any("kept by --force" in remark for remark in report.mapping()["remarks"])
     assert "kept by --force" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_large_weights_lie_in_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is lowered here: size, digests, card and contract speak of both files."""
+    monkeypatch.setattr(graph, "LARGEST_INSIDE", 0)
+    monkeypatch.setattr(graph, "SMALLEST_OUTSIDE", 64)
+    options = ExportOptions(precision="int8", data=str(class_folders()), force=True)
+    report = export_model(digits_run(), to="onnx", out=tmp_path / "out", options=options)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
+    assert sorted(sizes) == ["README.md", "config.json", "model.onnx", "model.onnx.data"]
+    assert 15_000 < sizes["model.onnx.data"] < 60_000 and report.mapping()["bytes"] == sum(sizes.values())
+    info = read_info(tmp_path / "out")
+    assert sorted(info.digests) == ["model.onnx", "model.onnx.data"]
+    row = info.provenance["contract"]["program"]
+    assert row["bytes"] > sizes["model.onnx"] + sizes["model.onnx.data"] and row["memory"] > 1e7
+    assert "`model.onnx.data`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "model.onnx.data" not in (digits_onnx() / "README.md").read_text(encoding="utf-8")
+    scores = evaluate_run(tmp_path / "out", data=str(class_folders()), split="val")
+    assert scores["accuracy"] == pytest.approx(row["scores"]["accuracy"]) and scores["accuracy"] > 0.9
+
+
+def test_openvino_reads_a_graph_of_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph in between has two files; what is kept is OpenVINO's own pair alone."""
+    monkeypatch.setattr(graph, "LARGEST_INSIDE", 0)
+    options = ExportOptions(precision="int8", data=str(class_folders()), force=True)
+    export_model(digits_run(), to="openvino", out=tmp_path / "ov", options=options)
+    files = sorted(path.name for path in (tmp_path / "ov").iterdir())
+    assert files == ["README.md", "config.json", "openvino.bin", "openvino.xml"]
+    row = read_info(tmp_path / "ov").provenance["contract"]["program"]
+    assert row["agreement"] >= 0.99 and row["scores"]["accuracy"] > 0.9
+
+
+def test_no_weight_is_cut_or_turned_when_a_graph_is_loaded() -> None:
+    """Each such operator costs an engine a copy, and hides a layer from int8.
+
+    11 layers of two blocks: patches, head, and qkv, projection and two of the MLP; the last block computes
+    the query of the class token alone, from a part of qkv.
+    """
+    model = load_graph(digits_onnx() / "model.onnx")
+    constants = {tensor.name for tensor in model.graph.initializer}
+    views = [node for node in model.graph.node if node.op_type in graph.VIEWS]
+    assert not [node.name for node in views if set(node.input) <= constants]
+    assert len(find_layers(model)) == 11
 
 
 def test_data_of_other_classes_is_refused_by_name(tmp_path: Path) -> None:

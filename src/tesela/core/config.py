@@ -77,12 +77,15 @@ def read_yaml(path: Path) -> Tree:
     Raises:
         ConfigError: the file is missing, is not YAML, or is not a mapping.
     """
-    import yaml
-
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stream = path.open(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}", hint="check the path") from None
+    import yaml  # a prediction from a program has no such file, and need not load this
+
+    try:
+        with stream:
+            value = yaml.safe_load(stream.read())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" (line {place.line + 1})" if place else ""

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
     from tesela.models.config import ModelConfig
     from tesela.models.model import Model
 
-#: A protobuf file ends at 2 GiB; larger weights go to model.onnx.data.
-LARGEST_INSIDE = 1_800_000_000
+#: Bytes of weights that a graph holds itself. More lie in model.onnx.data, which engines map where they would
+#: copy; a copy of less is small beside what Python, NumPy and an engine take themselves, about 60 MB.
+LARGEST_INSIDE = 32_000_000
+#: Bytes of the smallest tensor that is laid outside, and multiples at which tensors begin there.
+SMALLEST_OUTSIDE, ALIGNMENT = 16_384, 64
+#: Operators that only cut or turn a weight; they are applied when the graph is written.
+VIEWS = ("Slice", "Transpose", "Reshape", "Squeeze", "Unsqueeze")
 #: Most patches along a side of an image of a graph for any size.
 MOST_CELLS = 1024
 #: Smallest side in pixels of a graph for any size, unless its own is smaller.
@@ -100,6 +106,7 @@ def write_graph(
                     hint="tesela export RUN --to compiled, or --to hf, --to timm",
                 ) from error
         _name_free_sizes(program.model, step)
+        fold_views(program.model)
         if with_map:
             share_transposed(program.model)
         for (
@@ -107,8 +114,7 @@ def write_graph(
         ) in program.model.graph.all_nodes():  # where in the source they came from: larger than small models
             node.metadata_props.clear()
         program.model.metadata_props.update(graph_metadata(info))
-        size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-        program.save(str(path), external_data=size > LARGEST_INSIDE)
+        save_model(program.model, path)
     _any_grid(model, False)
     return GraphFacts(outputs=outputs, step=step, fixed_because=reason)
 
@@ -239,6 +245,54 @@ def _name_free_sizes(graph_model: Any, step: tuple[int, int] | None) -> None:
                 else onnx_ir.SymbolicDim(known.get(str(dim), f"{output.name}_{place}"))
                 for place, dim in enumerate(output.shape)
             )
+
+
+def fold_views(graph_model: Any) -> None:
+    """Replace cut or turned weights by constants: engines need no copy of them, and int8 finds the layer."""
+    from onnxscript.optimizer import fold_constants
+
+    def is_view(node: Any) -> bool:
+        return node.op_type in VIEWS and not node.domain
+
+    fold_constants(
+        graph_model, onnx_shape_inference=False, output_size_limit=sys.maxsize, should_fold=is_view
+    )
+    graph = graph_model.graph
+    for value in list(graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[value.name]
+
+
+def save_model(graph_model: Any, path: Path) -> None:
+    """Write an ONNX model (onnx_ir): one file, or its large weights in a second one beside it.
+
+    Args:
+        graph_model: the model; its weights are those in the second file afterwards.
+        path: of the graph; the second file has ``.data`` behind that name.
+    """
+    import onnx_ir
+
+    values = [value for value in graph_model.graph.initializers.values() if value.const_value is not None]
+    if sum(value.const_value.nbytes for value in values) > LARGEST_INSIDE:
+        data = path.with_name(f"{path.name}.data")
+        with data.open("wb") as stream:
+            for value in values:
+                tensor = value.const_value
+                if tensor.nbytes < SMALLEST_OUTSIDE:
+                    continue
+                stream.write(bytes(-stream.tell() % ALIGNMENT))
+                start = stream.tell()
+                stream.write(tensor.tobytes())
+                value.const_value = onnx_ir.ExternalTensor(
+                    data.name,
+                    start,
+                    tensor.nbytes,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=value.name,
+                    base_dir=path.parent,
+                )
+    onnx_ir.save(graph_model, path)
 
 
 def share_transposed(graph_model: Any) -> None:

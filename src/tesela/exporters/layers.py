@@ -16,6 +16,8 @@ from tesela.core.errors import WeightsError
 if TYPE_CHECKING:
     from tesela.exporters.histogram import Observed
 
+#: A graph in memory ends at 2 GiB, the most that protobuf holds.
+LARGEST_GRAPH = 1_800_000_000
 #: Weights below this many values are not worth a conversion.
 SMALLEST_LAYER = 256
 #: Share of a channel's range that balancing moves from activations to weights.
@@ -53,7 +55,8 @@ def load_graph(path: Path) -> Any:
     """
     import onnx
 
-    if path.with_name(f"{path.name}.data").is_file():
+    data = path.with_name(f"{path.name}.data")
+    if data.is_file() and data.stat().st_size > LARGEST_GRAPH:
         raise WeightsError(
             "the model is too large for int8: its fp32 graph has more than 2 GB",
             hint="use --precision fp32, or bf16 with --to openvino or --to compiled",
@@ -65,10 +68,12 @@ def load_graph(path: Path) -> Any:
 
 
 def save_graph(graph: Any, path: Path) -> None:
-    """Write an ONNX model."""
-    import onnx
+    """Write an ONNX model, large weights in a second file beside it."""
+    import onnx_ir
 
-    onnx.save(graph, path)
+    from tesela.exporters.graph import save_model
+
+    save_model(onnx_ir.from_proto(graph), path)
 
 
 def open_session(graph: Any, *, outputs: Sequence[str] = ()) -> Any:

@@ -13,12 +13,13 @@ from typing import Any
 from tesela.core.errors import MissingExtraError
 from tesela.core.packages import installed
 from tesela.exporters.contract import ProgramRow
-from tesela.exporters.onnx import write_quantised_or_fp32
+from tesela.exporters.onnx import GRAPH, write_quantised_or_fp32
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramFormat
 from tesela.hardware.openvino_core import openvino_core
 from tesela.models.bundle import write_info
 from tesela.runtime.backends.base import open_backend
+from tesela.runtime.backends.graph import ONNX_FILES
 
 XML = "openvino.xml"
 
@@ -32,11 +33,12 @@ def _write(job: Export) -> None:
     with tempfile.TemporaryDirectory(prefix="tesela-") as place:
         graphs = Path(place)
         fp32 = write_quantised_or_fp32(job, graphs)
-        _convert(graphs / "model.onnx", job.folder / XML, half=job.options.precision == "bf16")
+        _convert(graphs / GRAPH, job.folder / XML, half=job.options.precision == "bf16")
         if job.options.precision not in ("int8", "bf16"):
             return
         _convert(fp32, graphs / XML, half=False)
-        (graphs / "model.onnx").unlink()
+        for name in ONNX_FILES:
+            (graphs / name).unlink(missing_ok=True)
         info = job.described(graphs, precision="fp32")
         write_info(graphs, info)
         for precision in ("fp32", "bf16") if job.options.precision == "int8" else ("fp32",):

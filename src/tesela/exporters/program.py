@@ -269,7 +269,7 @@ def compare_sizes(job: Export, compute: Computation, step: tuple[int, int]) -> N
 
 def program_card(info: BundleInfo, contract: Contract, job: Export, engine: str) -> str:
     """The README of the exported bundle."""
-    spec, step = info.image, job.facts.get("step")
+    spec, step, apart = info.image, job.facts.get("step"), "model.onnx.data" in info.digests
     free = (
         f"any batch size; height and width may be other multiples of {step[0]} and {step[1]}"
         if step
@@ -290,7 +290,8 @@ def program_card(info: BundleInfo, contract: Contract, job: Export, engine: str)
         f"- input `images`: float32 (batch, {spec.channels}, {spec.height}, {spec.width}), normalised as "
         f"config.json says; {free}\n"
         + "\n".join(f"- output `{name}`: {kinds[name]}" for name in job.outputs)
-        + "\n- the labels' names are in config.json",
+        + "\n- the labels' names are in config.json"
+        + ("\n- the weights are in `model.onnx.data`, which must lie beside `model.onnx`" if apart else ""),
         "## Contract",
         contract.markdown(),
         *(["\n".join(f"- {remark}" for remark in job.remarks)] if job.remarks else []),

@@ -221,7 +221,9 @@ def check_files(bundle: Path, info: BundleInfo, names: tuple[str, ...]) -> None:
         if wanted is None:
             raise WeightsError(f"{bundle} gives no digest for {name}", hint="export the model again")
         if not path.is_file():
-            raise WeightsError(f"{path} is missing", hint="export the model again")
+            raise WeightsError(
+                f"{path} is missing", hint="copy the whole folder again, or export the model again"
+            )
         if sha256_file(path) != wanted:
             raise WeightsError(
                 f"{path} is damaged: its digest is not the one in config.json",

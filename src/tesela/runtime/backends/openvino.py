@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tesela.core.errors import WeightsError
 from tesela.hardware.openvino_core import openvino_core
 from tesela.runtime.backends.base import LOGITS, BundleBackend, Precision, check_files
+from tesela.runtime.backends.external import check_external
 from tesela.runtime.backends.graph import INPUT, ONNX_FILES, check_graph
 
 IR_FILES = ("openvino.xml", "openvino.bin")
@@ -35,6 +36,8 @@ class OpenvinoBackend(BundleBackend):
     def _open(self, threads: int | None) -> None:
         path = self.path
         check_files(path.parent, self.info, ONNX_FILES if path.name in ONNX_FILES else IR_FILES)
+        if path.name in ONNX_FILES:
+            check_external(path)
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.precision in HINTS:
             self._settings["INFERENCE_PRECISION_HINT"] = HINTS[self.precision]
@@ -49,7 +52,13 @@ class OpenvinoBackend(BundleBackend):
             self.outputs = check_graph(path, self.info, inputs, outputs)
             self._requests[LOGITS] = self._request(LOGITS)
         except RuntimeError as error:  # openvino's own errors are of this kind
-            raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
+            linked = path.with_name(f"{path.name}.data").is_symlink()
+            raise WeightsError(
+                f"OpenVINO cannot load {path}" + (": its weights are a symbolic link" if linked else ""),
+                hint="copy the files themselves (cp -rL), or use --backend onnxruntime"
+                if linked
+                else "export the model again",
+            ) from error
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""

@@ -15,18 +15,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tesela.core.errors import UsageError
 from tesela.core.files import write_atomic
 from tesela.core.progress import Bar
 from tesela.runtime.predictor import Predictor
-from tesela.runtime.scoring.contents import Contents
 from tesela.runtime.scoring.journal import Journal, PartDone
 from tesela.runtime.scoring.listing import Listing
 from tesela.runtime.stored import StoredImage, source_name
 from tesela.runtime.table import PredictionTable
 from tesela.tasks.result import Result
+
+if TYPE_CHECKING:
+    from tesela.runtime.scoring.contents import Contents
 
 LIST, CONTENTS, DUPLICATES = "_images.list", "_contents.sqlite", "_duplicates"
 PART_ENDINGS = (".jsonl", ".csv", ".parquet")
@@ -131,7 +133,11 @@ class Scoring:
         """
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
-            seen = stack.enter_context(Contents(self.folder / CONTENTS)) if self._dedupe else None
+            seen: Contents | None = None
+            if self._dedupe:
+                from tesela.runtime.scoring.contents import Contents  # SQLite, which few predictions need
+
+                seen = stack.enter_context(Contents(self.folder / CONTENTS))
             results = (stream or predictor.stream)(self._wanted(seen, bar), batch=batch, **options)
             blank = predictor.blank(features=bool(options.get("features")))
             writer = _PartWriter(self, blank.schema, seen)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tesela.core.errors import DataError
 from tesela.data.targets import LabelTargets
 from tesela.metrics.probability import softmax
-from tesela.tasks.classification import sections
 from tesela.tasks.classification.array_scorer import ArrayClassificationScorer
 from tesela.tasks.classification.result import Prediction
 from tesela.tasks.score import ranked
@@ -149,14 +148,20 @@ class Classification(Task):
 
     def lead(self, scores: Mapping[str, Any]) -> str:
         """How many images are labelled right."""
+        from tesela.tasks.classification import sections  # charts and templates, which no prediction needs
+
         return sections.lead(scores)
 
     def tiles(self, scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         """Accuracy, calibration, log loss, size."""
+        from tesela.tasks.classification import sections
+
         return sections.score_tiles(scores)
 
     def sections(self, material: Material) -> list[Section]:
         """Classes, sample predictions, mistakes, explanations, calibration."""
+        from tesela.tasks.classification import sections
+
         return sections.sections(material)
 
     def summary(self, scores: Mapping[str, Any], split: str) -> str:

@@ -17,7 +17,6 @@ from tesela.metrics.segmentation import iou_of
 from tesela.tasks.segmentation.array_scorer import ArraySegmentationScorer
 from tesela.tasks.segmentation.mask import mask_of
 from tesela.tasks.segmentation.result import Segmentation, segmentation
-from tesela.tasks.segmentation.sections import mask_lead, mask_sections, mask_tiles
 from tesela.tasks.segmentation.windows import flipped_mean, sliding_logits
 from tesela.tasks.task import ArrayScorer, Rows, Scorer, Task, known_places
 
@@ -203,14 +202,20 @@ class SegmentationTask(Task):
 
     def lead(self, scores: Mapping[str, Any]) -> str:
         """Mean IoU and right pixels."""
+        from tesela.tasks.segmentation.sections import mask_lead  # charts, which no prediction needs
+
         return mask_lead(scores)
 
     def tiles(self, scores: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         """Mean IoU, right pixels, Dice, boundaries, size."""
+        from tesela.tasks.segmentation.sections import mask_tiles
+
         return mask_tiles(scores)
 
     def sections(self, material: Material) -> list[Section]:
         """Classes, overlays, worst images, explanations."""
+        from tesela.tasks.segmentation.sections import mask_sections
+
         return mask_sections(material)
 
     def tables(self, scores: Mapping[str, Any], **options: Any) -> list[RenderableType]:
