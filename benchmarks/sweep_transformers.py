@@ -43,6 +43,10 @@ def transformers_models(only: str, shaken: Callable[[Any], Any]) -> Iterator[Any
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     read = {"segformer", "resnet", "timm_wrapper"}  # hierarchical, no transformer, and timm's own folder
+    for kind in ("SwinForImageClassification", "SwinModel"):
+        read.add("swin")
+        if fnmatch.fnmatch(kind.lower(), only):
+            yield kind, kind, *_swin(kind, shaken)
     for module, models in (
         (huggingface_models, huggingface_models.MODELS),
         (backbone_models, backbone_models.BACKBONE_MODELS),
@@ -59,6 +63,21 @@ def transformers_models(only: str, shaken: Callable[[Any], Any]) -> Iterator[Any
             except Exception:
                 continue
             yield name, type(config).__name__, config, None, None, False
+
+
+def _swin(kind: str, shaken: Callable[[Any], Any]) -> tuple[Any, Any, Callable[[], Any], bool]:
+    """A small Swin, images whose maps are padded at every step, what computes them, and whether as tokens."""
+    import transformers
+
+    sizes: dict[str, Any] = {"embed_dim": 16, "depths": [2, 2, 2], "num_heads": [2, 4, 8], "image_size": 120}
+    model: Any = shaken(getattr(transformers, kind)(transformers.SwinConfig(**sizes, num_labels=5)))
+    images = torch.randn(1, 3, 120, 138, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def computed() -> Any:
+        found = model.double()(images)
+        return found.logits if kind != "SwinModel" else found.last_hidden_state
+
+    return model, images, computed, kind == "SwinModel"
 
 
 def _computed(module: Any, model: Any) -> tuple[Any, Callable[[], Any], bool]:

@@ -226,7 +226,7 @@ def score(
     output.note(f"{found.rows} results written to {line_text(out)}, {found.computed} of them now")
     if found.duplicates:
         output.note(
-            f"images with the bytes of an earlier one: {found.duplicates}, in {line_text(out / '_duplicates')}"
+            f"images with the bytes of earlier ones: {found.duplicates}, in {line_text(out / '_duplicates')}"
         )
     if found.unreadable:
         output.note(f"{found.unreadable} of {found.rows} images could not be read")
