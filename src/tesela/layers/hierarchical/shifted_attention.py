@@ -1,4 +1,4 @@
-"""Attention within shifted windows, with a bias for each offset (arXiv 2103.14030, sections 3.2 and 3.3).
+"""Attention within shifted windows, with a bias for each offset (arXiv 2103.14030).
 
 Odd: windows stand beside the heads, (B, g * H, m, d), so that the mask is built once and not per image. The
 table of biases belongs to whole windows; one that is cut to a smaller map reads its middle. The trace holds
