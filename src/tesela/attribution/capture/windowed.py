@@ -8,7 +8,7 @@ from typing import Any
 
 from tesela.attribution.capture.decoder import decoder_shares
 from tesela.attribution.capture.record import Capture
-from tesela.attribution.methods.pyramid import Merging, Placement, Stage, merging
+from tesela.attribution.methods.pyramid import Merging, Stage, WindowPlaces, merging
 from tesela.layers.grid import Grid
 from tesela.layers.trace import AttentionRecord
 from tesela.models.backbone import Backbone
@@ -40,9 +40,9 @@ def _stage(layer: AttentionRecord) -> int:
     return int(layer.name.split(".")[1])
 
 
-def _placement(layer: AttentionRecord, grid: Grid) -> Placement:
+def _placement(layer: AttentionRecord, grid: Grid) -> WindowPlaces:
     assert layer.places is not None, "the layer attends within windows"
-    return Placement(places=layer.places, tokens=grid[0] * grid[1])
+    return WindowPlaces(places=layer.places, tokens=grid[0] * grid[1])
 
 
 def _merging(backbone: Backbone[Any], number: int, grids: Sequence[Grid]) -> Merging | None:

@@ -58,7 +58,7 @@ class Reduction:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
+class WindowPlaces:
     """Windows whose places stand for tokens.
 
     Attributes:
@@ -139,7 +139,7 @@ class Stage:
     """
 
     grid: Grid
-    layers: tuple[tuple[AttentionRecord, Reduction | Placement | None], ...]
+    layers: tuple[tuple[AttentionRecord, Reduction | WindowPlaces | None], ...]
     merging: Merging | None
 
     @property
@@ -171,7 +171,7 @@ def descend(stages: Sequence[Stage], starts: Iterable[Tensor | None], walk: Walk
             shares = start if shares is None else shares + start
         if shares is not None:
             for record, keys in reversed(stage.layers):
-                if isinstance(keys, Placement):
+                if isinstance(keys, WindowPlaces):
                     shares = keys.join(walk(keys.cut(shares), record, None))
                 else:
                     shares = walk(shares, record, keys)

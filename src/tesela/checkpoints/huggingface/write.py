@@ -1,4 +1,4 @@
-"""Export to a folder for transformers' ``from_pretrained``: ViT, DeiT, DINOv2, SegFormer, Swin.
+"""Export for transformers' ``from_pretrained``: ViT, DeiT, DINOv2, SegFormer, Swin.
 
 DeiT goes with its teacher's head.
 

@@ -1,4 +1,4 @@
-"""Two-way tensor names of Swin in transformers and timm; the official code's are nearly timm's.
+"""Two-way tensor names of Swin in transformers, timm and the official code.
 
 Odd: timm merges patches at the beginning of a stage, the others at the end of the one before.
 """

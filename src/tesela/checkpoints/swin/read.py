@@ -23,11 +23,11 @@ from tesela.core.errors import WeightsError
 from tesela.imaging.spec import ImageSpec
 
 #: Tensors that every Swin has, and one that the second version has.
-ANCHOR, _SECOND_ANCHOR = "patch_embed.proj.weight", "layers.0.blocks.0.attn.logit_scale"
+_ANCHOR, _SECOND_ANCHOR = "patch_embed.proj.weight", "layers.0.blocks.0.attn.logit_scale"
 _SECOND = "scaled cosine attention and a small network for the positions, which is not computed here"
 _FIRST = "Swin's first version is: swin_tiny, swin_small, swin_base, swin_large"
 #: Classes of transformers that are read, whether with a classifier.
-CLASSES = {"SwinForImageClassification": True, "SwinModel": False}
+_CLASSES = {"SwinForImageClassification": True, "SwinModel": False}
 #: Fields of ours and theirs that the tensors show.
 _TRANSFORMERS = {
     "channels": "num_channels",
@@ -84,10 +84,10 @@ def find_swin_file(place: Place) -> Foreign | None:
 def _transformers(place: Place) -> Foreign:
     config, source = place.config, str(place.weights or place.folder)
     classes = config.get("architectures") or ["SwinModel"]
-    if classes[0] not in CLASSES:
+    if classes[0] not in _CLASSES:
         raise WeightsError(
             f"{source}: transformers' {classes[0]} is not read",
-            hint="known are " + " and ".join(CLASSES) + "; save its body, model.swin, as a SwinModel",
+            hint="known are " + " and ".join(_CLASSES) + "; save its body, model.swin, as a SwinModel",
         )
     _refuse(source, config, {"hidden_act": ("gelu",), "use_absolute_embeddings": (False,)})
     read = read_weights(place.folder, place.weights)
@@ -154,7 +154,7 @@ def _view(place: Place, fields: Mapping[str, Any]) -> tuple[ImageSpec, list[str]
 def _timm(place: Place, arguments: Mapping[str, Any] | None) -> Foreign | None:
     """A Swin of timm or the official code; without a config.json (``arguments`` is None) perhaps none."""
     source = str(place.weights or place.folder)
-    read = own_names(read_weights(place.folder, place.weights), ANCHOR)
+    read = own_names(read_weights(place.folder, place.weights), _ANCHOR)
     config = place.config or read.facts
     if arguments is None and str(config.get("architecture", "")).startswith("swin_"):
         arguments = _arguments(config)

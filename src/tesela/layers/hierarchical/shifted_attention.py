@@ -1,4 +1,4 @@
-"""Attention within shifted windows, with a bias for each offset (arXiv 2103.14030, sections 3.2 and 3.3).
+"""Attention within shifted windows, with a bias for each offset (arXiv 2103.14030).
 
 Odd: windows stand beside the heads, (B, g * H, m, d), so that the mask is built once and not per image. The
 table of biases belongs to whole windows; one that is cut to a smaller map reads its middle. The trace holds
@@ -91,7 +91,7 @@ class ShiftedAttention(HasKernel, nn.Module):
             pairs = torch.unflatten(apart, 0, (count, self.heads)).repeat(len(tokens), 1, 1, 1)
             stand = window_places(self.windows, grid, device=tokens.device)
             trace.attention(q, k, v, result, scale=self.scale, bias=pairs, places=stand)
-        mixed: Tensor = self.out(result.transpose(1, 2).reshape(-1, count, places, self.out.in_features))
+        mixed: Tensor = self.out(result.transpose(1, 2).reshape(-1, count, places, tokens.shape[2]))
         return trace("", self.dropout(join_windows(mixed, self.windows, grid).flatten(1, 2)))
 
     def _bias(self, grid: Grid, *, like: Tensor, apart: float = APART) -> Tensor:

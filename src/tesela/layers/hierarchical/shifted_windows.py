@@ -1,4 +1,4 @@
-"""Cuts of maps into shifted windows and back, with the mask between borders (arXiv 2103.14030, section 3.2).
+"""Shifted windows of maps, and the mask between borders (arXiv 2103.14030, section 3.2).
 
 Odd: padding is part of its window: it is computed, and seen by the patches there, as in the published code.
 The mask subtracts 100, as there, and no infinity.

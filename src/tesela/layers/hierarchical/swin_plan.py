@@ -15,8 +15,8 @@ from tesela.layers.grid import Grid
 
 Edges = Literal["transformers", "timm"]
 EDGES: tuple[str, ...] = ("transformers", "timm")
-#: Hidden width of the MLP as a multiple of the width, and parts that a merged token is made of.
-RATIO, MERGED = 4.0, 4
+#: Parts that a merged token is made of.
+MERGED = 4
 
 
 class SwinWindows(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, Self
 from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
 from tesela.layers.grid import Grid
-from tesela.layers.hierarchical.swin_plan import EDGES, MERGED, RATIO, Edges, SwinWindows, merged_grid
+from tesela.layers.hierarchical.swin_plan import EDGES, MERGED, Edges, SwinWindows, merged_grid
 from tesela.models.pyramid import PyramidConfig
 
 
@@ -36,7 +36,7 @@ class SwinConfig(PyramidConfig):
     """Side of a window in tokens; cut to the map where that is smaller."""
     patch: int = 4
     """Side of a patch in pixels."""
-    mlp_ratio: float = RATIO
+    mlp_ratio: float = 4.0
     """Hidden width of the MLP as a multiple of the width."""
     qkv_bias: bool = True
     """Whether the query, key and value projections have a bias."""
