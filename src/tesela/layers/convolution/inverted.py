@@ -1,7 +1,8 @@
-"""Inverted bottlenecks (arXiv 1801.04381, section 3.3) with GELU, as TinyViT has them (arXiv 2207.10666).
+"""Inverted bottlenecks of TinyViT (arXiv 2207.10666), with GELU.
 
-A 1x1 convolution, a depthwise 3x3 one and a 1x1 one, each with BatchNorm: as a residual block that widens in
-the middle, or as the step to the next stage, which halves the map and has no shortcut.
+Those of arXiv 1801.04381, section 3.3: a 1x1 convolution, a depthwise 3x3 one and a 1x1 one, each with
+BatchNorm. There is a residual block, which widens in the middle, and the step to the next stage, which halves
+the map and has no shortcut.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Block of TinyViT (arXiv 2207.10666): attention within windows, a depthwise convolution, an MLP."""
+"""Block of TinyViT (arXiv 2207.10666): attention in windows, a convolution, an MLP."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Attention within windows that are never cut, with a bias for each distance (arXiv 2207.10666, section 3.2).
+"""Attention of TinyViT (arXiv 2207.10666, section 3.2): within windows that are never cut.
 
 A map that windows do not fill is padded with zeros below and to the right. Odd: the norm stands inside,
 behind the padding, so padded places are the norm's shift; they are seen by the patches of their window, as in
-the published code. The bias depends on the absolute distances in rows and columns (LeViT, arXiv 2104.01136).
+the published code. A bias is added for the absolute distances in rows and columns (LeViT, arXiv 2104.01136).
 """
 
 from __future__ import annotations

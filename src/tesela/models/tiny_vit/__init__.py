@@ -1,1 +1,1 @@
-"""TinyViT (arXiv 2207.10666): convolutions first, then attention within windows; for small machines."""
+"""TinyViT (arXiv 2207.10666): convolutions, then attention within windows."""

@@ -13,7 +13,7 @@ from tesela.core.errors import ConfigError
 from tesela.core.registry import registered_config
 from tesela.layers.convolution.residual_plan import halved
 from tesela.layers.grid import Grid
-from tesela.layers.hierarchical.swin_plan import RATIO, WholeWindows
+from tesela.layers.hierarchical.swin_plan import WholeWindows
 from tesela.models.pyramid import PyramidConfig
 
 #: Weights of a depthwise window, and width in the middle of an inverted bottleneck as a multiple of its ends.
@@ -42,7 +42,7 @@ class TinyVitConfig(PyramidConfig):
     """Side of a window in tokens, of each stage but the first; maps are padded to whole windows."""
     stem: int = 4
     """What the two convolutions of the stem divide a side by: 1, 2 or 4."""
-    mlp_ratio: float = RATIO
+    mlp_ratio: float = 4.0
     """Hidden width of the MLP as a multiple of the width."""
     dropout: float = 0.0
     """Inside the MLPs."""

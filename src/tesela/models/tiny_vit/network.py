@@ -1,4 +1,4 @@
-"""TinyViT as a backbone (arXiv 2207.10666): a convolutional stage, then stages that attend within windows."""
+"""TinyViT as a backbone (arXiv 2207.10666): a convolutional stage, then attending ones."""
 
 from __future__ import annotations
 

@@ -52,13 +52,12 @@ class OpenvinoBackend(BundleBackend):
             self.outputs = check_graph(path, self.info, inputs, outputs)
             self._requests[LOGITS] = self._request(LOGITS)
         except RuntimeError as error:  # openvino's own errors are of this kind
-            linked = path.with_name(f"{path.name}.data").is_symlink()
-            raise WeightsError(
-                f"OpenVINO cannot load {path}" + (": its weights are a symbolic link" if linked else ""),
-                hint="copy the files themselves (cp -rL), or use --backend onnxruntime"
-                if linked
-                else "export the model again",
-            ) from error
+            if path.with_name(f"{path.name}.data").is_symlink():
+                raise WeightsError(
+                    f"OpenVINO cannot load {path}: its weights are a symbolic link",
+                    hint="copy the files themselves (cp -rL), or use --backend onnx",
+                ) from error
+            raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
 
     def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """One of ``outputs`` of normalised images (B, C, h, w)."""
