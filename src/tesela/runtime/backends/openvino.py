@@ -55,7 +55,7 @@ class OpenvinoBackend(BundleBackend):
             if path.with_name(f"{path.name}.data").is_symlink():
                 raise WeightsError(
                     f"OpenVINO cannot load {path}: its weights are a symbolic link",
-                    hint="copy the files themselves (cp -rL), or use --backend onnx",
+                    hint="copy the files themselves, with cp -rL",
                 ) from error
             raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
 
