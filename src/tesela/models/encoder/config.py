@@ -17,6 +17,7 @@ from tesela.core.errors import ConfigError
 from tesela.layers.attention.window_plan import WindowPlan
 from tesela.layers.grid import Grid
 from tesela.models.config import ModelConfig
+from tesela.models.encoder.checks import check_positions, check_special_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +135,7 @@ class EncoderConfig(ModelConfig):
                 f"width {self.width} is not divisible by {self.heads} heads",
                 hint=f"use {fits} heads or attention=wide",
             )
-        self._check_positions()
+        check_positions(self)
         if self.attention == "axial" and self.depth % 2:
             raise ConfigError(
                 f"axial attention takes rows and columns in turn and cannot end halfway: depth {self.depth} "
@@ -164,46 +165,8 @@ class EncoderConfig(ModelConfig):
                 "mlp_ratio must be positive, registers, head_width and layer_scale not negative",
                 hint="leave them at their defaults",
             )
-        if (more := self.distillation + (self.class_tokens > 1)) > 1 or (more and self.pool != "class"):
-            raise ConfigError("distillation or several class_tokens need pool=class", hint="set pool=class")
+        check_special_tokens(self)
         self.grid()
-
-    def _check_positions(self) -> None:
-        needs = {
-            "learned2d": (self.width, 2, "width"),
-            "sincos2d": (self.width, 4, "width"),
-            "rotary": (self.per_head, 4, "width per head"),
-            "learned_rotary": (self.per_head, 4, "width per head"),
-        }
-        value, divisor, name = needs.get(self.position, (0, 1, ""))
-        if value % divisor:
-            raise ConfigError(
-                f"{self.position} positions need a {name} divisible by {divisor}, not {value}",
-                hint="change width, heads or position",
-            )
-        if self.position_at != "input" and self.position not in ("learned", "learned2d", "sincos2d"):
-            raise ConfigError(
-                f"position_at={self.position_at} adds positions before every block, and {self.position} "
-                "adds none",
-                hint=(
-                    "position_at block or shared goes with position learned, learned2d or sincos2d; "
-                    "relative, rotary and none with input"
-                ),
-            )
-        if self.position == "offset_bias" and (self.attention not in ("full", "wide") or not self.prefix):
-            raise ConfigError(
-                "offset_bias has numbers for pairs with a prefix token, and knows no windows",
-                hint="use attention full or wide, and a class token or registers",
-            )
-        if min(self.rotary_grid) < 1 or self.rotary_base <= 0:
-            raise ConfigError(
-                "rotary_grid and rotary_base must be positive", hint="16 16 and 100 are usual values"
-            )
-        if self.position == "relative" and not any(self.relative(index) for index in range(self.depth)):
-            raise ConfigError(
-                "the class token has no offsets, and one block has no other reader",
-                hint="use depth 2 or more, or pool=mean",
-            )
 
     @abstractmethod
     def grid(self, image_size: tuple[int, int] | None = None) -> Grid:
