@@ -35,3 +35,42 @@ def test_freed_memory_is_used_again() -> None:
     )
     assert kept[0] == "True"
     assert int(kept[1]) < int(fetched[1]) / 10
+
+
+THREADS = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from tesela.hardware.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+ended = threading.Event()
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
+
+def work(done):
+    blocks = [np.ones(100_000, np.uint8) for _ in range(300)]  # smaller than what the system gives whole
+    del blocks
+    done.set()
+    ended.wait()
+
+before = resident()
+threads = []
+for _ in range(8):
+    done = threading.Event()
+    threads.append(threading.Thread(target=work, args=(done,)))
+    threads[-1].start()
+    done.wait()
+print(resident() - before)
+ended.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_what_a_thread_freed_serves_the_next() -> None:
+    """Eight threads that take 29 MB one after another need them once."""
+    kept = subprocess.run(
+        [sys.executable, "-c", THREADS, "keep"], capture_output=True, text=True, check=True
+    ).stdout
+    assert 20 < int(kept) < 2 * 29
