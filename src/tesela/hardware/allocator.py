@@ -1,4 +1,4 @@
-"""Settings of the C allocator: large blocks are kept for reuse, in one place for all threads.
+"""Settings of the C allocator: large blocks are kept for reuse, and by all threads.
 
 A training step on a CPU allocates and frees the same hundreds of megabytes each time; by default glibc
 returns them to the kernel, which must clear every page again on the next use. Measured in LOG.md. An arena of
