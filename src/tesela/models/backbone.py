@@ -88,7 +88,7 @@ class Backbone(ABC, nn.Module, Generic[_C]):
         """All parameter names once, in groups from input to output."""
 
     def merging_weights(self, stage: int) -> Tensor | None:  # noqa: ARG002
-        """Weights (D, C, k, k) of a convolution of stride k that stands for the step to a pyramid's stage.
+        """Weights (D, C, k, k) of a convolution of stride 2 that stands for the step to a pyramid's stage.
 
         None where there is none, or the convolution itself can be found.
         """

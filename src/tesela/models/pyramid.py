@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tesela.layers.grid import Grid
 from tesela.models.config import ModelConfig
+
+
+def block_groups(names: Iterable[str], depths: Sequence[int]) -> list[list[str]]:
+    """Names of parameters by the block they belong to, from input to output.
+
+    Args:
+        names: ``stages.S.blocks.I....``; others of a stage go with its first block, all others with the last.
+        depths: blocks of each stage.
+    """
+    groups: list[list[str]] = [[] for _ in range(sum(depths))]
+    for name in names:
+        parts = name.split(".")
+        if parts[0] != "stages":
+            groups[-1].append(name)
+            continue
+        index = int(parts[3]) if parts[2] == "blocks" else 0
+        groups[sum(depths[: int(parts[1])]) + index].append(name)
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Capture of pyramids of this package whose attention runs within windows (Swin)."""
+"""Capture of pyramids of this package whose attention runs within windows."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ convolution that merged the patches: each token of the coarse grid hands its sha
 the fine grid, in proportion to the kernel's energy (the sum of its squared weights over channels) at each
 place inside the image.
 
-Attention within windows (Swin) is walked through window by window: shares are cut into the windows as the
+Attention within windows is walked through window by window: shares are cut into the windows as the
 tokens were, the shift included, and put back where the tokens stand. What reaches padding is lost.
 
 Odd: a convolution that does not fit leaves rows or columns of the fine grid without a reader; they get

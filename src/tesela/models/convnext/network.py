@@ -8,6 +8,7 @@ from tesela.layers.convolution.next_block import MapNorm, NextBlock, PatchConv
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone, Features
 from tesela.models.convnext.config import ConvNextConfig
+from tesela.models.pyramid import block_groups
 
 
 class NextStage(nn.Module):
@@ -85,10 +86,4 @@ class ConvNext(Backbone[ConvNextConfig]):
 
     def layer_groups(self) -> list[list[str]]:
         """Each block, the first of a stage with the convolution before it."""
-        depths = self.config.depths
-        groups: list[list[str]] = [[] for _ in range(sum(depths))]
-        for name, _ in self.named_parameters():
-            parts = name.split(".")
-            index = int(parts[3]) if parts[2] == "blocks" else 0
-            groups[sum(depths[: int(parts[1])]) + index].append(name)
-        return groups
+        return block_groups((name for name, _ in self.named_parameters()), self.config.depths)

@@ -15,6 +15,7 @@ from tesela.layers.hierarchical.swin_plan import merged_grid
 from tesela.layers.mlp import Mlp
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone, Features
+from tesela.models.pyramid import block_groups
 from tesela.models.swin.config import SwinConfig
 
 #: Epsilon of the norms after the patches and before a merging, whatever that of the blocks is.
@@ -122,13 +123,4 @@ class Swin(Backbone[SwinConfig]):
 
     def layer_groups(self) -> list[list[str]]:
         """Each block, the first of a stage with what comes before it, the last with the last norm."""
-        depths = self.config.depths
-        groups: list[list[str]] = [[] for _ in range(sum(depths))]
-        for name, _ in self.named_parameters():
-            parts = name.split(".")
-            if parts[0] == "norm":
-                groups[-1].append(name)
-                continue
-            index = int(parts[3]) if parts[2] == "blocks" else 0
-            groups[sum(depths[: int(parts[1])]) + index].append(name)
-        return groups
+        return block_groups((name for name, _ in self.named_parameters()), self.config.depths)

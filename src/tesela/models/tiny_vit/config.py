@@ -126,7 +126,7 @@ class TinyVitConfig(PyramidConfig):
             self,
             image_size=(5 * self.stem, 7 * self.stem),
             widths=(4, 8, 12),
-            depths=(1, 2, 1),
+            depths=(1, 1, 2),
             heads=(2, 3),
             windows=(2, 2),
         )

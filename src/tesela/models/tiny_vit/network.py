@@ -13,6 +13,7 @@ from tesela.layers.mlp import Mlp
 from tesela.layers.norm import EPS
 from tesela.layers.trace import OFF, Trace
 from tesela.models.backbone import Backbone, Features
+from tesela.models.pyramid import block_groups
 from tesela.models.tiny_vit.config import EXPAND, STEMS, TinyVitConfig
 
 
@@ -123,10 +124,4 @@ class TinyVit(Backbone[TinyVitConfig]):
 
     def layer_groups(self) -> list[list[str]]:
         """Each block, the first of a stage with what comes before it."""
-        depths = self.config.depths
-        groups: list[list[str]] = [[] for _ in range(sum(depths))]
-        for name, _ in self.named_parameters():
-            parts = name.split(".")
-            index = int(parts[3]) if parts[2] == "blocks" else 0
-            groups[sum(depths[: int(parts[1])]) + index].append(name)
-        return groups
+        return block_groups((name for name, _ in self.named_parameters()), self.config.depths)
