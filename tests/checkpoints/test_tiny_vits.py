@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,12 @@ from torch import Tensor
 from tesela.attribution.explain import explain
 from tesela.checkpoints.open import open_model
 from tesela.core.errors import ConfigError, WeightsError
+from tesela.exporters.graph import write_graph
+from tesela.imaging.spec import ImageSpec
 from tesela.layers.trace import Trace
 from tesela.models import catalog
+from tesela.models.bundle import describe
+from tesela.models.factory import create_model
 
 #: Millions of parameters and 1e9 multiply-adds with 1,000 classes, table 1 of arXiv 2207.10666.
 PUBLISHED = {
@@ -217,6 +223,28 @@ def test_the_default_map_finds_what_the_logit_depends_on(folder: Path) -> None:
     assert inside > 2 * heat.mean()
 
 
+def test_a_map_smaller_than_its_window_is_exported(tmp_path: Path) -> None:
+    """Two blocks, so that one reads what a convolution left; reference: the module."""
+    config = replace(
+        catalog.find_model("tiny_vit_2m_small").config,
+        image_size=(2, 2),
+        widths=(4, 12),
+        depths=(1, 2),
+        heads=(3,),
+        windows=(2,),
+    )
+    model = create_model(config, num_classes=3, seed=0).eval()
+    half = (0.5,) * 3
+    view = ImageSpec(height=2, width=2, channels=3, mean=half, std=half)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+    write_graph(model, describe(model, name="tiny", labels=list("abc"), image=view), tmp_path / "model.onnx")
+    images = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(2))
+    found = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), model(images).detach(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes", [{"model_args": {"window_sizes": [7, 7, 7, 7]}}, {"architecture": "tiny_vit"}]
 )
@@ -235,10 +263,8 @@ def test_other_arguments_are_refused(folder: Path, tmp_path: Path, changes: dict
     "changes", [{"heads": (4, 5)}, {"heads": (4, 7, 10)}, {"stem": 3}, {"depths": (2,)}, {"drop_path": 1.0}]
 )
 def test_impossible_settings_are_named(changes: dict[str, Any]) -> None:
-    import dataclasses
-
     with pytest.raises(ConfigError, match=next(iter(changes)).removesuffix("s") + r"|width"):
-        dataclasses.replace(catalog.find_model("tiny_vit_5m").config, **changes)
+        replace(catalog.find_model("tiny_vit_5m").config, **changes)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
