@@ -225,14 +225,8 @@ def test_the_default_map_finds_what_the_logit_depends_on(folder: Path) -> None:
 
 def test_a_map_smaller_than_its_window_is_exported(tmp_path: Path) -> None:
     """Two blocks, so that one reads what a convolution left; reference: the module."""
-    config = replace(
-        catalog.find_model("tiny_vit_2m_small").config,
-        image_size=(2, 2),
-        widths=(4, 12),
-        depths=(1, 2),
-        heads=(3,),
-        windows=(2,),
-    )
+    known: Any = catalog.find_model("tiny_vit_2m_small").config
+    config = replace(known, image_size=(2, 2), widths=(4, 12), depths=(1, 2), heads=(3,), windows=(2,))
     model = create_model(config, num_classes=3, seed=0).eval()
     half = (0.5,) * 3
     view = ImageSpec(height=2, width=2, channels=3, mean=half, std=half)
