@@ -203,8 +203,30 @@ def test_time_begins_anew_after_a_loss_and_ends() -> None:
         raise ReplicaLostError("killed")
 
     with pytest.raises(RefusedError, match="deadline"):
-        asyncio.run(Forwarder(replicas, seconds=0.4)(asked(0)))
+        asyncio.run(Forwarder(replicas, seconds=0.4, recovery=0.2)(asked(0)))
     assert left == 3
+
+
+def test_nothing_is_given_up_while_replicas_start() -> None:
+    """One request ends a replica, and another one that was let in waits for more than its deadline."""
+    up = asyncio.Event()
+    sent = 0
+
+    async def replicas(request: WholeRequest) -> WholeAnswer:
+        nonlocal sent
+        sent += 1
+        if sent == 1:
+            raise ReplicaLostError("killed")
+        await up.wait()
+        return WholeAnswer(200, body=request.body)
+
+    async def main() -> list[WholeAnswer]:
+        forwarder = Forwarder(replicas, seconds=0.1, recovery=30)
+        asyncio.get_running_loop().call_later(0.5, up.set)
+        return await asyncio.gather(*(forwarder(asked(number)) for number in range(2)))
+
+    assert [answer.body for answer in asyncio.run(main())] == IMAGES[:2]
+    assert sent > 4
 
 
 def test_a_client_that_leaves_ends_the_work() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ from tesela.serve.routes import EXPLAINING
 
 #: Replicas that a request is given to at most, should each of them die of it.
 TRIES = 5
+#: Seconds after the loss of a replica in which nothing that was let in is refused for its deadline: others may
+#: have to start, with all of PyTorch.
+RECOVERY = 120.0
 #: Seconds until a request is sent again, at first and at most.
 SOON, LATER = 0.05, 1.0
 #: Refusals of a replica that another one, or the same a little later, would not give.
@@ -50,10 +54,12 @@ class Forwarder:
     Args:
         replicas: who answers.
         seconds: that a replica has for an answer; they begin anew where one was lost.
+        recovery: seconds after the loss of any replica in which no request is given up.
     """
 
-    def __init__(self, replicas: Replicas, *, seconds: float) -> None:
-        self._replicas, self._seconds = replicas, seconds
+    def __init__(self, replicas: Replicas, *, seconds: float, recovery: float = RECOVERY) -> None:
+        self._replicas, self._seconds, self._recovery = replicas, seconds, recovery
+        self._lost_at = float("-inf")
 
     async def __call__(self, request: WholeRequest) -> WholeAnswer:
         """The answer.
@@ -61,17 +67,21 @@ class Forwarder:
         Raises:
             RefusedError: there was none in time, or every replica that had the request ended.
         """
-        for lost in range(TRIES):
+        lost = 0
+        while True:
             try:
                 async with asyncio.timeout(self._seconds):
                     return await self._with_room(request)
             except ReplicaLostError as error:
                 log.warning("a replica ended before it answered a request: %s", error)
-                if lost + 1 < TRIES:
-                    await asyncio.sleep(pause(lost))
+                self._lost_at = time.monotonic()
+                lost += 1
+                if lost == TRIES:
+                    raise RefusedError("internal_error") from None
+                await asyncio.sleep(pause(lost - 1))
             except TimeoutError:
-                raise RefusedError("deadline") from None
-        raise RefusedError("internal_error")
+                if time.monotonic() - self._lost_at >= self._recovery:
+                    raise RefusedError("deadline") from None
 
     async def _with_room(self, request: WholeRequest) -> WholeAnswer:
         """The answer of the first replica that has room."""
@@ -170,7 +180,7 @@ def forwarding(
         whole = WholeRequest(
             request.method, request.scope["path"], request.scope["query_string"], headers, body
         )
-        return await for_client(request, lambda: forwarder(whole), seconds=TRIES * config.deadline)
+        return await for_client(request, lambda: forwarder(whole), seconds=TRIES * config.deadline + RECOVERY)
 
     return forward
 

@@ -134,7 +134,7 @@ class RayReplicas:
             autoscaling_config={
                 "min_replicas": least,
                 "max_replicas": self.most,
-                "target_ongoing_requests": config.max_batch,
+                "target_ongoing_requests": min(config.max_batch, config.queue),
             },
         )
         target = ray.serve.RunTarget(
