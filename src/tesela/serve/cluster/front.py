@@ -29,8 +29,8 @@ from tesela.serve.routes import EXPLAINING
 
 #: Replicas that a request is given to at most, should each of them die of it.
 TRIES = 5
-#: Seconds after the loss of a replica in which nothing that was let in is refused for its deadline: others may
-#: have to start, with all of PyTorch.
+#: Seconds after the loss of a replica in which nothing that was let in is refused for its deadline: others
+#: may have to start, with all of PyTorch.
 RECOVERY = 120.0
 #: Seconds until a request is sent again, at first and at most.
 SOON, LATER = 0.05, 1.0
