@@ -9,9 +9,9 @@ scripts from another host. The OpenAPI document is at ``/openapi.json``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -65,33 +65,10 @@ def create_app(
             await served.stop()
         await decoders.stop()
 
-    app = FastAPI(
-        title="tesela",
-        version="1",
-        lifespan=lifespan,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        servers=[{"url": config.prefix}] if config.prefix else None,
-    )
     if tasks is None:
         tasks = {served.predictor.task.name: served.predictor.task for served in models.values()}.values()
-    app.include_router(image_routes(models, config, tasks))
-    app.include_router(state_routes(metrics, ready))
-    app.include_router(page_routes())
-    app.add_exception_handler(RefusedError, on_refused)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_middleware(BodyLayer, most=BODIES * config.max_bytes)
-    app.add_middleware(MetricsLayer, metrics=metrics)
-    app.add_middleware(
-        SecurityLayer,
-        keys=KeyRing(config.api_keys, digests=config.key_digests),
-        hosts=config.hosts,
-        rate=RateLimit(config.rate) if config.rate else None,
-        prefix=config.prefix,
-    )
+    routes = image_routes(models, config, tasks)
+    app = enclosed_app(routes, config, metrics=metrics, ready=ready, lifespan=lifespan)
     app.state.admission = OverloadAdmission(
         {
             **{
@@ -106,4 +83,49 @@ def create_app(
     document = with_problems(app.openapi())
     app.openapi = lambda: document  # type: ignore[method-assign]
     app.include_router(document_route(document))
+    return app
+
+
+def enclosed_app(
+    routes: APIRouter,
+    config: ServeConfig,
+    *,
+    metrics: ServerMetrics,
+    ready: dict[str, bool],
+    lifespan: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    """An application over the addresses of models: its layers, the page and its state.
+
+    Args:
+        routes: the addresses of models.
+        config: the limits.
+        metrics: where requests are counted.
+        ready: whether requests are taken, under ``ready``.
+        lifespan: what is done before the first request and after the last.
+    """
+    app = FastAPI(
+        title="tesela",
+        version="1",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        servers=[{"url": config.prefix}] if config.prefix else None,
+    )
+    app.include_router(routes)
+    app.include_router(state_routes(metrics, ready))
+    app.include_router(page_routes())
+    app.add_exception_handler(RefusedError, on_refused)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_middleware(BodyLayer, most=BODIES * config.max_bytes)
+    app.add_middleware(MetricsLayer, metrics=metrics)
+    app.add_middleware(
+        SecurityLayer,
+        keys=KeyRing(config.api_keys, digests=config.key_digests),
+        hosts=config.hosts,
+        rate=RateLimit(config.rate) if config.rate else None,
+        prefix=config.prefix,
+    )
     return app

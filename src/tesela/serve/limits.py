@@ -58,21 +58,35 @@ async def read_upload(request: Request, config: ServeConfig) -> Upload:
     """The images of a raw body or a form.
 
     Raises:
+        RefusedError: the form cannot be read, or as of ``checked_body``.
+    """
+    body = await checked_body(request, config)
+    if content_type(request) != FORM_TYPE:
+        return Upload((("", body),))
+    return await files_of_form(request, body, most=config.max_parts)
+
+
+async def checked_body(request: Request, config: ServeConfig) -> bytes:
+    """The whole body of a request that may hold images.
+
+    Raises:
         RefusedError: the body is too large, too slow, compressed, or of another type.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise RefusedError("content_encoding")
     if kind not in RAW_TYPES and kind != FORM_TYPE and not kind.startswith("image/"):
         raise RefusedError("content_type")
     try:
         async with asyncio.timeout(config.body_seconds):
-            body = await read_body(request, most=config.max_bytes)
+            return await read_body(request, most=config.max_bytes)
     except TimeoutError:
         raise RefusedError("body_too_slow") from None
-    if kind != FORM_TYPE:
-        return Upload((("", body),))
-    return await files_of_form(request, body, most=config.max_parts)
+
+
+def content_type(request: Request) -> str:
+    """The content type without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_body(request: Request, *, most: int) -> bytes:

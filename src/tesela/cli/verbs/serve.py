@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -35,6 +36,8 @@ def serve(
     drain_seconds: float = 30.0,
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP"),
     examples: bool | None = None,
+    engine: Literal["local", "ray"] = "local",
+    replicas: str = "",
     json: bool = False,
 ) -> None:
     """HTTP API and a page on this machine.
@@ -71,6 +74,10 @@ def serve(
             and PPM.
         examples: Show some of the run's test images to try, where it kept some; by default on this machine
             alone.
+        engine: What answers: this process, or with ray replicas on a cluster, all of whose machines see the
+            run under the same path (RAY_ADDRESS, else Ray is started here).
+        replicas: With --engine ray: how many, as a number or MIN..MAX; by default 1 to as many as there are
+            processors. Queues, decoders and max-decoded count for each.
         json: Print one JSON object with the address once requests are taken.
     """
     from tesela.cli import output
@@ -78,11 +85,16 @@ def serve(
     from tesela.core.files import unique_names
     from tesela.runtime.predictor import Predictor
     from tesela.serve.app import create_app
+    from tesela.serve.cluster.front import create_front
+    from tesela.serve.cluster.replicas import RayReplicas, replica_reach
     from tesela.serve.config import ServeConfig
     from tesela.serve.security import check_address, is_loopback, read_digests
     from tesela.serve.server import bind, listen
 
     output.use_json(json)
+    if replicas and engine == "local":
+        raise UsageError("--replicas belongs to a server on a cluster", hint="add --engine ray")
+    reach = replica_reach(replicas)
     keys = (*api_key, *filter(None, [os.environ.get("TESELA_API_KEY")]))
     digests = () if api_keys is None else read_digests(api_keys)
     hosts = check_address(host, keys=(*keys, *digests), allow_anonymous=allow_anonymous, names=allow_host)
@@ -113,18 +125,24 @@ def serve(
         raise UsageError("no model was given", hint="name a run or a bundle")
     names = unique_names(Path(run).resolve().name for run in runs)
     predictors = {
-        name: Predictor(run, backend=backend, precision=precision)
+        name: Predictor(run, backend=backend, precision=precision, threads=1 if engine == "ray" else None)
         for name, run in zip(names, runs, strict=True)
     }
     for predictor in predictors.values():
         if predictor.choice is not None and predictor.choice.line():
             output.note(predictor.choice.line())
-    listening = bind(host, port)
-    app = create_app(predictors, config=config)
 
     def started(address: str) -> None:
         output.say(f"{', '.join(names)} at {address} (stop with Ctrl-C)")
         output.result({"address": address, "models": names}, json)
 
-    listen(app, listening, config=config, on_start=started, admission=app.state.admission)
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(bind(host, port))
+        if engine == "local":
+            app = create_app(predictors, config=config)
+        else:
+            cluster = RayReplicas(predictors, runs, config=config, reach=reach)
+            stack.callback(cluster.close)
+            app = create_front(cluster, cluster.document(), config=config, most=cluster.most)
+        listen(app, listening, config=config, on_start=started, admission=app.state.admission)
     output.note("stopped")

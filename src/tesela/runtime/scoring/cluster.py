@@ -121,22 +121,44 @@ def own_error(error: BaseException | None) -> TeselaError | None:
 
 
 def ray_data() -> Any:
-    """Ray, connected to the cluster of RAY_ADDRESS or one that runs here, else started here.
+    """Ray with its data sets, connected as of ``connected_ray``.
 
     Raises:
         MissingExtraError: it is not installed.
     """
+    ray = connected_ray("ray.data")
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    return ray
+
+
+def connected_ray(part: str) -> Any:
+    """Ray, connected to the cluster of RAY_ADDRESS or one that runs here, else started here.
+
+    Args:
+        part: a module of it that is needed, such as ``ray.data``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        TeselaError: the cluster cannot be reached.
+    """
+    import importlib
     import os
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
-        import ray.data
+        ray = importlib.import_module("ray")
+        importlib.import_module(part)
     except ImportError:
         raise MissingExtraError("--engine ray", "ray") from None
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+            raise TeselaError(
+                f"no connection to the cluster: {reason}",
+                hint="check RAY_ADDRESS and 'ray status'; without RAY_ADDRESS Ray is started here",
+            ) from error
     return ray
