@@ -59,7 +59,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
         if soft < wanted:  # this process alone: servers have what the system gives them
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
         load = plan.load(server)
-        rate = 0.3 / await unloaded(load, plan.size.capacity_seconds)
+        rate = 0.15 / await unloaded(load, plan.size.capacity_seconds)
         seconds = max(6.0, plan.size.overload_seconds / 2, LEAST / rate)
         calm = await load.open_loop(rate, seconds)
         crowd = [asyncio.create_task(slow(server.address, index % 3)) for index in range(plan.size.sockets)]
