@@ -35,7 +35,7 @@ def seconds_of(call: Callable[[], object], seconds: float) -> float:
 
 
 def main() -> None:
-    predictor, seconds = Predictor(sys.argv[1]), float(sys.argv[3])
+    predictor, seconds = Predictor(sys.argv[1], precision="auto"), float(sys.argv[3])
     files = photographs(MODELS[sys.argv[2]][1])
     views = [predictor.prepare(files[index % len(files)]) for index in range(max(BATCHES))]
     speeds = []

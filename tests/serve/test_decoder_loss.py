@@ -92,3 +92,19 @@ def test_decoders_that_are_starting_do_not_hold_up_the_end() -> None:
     )
     assert done.returncode == 0
     assert "unclosed" not in done.stderr
+
+
+def test_an_image_is_decoded_although_all_processes_that_waited_have_ended() -> None:
+    """One after another is found to be dead; the image is not to blame."""
+
+    async def scenario() -> None:
+        decoders = Decoders(ServeConfig(decoders=2))
+        await decoders.start()
+        assert len(decoders._started) == 3  # one for images that take long, before there is any
+        for pid in decoders._started:
+            os.kill(pid, signal.SIGKILL)
+        found = await decoders.view(IMAGE, SPEC, deadline=time.monotonic() + 60)
+        assert np.array_equal(found[0], fitted_view(IMAGE, SPEC, limits=DEFAULT_LIMITS)[0])
+        await decoders.stop()
+
+    asyncio.run(scenario())

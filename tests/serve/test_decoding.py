@@ -122,6 +122,34 @@ def test_views_equal_the_librarys() -> None:
     scenario(work)
 
 
+@pytest.mark.parametrize("name", ["Huffman tables 9,000 times", "EXIF of 5 MB that points to itself"])
+def test_a_file_out_of_proportion_to_its_pixels_gives_way(name: str) -> None:
+    """It has 64 x 64 pixels; what else is in it takes a decoder's time."""
+
+    async def work(decoders: Decoders) -> None:
+        with Copies() as seen:
+            await decoders.view(IMAGE, SPEC, deadline=soon())
+            assert not seen.nice
+            await decoders.view(hostile_file(name), SPEC, deadline=soon())
+        assert GIVES_WAY in seen.nice
+
+    scenario(work)
+
+
+def test_what_a_lenient_reader_would_need_more_memory_for_is_refused() -> None:
+    """A progressive JPEG of 40 megapixels has room; with scans that repeat others it is left to Pillow, whose
+    pixels have four bytes."""
+
+    async def work(decoders: Decoders) -> None:
+        view, size = await decoders.view(flat((5000, 8000)), COLOUR, deadline=soon())
+        assert (view.shape, size) == ((224, 224, 3), (5000, 8000))
+        assert await refusal(decoders, hostile_file("progressive, 40 megapixels, 7 scans more")) == (
+            "too_many_pixels"
+        )
+
+    scenario(work)
+
+
 def test_a_hostile_image_is_refused_while_others_are_answered() -> None:
     async def work(decoders: Decoders) -> None:
         begun = time.monotonic()

@@ -19,7 +19,7 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]
     """Decode, a batch through the network, scores."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        self.predictor = Predictor(sys.argv[1])
+        self.predictor = Predictor(sys.argv[1], precision="auto")
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> Any:
         return self.predictor.prepare(request)

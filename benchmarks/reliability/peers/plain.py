@@ -15,7 +15,7 @@ from tesela.runtime.predictor import Predictor
 
 
 def main() -> None:
-    predictor = Predictor(sys.argv[1])
+    predictor = Predictor(sys.argv[1], precision="auto")
     app = FastAPI()
 
     @app.get("/healthz")

@@ -98,12 +98,14 @@ def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]
         raise _no_such_channels(f"an image of {given} channels", channels)
     if given in (2, 4) and channels in (1, 3):
         pixels = _by_rows(_over_background, pixels, given - 1)
-    alpha = pixels[:, :, -1:] if given in (2, 4) else np.full((*pixels.shape[:2], 1), 255, np.uint8)
     colour = pixels[:, :, :-1] if given in (2, 4) and channels in (2, 4) else pixels
     wanted = 1 if channels < 3 else 3
     if colour.shape[2] != wanted:
         colour = np.repeat(colour, 3, axis=2) if wanted == 3 else _by_rows(_luma, colour, 1)
-    return colour if channels in (1, 3) else np.concatenate([colour, alpha], axis=2)
+    if channels in (1, 3):
+        return colour
+    alpha = pixels[:, :, -1:] if given in (2, 4) else np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    return np.concatenate([colour, alpha], axis=2)
 
 
 def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from tesela.imaging.guard.checksums import broken_chunk
 from tesela.imaging.guard.turns import is_large, large_turn, limit_lifted
 from tesela.imaging.guard.work import OutOfTimeError, excessive, time_limited
 from tesela.imaging.header import Header, read_header
-from tesela.imaging.jpeg import fast_pixels, scale_for
+from tesela.imaging.jpeg import fast_pixels, is_fast, scale_for
 from tesela.imaging.lean import versions
 from tesela.imaging.limits import DEFAULT_LIMITS, FORMATS, DecodeLimits
 from tesela.imaging.readers import reader_fault, require_reader
@@ -138,6 +138,11 @@ def decode_rows(
                 pixels = to_array(image, channels=1)
             if pixels is not None:
                 return use(ArrayRows(pixels, channels, orientation))
+            if header.format == "JPEG" and image.mode == "RGB" and limits.memory is not None:
+                # Pillow's fourth byte of a pixel: simplejpeg, which the header's depth counts on, gave it up
+                needed = image.height * image.width * (header.depth + is_fast())
+                if needed > limits.memory:
+                    raise MemoryError
             return use(PictureRows(image, channels, orientation))
 
     return _worked(data, header, limits, read)

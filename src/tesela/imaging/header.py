@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tesela.imaging.jpeg import is_fast
+
 #: Leading bytes of formats that people do put among their images. WebP, AVIF and HEIC need a look at byte 4
 #: or 8.
 SIGNATURES = (
@@ -174,8 +176,9 @@ def _jpeg_header(data: bytes, most: int) -> Header:
         plain and size is not None,
         scans_at=scans_at,
         endless=steps == most,
-        # coefficients of all passes are kept, two bytes each, beside the pixels
-        depth=(4 if components == 4 else components) + (2 * samples if scans_at else 0),
+        # coefficients of all passes are kept, two bytes each, beside the pixels; Pillow's colours have four
+        depth=(4 if components == 4 or (components == 3 and not is_fast()) else components)
+        + (2 * samples if scans_at else 0),
     )
 
 

@@ -62,6 +62,11 @@ def scale_for(size: tuple[int, int], hint: tuple[int, int] | None) -> int:
     )
 
 
+def is_fast() -> bool:
+    """Whether simplejpeg is here."""
+    return _decoder() is not None
+
+
 @cache
 def _decoder() -> Any:
     """The decoder of simplejpeg, or None where it is not installed."""

@@ -26,6 +26,9 @@ class DecodeLimits:
     """Most bytes of a file."""
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
     """Formats that are opened, of ``FORMATS``."""
+    memory: int | None = None
+    """Most bytes of memory for an image that turns out to take more than its header tells; None for any
+    number."""
     seconds: float | None = None
     """Most seconds of processor time for opening a file, and again for its first 20 million pixels, then in
     proportion; None for no limit. Only the main thread of a process keeps to it."""

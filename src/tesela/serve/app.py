@@ -57,7 +57,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await decoders.start()
         for served in models.values():
-            served.start()
+            await served.start()
         ready["ready"] = True
         yield
         ready["ready"] = False

@@ -67,6 +67,10 @@ class Batcher(Generic[Item, _Result]):
         """Seconds until an item that came now would have its result, by what the last ones took."""
         return (self._jobs.qsize() + self._computing) * self._seconds_each
 
+    async def prepare(self, work: Callable[[], None]) -> None:
+        """Do something in the batcher's thread; call it before ``start``."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     def start(self) -> None:
         """Begin to work; call it inside the event loop."""
         self._task = asyncio.get_running_loop().create_task(self._run())

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -36,10 +36,13 @@ _T = TypeVar("_T")
 
 #: Pixels of an image that is decoded at once, in about 0.02 s; of more it is slow.
 QUICK_PIXELS = 1_500_000
+#: Bytes of a file that is decoded at once: so many, and so many for each pixel, which no image needs that is
+#: all pixels. What else is in a file takes time too.
+QUICK_BYTES, QUICK_DEPTH = 64 << 10, 8
 #: Decoded bytes of an image above which it waits for its turn.
 TAKES_TURNS = 32 << 20
 #: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
-PIXEL_ROOM, ROOM = 6, 64 << 20
+PIXEL_ROOM, ROOM = 6, 16 << 20
 #: Bytes of an image that any limit of pixels lets through.
 LEAST = 8 << 20
 #: Bytes for each row beside its pixels, and for each pixel of the longer side: a resize's weights.
@@ -48,6 +51,8 @@ ROW, SIDE = 32, 48
 USUAL_STEPS = 200
 #: Seconds that a process has beyond a deadline to end its copy.
 GRACE = 2.0
+#: Seconds in which it is known which processes have ended, where one has.
+REAP = 0.05
 #: Seconds for a decoded byte until it has been measured.
 FIRST_RATE = 5e-9
 
@@ -86,10 +91,10 @@ class Decoders:
 
     def __init__(self, config: ServeConfig) -> None:
         self.inside = 0
-        self._limits = config.decode_limits
         self._most_bytes = config.max_decoded
         self._seconds = config.decode_seconds
         self._most_each = config.max_pixels * PIXEL_ROOM + LEAST
+        self._limits = replace(config.decode_limits, memory=self._most_each)
         self._memory = self._most_each + ROOM
         self._processes = config.decoders
         self._rate = FIRST_RATE
@@ -105,7 +110,7 @@ class Decoders:
         self._large = CapacityLimiter(1)
         self._all = CapacityLimiter(self._processes + 1)
         self._changed = asyncio.Condition()
-        for _ in range(self._processes):
+        for _ in range(self._processes + 1):
             self._start_one()
         await asyncio.gather(*self._starting)
 
@@ -146,7 +151,8 @@ class Decoders:
         if self.inside and (full or time.monotonic() + wait > deadline):
             raise RefusedError("overloaded", wait=wait)
         job = _Job(data=data, spec=spec, cost=cost, deadline=deadline)
-        if cost.pixels <= QUICK_PIXELS and cost.bytes <= TAKES_TURNS:
+        proportionate = len(data) <= QUICK_BYTES + QUICK_DEPTH * cost.pixels
+        if cost.pixels <= QUICK_PIXELS and cost.bytes <= TAKES_TURNS and proportionate:
             found = await self._attempt(job, slow=False)
             if found is not None:
                 return found
@@ -197,6 +203,7 @@ class Decoders:
             try:
                 return await self._on_process(job, slow=slow)
             except BrokenWorkerProcess:  # ended from outside, perhaps: once more in another one
+                await asyncio.sleep(REAP)
                 return await self._on_process(job, slow=slow)
         except ImageError as error:
             raise RefusedError(image_code(error)) from None

@@ -39,6 +39,8 @@ from tesela.tasks.score import label_index
 
 #: Settings of an explanation, as parameters of ``/v1/explain``.
 SETTINGS = ("layer", "head", "discard", "residual")
+#: Seconds that a model may take to warm up.
+WARM_SECONDS = 5.0
 _Answer = TypeVar("_Answer")
 
 
@@ -76,7 +78,7 @@ class ServedModel:
             self._compute, max_batch=config.max_batch, on_batch=metrics.batches.labels(name).observe
         )
         self._decoders = decoders
-        self._seconds = config.deadline
+        self._seconds, self._most = config.deadline, config.max_batch
         self._answering = ThreadPoolExecutor(2, thread_name_prefix="tesela-answer")
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="tesela-explain")
         metrics.waiting.labels(name).set_function(lambda: self.batcher.waiting)
@@ -223,8 +225,9 @@ class ServedModel:
             "license": info.license or "unknown",
         }
 
-    def start(self) -> None:
-        """Begin to work; call it inside the event loop."""
+    async def start(self) -> None:
+        """Compute empty images, so that memory and speed are those of later batches; then begin to work."""
+        await self.batcher.prepare(self._warm_up)
         self.batcher.start()
 
     async def stop(self) -> None:
@@ -232,6 +235,19 @@ class ServedModel:
         await self.batcher.stop()
         self._answering.shutdown(wait=True)
         self._explaining.shutdown(wait=True)
+
+    def _warm_up(self) -> None:
+        """Batches of 1, 2, 4 and so on up to the largest, as far as the time goes."""
+        spec, most = self.predictor.info.image, self._most
+        blank = np.zeros((most, *spec.size, spec.channels), np.uint8)
+        size, begun, took = 1, time.monotonic(), 0.0
+        while time.monotonic() - begun + 2 * took < WARM_SECONDS:
+            before = time.monotonic()
+            self.predictor.outputs(list(blank[:size]))
+            took = time.monotonic() - before
+            if size == most:
+                break
+            size = min(2 * size, most)
 
     def _compute(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         failpoint("serve.batch")
