@@ -74,7 +74,7 @@ def main() -> None:
                     continue
                 plan = Plan(
                     target=target,
-                    size=size,
+                    size=size if target == "tesela" else size.of_peer(),
                     model=words.model,
                     folder=Path(folder),
                     peers=words.peers and words.peers.resolve(),

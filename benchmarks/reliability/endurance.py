@@ -58,8 +58,8 @@ async def leavers(server: Target) -> None:
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
-    """The figures of R16; peers get a tenth of the requests."""
-    total = plan.size.requests if plan.target == "tesela" else plan.size.requests // 10
+    """The figures of R16."""
+    total = plan.size.requests
     memory: list[tuple[int, float]] = []
     counts: list[tuple[int, int]] = []
     done: Counter[int] = Counter()

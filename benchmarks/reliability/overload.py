@@ -15,7 +15,7 @@ from benchmarks.reliability.plan import BOUND, Plan
 from benchmarks.reliability.target import ROOT, Target
 
 #: Numbers of clients among which the capacity is the best.
-CLIENTS = (2, 4, 8, 16)
+CLIENTS = (4, 8, 16, 32, 64)
 #: Multiples of the capacity.
 OVERLOADS = (5, 20)
 
@@ -77,15 +77,16 @@ async def overloaded(plan: Plan, server: Target, rate: float, alone: float) -> d
 
 async def measure(plan: Plan) -> dict[str, Any]:
     """The figures of R12 and R13."""
+    seconds = plan.size.steady_seconds
     with plan.start() as server:
         load = plan.load(server)
         await load.closed_loop(4, min(2.0, plan.size.capacity_seconds))
         alone = await unloaded(load, plan.size.capacity_seconds)
         most = await capacity(load, plan.size.capacity_seconds)
         used = server.processor_seconds()
-        steady = await load.open_loop(0.7 * most, plan.size.steady_seconds)
+        steady = await load.open_loop(0.7 * most, seconds)
         used = server.processor_seconds() - used
-        chance = await load.open_loop(0.7 * most, plan.size.steady_seconds / 5, poisson=True)
+        chance = await load.open_loop(0.7 * most, seconds / 5, poisson=True)
         await load.close()
         over = {}
         for times in OVERLOADS:
@@ -131,11 +132,14 @@ async def throughput(plan: Plan) -> dict[str, Any]:
         await load.close()
     second = bare(plan)
     best = max(first["per_second"], second["per_second"])
+    decoding = max(first["decoding_per_second"], second["decoding_per_second"])
     single = min(first["single_seconds"], second["single_seconds"])
     return {
         "bare_per_second": best,
         "server_per_second": most,
         "share": most / best,
+        "decoding_per_second": decoding,
+        "share_of_decoding": most / decoding,
         "bare_single_ms": single * 1e3,
         "overhead_ms": (alone - single) * 1e3,
     }

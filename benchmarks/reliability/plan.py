@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.reliability.load import Load, request_bytes
@@ -24,7 +24,7 @@ class Size:
         overload_seconds: of 5 C and of 20 C.
         ending_seconds: of load around a signal or a kill.
         sockets: that are slow.
-        requests: of the long run; peers get a tenth.
+        requests: of the long run.
         examples: of schemathesis for an operation.
     """
 
@@ -35,6 +35,16 @@ class Size:
     sockets: int
     requests: int
     examples: int
+
+    def of_peer(self) -> Size:
+        """The same with a tenth of the long runs, and half of the others."""
+        return replace(
+            self,
+            capacity_seconds=self.capacity_seconds / 2,
+            steady_seconds=self.steady_seconds / 10,
+            overload_seconds=max(4.0, self.overload_seconds / 2),
+            requests=self.requests // 10,
+        )
 
 
 SIZES = {

@@ -1,13 +1,14 @@
 """Slow sockets beside clients that ask: R15.
 
 A third sends the head of a request byte by byte, a third its body, and a third asks for large answers and
-does not read them. One that the server closes comes again after some seconds.
+does not read them. One that the server closes comes again after some seconds; they do not keep step.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import resource
 import socket
 from typing import Any
@@ -18,6 +19,8 @@ from benchmarks.reliability.plan import Plan
 
 #: Seconds between two bytes, and until a closed socket comes again.
 BETWEEN, AGAIN = 1.0, 5.0
+#: Seconds within which all of them have come for the first time.
+ARRIVING = 2.0
 #: Requests beside them, however slow the machine is.
 LEAST = 20
 HEAD = b"GET /healthz HTTP/1.1\r\nX-Slow: "
@@ -28,6 +31,7 @@ LARGE = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 8
 async def slow(address: tuple[str, int], kind: int) -> None:
     """A slow client, for ever."""
     loop = asyncio.get_running_loop()
+    await asyncio.sleep(random.uniform(0, ARRIVING))
     while True:
         one = socket.socket()
         one.setblocking(False)
@@ -48,7 +52,7 @@ async def slow(address: tuple[str, int], kind: int) -> None:
             pass
         finally:
             one.close()
-        await asyncio.sleep(AGAIN)
+        await asyncio.sleep(AGAIN * random.uniform(0.5, 1.5))
 
 
 async def measure(plan: Plan) -> dict[str, Any]:
@@ -63,7 +67,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
         seconds = max(6.0, plan.size.overload_seconds / 2, LEAST / rate)
         calm = await load.open_loop(rate, seconds)
         crowd = [asyncio.create_task(slow(server.address, index % 3)) for index in range(plan.size.sockets)]
-        await asyncio.sleep(BETWEEN * 2)
+        await asyncio.sleep(ARRIVING + BETWEEN)
         shots = await load.open_loop(rate, seconds)
         await load.close()
         for one in crowd:

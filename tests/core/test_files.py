@@ -100,6 +100,15 @@ def test_a_full_disk_is_reported_with_needed_and_free_bytes(
         files.write_atomic(tmp_path / "x", bytes(1234))
 
 
+def test_a_full_disk_names_no_need_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "before_io", FailAt(2, errno.ENOSPC))
+    with (
+        pytest.raises(StorageError, match=r"no space left to write .*: [\d,]+ bytes free\n"),
+        files.file_atomic(tmp_path / "x") as place,
+    ):
+        place.write_bytes(b"x")
+
+
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system may write fewer bytes than asked for; the rest follows."""
     real = os.write

@@ -13,6 +13,7 @@ from tests.training.digit_runs import tiny
 import tesela as ts
 from tesela.cli.main import run as command
 from tesela.core.errors import UsageError
+from tesela.data.open import open_source
 from tesela.evaluation import dial
 from tesela.evaluation.dial import open_within, smaller_sizes
 from tesela.imaging.preprocess import normalize
@@ -90,6 +91,44 @@ def test_merging_is_taken_where_it_costs_less(monkeypatch: pytest.MonkeyPatch) -
     assert curve.chosen.score == max(scores.values()) and f"{max(scores.values()):.1%}" in curve.line()
     assert predictor.info.image.size == curve.chosen.size
     assert len([found.best for found in predictor.predict(images)]) == 32
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is well above chance."""
+    out = tmp_path_factory.mktemp("dial") / "run"
+    settings = {"model": "vit_nano", "net": {"width": 32, "depth": 2, "heads": 2}, "epochs": 12}
+    train(tiny(out, data={"source": "digits", "subset": 800}, **settings))
+    return out
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_score_that_is_stated_is_that_of_what_was_taken(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, merged: bool
+) -> None:
+    """Reference: its answers for the validation images, one by one, beside their labels."""
+
+    def clock(found: Predictor) -> float:
+        quick = isinstance(found.network, MergedClassifier) if merged else found.info.image.size != own
+        return 1.0 if quick else 10.0
+
+    own = read_info(trained / "bundle").image.size
+    monkeypatch.setattr(dial, "_milliseconds", clock)
+    monkeypatch.setattr(dial, "MERGED_SHARES", (0.25,) if merged else ())
+    predictor, curve = open_within(trained, max_ms=2.0)
+    assert (curve.chosen.merged > 0, curve.chosen.size == own) == (merged, merged)
+    items = open_source("digits").splits["val"]
+    assert curve.images == min(len(items), dial.SCORED)
+    rows = np.linspace(0, len(items) - 1, curve.images).astype(int)
+
+    def accuracy(of: Predictor) -> float:
+        answers = of.predict([items.read(row) for row in rows])
+        wanted = [of.info.labels[items.targets[row]] for row in rows]
+        return float(np.mean([one.best.label == label for one, label in zip(answers, wanted, strict=True)]))
+
+    assert curve.chosen.score == pytest.approx(accuracy(predictor))
+    assert curve.whole == pytest.approx(accuracy(Predictor(trained)))
+    assert curve.whole > 0.2 and (curve.chosen.score or 0.0) > 0.2
 
 
 def test_an_exported_program_and_other_backends_merge_nothing() -> None:

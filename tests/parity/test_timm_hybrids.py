@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.parity.timm_reference import logits, random_tensors
 from torch import Tensor
 
@@ -20,6 +20,9 @@ from tesela.checkpoints.jax.write import export_jax
 from tesela.checkpoints.open import open_model
 from tesela.checkpoints.timm.write import export_timm
 from tesela.core.errors import WeightsError
+from tesela.imaging.spec import ImageSpec
+from tesela.models.bundle import describe, write_bundle
+from tesela.models.factory import create_model
 
 BASE = 32
 
@@ -120,12 +123,59 @@ def test_hybrids_by_their_names(name: str, stages: tuple[int, ...], patch: int, 
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "architecture", "first"),
+    [
+        ("r_vit_ti32", {}, "vit_tiny_r_s16_p8_224", "conv"),
+        (
+            "r26_vit_s32",
+            {"pool": "mean", "pooled_norm": True, "final_norm": False},
+            "vit_small_r26_s32_224",
+            "stem.conv",
+        ),
+    ],
+)
+def test_hybrids_are_written_as_timm_keeps_them(
+    name: str, fields: dict[str, Any], architecture: str, first: str, tmp_path: Path
+) -> None:
+    """Reference: the network above on the tensors that were written; and the same model comes back."""
+    sizes: dict[str, Any] = {"width": 128, "heads": 2, "depth": 2, "mlp_ratio": 1.0, "image_size": (64, 96)}
+    model: Any = create_model(name, num_classes=5, seed=0, arithmetic="timm", **sizes, **fields).eval()
+    spec = ImageSpec(height=64, width=96, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    info = describe(model, name="m", labels=list("abcde"), image=spec, license="CC0-1.0")
+    write_bundle(tmp_path / "bundle", model, info)
+    report = export_timm(tmp_path / "bundle", tmp_path / "timm")
+    config = json.loads((tmp_path / "timm/config.json").read_text())
+    assert report.architecture == config["architecture"] == architecture
+    assert config["pretrained_cfg"]["first_conv"] == f"patch_embed.backbone.{first}"
+    assert config["model_args"]["embed_dim"] == 128
+    back: Any = open_model(tmp_path / "timm")[0]
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.equal(back(images), model(images))
+        found = model(images).double()
+    tensors = load_file(tmp_path / "timm/model.safetensors")
+    mapped = features(tensors, images, model.config.stages)
+    wanted = logits(tensors, mapped, heads=2, average=bool(fields))
+    assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_what_timm_has_no_place_for_is_named(tmp_path: Path) -> None:
+    """Epsilons of the paper, which a hybrid that was trained here has."""
+    model = create_model("r_vit_ti32", num_classes=2, seed=0, depth=1, image_size=64).eval()
+    spec = ImageSpec(height=64, width=64, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    write_bundle(tmp_path / "m", model, describe(model, name="m", labels=["a", "b"], image=spec))
+    with pytest.raises(WeightsError, match="arithmetic=paper"):
+        export_timm(tmp_path / "m", tmp_path / "timm")
+
+
 def test_what_is_not_written_or_read_says_why(tmp_path: Path) -> None:
     tensors = hybrid(tmp_path / "m", "vit_base_r50_s16_224", (1, 1), (2, 2), 1, act_layer="gelu_tanh")
     with pytest.raises(WeightsError, match="arithmetic=timm"):
         export_jax(tmp_path / "m", tmp_path / "jax")
-    with pytest.raises(WeightsError, match="family 'hybrid'"):
+    with pytest.raises(WeightsError, match=r"no stages=\(1, 1\)") as caught:
         export_timm(tmp_path / "m", tmp_path / "timm")
+    assert "(3, 4, 9)" in str(caught.value.hint)
     config = json.loads((tmp_path / "m/config.json").read_text())
     (tmp_path / "m/config.json").write_text(json.dumps({**config, "architecture": "vit_base_patch16_224"}))
     with pytest.raises(WeightsError, match="architecture without a residual network"):

@@ -11,7 +11,7 @@ from tesela.runtime.predictor import Predictor
 from tesela.serve.app import create_app
 from tesela.serve.config import ServeConfig
 from tesela.serve.engine.admission import OverloadAdmission
-from tesela.serve.engine.gate import Gate
+from tesela.serve.engine.gate import COMES_WITHIN, Gate
 from tesela.serve.errors import RefusedError, problem
 from tesela.serve.metrics import ServerMetrics
 from tesela.serve.security import HEADERS
@@ -94,6 +94,31 @@ def test_gate_does_not_learn_from_failures(clock: Clock) -> None:
     assert gate.excess is not None
 
 
+def test_those_on_their_way_have_their_places(clock: Clock) -> None:
+    """Of ten before the first is inside two are let in; one that never comes gives its place up."""
+    gate = Gate(2)
+    let_in = []
+    for _ in range(10):
+        if gate.excess is None:
+            let_in.append(gate.expect())
+    assert len(let_in) == 2
+    with gate.enter(), gate.enter():
+        assert gate.excess is not None
+        for leave in let_in:
+            leave()
+        assert gate.excess is not None
+    assert gate.excess is None
+    leave = gate.expect()
+    gate.expect()
+    assert gate.excess is not None
+    leave()
+    assert gate.excess is None
+    gate.expect()
+    assert gate.excess is not None
+    clock.sleep(COMES_WITHIN + 0.01)
+    assert gate.excess is None
+
+
 def test_admission_refuses_where_no_model_has_room() -> None:
     """The first model answers where none is named; a named one only counts as full if all are."""
     first, second = full(), Gate(1)
@@ -103,7 +128,7 @@ def test_admission_refuses_where_no_model_has_room() -> None:
     )
     for target in (b"/v1/classify", b"/v1/classify?top=3", b"/site/v1/classify"):
         answer = admission(target)
-        assert answer is not None
+        assert isinstance(answer, bytes)
         head, _, body = answer.partition(b"\r\n\r\n")
         lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n"))
         assert json.loads(body) == problem("overloaded")
@@ -113,11 +138,12 @@ def test_admission_refuses_where_no_model_has_room() -> None:
         for name, value in HEADERS.items():
             assert lines[name.lower().encode()] == value.encode()
     for target in (b"/v1/classify?model=b", b"/v1/segment", b"/v1/explain", b"/healthz", b"/v1/classify/"):
-        assert admission(target) is None
+        assert not isinstance(admission(target), bytes)
+    assert admission(b"/healthz") is None
     second.inside = 1
-    assert admission(b"/v1/classify?model=b") is not None
+    assert isinstance(admission(b"/v1/classify?model=b"), bytes)
     first.inside = 0
-    assert admission(b"/v1/classify") is None
+    assert not isinstance(admission(b"/v1/classify"), bytes)
     counted = metrics.registry.get_sample_value
     row = {"route": "/v1/classify", "method": "POST", "status": "503"}
     assert counted("tesela_requests_total", row) == 4
@@ -128,11 +154,11 @@ def test_admission_of_an_application_knows_its_gates() -> None:
     """Where the queue of the only classifier is full every question to it is refused, others are not."""
     app = create_app({"digits": Predictor(digits_run())}, config=ServeConfig(queue=1, explain_queue=1))
     admission = app.state.admission
-    assert admission(b"/v1/classify") is None
+    assert not isinstance(admission(b"/v1/classify"), bytes)
     gates = {target: route[0][0] for target, route in admission._routes.items()}
     assert set(gates) == {b"/v1/classify", b"/v1/explain", b"/v1/attention", b"/v1/heads"}
     gates[b"/v1/classify"].inside = 1
-    assert admission(b"/v1/classify?top=2&model=digits") is not None
-    assert admission(b"/v1/explain") is None
+    assert isinstance(admission(b"/v1/classify?top=2&model=digits"), bytes)
+    assert not isinstance(admission(b"/v1/explain"), bytes)
     gates[b"/v1/heads"].inside = 1
-    assert admission(b"/v1/attention") is not None
+    assert isinstance(admission(b"/v1/attention"), bytes)

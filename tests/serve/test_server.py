@@ -47,11 +47,11 @@ class Running:
         self.address: str = json.loads(self.process.stdout.readline())["address"]
 
     def post(
-        self, image: bytes, path: str = "/v1/classify?top=10"
+        self, image: bytes, path: str = "/v1/classify?top=10", *, kind: str = "image/png"
     ) -> tuple[int, dict[str, str], dict[str, object]]:
         """Status, headers and body."""
         connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=30)
-        connection.request("POST", path, image, {"content-type": "image/png"})
+        connection.request("POST", path, image, {"content-type": kind})
         answer = connection.getresponse()
         body = json.loads(answer.read())
         connection.close()
@@ -211,3 +211,10 @@ def test_a_taken_port_is_a_usage_error() -> None:
         assert address_of(taken).startswith("http://127.0.0.1:")
     finally:
         taken.close()
+
+
+def test_places_of_requests_that_never_came_inside_are_given_up(running: Running) -> None:
+    """Forty that are refused for their type, one after another at once, leave room for those that follow."""
+    for _ in range(40):
+        assert running.post(IMAGES[0], kind="text/plain")[0] == 415
+    assert running.post(IMAGES[0])[0] == 200

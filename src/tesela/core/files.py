@@ -86,7 +86,7 @@ def file_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
 
     Args:
         path: the file's final name.
-        needed: bytes that will be written, for the error message when the disk is full.
+        needed: bytes that will be written, for the error message when the disk is full; 0 where unknown.
 
     Raises:
         StorageError: no space, no permission or another failure of the file system.
@@ -189,7 +189,7 @@ def folder_atomic(path: Path, *, needed: int = 0) -> Iterator[Path]:
 
     Args:
         path: the folder's final name.
-        needed: bytes that will be written, for the error message when the disk is full.
+        needed: bytes that will be written, for the error message when the disk is full; 0 where unknown.
 
     Raises:
         StorageError: no space, no permission or another failure of the file system.
@@ -255,7 +255,10 @@ def _exchange(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def storage_errors(path: Path, *, needed: int = 0) -> Iterator[None]:
-    """Turn the file system's errors inside the block into StorageError with needed and free bytes."""
+    """Turn the file system's errors inside the block into StorageError.
+
+    It has the free bytes and, unless they are 0, the needed ones.
+    """
     try:
         yield
     except OSError as error:
@@ -264,15 +267,16 @@ def storage_errors(path: Path, *, needed: int = 0) -> Iterator[None]:
 
 def _storage_error(path: Path, needed: int, error: OSError) -> StorageError:
     free = free_bytes(path)
+    room = f"{needed:,} bytes needed, {free:,} free" if needed else f"{free:,} bytes free"
     if error.errno in _FULL:
         return StorageError(
-            f"no space left to write {path}: {needed:,} bytes needed, {free:,} free",
+            f"no space left to write {path}: {room}",
             hint="free some space or choose another folder; what was saved before is intact",
         )
     if error.errno in _DENIED:
         return StorageError(f"no permission to write {path}", hint="choose a folder you may write to")
     return StorageError(
-        f"could not write {path}: {error.strerror or error} ({needed:,} bytes needed, {free:,} free)",
+        f"could not write {path}: {error.strerror or error} ({room})",
         hint="check the disk; what was saved before is intact",
     )
 

@@ -24,8 +24,9 @@ MOST_AHEAD = 16
 #: Seconds for requests that are on their way when the server begins to stop.
 LAST_CALL = 0.25
 
-#: From the target of a request to the answer that refuses it, from its first header on; None lets it in.
-Admission = Callable[[bytes], bytes | None]
+#: From the target of a request to the answer that refuses it, from its first header on; or to what is called
+#: when it has ended, or None, which both let it in.
+Admission = Callable[[bytes], bytes | Callable[[], None] | None]
 
 
 class UnboundedRequestError(Exception):
@@ -50,6 +51,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.full_since = 0.0
         self._refused = self._leaving = False
         self._received = self._body = 0
+        self._ended: Callable[[], None] | None = None
         if len(self.connections) >= self.most and self.waiting:
             oldest = next(iter(self.waiting))
             self.connections.discard(oldest)
@@ -64,6 +66,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
+        self._end()
         self.waiting.pop(self, None)
         super().connection_lost(exc)
 
@@ -84,10 +87,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_AHEAD:
             raise UnboundedRequestError
         if self.admission is not None and self.is_silent and not self.expect_100_continue:
-            refusal = self.admission(self.url) if self.parser.get_method() == b"POST" else None
-            if refusal is not None:
-                self._refuse(refusal)
+            answer = self.admission(self.url) if self.parser.get_method() == b"POST" else None
+            if isinstance(answer, bytes):
+                self._refuse(answer)
                 return
+            self._ended = answer
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
@@ -120,10 +124,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Begin to wait for the next request."""
+        self._end()
         self._begin_to_wait()
         super().on_response_complete()
         if self.cycle.waiting_for_100_continue:  # whether the body comes, nobody knows
             self.transport.close()
+
+    def _end(self) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
     def _begin_to_wait(self) -> None:
         self.silent_since = time.monotonic()

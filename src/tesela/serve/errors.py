@@ -99,6 +99,11 @@ REFUSALS: dict[str, Refusal] = {
         message="this model cannot be explained here",
         hint="serve a bundle with model.safetensors where torch is installed",
     ),
+    "no_attention": Refusal(
+        status=409,
+        message="this model's layers do not attend among one grid of patches",
+        hint="ask for a heat map instead: POST /v1/explain",
+    ),
     "no_maps": Refusal(
         status=409,
         message="this model was exported without its heat maps",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tesela.checkpoints.huggingface.hybrid import hybrid_fields
 from tesela.checkpoints.huggingface.names import ARCHITECTURES
 from tesela.checkpoints.huggingface.segformer import segformer_fields
 from tesela.core.errors import WeightsError
@@ -19,6 +20,8 @@ BACKBONE_CLASSES = (
     *("DINOv3ViTModel", "SiglipVisionModel", "CLIPVisionModel", "ViTMAEModel", "ViTMSNModel", "IJepaModel"),
     *("BeitModel", "Data2VecVisionModel", "Aimv2VisionModel", "and their classifiers"),
 )
+#: Pixels of a patch's side where config.json does not say.
+_PATCHES = {"dinov2": 14, "vit-hybrid": 1}
 # Our activation -> theirs, the first being the one that is written.
 _ACTIVATIONS = {
     "gelu": ("gelu",),
@@ -101,7 +104,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
         width = int(config.get("hidden_size", 768))
         fields: dict[str, Any] = {
             "image_size": pair(config.get("image_size", 224)),
-            "patch_size": pair(config.get("patch_size", 14 if kind.model_type == "dinov2" else 16)),
+            "patch_size": pair(config.get("patch_size", _PATCHES.get(kind.model_type, 16))),
             "channels": config.get("num_channels", 3),
             "width": width,
             "depth": config.get("num_hidden_layers", 12),
@@ -115,6 +118,8 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
             return "vit", fields | _dino_fields(config, width)
         fields["mlp_ratio"] = config.get("intermediate_size", 3072) / width
         fields["norm_eps"] = config.get("layer_norm_eps", 1e-12)
+        if kind.model_type == "vit-hybrid":
+            return "hybrid", fields | hybrid_fields(config)
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise WeightsError(
             f"config.json does not make sense: {error}", hint="use the config.json that came with the weights"

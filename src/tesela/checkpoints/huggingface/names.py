@@ -1,4 +1,4 @@
-"""Names of the tensors of Hugging Face's ViT, DeiT and DINOv2, in both directions.
+"""Names of the tensors of Hugging Face's ViT (and hybrids), DeiT and DINOv2, in both directions.
 
 The names are those of the files on the hub, which transformers reads and writes in every version (in memory,
 version 5 uses others). A model without a classifier ("bare") has the same names without the prefix.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tesela.checkpoints.huggingface.hybrid import hybrid_rules
 from tesela.checkpoints.huggingface.segformer import segformer_table
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
@@ -36,6 +37,10 @@ class Architecture:
 ARCHITECTURES = {
     "ViTForImageClassification": Architecture(model_type="vit", prefix="vit.", head="classifier"),
     "ViTModel": Architecture(model_type="vit"),
+    "ViTHybridForImageClassification": Architecture(
+        model_type="vit-hybrid", prefix="vit.", head="classifier"
+    ),
+    "ViTHybridModel": Architecture(model_type="vit-hybrid"),
     "DeiTForImageClassification": Architecture(model_type="deit", prefix="deit.", head="classifier"),
     "DeiTForImageClassificationWithTeacher": Architecture(model_type="deit", prefix="deit.", head="teacher"),
     "DeiTModel": Architecture(model_type="deit"),
@@ -61,7 +66,7 @@ def huggingface_table(name: str, *, swiglu: bool = False, stages: int = 0) -> Te
     Args:
         name: the architecture.
         swiglu: DINOv2's gated MLP (its giant).
-        stages: of a SegFormer.
+        stages: of a SegFormer, or of a hybrid's residual network.
     """
     kind = ARCHITECTURES[name]
     if kind.model_type == "segformer":
@@ -71,7 +76,11 @@ def huggingface_table(name: str, *, swiglu: bool = False, stages: int = 0) -> Te
     dino = kind.model_type.startswith("dinov2")
     fold = None
     rules = [
-        *layer("patches", f"{embeddings}patch_embeddings.projection"),
+        *(
+            hybrid_rules(embeddings, stages)
+            if kind.model_type == "vit-hybrid"
+            else layer("patches", f"{embeddings}patch_embeddings.projection")
+        ),
         Rule(own="prefix.class_token", foreign=(f"{embeddings}cls_token",)),
         Rule(own="positions.table", foreign=(f"{embeddings}position_embeddings",)),
         *layer(

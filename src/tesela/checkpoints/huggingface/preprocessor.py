@@ -26,6 +26,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "image_mean": _HALF,
         "image_std": _HALF,
     },
+    "vit-hybrid": {
+        "image_processor_type": "ViTHybridImageProcessor",
+        "size": {"shortest_edge": 384},
+        "do_center_crop": True,
+        "crop_size": {"height": 384, "width": 384},
+        "resample": 3,
+        "image_mean": _HALF,
+        "image_std": _HALF,
+    },
     "deit": {
         "image_processor_type": "DeiTImageProcessor",
         "size": {"height": 256, "width": 256},
@@ -82,6 +91,7 @@ _KINDS: dict[str, dict[str, Any]] = {
         "crop_size": {"height": 224, "width": 224},
     },
     "Bit": _CLIP,
+    "ViTHybrid": _CLIP,
     "CLIP": _CLIP,
     "Segformer": {"resample": 2, "image_mean": _MEAN, "image_std": _STD},
     "Beit": {"resample": 3},

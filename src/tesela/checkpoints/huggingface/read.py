@@ -57,7 +57,7 @@ def find_huggingface(place: Place) -> Foreign | None:
         architecture = bare(architecture)
         tensors = {name.removeprefix(kind.prefix): tensor for name, tensor in tensors.items()}
         head = None
-    stages = len(config.get("depths", (0,) * config.get("num_encoder_blocks", 4)))
+    stages = len(fields.get("stages", config.get("depths", (0,) * config.get("num_encoder_blocks", 4))))
     names = huggingface_table(architecture, swiglu=fields.get("mlp") == "swiglu", stages=stages)
     labels = (
         read_labels(config, tensors[head].shape[0]) if head in tensors and tensors[head].ndim == 1 else None

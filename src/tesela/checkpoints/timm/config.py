@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tesela.checkpoints.timm.eva_arguments import POOLS, other_arguments, shape_arguments
+from tesela.checkpoints.timm.hybrid import FITTING_HYBRIDS, HYBRIDS, hybrid_root
 from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
 from tesela.imaging.spec import ImageSpec, timm_sides
@@ -88,14 +89,18 @@ def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTra
         WeightsError: naming the option.
     """
     program = f"timm's {kind}"
-    if family not in ("vit", "deit"):
+    if family not in ("vit", "deit", "hybrid"):
         raise WeightsError(
-            f"{program} has no place for a model of the family {family!r}", hint="ViT and DeiT models fit"
+            f"{program} has no place for a model of the family {family!r}",
+            hint="ViT, DeiT and hybrid models fit",
         )
-    for name, known in _FITTING[kind].items():
-        if fields.get(name, known[0]) not in known:
-            fit = " or ".join(f"{name}={value}" for value in known)
-            raise WeightsError(f"{program} has no {name}={fields[name]}", hint=f"only models with {fit} fit")
+    fitting = {**_FITTING[kind], **(FITTING_HYBRIDS if family == "hybrid" else {})}
+    for name, known in fitting.items():
+        value = fields.get(name, known[0])
+        value = tuple(value) if isinstance(value, list) else value
+        if value not in known:
+            fit = " or ".join(f"{name}={one}" for one in known)
+            raise WeightsError(f"{program} has no {name}={value}", hint=f"only models with {fit} fit")
     if family == "vit" and fields["distillation"]:
         raise WeightsError(
             f"{program} has no distillation token without a head of its own",
@@ -172,7 +177,7 @@ def timm_config(
     """The config.json.
 
     Args:
-        family: ``vit`` or ``deit``.
+        family: ``vit``, ``deit`` or ``hybrid``.
         fields: all fields of the configuration.
         style: as ``style_for`` says.
         image: the preprocessing.
@@ -201,6 +206,7 @@ def timm_config(
             license=license,
             classifier=["head", "head_dist"] if family == "deit" else "head",
             base=base,
+            **({"first_conv": hybrid_root(fields["stages"])} if family == "hybrid" else {}),
         ),
     }
 
@@ -212,6 +218,7 @@ def pretrained_cfg(
     license: str,
     classifier: str | list[str],
     base: Mapping[str, Any],
+    first_conv: str = "patch_embed.proj",
 ) -> dict[str, Any]:
     """The entry of config.json that says how a model sees images.
 
@@ -221,6 +228,7 @@ def pretrained_cfg(
         license: of the weights.
         classifier: name of its module.
         base: the config.json the model comes with from timm; its other entries stay.
+        first_conv: name of the module that the image goes into.
 
     Raises:
         WeightsError: the preprocessing has no place there.
@@ -235,7 +243,7 @@ def pretrained_cfg(
         "mean": list(image.mean),
         "std": list(image.std),
         "license": license,
-        "first_conv": "patch_embed.proj",
+        "first_conv": first_conv,
         "classifier": classifier,
     }
 
@@ -248,6 +256,8 @@ def _base(family: str, fields: Mapping[str, Any], kind: str, *, gated: bool) -> 
     """
     if family == "deit":
         return "deit_base_distilled_patch16_224"
+    if family == "hybrid":
+        return HYBRIDS[tuple(fields["stages"])]
     if fields["norm"] == "branch" and kind == "VisionTransformer":
         return "vit_base_patch16_rpn_224"
     eps = max(fields["norm_eps"], 1e-6)

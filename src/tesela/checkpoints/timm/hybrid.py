@@ -7,7 +7,7 @@ residual networks (``resnet26d``, ...) are another network, and refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,25 @@ _PLACE = "patch_embed.backbone."
 _ROOTS = (f"{_PLACE}stem.conv.weight", f"{_PLACE}conv.weight")
 #: Width of the published roots.
 _BASE = 64
+#: Units of the residual network -> an architecture of timm that has them, and whose arguments do the rest.
+HYBRIDS = {
+    (): "vit_tiny_r_s16_p8_224",
+    (2, 2, 2, 2): "vit_small_r26_s32_224",
+    (3, 4, 9): "vit_base_r50_s16_224",
+    (3, 4, 6, 3): "vit_large_r50_s32_224",
+}
+#: What no argument changes there.
+FITTING_HYBRIDS: dict[str, tuple[Any, ...]] = {
+    "stages": tuple(HYBRIDS),
+    "width_factor": (1.0,),
+    "root": ("large",),
+    "norm_groups": (32,),
+    "arithmetic": ("timm",),
+    "norm": ("pre",),
+    "norm_kind": ("layer",),
+    "norm_eps": (1e-6, 1e-12),
+    "mlp": ("plain",),
+}
 
 
 def hybrid_fields(tensors: Mapping[str, Tensor], *, named: bool | None) -> dict[str, Any]:
@@ -67,6 +86,11 @@ def hybrid_fields(tensors: Mapping[str, Tensor], *, named: bool | None) -> dict[
 def hybrid_step(fields: Mapping[str, Any]) -> int:
     """Pixels of a cell of the last feature map; 1 without a residual network."""
     return 4 << max(0, len(fields["stages"]) - 1) if "stages" in fields else 1
+
+
+def hybrid_root(stages: Sequence[int]) -> str:
+    """Name of the module that the image goes into."""
+    return _ROOTS[0 if stages else 1].removesuffix(".weight")
 
 
 def hybrid_rules(stages: tuple[int, ...]) -> Iterable[Rule]:

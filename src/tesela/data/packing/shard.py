@@ -70,7 +70,7 @@ def write_tar(
         (N, 3): offset and bytes of each encoded image in the file, and its class.
     """
     index = np.zeros((len(images), 3), np.int64)
-    with _whole(path) as stream:
+    with _whole(path, images) as stream:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for place, image in enumerate(images):
                 key = f"{first + place:09d}"
@@ -108,17 +108,18 @@ def write_rows(path: DataPlace, images: Sequence[Packed], labels: Sequence[str])
     schema = pyarrow.schema([("image", kind), ("label", pyarrow.int64())], metadata=told)
     rows = [{"image": {"bytes": one.data, "path": one.name}, "label": one.target} for one in images]
     table = pyarrow.Table.from_pylist(rows, schema=schema)
-    with _whole(path) as stream:
+    with _whole(path, images) as stream:
         io_call("write", lambda: parquet.write_table(table, stream, row_group_size=256))
 
 
 @contextlib.contextmanager
-def _whole(place: DataPlace) -> Iterator[IO[bytes]]:
-    """A stream whose content is a file when the block ends without an error."""
+def _whole(place: DataPlace, images: Sequence[Packed]) -> Iterator[IO[bytes]]:
+    """A stream for these images whose content is a file when the block ends without an error."""
     if isinstance(place, RemotePath):
         buffer = io.BytesIO()
         yield buffer
         place.write(buffer.getvalue())
         return
-    with file_atomic(place) as temporary, temporary.open("wb") as stream:
+    needed = sum(len(image.data) for image in images)
+    with file_atomic(place, needed=needed) as temporary, temporary.open("wb") as stream:
         yield stream

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tesela.serve.engine.gate import Gate
 from tesela.serve.errors import RefusedError, respond
@@ -31,15 +31,22 @@ class OverloadAdmission:
             for start in {"", prefix}:
                 self._routes[f"{start}{path}".encode()] = (tuple(found), counts)
 
-    def __call__(self, target: bytes) -> bytes | None:
-        """The refusal of a POST to that target, from its first header on; None where there is room."""
+    def __call__(self, target: bytes) -> bytes | Callable[[], None] | None:
+        """The refusal of a POST to that target, from its first header on.
+
+        Where there is room: what gives it up, to be called when the request has ended. None for any other
+        target.
+        """
         path, _, query = target.partition(b"?")
         route = self._routes.get(path)
         if route is None:
             return None
         gates, (requests, seconds) = route
-        waits = [gate.excess for gate in (gates if b"model=" in query else gates[:1])]
-        if None in waits or not waits:
+        asked = gates if b"model=" in query else gates[:1]
+        waits = [gate.excess for gate in asked]
+        if None in waits:
+            return asked[waits.index(None)].expect()
+        if not waits:
             return None
         requests.inc()
         seconds.observe(0.0)

@@ -160,7 +160,7 @@ class ServedModel:
                     self._explaining, deadline, lambda: attention_of(self.network, view, spec, patch=patch)
                 )
             except NoAttentionError:
-                raise RefusedError("explain_unavailable") from None
+                raise RefusedError("no_attention") from None
             except OutOfRangeError:
                 raise RefusedError("bad_parameter") from None
 

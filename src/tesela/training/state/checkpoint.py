@@ -126,7 +126,7 @@ class Checkpoints:
 
     def _prune(self, *, newest: int) -> None:
         older = [step for step in self.steps() if step != newest]
-        with storage_errors(self.folder):
+        with storage_errors(self.folder, needed=self.path(newest).stat().st_size):
             for step in older[: max(0, len(older) - self._keep + 1)]:
                 io_call("unlink", self.path(step).unlink)
 
