@@ -1,4 +1,4 @@
-"""Hugging Face's ViT hybrids: a BiT network (ResNet with GroupNorm) before a Vision Transformer.
+"""Hugging Face's ViT hybrids: a BiT network before a Vision Transformer.
 
 Odd: transformers has them up to version 4.40 and its BiT networks still, so their files are read, and not
 written. The table of positions belongs to ``backbone_featmap_shape``, whatever ``image_size`` says.
@@ -44,7 +44,7 @@ _FIXED: dict[str, Any] = {
 _BASE, _FIRST = 64, 4
 
 
-def hybrid_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+def bit_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the residual network, and the image size that the table of positions is for.
 
     Args:
@@ -90,7 +90,7 @@ def hybrid_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def hybrid_rules(embeddings: str, stages: int) -> Iterable[Rule]:
+def bit_rules(embeddings: str, stages: int) -> Iterable[Rule]:
     """The names of a residual network of so many stages, below ``embeddings``."""
     place = f"{embeddings}patch_embeddings.backbone.bit."
     yield from layer("patches.projection", f"{embeddings}patch_embeddings.projection")

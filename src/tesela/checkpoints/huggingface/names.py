@@ -1,4 +1,4 @@
-"""Names of the tensors of Hugging Face's ViT (and hybrids), DeiT and DINOv2, in both directions.
+"""Two-way names of tensors of Hugging Face's ViT (and hybrids), DeiT and DINOv2.
 
 The names are those of the files on the hub, which transformers reads and writes in every version (in memory,
 version 5 uses others). A model without a classifier ("bare") has the same names without the prefix.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tesela.checkpoints.huggingface.hybrid import hybrid_rules
+from tesela.checkpoints.huggingface.hybrid import bit_rules
 from tesela.checkpoints.huggingface.segformer import segformer_table
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
@@ -77,7 +77,7 @@ def huggingface_table(name: str, *, swiglu: bool = False, stages: int = 0) -> Te
     fold = None
     rules = [
         *(
-            hybrid_rules(embeddings, stages)
+            bit_rules(embeddings, stages)
             if kind.model_type == "vit-hybrid"
             else layer("patches", f"{embeddings}patch_embeddings.projection")
         ),
