@@ -20,7 +20,8 @@ from tests.parity.huggingface_models import saved
 import tesela as ts
 from tesela.cli.main import run as tesela
 from tesela.core.config import read_yaml
-from tesela.models.pretrained import PRETRAINED
+from tesela.models import catalog
+from tesela.models.pretrained import PRETRAINED, find_pretrained
 from tesela.runs.folder import Run
 from tesela.training.config import layered
 from tesela.training.run import train
@@ -120,6 +121,14 @@ def test_a_cached_pre_trained_model_is_the_start(
     assert read_yaml(run.config)["from_"] == "scratch" and "pre-trained" not in shown
     run, _ = trained("named", image_size=32, model="vit_nano")
     assert read_yaml(run.config)["from_"] is None
+
+
+@pytest.mark.parametrize("name", ["swin_tiny", "swin_base", "convnext_tiny", "convnext_base"])
+def test_numbers_of_pyramids_are_those_of_their_sizes(name: str) -> None:
+    """Reference: the arithmetic of the family, with the classes of ImageNet."""
+    row, entry = find_pretrained(f"{name}_1k"), catalog.find_model(name)
+    assert row is not None and row.parameters == entry.parameter_count(entry.config, 1000)
+    assert row.gflops == pytest.approx(entry.flops(entry.config, 1000) / 1e9, abs=0.06)
 
 
 def test_the_list_of_pre_trained_models(capfd: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ _DINO3 = "Meta, self-supervised, 1.7 billion images"
 _REGISTERS = f"{_DINO}, with registers"
 _21K = "Google, 14 million labelled images (ImageNet-21k)"
 _1K = "Meta, 1.3 million labelled images (ImageNet-1k)"
+_SWIN = "Microsoft, 1.3 million labelled images (ImageNet-1k)"
 _MIX = "NVIDIA, ImageNet-1k, then segmentation of ADE20K"
 _SIGLIP = "Google, images with captions (WebLI); whole model with its text encoder"
 _CLIP = "OpenAI, 400 million images with captions; whole model with its text encoder"
@@ -116,6 +117,26 @@ PRETRAINED = tuple(
         ("deit_ti16_1k", "facebook/deit-tiny-patch16-224", 5_717_416, 224, 2.5, _APACHE, _1K),
         ("deit_s16_1k", "facebook/deit-small-patch16-224", 22_050_664, 224, 9.2, _APACHE, _1K),
         ("deit_b16_1k", "facebook/deit-base-patch16-224", 86_567_656, 224, 35.1, _APACHE, _1K),
+        (
+            "swin_tiny_1k",
+            "microsoft/swin-tiny-patch4-window7-224",
+            28_288_354,
+            224,
+            9.0,
+            _APACHE,
+            _SWIN,
+        ),
+        (
+            "swin_base_1k",
+            "microsoft/swin-base-patch4-window7-224",
+            87_768_224,
+            224,
+            30.9,
+            _APACHE,
+            _SWIN,
+        ),
+        ("convnext_tiny_1k", "facebook/convnext-tiny-224", 28_589_128, 224, 8.9, _APACHE, _1K),
+        ("convnext_base_1k", "facebook/convnext-base-224", 88_591_464, 224, 30.7, _APACHE, _1K),
         (
             "segformer_b0_ade",
             "nvidia/segformer-b0-finetuned-ade-512-512",
