@@ -37,12 +37,12 @@ class Size:
     examples: int
 
     def of_peer(self) -> Size:
-        """The same with a tenth of the long runs, and half of the others."""
+        """The same with a tenth of the long runs, and a quarter of the others."""
         return replace(
             self,
-            capacity_seconds=self.capacity_seconds / 2,
+            capacity_seconds=self.capacity_seconds / 4,
             steady_seconds=self.steady_seconds / 10,
-            overload_seconds=max(4.0, self.overload_seconds / 2),
+            overload_seconds=max(4.0, self.overload_seconds / 4),
             requests=self.requests // 10,
         )
 

@@ -135,10 +135,11 @@ FOOT = """
 - The bare model computes batches of decoded images, in a program that does nothing else; with decoding it
   does what a server has to do on the same cores, without the sockets. Where the server has one core, decoding
   takes its part of it.
-- Peers have a tenth of the time at 0.7 C and of the mixed requests, and half of the other times.
+- Peers have a tenth of the time at 0.7 C and of the mixed requests, and a quarter of the other times.
 - Workers are all processes below the one that was started; those of LitServe include the one that listens.
   Where that one goes on after SIGTERM no request is lost, but nothing has ended either.
-- Slow sockets send a head or a body byte by byte, or read nothing; those that the server closes come again.
+- Slow sockets send a head or a body byte by byte, or read nothing; those that the server closes come again
+  after 2.5 to 7.5 s.
 - Schemathesis runs all of its checks. Bytes that are no image, and numbers that depend on the model, are
   refused with 400, 413, 415 or 422, which a schema cannot say.
 """

@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 QUICK_PIXELS = 1_500_000
 #: Bytes of a file that is decoded at once: so many, and so many for each pixel, which no image needs that is
 #: all pixels. What else is in a file takes time too.
-QUICK_BYTES, QUICK_DEPTH = 64 << 10, 8
+QUICK_BYTES, QUICK_DEPTH = 64 << 10, 4
 #: Decoded bytes of an image above which it waits for its turn.
 TAKES_TURNS = 32 << 20
 #: Bytes of memory for each pixel that is allowed, and for everything else in a decoder.
