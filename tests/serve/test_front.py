@@ -54,13 +54,14 @@ class Local:
 @pytest.fixture(scope="module")
 def plain() -> Iterator[TestClient]:
     predictors = {"digits": Predictor(digits_run(), backend="torch", precision="fp32", threads=1)}
-    with TestClient(create_app(predictors, config=ServeConfig(decoders=1))) as client:
+    # images that came together would be computed in batches of any size, whose last bits differ
+    with TestClient(create_app(predictors, config=ServeConfig(decoders=1, max_batch=1))) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def fronted(plain: TestClient) -> Iterator[tuple[TestClient, Local]]:
-    config = ServeConfig(decoders=1, api_keys=(KEY,))
+    config = ServeConfig(decoders=1, max_batch=1, api_keys=(KEY,))
     replicas = Local(config)
     front = create_front(replicas, plain.get("/openapi.json").json(), config=config, most=2)
     with TestClient(front, headers={"x-api-key": KEY}) as client:
