@@ -52,3 +52,14 @@ def test_it_is_explained_although_its_attention_is_not_shown(api: TestClient) ->
     detail = api.get("/v1/models/one").json()
     assert answer.json()["method"] in detail["methods"]
     assert detail["heads"] is None
+
+
+@pytest.mark.parametrize(
+    ("field", "code"), [("image", "bad_multipart"), ("file", "bad_multipart"), ("x", "")]
+)
+def test_an_image_that_was_sent_as_text_is_not_passed_over(api: TestClient, field: str, code: str) -> None:
+    """Beside a file; fields of other names say nothing."""
+    answer = api.post(
+        "/v1/classify", files={"file": ("a.png", photograph(), "image/png")}, data={field: "{}"}
+    )
+    assert (answer.status_code, answer.json().get("code", "")) == ((400, code) if code else (200, ""))

@@ -25,8 +25,9 @@ RAW_TYPES = frozenset(
 FORM_TYPE = "multipart/form-data"
 
 
-#: Name of the parts of a form that is a batch, and characters of a file's name that are sent back.
-BATCH_PART, MOST_NAME = "image", 255
+#: Names of the parts of a form that is a batch and of its only file, and characters of a file's name that are
+#: sent back.
+BATCH_PART, FILE_PART, MOST_NAME = "image", "file", 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,9 @@ async def files_of_form(request: Request, body: bytes, *, most: int) -> Upload:
         raise RefusedError("bad_multipart") from None
     try:
         files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
+        texts = {field for field, value in form.multi_items() if not isinstance(value, UploadFile)}
+        if texts & {BATCH_PART, FILE_PART}:  # an image that was sent as text would be passed over
+            raise RefusedError("bad_multipart" if files else "missing_file")
         batch = all(field == BATCH_PART for field, _ in files)
         if not files:
             raise RefusedError("missing_file")
