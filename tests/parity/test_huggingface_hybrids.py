@@ -104,6 +104,8 @@ def test_what_is_not_computed_is_refused(tmp_path: Path) -> None:
         ({"backbone_config": {**BIT, "depths": [1, 1], "global_padding": None}}, "global_padding"),
         ({"backbone_config": {**BIT, "depths": [1, 1], "hidden_sizes": [96, 256]}}, "hidden_sizes"),
         ({"backbone_config": {**BIT, "depths": [1, 1], "out_features": ["stage1"]}}, "out_features"),
+        ({"backbone_config": {**BIT, "depths": [1, 1], "out_indices": [1]}}, "out_indices"),
+        ({"image_size": 224}, "beside image_size"),
         ({"backbone": "resnet50", "use_timm_backbone": True}, "backbone"),
         ({"backbone_featmap_shape": [1, 1024, 2, 2]}, "backbone_featmap_shape"),
     ):

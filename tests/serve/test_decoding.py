@@ -138,6 +138,16 @@ def test_a_file_out_of_proportion_to_its_pixels_gives_way(name: str) -> None:
     scenario(work)
 
 
+@pytest.mark.parametrize(("fast", "bytes_of_a_pixel"), [(True, 6), (False, 7)])
+def test_a_progressive_image_costs_what_its_reader_takes(
+    fast: bool, bytes_of_a_pixel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coefficients of two bytes for 1.5 samples a pixel; beside them simplejpeg has 3 bytes, Pillow 4."""
+    monkeypatch.setattr("tesela.imaging.jpeg._decoder", (lambda: object()) if fast else lambda: None)
+    cost = decoding_cost(flat((1000, 2000)), SPEC, DEFAULT_LIMITS)
+    assert cost.bytes == 2_000_000 * bytes_of_a_pixel + 1000 * (8 + 32) + 2000 * 48
+
+
 def test_what_a_lenient_reader_would_need_more_memory_for_is_refused() -> None:
     """A progressive JPEG of 40 megapixels has room; with scans that repeat others it is left to Pillow, whose
     pixels have four bytes."""

@@ -246,7 +246,7 @@ def check_whole(
     noise = torch.randn(1, model.config.channels, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted, read = (outputs_of(one, noise, headless) for one in (model, found))
-        others = through(folder, noise, headless) if through is not None else {}
+        others = _through(through, folder, noise, headless) if through is not None else {}
     for program, outputs in {"here": read, **others}.items():
         error = float((outputs - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-6)
         if not error <= FARTHEST:
@@ -255,6 +255,21 @@ def check_whole(
                 hint="please report this; the bundle itself is whole",
             )
     return ["here", *others]
+
+
+def _through(through: Through, folder: Path, images: Tensor, headless: bool) -> dict[str, Tensor]:
+    """Outputs by the other library.
+
+    Raises:
+        WeightsError: it cannot load the folder.
+    """
+    try:
+        return through(folder, images, headless)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            f"what was exported is not loaded by the library that it is for: {' '.join(str(error).split())}",
+            hint="please report this; the bundle itself is whole",
+        ) from error
 
 
 def default_folder(source: Path, bundle: Path, format: str) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -13,10 +15,12 @@ import pytest
 from tests.pictures import make_picture, make_pictures
 
 from tesela.cli.main import run
-from tesela.core.errors import ConfigError, DataError, ImageError, UsageError
+from tesela.core import files
+from tesela.core.errors import ConfigError, DataError, ImageError, StorageError, UsageError
 from tesela.data.loader import Loader
 from tesela.data.open import open_source
 from tesela.data.packing.pack import BOOK, INDEX, SETTINGS_OF_PACK, pack
+from tesela.data.packing.shard import Packed, write_rows, write_tar
 from tesela.data.random import grouped_permutation
 from tesela.data.sources.shards import BUFFER
 from tesela.imaging.spec import ImageSpec
@@ -199,3 +203,21 @@ def test_a_loader_gives_any_batch_alone_and_in_workers(photos: Path, tmp_path: P
     assert len({int(row) // 4 for row in first}) == BUFFER
     again = pickle.loads(pickle.dumps(items))
     assert again.raw(3) == items.raw(3)
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_full_disk_is_told_how_much_a_shard_needs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(operation: str) -> None:
+        if operation == "write":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "before_io", full)
+    images = [Packed("a", bytes(1000), 0), Packed("b", bytes(234), 0)]
+    with pytest.raises(StorageError, match="1,234 bytes needed"):
+        if kind == "tar":
+            write_tar(tmp_path / "x.tar", images, first=0)
+        else:
+            write_rows(tmp_path / "x.parquet", images, ["a"])
+    assert not list(tmp_path.iterdir())

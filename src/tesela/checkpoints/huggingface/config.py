@@ -119,7 +119,7 @@ def huggingface_fields(config: Mapping[str, Any], architecture: str) -> tuple[st
         fields["mlp_ratio"] = config.get("intermediate_size", 3072) / width
         fields["norm_eps"] = config.get("layer_norm_eps", 1e-12)
         if kind.model_type == "vit-hybrid":
-            return "hybrid", fields | bit_fields(config)
+            return "hybrid", fields | bit_fields(config, fields["image_size"])
     except (TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise WeightsError(
             f"config.json does not make sense: {error}", hint="use the config.json that came with the weights"

@@ -1,7 +1,7 @@
 """Hugging Face's ViT hybrids: a BiT network before a Vision Transformer.
 
 Odd: transformers has them up to version 4.40 and its BiT networks still, so their files are read, and not
-written. The table of positions belongs to ``backbone_featmap_shape``, whatever ``image_size`` says.
+written. The table of positions belongs to ``backbone_featmap_shape``, which has to be that of ``image_size``.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ _FIXED: dict[str, Any] = {
 _BASE, _FIRST = 64, 4
 
 
-def bit_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the residual network, and the image size that the table of positions is for.
+def bit_fields(config: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
+    """Fields of the residual network.
 
     Args:
         config: config.json of a ViT hybrid.
+        image_size: (height, width) that it states.
 
     Raises:
         WeightsError: it is another residual network than is computed here, or does not make sense.
@@ -64,24 +65,24 @@ def bit_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         value = bit[name]
         if (value.lower() if isinstance(value, str) else value) != wanted:
             raise _refused(f"backbone_config.{name}", value)
-    stages, root = (
-        tuple(int(count) for count in bit.get("depths", (3, 4, 6, 3))),
-        int(bit.get("embedding_size", _BASE)),
-    )
+    stages = tuple(int(count) for count in bit.get("depths", (3, 4, 6, 3)))
+    root = int(bit.get("embedding_size", _BASE))
     widths = [int(width) for width in bit.get("hidden_sizes", (256, 512, 1024, 2048))][: len(stages)]
     if not 0 < len(stages) <= 4 or widths != [_FIRST * root << stage for stage in range(len(stages))]:
         raise _refused("backbone_config.hidden_sizes", bit.get("hidden_sizes", widths))
     last = bit.get("out_features") or [f"stage{len(stages)}"]
     if last[-1] != f"stage{len(stages)}":
         raise _refused("backbone_config.out_features", last)
+    places = bit.get("out_indices") or [len(stages)]
+    if places[-1] not in (len(stages), -1):
+        raise _refused("backbone_config.out_indices", places)
     if bit["num_channels"] != config.get("num_channels", 3):
         raise _refused("backbone_config.num_channels", bit["num_channels"])
     step = 4 << (len(stages) - 1)
     shape = [int(side) for side in config.get("backbone_featmap_shape") or (1, 1024, 24, 24)]
-    if len(shape) != 4 or shape[1] != widths[-1]:
-        raise _refused("backbone_featmap_shape", shape)
+    if shape[1:] != [widths[-1], *(-(-side // step) for side in image_size)]:
+        raise _refused("backbone_featmap_shape", shape, beside=f" beside image_size={image_size}")
     return {
-        "image_size": (shape[2] * step, shape[3] * step),
         "stages": stages,
         "width_factor": root / _BASE,
         "root": "large",
@@ -106,8 +107,8 @@ def bit_rules(embeddings: str, stages: int) -> Iterable[Rule]:
         yield from layer(f"{own}projection_norm", f"{theirs}downsample.norm")
 
 
-def _refused(name: str, value: Any) -> WeightsError:
+def _refused(name: str, value: Any, *, beside: str = "") -> WeightsError:
     return WeightsError(
-        f"the hybrid's {name}={value!r} in config.json is not computed here",
+        f"the hybrid's {name}={value!r}{beside} in config.json is not computed here",
         hint="hybrids such as ViT-B on BiT-50 with bottleneck layers and padding 'same' are",
     )

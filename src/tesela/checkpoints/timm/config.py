@@ -49,7 +49,20 @@ _FITTING: dict[str, dict[str, tuple[Any, ...]]] = {
         "qk_norm": (False,),
         "embedded_norm": ("none",),
         "inner_norm": ("none", "mlp"),
+        "patch_bias": (True,),
     },
+}
+#: Of a distilled model, whose class takes fewer arguments.
+_FITTING_DISTILLED: dict[str, tuple[Any, ...]] = {
+    "norm": ("pre",),
+    "position": ("learned",),
+    "prefix_positions": (True,),
+    "embedded_norm": ("none",),
+    "inner_norm": ("none",),
+    "qk_norm": (False,),
+    "dense_bias": (True,),
+    "final_norm": (True,),
+    "mlp": ("plain",),
 }
 #: Architectures to change by arguments: by class, whether the MLP is gated, kind and epsilon of the norms.
 _BASES = {
@@ -94,13 +107,21 @@ def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTra
             f"{program} has no place for a model of the family {family!r}",
             hint="ViT, DeiT and hybrid models fit",
         )
-    fitting = {**_FITTING[kind], **(FITTING_HYBRIDS if family == "hybrid" else {})}
+    more = {"hybrid": FITTING_HYBRIDS, "deit": _FITTING_DISTILLED}
+    fitting = {**_FITTING[kind], **more.get(family, {})}
     for name, known in fitting.items():
         value = fields.get(name, known[0])
         value = tuple(value) if isinstance(value, list) else value
         if value not in known:
             fit = " or ".join(f"{name}={one}" for one in known)
             raise WeightsError(f"{program} has no {name}={value}", hint=f"only models with {fit} fit")
+    biased = fields["embedded_norm"] != "tokens" or kind == "Beit"
+    if fields.get("patch_bias", True) is not biased:
+        beside = f"embedded_norm={fields['embedded_norm']}"
+        raise WeightsError(
+            f"{program} has no patch_bias={fields.get('patch_bias', True)} beside {beside}",
+            hint="only patches without a bias fit before a norm of the tokens, and with one elsewhere",
+        )
     if family == "vit" and fields["distillation"]:
         raise WeightsError(
             f"{program} has no distillation token without a head of its own",
@@ -254,18 +275,20 @@ def _base(family: str, fields: Mapping[str, Any], kind: str, *, gated: bool) -> 
     Raises:
         WeightsError: none has these norms.
     """
-    if family == "deit":
-        return "deit_base_distilled_patch16_224"
-    if family == "hybrid":
-        return HYBRIDS[tuple(fields["stages"])]
-    if fields["norm"] == "branch" and kind == "VisionTransformer":
-        return "vit_base_patch16_rpn_224"
-    eps = max(fields["norm_eps"], 1e-6)
-    found = _BASES.get((kind, gated, fields["norm_kind"], eps))
+    eps, norms = max(fields["norm_eps"], 1e-6), fields["norm_kind"]
+    fixed = {
+        "deit": "deit_base_distilled_patch16_224",
+        "hybrid": HYBRIDS.get(tuple(fields.get("stages", ()))),
+    }.get(family)
+    if fixed is None and fields["norm"] == "branch" and kind == "VisionTransformer":
+        fixed = "vit_base_patch16_rpn_224"
+    found = _BASES.get((kind, gated, norms, eps)) if fixed is None else fixed
+    if fields["embedded_norm"] == "patches" or (fixed is not None and (norms, eps) != ("layer", 1e-6)):
+        found = None
     if found is None:
         raise WeightsError(
-            f"timm has no {kind} with norm_kind={fields['norm_kind']}, norm_eps={eps} and "
-            f"mlp={fields['mlp']}",
+            f"timm has no {family} of its {kind} with norm_kind={norms}, norm_eps={eps}, "
+            f"embedded_norm={fields['embedded_norm']} and mlp={fields['mlp']}",
             hint="only models with LayerNorms and an epsilon of 1e-6 fit in any case",
         )
     return found

@@ -35,9 +35,8 @@ FITTING_HYBRIDS: dict[str, tuple[Any, ...]] = {
     "norm_groups": (32,),
     "arithmetic": ("timm",),
     "norm": ("pre",),
-    "norm_kind": ("layer",),
-    "norm_eps": (1e-6, 1e-12),
     "mlp": ("plain",),
+    "embedded_norm": ("none",),
 }
 
 
