@@ -214,7 +214,7 @@ def test_a_full_disk_is_told_how_much_a_shard_needs(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files, "before_io", full)
-    images = [Packed("a", bytes(1000), 0), Packed("b", bytes(234), 0)]
+    images = [Packed(name="a", data=bytes(1000), target=0), Packed(name="b", data=bytes(234), target=0)]
     with pytest.raises(StorageError, match="1,234 bytes needed"):
         if kind == "tar":
             write_tar(tmp_path / "x.tar", images, first=0)
