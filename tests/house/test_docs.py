@@ -5,12 +5,12 @@ The README's commands on a small data set, Python blocks, and the examples.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -110,22 +110,22 @@ def run_lines(lines: list[str], folder: Path) -> None:
 
 
 def serve(line: str, folder: Path) -> None:
-    """Start the server on another port, ask it how it is, stop it with SIGTERM."""
-    server = subprocess.Popen(f"exec {line} --port 8765", shell=True, cwd=folder, env=environment(folder))
-    try:
-        for _ in range(240):
-            time.sleep(0.25)
-            try:
-                with urllib.request.urlopen("http://127.0.0.1:8765/healthz", timeout=2) as answer:
-                    assert answer.status == 200
-                    break
-            except OSError:
-                assert server.poll() is None, "the server ended by itself"
-        else:
-            raise AssertionError("the server did not answer")
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0
+    """Start the server on a free port (other pages run beside it), ask how it is, stop it with SIGTERM."""
+    with subprocess.Popen(
+        f"exec {line} --port 0 --json",
+        shell=True,
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+    ) as server:
+        assert server.stdout
+        try:
+            address = json.loads(server.stdout.readline())["address"]
+            with urllib.request.urlopen(f"{address}/healthz", timeout=30) as answer:
+                assert answer.status == 200
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
