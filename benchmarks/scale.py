@@ -177,7 +177,7 @@ def start(asked: argparse.Namespace) -> dict[str, Any]:
             raise SystemExit(process.stderr.read() if process.stderr else "")
         process.terminate()
         process.wait(60)
-        rows = sum(1 for line in metrics.read_text().splitlines() if '"train"' in line)
+        rows = sum(json.loads(line)["kind"] == "step" for line in metrics.read_text().splitlines())
         third = max(1, len(seen) // 3)
         return {
             "images": asked.images,
