@@ -2,13 +2,13 @@
 
     python benchmarks/finetuning.py SHARED --accelerate FOLDER --out F.json [--seeds 5] [--minutes 2]
 
-SHARED holds ``weights/dinov2_s14`` and ``data/ants_bees``. For each seed 60 % of each class are for training
-and the rest for testing. tesela trains by its recipes, `head_only`, `lora` and `finetune`; transformers'
-Trainer trains a new head, or all weights, with its usual settings (AdamW, 5e-5 for all weights and 3e-3 for a
-head, a straight line to zero) and the augmentation of `finetune` without RandAugment. Each training of all
-weights or adapters, and each of the Trainer, has so many minutes of all cores; each is a process of its own,
-and sides alternate. accelerate, which the Trainer needs, lies in FOLDER: pip install --target FOLDER
---no-deps accelerate. What is in F.json already is not trained again.
+SHARED holds ``weights/dinov2_s14`` and ``data/ants_bees``. For each seed 60 % of each class are for
+training and the rest for testing. tesela trains by its recipes, `head_only`, `lora` and `finetune`;
+transformers' Trainer trains a new head, or all weights, with its usual settings (AdamW, bf16, 5e-5 for all
+weights and 3e-3 for a head, a straight line to zero) and the augmentation of `finetune` without
+RandAugment. Each training of all weights or adapters, and each of the Trainer, has so many minutes of all
+cores; each is a process of its own, and sides alternate. accelerate, which the Trainer needs, lies in
+FOLDER: pip install --target FOLDER --no-deps accelerate. What is in F.json already is not trained again.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def by_trainer(data: Path, weights: Path, *, seed: int, minutes: float, whole: b
             max_steps=most,
             learning_rate=5e-5 if whole else 3e-3,
             weight_decay=0.0,
+            bf16=True,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
