@@ -126,6 +126,7 @@ def by_trainer(data: Path, weights: Path, *, seed: int, minutes: float, whole: b
             learning_rate=5e-5 if whole else 3e-3,
             weight_decay=0.0,
             bf16=True,
+            use_cpu=True,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,

@@ -298,7 +298,8 @@ def save_model(graph_model: Any, path: Path) -> None:
 def share_transposed(graph_model: Any) -> None:
     """Store a weight once where forward and backward pass use it and its transpose.
 
-    The transpose becomes an operator, which engines compute once when they load the graph.
+    The transpose becomes an operator, which engines compute once when they load the graph. Square weights are
+    stored twice: OpenVINO keeps one arranged copy of a constant for both, and computes with the wrong one.
     """
     import onnx_ir
 
@@ -306,7 +307,7 @@ def share_transposed(graph_model: Any) -> None:
     seen: dict[tuple[tuple[int, ...], bytes], Any] = {}
     for value in list(graph.initializers.values()):
         array = value.const_value.numpy()
-        if array.ndim != 2 or array.size < 1024:
+        if array.ndim != 2 or array.size < 1024 or array.shape[0] == array.shape[1]:
             continue
         turned = (array.shape[::-1], hashlib.sha256(array.T.tobytes()).digest())
         if turned in seen and array.shape[0] != 1:

@@ -13,7 +13,7 @@ from typing import Any
 from tesela.core.errors import MissingExtraError
 from tesela.core.packages import installed
 from tesela.exporters.contract import ProgramRow
-from tesela.exporters.onnx import GRAPH, write_quantised_or_fp32
+from tesela.exporters.onnx import GRAPH, check_graph_outputs, write_quantised_or_fp32
 from tesela.exporters.options import ExportOptions
 from tesela.exporters.program import Export, ProgramFormat
 from tesela.hardware.openvino_core import openvino_core
@@ -34,6 +34,9 @@ def _write(job: Export) -> None:
         graphs = Path(place)
         fp32 = write_quantised_or_fp32(job, graphs)
         _convert(graphs / GRAPH, job.folder / XML, half=job.options.precision == "bf16")
+        if job.options.precision == "fp32":
+            info = job.described(job.folder, precision="fp32")
+            check_graph_outputs(job, open_backend("openvino", job.folder, info))
         if job.options.precision not in ("int8", "bf16"):
             return
         _convert(fp32, graphs / XML, half=False)

@@ -264,7 +264,8 @@ def compare_sizes(job: Export, compute: Computation, step: tuple[int, int]) -> N
                 f"{size[0]} x {size[1]} pixels, more than {limit:.0e}",
                 hint="nothing was written; report the model's configuration",
             )
-        job.sizes.append(size)
+        if size not in job.sizes:
+            job.sizes.append(size)
 
 
 def program_card(info: BundleInfo, contract: Contract, job: Export, engine: str) -> str:

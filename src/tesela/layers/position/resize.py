@@ -41,7 +41,9 @@ def resize_matrix(old: int, new: int, *, mode: str, like: Tensor) -> Tensor:
     low = source.floor()
     matrix = torch.zeros_like(source[:, None] * places[None])
     for tap in (-1, 0, 1, 2) if kind == "bicubic" else (0, 1):
-        distance = (low + tap - source).abs()
+        signed = low + tap - source
+        # OpenVINO drops Abs from a vector that does not depend on pixels
+        distance = torch.maximum(signed, -signed)
         weight = _cubic(distance, SHARP) if kind == "bicubic" else 1 - distance
         hit = (low + tap).clamp(0, old - 1)[:, None] == places[None]  # beyond the edge the edge is repeated
         matrix = matrix + weight[:, None] * hit.to(weight.dtype)

@@ -6,7 +6,9 @@ it, for its own choice depends on the processor.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from tesela.core.errors import WeightsError
 from tesela.hardware.openvino_core import openvino_core
-from tesela.runtime.backends.base import LOGITS, BundleBackend, Precision, check_files
+from tesela.runtime.backends.base import BundleBackend, Precision, check_files
 from tesela.runtime.backends.external import check_external
 from tesela.runtime.backends.graph import INPUT, ONNX_FILES, check_graph
 
@@ -44,13 +46,49 @@ class OpenvinoBackend(BundleBackend):
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._core = openvino_core()
-        self._requests: dict[str, Any] = {}
+        self._requests: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._lock = threading.Lock()  # a request computes for one at a time
-        try:
+        with self._loading():
             self._graph = self._core.read_model(path)
             inputs, outputs = _shapes(self._graph.inputs), _shapes(self._graph.outputs)
             self.outputs = check_graph(path, self.info, inputs, outputs)
-            self._requests[LOGITS] = self._request(LOGITS)
+        self._free = None in inputs[INPUT]
+
+    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One of ``outputs`` of normalised images (B, C, h, w)."""
+        key = name, self._shape(images.shape)
+        with self._lock:
+            if key not in self._requests:
+                with self._loading():
+                    self._requests[key] = self._request(*key)
+            request = self._requests[key]
+            request.infer({INPUT: np.ascontiguousarray(images, dtype=np.float32)}, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, np.float32)
+
+    def _shape(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """What a graph is compiled for: one image, any number (-1) of the model's size, or as it is: ().
+
+        Where sizes are known, positions are resized once, and plans of loops and memory are made once.
+        """
+        if not self._free or wanted[2:] != self.info.image.size:
+            return ()
+        return (1 if wanted[0] == 1 else -1, *wanted[1:])
+
+    def _request(self, name: str, shape: tuple[int, ...]) -> Any:
+        """A request for one output: maps cost a backward pass, which a prediction needs not."""
+        graph = self._graph.clone() if shape else self._graph
+        if len(self.outputs) > 1:
+            graph = openvino.Model([graph.output(name).node], graph.get_parameters(), name)
+        if shape:
+            graph.reshape(list(shape))
+        return self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Errors of the engine with the file that they are about."""
+        path = self.path
+        try:
+            yield
         except RuntimeError as error:  # openvino's own errors are of this kind
             if path.with_name(f"{path.name}.data").is_symlink():
                 raise WeightsError(
@@ -58,23 +96,6 @@ class OpenvinoBackend(BundleBackend):
                     hint="copy the files themselves, with cp -rL",
                 ) from error
             raise WeightsError(f"OpenVINO cannot load {path}", hint="export the model again") from error
-
-    def output(self, name: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One of ``outputs`` of normalised images (B, C, h, w)."""
-        with self._lock:
-            if name not in self._requests:
-                self._requests[name] = self._request(name)
-            request = self._requests[name]
-            request.infer({INPUT: np.ascontiguousarray(images, dtype=np.float32)}, share_inputs=True)
-            return np.array(request.get_output_tensor(0).data, np.float32)
-
-    def _request(self, name: str) -> Any:
-        """A request for one output: maps cost a backward pass, which a prediction needs not."""
-        graph = self._graph
-        if len(self.outputs) > 1:
-            wanted = self._graph.output(name)
-            graph = openvino.Model([wanted.node], self._graph.get_parameters(), name)
-        return self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
 
 
 def _shapes(ports: Any) -> dict[str, list[object]]:
