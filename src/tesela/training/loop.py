@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -284,18 +285,18 @@ class Loop:
             return {}
         scorer = self.scorer()
         self.shipped.eval()
-        with self.stop.interruptible(), torch.inference_mode(), self.step.autocast():
+        watch = None if self.watch is None else partial(self.watch, self.shipped)
+        with self.step.scoring(self.stop), torch.inference_mode(), self.step.autocast():
             score_batches(self.step, self.shipped, self.validation.epoch(0), scorer)
-            scores = same_scores(lambda: self._result(scorer), self.step.ranks)
+            scores = same_scores(lambda: self._result(scorer), watch, self.step)
         self.tuning.train(self.step.model)
         return scores
 
     def _result(self, scorer: Scorer) -> dict[str, float]:
-        watched = self.watch(self.shipped) if self.watch is not None else {}
         picture = scorer.picture()
         if picture is not None:
             self.events.picture(self.epoch, encode_png(picture, level=6))
-        return {**scorer.validation(), **watched}
+        return scorer.validation()
 
     def _judge(self, scores: dict[str, float]) -> None:
         score = scores.get(self.score)
