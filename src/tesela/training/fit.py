@@ -80,7 +80,7 @@ def fit_model(
     ranks, tuning = prepared.ranks, Tuning(model, "all") if choices.features else prepared.tuning
     ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
     shared = not ranks.alone and config.shard == "full"
-    spare, roots = _shared_out(prepared, model, ema) if shared else (None, ())
+    spare, roots = _shared_out(prepared, model, ema, precision=choices.precision) if shared else (None, ())
     step = _step(prepared, decisions, model, roots)
     if not choices.features:
         with stop.interruptible(), step.autocast():
@@ -132,7 +132,7 @@ def fit_model(
 
 
 def _shared_out(
-    prepared: Prepared, model: nn.Module, ema: Ema | None
+    prepared: Prepared, model: nn.Module, ema: Ema | None, *, precision: str
 ) -> tuple[nn.Module, Sequence[FSDPModule]]:
     """Share out the weights of model, objective and average.
 
@@ -144,7 +144,7 @@ def _shared_out(
     """
     from tesela.training.parallel.sharded import check_shardable, hollow, shard  # FSDP takes 2 s to import
 
-    check_shardable(prepared.config)
+    check_shardable(prepared.config, precision)
     spare = hollow(model)
     roots = [shard(model, prepared.objective)]
     return spare, [*roots, *([shard(ema.model)] if ema is not None else [])]

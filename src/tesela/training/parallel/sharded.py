@@ -186,21 +186,28 @@ def filled(model: nn.Module, sharded: nn.Module) -> nn.Module:
     return model
 
 
-def check_shardable(config: TrainConfig) -> None:
+def check_shardable(config: TrainConfig, precision: str) -> None:
     """Refuse what does not work on weights that are shared out.
+
+    Args:
+        config: of the run.
+        precision: as configured, or as chosen on this machine.
 
     Raises:
         ConfigError: it says what, and why.
     """
-    reasons = {
-        f"--tune {config.tune}": (config.tune != "all", "frozen weights have no gradients to share out"),
-        "--tune-unfreeze": (config.tune_unfreeze > 0, "weights are frozen and thawed while they are whole"),
-        "--precision fp16": (config.precision == "fp16", "each rank would scale its own part of the loss"),
-        "--optim.name muon": (config.optim.name == "muon", "it makes whole matrices orthogonal, not parts"),
+    refused = {
+        "--tune lora": (
+            config.tune == "lora",
+            "an adapted layer's weight is a sum",
+            "--tune all, head or bias",
+        ),
+        "--precision fp16": (precision == "fp16", "each process scales its own loss", "--precision fp32"),
+        "--optim.name muon": (config.optim.name == "muon", "it needs whole matrices", "--optim.name adamw"),
     }
-    for option, (there, why) in reasons.items():
+    for option, (there, why, instead) in refused.items():
         if there:
             raise ConfigError(
                 f"weights cannot be shared out with {option}: {why}",
-                hint="leave it out, or use --shard none",
+                hint=f"use {instead}, or --shard none",
             )
