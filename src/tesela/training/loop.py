@@ -162,12 +162,13 @@ class Loop:
                 self._log()
                 self._refit()
                 stop, due = self.step.ranks.sums([self.stop.requested, self._due()])
-                if due:
+                if due or stop:
                     self._save()
                 if stop:
                     raise StopRequested
         except StopRequested:
-            self._save()
+            if self.step.whole_everywhere:  # else ranks have to be at one place, as above
+                self._save()
             raise
         self._save()
 
@@ -305,11 +306,8 @@ class Loop:
         better = self.at.best is None or score > self.at.best
         if self.pace.keep == "best" and (better or score == self.at.best):  # of equal ones the later
             self.at.best_step = self.at.step
-            self.checkpoints.save_best(
-                self.step.whole(
-                    {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step}
-                )
-            )
+            weights = changing_tensors(self.shipped, self.tuning.changing)
+            self.checkpoints.save_best(self.step.whole({"model": weights, "step": self.at.step}))
         self.at.best = score if better else self.at.best
         self.at.stale = 0 if better else self.at.stale + 1
         self.at.stopped = 0 < self.pace.patience <= self.at.stale

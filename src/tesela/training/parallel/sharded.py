@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from tesela.core.errors import ConfigError
@@ -29,7 +31,7 @@ from tesela.training.parallel.step import ParallelStep
 from tesela.training.step import TrainingStep
 from tesela.training.stop import Stop
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Gathering(nn.Module):
@@ -47,7 +49,7 @@ class Gathering(nn.Module):
         for place, part in enumerate(parts):
             self.add_module(str(place), part)
 
-    def forward(self, call: Callable[[], T]) -> T:
+    def forward(self, call: Callable[[], _T]) -> _T:
         """What the call gives."""
         return call()
 
@@ -154,13 +156,15 @@ def shard(*parts: nn.Module) -> FSDPModule:
         The root, through which they are called.
     """
     root = Gathering(*parts)
+    kind = next(root.parameters()).device.type  # of itself FSDP would take a GPU that is there
+    mesh = init_device_mesh(kind, (dist.get_world_size(),))
     for module in list(root.modules()):
         for block in module if isinstance(module, nn.ModuleList) else ():
             stage = any(isinstance(inner, nn.ModuleList) for inner in block.modules())
             layers = any(True for _ in block.children())
             if layers and not stage and any(True for _ in block.parameters()):
-                fully_shard(block)
-    shared = fully_shard(root)
+                fully_shard(block, mesh=mesh)
+    shared = fully_shard(root, mesh=mesh)
     # the first to be called becomes the root, and what is first gathered in inference mode cannot be trained
     root(lambda: None)
     for module in root.modules():

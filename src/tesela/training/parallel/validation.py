@@ -32,10 +32,11 @@ def score_batches(step: TrainingStep, model: nn.Module, batches: Iterable[Batch]
     """
     ranks = step.ranks
     whole = ranks.writes or not step.whole_everywhere  # whether this rank computes what rank 0 does
+    tensors = not ranks.alone
     for batch in batches:
         begin, end = ranks.span(len(batch))
         # of fewer images than ranks some have none: then each computes all of them
-        shared = not ranks.alone and len(batch) >= ranks.count
+        shared = tensors and len(batch) >= ranks.count
         if not shared and not whole:
             continue
         moved = step.move(batch if whole or not shared else batch.part(begin, end))
@@ -43,8 +44,9 @@ def score_batches(step: TrainingStep, model: nn.Module, batches: Iterable[Batch]
         outputs: Any = step.objective.outputs(model, part)
         if shared and isinstance(outputs, Tensor):
             outputs = ranks.gathered(outputs, len(batch))
-        elif shared and whole:
-            outputs = step.objective.outputs(model, moved)
+        elif shared:
+            tensors = False  # nor in the batches to come
+            outputs = step.objective.outputs(model, moved) if whole else None
         if ranks.writes or (whole and outputs is not None and not isinstance(outputs, Tensor)):
             scorer.update(moved, outputs)
 
