@@ -100,7 +100,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return found
 
 
-def placed_like(own: Tensor, tensor: Tensor) -> Tensor:
+def placed_like(own: Any, tensor: Any) -> Any:
     """A whole tensor, which every rank has, shared out as ``own`` is; as it is where ``own`` is whole."""
     if not hasattr(own, "placements"):
         return tensor

@@ -36,7 +36,7 @@ class Features:
     stages: tuple[Tensor, ...] = ()
 
 
-class Backbone(ABC, nn.Module, Generic[_C]):
+class Backbone(nn.Module, ABC, Generic[_C]):
     """Images (B, C, H, W), float32 and normalised, to ``Features``.
 
     A family of networks is a subclass. It also says which pool and head a classifier of that family has.

@@ -54,9 +54,6 @@ class Draw:
 class Objective(nn.Module, ABC):
     """The loss of a task, with whatever it needs beside the model: a teacher, a projection, a centre."""
 
-    #: Whether it calls the model as a whole and nothing else, so that weights can be shared out.
-    shardable = False
-
     def attach(self, model: nn.Module, spec: ImageSpec, *, seed: int) -> None:
         """Build what depends on the model at step 0, such as a decoder; does nothing by default.
 

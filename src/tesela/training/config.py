@@ -86,7 +86,7 @@ class TrainConfig:
     """Attention kernel; auto measures a few steps."""
     shard: Literal["none", "full"] = "none"
     """With several processes: none gives each of them all weights (DDP); full shares weights, gradients and
-    moments out among them (FSDP2), which takes less memory and more communication."""
+    moments out among them (FSDP2), a momentum teacher too, which takes less memory and more communication."""
     clip_norm: float = 1.0
     """Longest gradient; 0 turns clipping off."""
     patience: int = 0

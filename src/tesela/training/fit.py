@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ from tesela.training.tuning.tuning import Tuning, load_changing
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch.distributed.fsdp import FSDPModule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +79,9 @@ def fit_model(
     model, training, validation = _inputs(prepared, decisions, base=base, stop=stop, console=console)
     ranks, tuning = prepared.ranks, Tuning(model, "all") if choices.features else prepared.tuning
     ema = Ema(model, config.ema, changing=tuning.changing) if config.ema.decay > 0 else None
-    spare = _shared_out(prepared, model, ema) if not ranks.alone and config.shard == "full" else None
-    step = _step(prepared, decisions, model)
+    shared = not ranks.alone and config.shard == "full"
+    spare, roots = _shared_out(prepared, model, ema, precision=choices.precision) if shared else (None, ())
+    step = _step(prepared, decisions, model, roots)
     if not choices.features:
         with stop.interruptible(), step.autocast():
             prepared.objective.begin(decisions.training, console=console)
@@ -127,23 +131,29 @@ def fit_model(
     return Outcome(shipped=shipped, steps=loop.at.step, kept=kept, seconds=loop.elapsed())
 
 
-def _shared_out(prepared: Prepared, model: nn.Module, ema: Ema | None) -> nn.Module:
-    """Share out the weights of a model and its average; a hollow copy for the whole ones at the end.
+def _shared_out(
+    prepared: Prepared, model: nn.Module, ema: Ema | None, *, precision: str
+) -> tuple[nn.Module, Sequence[FSDPModule]]:
+    """Share out the weights of model, objective and average.
+
+    Returns:
+        A hollow copy of the model for the whole weights at the end, and the roots of what is shared out.
 
     Raises:
         ConfigError: something of the run does not go with it.
     """
     from tesela.training.parallel.sharded import check_shardable, hollow, shard  # FSDP takes 2 s to import
 
-    check_shardable(prepared.config, prepared.objective)
+    check_shardable(prepared.config, precision)
     spare = hollow(model)
-    for one in (model, *([ema.model] if ema is not None else [])):
-        shard(one)
-    return spare
+    roots = [shard(model, prepared.objective)]
+    return spare, [*roots, *([shard(ema.model)] if ema is not None else [])]
 
 
-def _step(prepared: Prepared, decisions: Decisions, model: nn.Module) -> TrainingStep:
-    """The update of the weights, by this process alone or with others."""
+def _step(
+    prepared: Prepared, decisions: Decisions, model: nn.Module, roots: Sequence[FSDPModule]
+) -> TrainingStep:
+    """The update of the weights, by this process alone or with others, shared out where there are roots."""
     config, choices = prepared.config, decisions.choices
     optimizers = build_optimizers(model, config.optim, objective=prepared.objective)
     if prepared.ranks.alone:
@@ -162,11 +172,11 @@ def _step(prepared: Prepared, decisions: Decisions, model: nn.Module) -> Trainin
         )
     agree_on_images(prepared.ranks, decisions.training, decisions.validation)
     decisions.training.share(prepared.ranks)
-    kind = ParallelStep
-    if config.shard == "full":
+    kind: Callable[..., TrainingStep] = ParallelStep
+    if roots:
         from tesela.training.parallel.sharded import ShardedStep
 
-        kind = ShardedStep
+        kind = functools.partial(ShardedStep, roots=roots)
     return kind(
         model,
         prepared.objective,

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -161,12 +162,13 @@ class Loop:
                 self._log()
                 self._refit()
                 stop, due = self.step.ranks.sums([self.stop.requested, self._due()])
-                if due:
+                if due or stop:
                     self._save()
                 if stop:
                     raise StopRequested
         except StopRequested:
-            self._save()
+            if self.step.whole_everywhere:  # else ranks have to be at one place, as above
+                self._save()
             raise
         self._save()
 
@@ -284,18 +286,18 @@ class Loop:
             return {}
         scorer = self.scorer()
         self.shipped.eval()
-        with self.stop.interruptible(), torch.inference_mode(), self.step.autocast():
+        watch = None if self.watch is None else partial(self.watch, self.shipped)
+        with self.step.scoring(self.stop), torch.inference_mode(), self.step.autocast():
             score_batches(self.step, self.shipped, self.validation.epoch(0), scorer)
-            scores = same_scores(lambda: self._result(scorer), self.step.ranks)
+            scores = same_scores(lambda: self._result(scorer), watch, self.step)
         self.tuning.train(self.step.model)
         return scores
 
     def _result(self, scorer: Scorer) -> dict[str, float]:
-        watched = self.watch(self.shipped) if self.watch is not None else {}
         picture = scorer.picture()
         if picture is not None:
             self.events.picture(self.epoch, encode_png(picture, level=6))
-        return {**scorer.validation(), **watched}
+        return scorer.validation()
 
     def _judge(self, scores: dict[str, float]) -> None:
         score = scores.get(self.score)
@@ -304,11 +306,8 @@ class Loop:
         better = self.at.best is None or score > self.at.best
         if self.pace.keep == "best" and (better or score == self.at.best):  # of equal ones the later
             self.at.best_step = self.at.step
-            self.checkpoints.save_best(
-                self.step.whole(
-                    {"model": changing_tensors(self.shipped, self.tuning.changing), "step": self.at.step}
-                )
-            )
+            weights = changing_tensors(self.shipped, self.tuning.changing)
+            self.checkpoints.save_best(self.step.whole({"model": weights, "step": self.at.step}))
         self.at.best = score if better else self.at.best
         self.at.stale = 0 if better else self.at.stale + 1
         self.at.stopped = 0 < self.pace.patience <= self.at.stale

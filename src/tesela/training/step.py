@@ -6,6 +6,7 @@ run. Odd: fp16 needs a loss scaler, whose state belongs to the checkpoint; bf16 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from tesela.hardware.ranks import ALONE, Ranks
 from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.training.divergence import first_culprit, is_finite
 from tesela.training.optim.optimizer import Optimizers
+from tesela.training.stop import Stop
 
 
 class TrainingStep:
@@ -71,8 +73,12 @@ class TrainingStep:
         del sizes
         return [loss for loss, _ in losses]
 
-    #: Whether each rank has all weights, and can compute by itself.
+    #: Whether each rank has all weights, and can compute by itself; else all make the same calls.
     whole_everywhere = True
+
+    def scoring(self, stop: Stop) -> contextlib.AbstractContextManager[None]:
+        """A context in which model and objective can be called outside of a step; a signal ends it."""
+        return stop.interruptible()
 
     def finite(self, tensors: list[Tensor]) -> bool:
         """Whether every value is a number, the same answer on every rank."""

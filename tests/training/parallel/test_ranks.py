@@ -159,13 +159,14 @@ def test_a_rank_that_is_killed_ends_the_others_and_the_restart_has_the_same_bits
     assert weights(run) == weights(whole)
 
 
-def test_a_signal_stops_all_ranks_between_two_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["none", "full"])
+def test_a_signal_stops_all_ranks_between_two_steps(shard: str, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
 
     def one(rank: int) -> None:
         if rank == 1:
             os.environ["TESELA_FAILPOINT"] = "loop.after_step=term@5"
-        train(plain(run.path))
+        train(plain(run.path, shard=shard))
 
     assert together(2, one) == [3, 3]
     assert max(run.checkpoints.glob("step-*.safetensors")).name == "step-000000005.safetensors"

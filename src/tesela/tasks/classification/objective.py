@@ -27,7 +27,6 @@ class CrossEntropy(Objective):
     """
 
     weights: Tensor | None
-    shardable = True
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from tesela.core.errors import ConfigError
 from tesela.data.batch import Batch
-from tesela.hardware.distributed import is_shared, total
+from tesela.hardware.distributed import is_shared, local_part, total
 from tesela.imaging.spec import ImageSpec
 from tesela.tasks.objective import Draw, Loss, Objective
 from tesela.tasks.pretraining.attention import attention_picture
@@ -157,7 +157,8 @@ class Dino(Objective):
             for teacher, student in ((self.teacher, model), (self.teacher_head, self.student_head)):
                 own = dict(student.named_parameters())
                 for name, parameter in teacher.named_parameters():
-                    parameter.lerp_(own[name], 1 - config.teacher_momentum)
+                    # a rank moves its part where weights are shared out
+                    local_part(parameter).lerp_(local_part(own[name]), 1 - config.teacher_momentum)
                 statistics = dict(student.named_buffers())
                 for name, buffer in teacher.named_buffers():
                     buffer.copy_(statistics[name])

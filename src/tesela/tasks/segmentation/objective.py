@@ -30,7 +30,6 @@ class MaskLoss(Objective):
     """
 
     class_weights: Tensor | None
-    shardable = True
 
     def __init__(self, config: SegmentationConfig, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
