@@ -1,12 +1,15 @@
 """Images a second over a large folder: tesela predict beside timm's and transformers' inference loops.
 
     python benchmarks/scoring.py RUN [--images 5000] [--side 224] [--threads 2] [--batch 32] [--timm FOLDER]
+                                     [--precision fp32]
 
-The folder holds links to a few hundred JPEGs. Every side computes the same ViT weights in fp32, carried over
-by tesela's exports, and writes a CSV row for each image: tesela by ``predict --parts``, the others by the
-usual loop of a DataLoader whose worker processes decode, with their own model and transforms. ``bare`` is the
-model alone on arrays that are decoded already: the ceiling. Each side is a process of its own; the last line
-is JSON with images a second of the best of ``--rounds``.
+The folder holds links to a few hundred JPEGs. Every side computes the same ViT weights in one precision,
+carried over by tesela's exports, and writes a CSV row for each image: tesela by ``predict --parts``, the
+others by the usual loop of a DataLoader whose worker processes decode, with their own model and transforms.
+``chosen`` is tesela as it is without a word about backend and precision. ``bare`` is the model alone on
+arrays that are decoded already, ``decoder`` reads files and computes nothing: the ceilings, where the cores
+had nothing else to do. Each side is a process of its own; the last line is JSON with images a second of the
+best of ``--rounds``.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def bare(place: Path, asked: argparse.Namespace) -> float:
     """The model alone on one batch, again and again."""
     from tesela.runtime.predictor import Predictor
 
-    predictor = Predictor(asked.run, backend="torch", precision="fp32", threads=asked.threads)
+    predictor = Predictor(asked.run, backend="torch", precision=asked.precision, threads=asked.threads)
     spec = predictor.info.image
     views = [np.zeros((spec.height, spec.width, spec.channels), np.uint8)] * asked.batch
     predictor.outputs(views)
@@ -58,11 +61,35 @@ def bare(place: Path, asked: argparse.Namespace) -> float:
     return float(rounds * asked.batch / (time.perf_counter() - begin))
 
 
+def decoder(place: Path, asked: argparse.Namespace) -> float:
+    """Files to views of the model's size, a thread for each core."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tesela.runtime.predictor import Predictor
+
+    predictor = Predictor(asked.run, backend="torch", precision="fp32", threads=1)
+    files = sorted((place / "images").iterdir())
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(asked.threads) as pool:
+        for _ in pool.map(predictor.fitted, files):
+            pass
+    return len(files) / (time.perf_counter() - begin)
+
+
 def tesela(place: Path, asked: argparse.Namespace) -> float:
     """The command, its own count of seconds."""
+    return command(place, asked, ["--backend", "torch", "--precision", asked.precision])
+
+
+def chosen(place: Path, asked: argparse.Namespace) -> float:
+    """The command with the backend and the precision that it takes by itself."""
+    return command(place, asked, [])
+
+
+def command(place: Path, asked: argparse.Namespace, settings: list[str]) -> float:
+    """A scoring in parts."""
     words = ["predict", asked.run, str(place / "images"), "--out", str(place / "out.csv"), "--parts", "2000"]
-    words += ["--backend", "torch", "--precision", "fp32", "--threads", str(asked.threads)]
-    words += ["--batch", str(asked.batch), "--json"]
+    words += [*settings, "--threads", str(asked.threads), "--batch", str(asked.batch), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "tesela", *words], capture_output=True, text=True, check=True
     )
@@ -90,6 +117,8 @@ def loop(place: Path, asked: argparse.Namespace, prepare: Callable[[Image.Image]
     from torch.utils.data import DataLoader
 
     torch.set_num_threads(asked.threads)
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[asked.precision]
+    model = model.to(kind)
     data = Decoded(place / "images", prepare)
     files: Any = data
     loader: Any = DataLoader(files, asked.batch, num_workers=asked.threads)
@@ -97,7 +126,8 @@ def loop(place: Path, asked: argparse.Namespace, prepare: Callable[[Image.Image]
     with torch.inference_mode(), (place / "out.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
         for images in loader:
-            best = model(images).softmax(1).max(1)
+            found = model(images.to(kind))
+            best = getattr(found, "logits", found).float().softmax(1).max(1)
             rows.writerows(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return len(data) / (time.perf_counter() - begin)
 
@@ -112,7 +142,7 @@ def transformers(place: Path, asked: argparse.Namespace) -> float:
     def prepare(image: Image.Image) -> Any:
         return processor(image, return_tensors="pt")["pixel_values"][0]
 
-    return loop(place, asked, prepare, lambda images: model(images).logits)
+    return loop(place, asked, prepare, model)
 
 
 def timm(place: Path, asked: argparse.Namespace) -> float:
@@ -127,7 +157,7 @@ def timm(place: Path, asked: argparse.Namespace) -> float:
     return loop(place, asked, transform, model)
 
 
-SIDES = {side.__name__: side for side in (bare, tesela, transformers, timm)}
+SIDES = {side.__name__: side for side in (bare, decoder, tesela, chosen, transformers, timm)}
 
 
 def main() -> None:
@@ -140,6 +170,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timm", default="")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--only", choices=SIDES)
     parser.add_argument("--place")
     asked = parser.parse_args()
