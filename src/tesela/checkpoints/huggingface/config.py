@@ -207,7 +207,9 @@ def choose_architecture(family: str, fields: Mapping[str, Any]) -> str:
         name = "DeiTForImageClassificationWithTeacher"
     elif family != "vit":
         raise WeightsError(
-            f"transformers has no place for a model of the family {family!r}", hint="ViT and DeiT models fit"
+            f"transformers has no place for a model of the family {family!r}",
+            hint="ViT, DeiT, SegFormer, Swin, ConvNeXt and ResNet models fit"
+            + ("; timm has TinyViTs with stem=4: tesela export --to timm" if family == "tiny_vit" else ""),
         )
     elif fields["layer_scale"] > 0:
         name = (
