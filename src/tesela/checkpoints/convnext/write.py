@@ -74,7 +74,7 @@ def timm_convnext(exported: Exported) -> tuple[dict[str, Any], Tensors, list[str
     if config.stem not in TIMM_STEMS:
         raise WeightsError(
             f"timm's ConvNeXt with stem={config.stem} has other strides than the model",
-            hint="only models with a stem of 1, 3, 4, 5, 6 or 7 fit; transformers has any: tesela export --to hf",
+            hint="only a stem of 1, 3, 4, 5, 6 or 7 fits; transformers has any: tesela export --to hf",
         )
     remarks = _last_norm_remarks(exported, config)
     convolutions = bool(timm_origin(exported).get("convolutions"))
