@@ -208,8 +208,8 @@ def choose_architecture(family: str, fields: Mapping[str, Any]) -> str:
     elif family != "vit":
         raise WeightsError(
             f"transformers has no place for a model of the family {family!r}",
-            hint="ViT, DeiT, SegFormer, Swin, ConvNeXt and ResNet models fit"
-            + ("; timm has TinyViTs with stem=4: tesela export --to timm" if family == "tiny_vit" else ""),
+            hint="ViT, DeiT, SegFormer, Swin, ConvNeXt and ResNet models fit; timm has others, such as "
+            "hybrids and TinyViTs: tesela export --to timm",
         )
     elif fields["layer_scale"] > 0:
         name = (

@@ -88,7 +88,7 @@ def timm_kind(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None)
     """
     if known and known.get("kind"):
         return str(known["kind"])
-    position = str(fields["position"])
+    position = str(fields.get("position", "none"))
     return (
         "Eva" if position.endswith("rotary") else "Beit" if position == "offset_bias" else "VisionTransformer"
     )
