@@ -13,6 +13,7 @@ limit is 1e-5 relative to the largest logit, in fp32. Last result: see LOG.md.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import sys
 import tempfile
@@ -51,6 +52,33 @@ THEIRS: list[tuple[str, dict[str, Any]]] = [
     ("vit_base_patch16_224", {**TINY, "qkv_bias": False, "init_values": 0.5, "no_embed_class": True}),
     ("vit_base_patch16_224", {**TINY, "pos_embed": "none", "act_layer": "gelu_tanh"}),
 ]
+SMALL = {"depths": [1, 1, 2, 1], "dims": [16, 24, 32, 48]}
+NARROW = {"embed_dims": [16, 32, 48, 64], "depths": [1, 1, 2, 1], "num_heads": [1, 2, 3, 4]}
+
+# The same of models in stages, for images of any size.
+IN_STAGES: list[tuple[str, dict[str, Any]]] = [
+    ("convnext_tiny", SMALL),
+    ("convnext_tiny", {**SMALL, "num_classes": 0}),
+    ("convnext_tiny", {**SMALL, "patch_size": 1, "in_chans": 1, "norm_eps": 1e-5}),
+    ("convnext_tiny", {**SMALL, "use_grn": True}),
+    ("convnext_pico", {}),
+    ("convnext_nano", {"num_classes": 0}),
+    ("convnext_small", {}),
+    ("convnextv2_atto", {}),
+    ("convnextv2_nano", {}),
+    ("convnextv2_pico", {"num_classes": 0}),
+    ("convnextv2_tiny", {**SMALL, "use_grn": False}),
+    ("tiny_vit_5m_224", {}),
+    ("tiny_vit_11m_224", {"num_classes": 0}),
+    ("tiny_vit_21m_384", {}),
+    ("tiny_vit_5m_224", {**NARROW, "window_sizes": [3, 3, 4, 2], "mlp_ratio": 2.7, "in_chans": 1}),
+    ("tiny_vit_5m_224", {**NARROW, "num_classes": 0}),
+    ("resnet18", {}),
+    ("resnet34", {"num_classes": 0}),
+    ("resnet50", {}),
+    ("resnet50", {"layers": [1, 2, 1, 1], "in_chans": 1}),
+    ("swin_tiny_patch4_window7_224", {"num_classes": 0}),
+]
 
 # Our name, what is changed.
 OURS: list[tuple[str, dict[str, Any]]] = [
@@ -63,6 +91,13 @@ OURS: list[tuple[str, dict[str, Any]]] = [
     ("vit_lite7_p4", {"depth": 2, "pool": "attention"}),
     ("vit_lite7_p4", {"depth": 2, "mlp": "swiglu", "layer_scale": 0.1}),
     ("deit_ti16", {"depth": 2, "image_size": (64, 64)}),
+    ("convnext_tiny", {"depths": (1, 1, 2, 1), "image_size": (64, 96)}),
+    ("convnextv2_atto", {"image_size": (64, 64)}),
+    ("convnextv2_atto_small", {"image_size": (36, 32)}),
+    ("tiny_vit_5m", {"image_size": (72, 64)}),
+    ("tiny_vit_11m", {"depths": (1, 1, 1, 1), "image_size": (64, 64)}),
+    ("resnet18", {"image_size": (64, 96)}),
+    ("resnet50", {"image_size": (64, 64)}),
 ]
 
 
@@ -71,6 +106,11 @@ def shaken(model: torch.nn.Module) -> Any:
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
+    for name, running in model.named_buffers():
+        if name.endswith("running_mean"):
+            torch.nn.init.normal_(running, std=0.05)
+        elif name.endswith("running_var"):
+            torch.nn.init.uniform_(running, 0.001, 0.1)
     return model.eval()
 
 
@@ -112,6 +152,39 @@ def read(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[st
     return row
 
 
+def read_in_stages(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """timm's model here at two sizes, and back, where timm loads it; without a classifier by its last map."""
+    from timm.models import save_for_hf
+
+    reference = shaken(timm.create_model(name, **{"num_classes": 10, **changes}))
+    save_for_hf(reference, folder / "timm", safe_serialization=True)
+    config = json.loads((folder / "timm/config.json").read_text())
+    config["model_args"] = {**(config.get("model_args") or {}), **json.loads(json.dumps(changes))}
+    (folder / "timm/config.json").write_text(json.dumps(config))
+    head = bool(changes.get("num_classes", 10))
+    model = open_model(folder / "timm", num_classes=None if head else 2)[0]
+    row: dict[str, Any] = {"timm": name, **changes}
+    convert_checkpoint(folder / "timm", folder / "bundle")
+    export_timm(folder / "bundle", folder / "back")
+    again = timm.create_model(f"local-dir:{folder / 'back'}", pretrained=True).eval()
+    swin = name.startswith("swin")
+    sizes = {"relative": (224, 224)} if swin else {"relative": (96, 96), "relative_resized": (75, 110)}
+    for key, size in sizes.items():
+        images = torch.randn(2, changes.get("in_chans", 3), *size)
+        with torch.inference_mode():
+            ours = model(images) if head else model.features(images).tokens
+            for theirs in (reference, again):
+                wanted = theirs(images) if head else theirs.forward_features(images)
+                if wanted.ndim == 4:
+                    wanted = wanted.flatten(1, 2) if swin else wanted.flatten(2).mT
+                row[key] = max(row.get(key, 0.0), relative(ours, wanted))
+    before, after = load_file(folder / "timm/model.safetensors"), load_file(folder / "back/model.safetensors")
+    row["round_trip"] = before.keys() == after.keys() and all(
+        torch.equal(before[key], after[key]) for key in before
+    )
+    return row
+
+
 def write(timm: Any, name: str, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Our model there."""
     ours: Any = shaken(create_model(name, num_classes=3, **changes))
@@ -136,11 +209,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--timm", type=Path, required=True)
-    sys.path.append(str(parser.parse_args().timm))
+    parser.add_argument("--only", default="*", help="names to compare, such as convnext*")
+    options = parser.parse_args()
+    sys.path.append(str(options.timm))
     timm = import_timm()
     rows = []
-    for compare, cases in ((read, THEIRS), (write, OURS)):
+    for compare, cases in ((read, THEIRS), (read_in_stages, IN_STAGES), (write, OURS)):
         for name, changes in cases:
+            if not fnmatch.fnmatch(name, options.only):
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(compare(timm, name, changes, Path(folder)))
             print(json.dumps(rows[-1]), flush=True)

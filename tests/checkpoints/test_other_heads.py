@@ -14,9 +14,12 @@ from tests.parity.huggingface_models import PLAIN, saved
 from tests.parity.timm_reference import random_tensors
 
 import tesela as ts
+from tesela.checkpoints.foreign import image_spec
 from tesela.checkpoints.open import open_foreign, open_model
 from tesela.cli.main import run
 from tesela.core.errors import WeightsError
+from tesela.models.bundle import describe, write_bundle
+from tesela.models.factory import create_segmenter
 
 
 @pytest.mark.parametrize(
@@ -97,3 +100,24 @@ def test_activations_of_transformers(stated: str, known: bool, tmp_path: Path) -
         torch.testing.assert_close(
             open_model(tmp_path)[0](images), theirs(images).logits, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("to", ["timm", "hf", "jax"])
+@pytest.mark.parametrize(
+    ("name", "decoder"),
+    [("vit_lite7_p4", "patch"), ("convnextv2_atto_small", "light"), ("resnet18_small", "unet")],
+)
+def test_a_segmenter_is_no_classifier_there(tmp_path: Path, name: str, decoder: str, to: str) -> None:
+    """Refused by that reason, with an export that takes it."""
+    sizes: dict[str, Any] = {
+        "vit_lite7_p4": {"depth": 1},
+        "convnextv2_atto_small": {"widths": (8, 8, 8, 8), "depths": (1, 1, 1, 1)},
+        "resnet18_small": {"stages": (1, 1), "width_factor": 0.125},
+    }
+    size = (32, 32)
+    model = create_segmenter(name, num_classes=3, decoder=decoder, image_size=size, seed=0, **sizes[name])
+    info = describe(model, name="m", task="segment", labels=["a", "b", "c"], image=image_spec(size, 3))
+    write_bundle(tmp_path / "m", model.eval(), info)
+    with pytest.raises(WeightsError, match="with a segmenter") as caught:
+        ts.export(tmp_path / "m", to=to, out=tmp_path / "out")
+    assert "--to onnx" in caught.value.hint and not (tmp_path / "out").exists()

@@ -158,6 +158,7 @@ def test_a_body_alone_gets_a_new_head(tmp_path: Path) -> None:
         ({"mlp_ratio": 4.0}, "mlp_ratio=4.0"),
         ({"model_type": "swinv2"}, "second version"),
         ({"architectures": ["SwinBackbone"]}, "SwinBackbone"),
+        ({"problem_type": "multi_label_classification"}, "problem_type"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -12,17 +12,20 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tesela.attribution.explain import explain
+from tesela.checkpoints.foreign import image_spec
+from tesela.checkpoints.huggingface.write import export_huggingface
 from tesela.checkpoints.open import open_model
+from tesela.checkpoints.timm.write import export_timm
 from tesela.core.errors import ConfigError, WeightsError
 from tesela.exporters.graph import write_graph
 from tesela.imaging.spec import ImageSpec
 from tesela.layers.trace import Trace
 from tesela.models import catalog
-from tesela.models.bundle import describe
+from tesela.models.bundle import describe, write_bundle
 from tesela.models.factory import create_model
 
 #: Millions of parameters and 1e9 multiply-adds with 1,000 classes, table 1 of arXiv 2207.10666.
@@ -167,7 +170,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("tiny_vit")
     save_file(tensors(), place / "model.safetensors")
     view = {"input_size": [3, 64, 64], "crop_pct": 0.95, "interpolation": "bicubic", "license": "apache-2.0"}
-    config = {"architecture": "tiny_vit_5m_224", "pretrained_cfg": view, "label_names": ["a", "b", "c"]}
+    stated = {"embed_dims": list(WIDTHS), "depths": list(DEPTHS), "num_heads": [1, *HEADS]}
+    config = {
+        "architecture": "tiny_vit_5m_224",
+        "pretrained_cfg": view,
+        "label_names": ["a", "b", "c"],
+        "model_args": {**stated, "window_sizes": [7, *WINDOWS]},
+    }
     (place / "config.json").write_text(json.dumps(config))
     return place
 
@@ -240,17 +249,71 @@ def test_a_map_smaller_than_its_window_is_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model_args": {"window_sizes": [7, 7, 7, 7]}}, {"architecture": "tiny_vit"}]
+    ("stated", "message"),
+    [
+        ({"window_sizes": [7, 7, 7]}, "window_sizes="),
+        ({"window_sizes": None}, "window_sizes="),  # those of the name, whose tables timm would resize
+        ({"num_heads": [1, 2, 2]}, "num_heads="),
+        ({"embed_dims": [8, 16, 32]}, "embed_dims="),
+        ({"mlp_ratio": 2.0}, "mlp_ratio=2.0"),
+        ({"local_conv_size": 5}, "local_conv_size=5"),
+        ({"act_layer": "relu"}, "act_layer='relu'"),
+        ({"strange": 1}, "strange=1"),
+    ],
+    ids=str,
 )
-def test_other_arguments_are_refused(folder: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    found = tensors()
-    if "model_args" not in changes:
-        del found["stages.1.blocks.0.attn.attention_biases"]
-    save_file(found, tmp_path / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text()) | changes
+def test_other_arguments_are_refused(
+    folder: Path, tmp_path: Path, stated: dict[str, Any], message: str
+) -> None:
+    save_file(tensors(), tmp_path / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] |= stated
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"model_args|no TinyViT"):
+    with pytest.raises(WeightsError, match=message) as caught:
         open_model(tmp_path)
+    assert caught.value.hint
+
+
+def test_a_folder_without_windows_is_refused(folder: Path, tmp_path: Path) -> None:
+    found = tensors()
+    del found["stages.1.blocks.0.attn.attention_biases"]
+    save_file(found, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(WeightsError, match="no TinyViT"):
+        open_model(tmp_path)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_folder_of_timm_comes_back(folder: Path, tmp_path: Path, head: bool) -> None:
+    """Equal tensors, arguments, labels, preprocessing and licence; without a classifier, without one."""
+    wanted = {name: tensor for name, tensor in tensors().items() if head or not name.startswith("head.fc")}
+    save_file(wanted, tmp_path / "model.safetensors")
+    before = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(before))
+    report = export_timm(tmp_path, tmp_path / "again")
+    assert report.architecture == "tiny_vit_5m_224" and report.remarks[1:] == []
+    found = load_file(tmp_path / "again/model.safetensors")
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    after = json.loads((tmp_path / "again/config.json").read_text())
+    stated: dict[str, Any] = {"embed_dims": [8, 16, 24], "depths": [1, 2, 1], "num_heads": [2, 2, 3]}
+    stated |= {"window_sizes": [2, 2, 3], "mlp_ratio": 4.0, "in_chans": 3}
+    assert after["model_args"] == stated and after["num_classes"] == (3 if head else 0)
+    view = before["pretrained_cfg"]
+    assert {name: after["pretrained_cfg"][name] for name in view} == view
+    assert after["pretrained_cfg"]["fixed_input_size"] is False  # timm's class takes no img_size
+    assert after["label_names"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("export", "message"), [(export_timm, "stem=1"), (export_huggingface, "tiny_vit")])
+def test_what_has_no_place_there_is_refused(tmp_path: Path, export: Any, message: str) -> None:
+    known: Any = catalog.find_model("tiny_vit_2m_small").config
+    config = replace(known, image_size=(8, 8), widths=(4, 12), depths=(1, 1), heads=(3,), windows=(2,))
+    model = create_model(config, num_classes=3, seed=0).eval()
+    info = describe(model, name="m", labels=list("abc"), image=image_spec((8, 8), 3))
+    write_bundle(tmp_path / "m", model, info)
+    with pytest.raises(WeightsError, match=message) as caught:
+        export(tmp_path / "m", tmp_path / "out")
+    assert "--to " in caught.value.hint and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

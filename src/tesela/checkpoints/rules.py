@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,11 +181,41 @@ def check_finite(tensors: Mapping[str, Tensor], *, source: str) -> None:
         )
 
 
+def check_stated(
+    found: Mapping[str, Any], stated: Mapping[str, Any], names: Mapping[str, str], source: str
+) -> None:
+    """Refuse a config that contradicts the tensors.
+
+    Args:
+        found: fields of ours.
+        stated: their config.
+        names: theirs by ours, of values that are compared.
+        source: for messages.
+
+    Raises:
+        WeightsError: naming the first one that differs.
+    """
+    for own, theirs in names.items():
+        value, expected = stated.get(theirs), found[own]
+        if value is None:
+            continue
+        several = isinstance(expected, tuple)
+        wanted = tuple(value) if isinstance(value, (list, tuple)) else value
+        wanted = (value,) * len(expected) if several and wanted is value else wanted
+        same = wanted == expected or (own == "mlp_ratio" and not several and abs(wanted - expected) < 1e-9)
+        if not same:
+            raise WeightsError(
+                f"{source}: config.json states {theirs}={value!r}, the weights have {expected!r}",
+                hint=_TOGETHER,
+            )
+
+
 def some(tensors: Mapping[str, Tensor]) -> str:
     """The first few names with their shapes, for a message."""
     return _first([f"{name} ({_size(tensors[name])})" for name in sorted(tensors)])
 
 
+_TOGETHER = "use files that belong together"
 _OTHER = "the weights are of another model or configuration; use the files that were written together"
 
 

@@ -112,6 +112,11 @@ class Exported:
         """The model's tensors by their names in files."""
         return file_names(self.model, self.model.state_dict())
 
+    def written_tensors(self) -> Tensors:
+        """The model's tensors by their names in files, without a classifier that stands in for none."""
+        found, headless = self.tensors(), self.headless()
+        return {name: one for name, one in found.items() if not (headless and name.startswith("head."))}
+
     def typed(self, tensors: Tensors) -> Tensors:
         """Tensors in the types they had at their source, where that loses nothing."""
         import torch
@@ -134,6 +139,19 @@ def open_export(source: Path | str) -> Exported:
     bundle = bundle_of(source)
     model, info = load_bundle(bundle)
     return Exported(bundle=bundle, model=model, info=info, carried=read_carried(bundle, info))
+
+
+def check_classifier(exported: Exported, program: str) -> None:
+    """Refuse a model with another head than a classifier.
+
+    Raises:
+        WeightsError: it has one.
+    """
+    if exported.info.head != "classifier":
+        raise WeightsError(
+            f"{program} has no place for a {exported.info.architecture} with a {exported.info.head}",
+            hint="a classifier fits; this model as a program: tesela export --to onnx",
+        )
 
 
 def write_checkpoint(

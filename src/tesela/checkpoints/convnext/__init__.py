@@ -1,1 +1,1 @@
-"""Checkpoints of ConvNeXt by transformers and timm, read alone."""
+"""Checkpoints of ConvNeXt by transformers and timm, both directions."""

@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tesela.checkpoints.convnext.names import timm_convnext_table, transformers_convnext_table
-from tesela.checkpoints.files import license_of, read_weights
+from tesela.checkpoints.convnext.stated import check_timm_convnext, check_transformers_convnext
+from tesela.checkpoints.files import license_of, read_mapping, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
+from tesela.checkpoints.huggingface.config import head_kind, read_labels
+from tesela.checkpoints.huggingface.preprocessor import PREPROCESSOR
 from tesela.checkpoints.stated_view import stated_view
+from tesela.checkpoints.timm.read import check_timm_head
 from tesela.core.errors import WeightsError
 from tesela.models.tensors import Tensors
 
@@ -24,6 +28,8 @@ _KNOWN = re.compile(rf"convnext(v2)?_({_SIZES})(_384)?(_in22k|_in22ft1k)?")
 #: timm's one size with another epsilon, 1e-5.
 _LOOSE = "convnext_xxlarge"
 _MODEL_TYPES = ("convnext", "convnextv2")
+#: Of the names of transformers' classes, with and without a classifier.
+_ENDS = ("ForImageClassification", "Model")
 
 
 def find_convnext(place: Place) -> Foreign | None:
@@ -73,23 +79,32 @@ def _found(place: Place, *, theirs: bool) -> Foreign | None:
             depths[int(match[1])] = depths.get(int(match[1]), 0) + 1
     if stem not in read.tensors or not depths or sorted(depths) != list(range(len(depths))):
         return None
-    if theirs:
-        _check(config, source)
-    elif config.get("model_args"):
-        raise WeightsError(
-            f"{source}: a ConvNeXt with model_args is not known", hint="one of the published sizes is"
-        )
     names = [f"{inside}.{stage}.{block}.0.{first}.weight".replace("\\", "") for stage in range(len(depths))]
     fields = _fields(read.tensors, stem, names, depths, config, theirs=theirs, source=source)
     image, remarks = stated_view(place, theirs=theirs, channels=fields["channels"])
     if not config:
         remarks.append("no config.json: norms have an epsilon of 1e-6, as in all sizes but xxlarge")
-    head = ("classifier.weight" if theirs else "head.fc.weight") in read.tensors
+    weight = "classifier.weight" if theirs else "head.fc.weight"
+    head = weight in read.tensors
+    provenance: dict[str, Any] = {"config": dict(config)}
     if theirs:
+        check_transformers_convnext(fields, config, source)
         table = transformers_convnext_table(len(depths), prefix, head=head)
+        names = [f"ConvNext{'V2' if fields['response_norm'] else ''}{end}" for end in _ENDS]
+        file = place.folder / PREPROCESSOR
+        provenance |= {
+            "format": "huggingface",
+            "architecture": names[0] if head else names[1],
+            "preprocessor": read_mapping(file) if file.is_file() else None,
+        }
     else:
         dense = read.tensors["stages.0.blocks.0.mlp.fc1.weight"]
-        table = timm_convnext_table(len(depths), convolutions=dense.ndim == 4, head=head)
+        convolutions = dense.ndim == 4
+        check_timm_convnext({**fields, "convolutions": convolutions}, config, source)
+        check_timm_head(config, dict(config.get("pretrained_cfg") or {}), read.tensors, weight)
+        table = timm_convnext_table(len(depths), convolutions=convolutions, head=head)
+        architecture = config.get("architecture")
+        provenance |= {"format": "timm", "architecture": architecture, "convolutions": convolutions}
     return Foreign(
         source=place.weights or place.folder,
         files=read.files,
@@ -98,19 +113,12 @@ def _found(place: Place, *, theirs: bool) -> Foreign | None:
         layout=table,
         tensors=read.tensors,
         image=image,
-        labels=_labels(config, theirs=theirs) if head else None,
+        labels=_labels(config, len(read.tensors[weight]), theirs=theirs) if head else None,
         remarks=[*read.notes, *remarks],
         license=str((config.get("pretrained_cfg") or {}).get("license") or license_of(place.folder)),
-        provenance={"format": "convnext", "config": dict(config)},
+        head_kind=head_kind(config) if theirs and head else "",
+        provenance=provenance,
     )
-
-
-def _check(config: Mapping[str, Any], source: str) -> None:
-    """Refuse settings of transformers that change the network without changing its tensors."""
-    if config.get("hidden_act", "gelu") != "gelu":
-        raise WeightsError(
-            f"{source}: a ConvNeXt with hidden_act={config['hidden_act']!r} is not known", hint="gelu is"
-        )
 
 
 def _fields(
@@ -133,21 +141,28 @@ def _fields(
     scale = "layer_scale_parameter" if theirs else "gamma"
     response = "grn.weight" if theirs else "mlp.grn.weight"
     body = blocks[0].rsplit(".", 2)[0]
-    eps = 1e-5 if config.get("architecture") == _LOOSE else 1e-6
+    stated = config if theirs else dict(config.get("model_args") or {})
+    factors = float(stated.get("layer_scale_init_value" if theirs else "ls_init_value") or 1e-6)
+    eps = (
+        1e-6
+        if theirs
+        else float(stated.get("norm_eps") or (1e-5 if config.get("architecture") == _LOOSE else 1e-6))
+    )
     return {
         "channels": root[1],
         "stem": root[2],
         "widths": tuple(tensors[name].shape[0] for name in blocks),
         "depths": tuple(depths[stage] for stage in range(len(depths))),
         "response_norm": f"{body}.{response}" in tensors,
-        "layer_scale": 1e-6 if f"{body}.{scale}" in tensors else 0.0,
+        "layer_scale": factors if f"{body}.{scale}" in tensors else 0.0,
         "norm_eps": eps,
         "pooled_norm_eps": float(config.get("layer_norm_eps", 1e-12)) if theirs else eps,
+        "drop_path": float(config.get("drop_path_rate", 0.0)) if theirs else 0.0,
     }
 
 
-def _labels(config: Mapping[str, Any], *, theirs: bool) -> list[str] | None:
-    names = config.get("id2label") if theirs else config.get("label_names")
-    if isinstance(names, Mapping):
-        return [str(names.get(str(index), f"class {index}")) for index in range(len(names))]
+def _labels(config: Mapping[str, Any], count: int, *, theirs: bool) -> list[str] | None:
+    if theirs:
+        return read_labels(config, count)
+    names = config.get("label_names")
     return [str(name) for name in names] if isinstance(names, list) and names else None

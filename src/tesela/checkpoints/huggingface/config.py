@@ -207,7 +207,9 @@ def choose_architecture(family: str, fields: Mapping[str, Any]) -> str:
         name = "DeiTForImageClassificationWithTeacher"
     elif family != "vit":
         raise WeightsError(
-            f"transformers has no place for a model of the family {family!r}", hint="ViT and DeiT models fit"
+            f"transformers has no place for a model of the family {family!r}",
+            hint="ViT, DeiT, SegFormer, Swin, ConvNeXt and ResNet models fit; timm has others, such as "
+            "hybrids and TinyViTs: tesela export --to timm",
         )
     elif fields["layer_scale"] > 0:
         name = (

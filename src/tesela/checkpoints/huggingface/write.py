@@ -1,6 +1,6 @@
-"""Export for transformers' ``from_pretrained``: ViT, DeiT, DINOv2, SegFormer, Swin.
+"""Export for transformers' ``from_pretrained``.
 
-DeiT goes with its teacher's head.
+ViT, DeiT with its teacher's head, DINOv2, SegFormer, Swin, ConvNeXt, ResNet, and other classes' models.
 
 Odd: a bundle that was converted from such a folder goes back to the same class, with what its config.json
 and preprocessor said beside what we use. DINOv2 wants a mask token, which no classifier reads: zeros,
@@ -17,6 +17,7 @@ from tesela.checkpoints.write import (
     CheckpointReport,
     Exported,
     as_json,
+    check_classifier,
     crop_remarks,
     export_card,
     open_export,
@@ -24,6 +25,9 @@ from tesela.checkpoints.write import (
 )
 from tesela.imaging.spec import ImageSpec
 from tesela.models.bundle import WEIGHTS
+
+#: Families with a writer of their own.
+_STAGED = ("swin", "convnext", "resnet")
 
 
 def export_huggingface(source: Path | str, out: Path | str | None = None) -> CheckpointReport:
@@ -50,10 +54,12 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
     from tesela.checkpoints.huggingface.through import through_transformers
 
     exported = open_export(source)
+    if exported.info.architecture != "segformer":
+        check_classifier(exported, "transformers")
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
     known = origin.get("architecture") if origin.get("format") == "huggingface" else None
-    if known in BACKBONES or info.architecture == "swin":
+    if known in BACKBONES or info.architecture in _STAGED:
         return _export_files(exported, source, out)
     hierarchical = info.architecture == "segformer"
     decoder = info.options.get("decoder", {})
@@ -120,16 +126,24 @@ def export_huggingface(source: Path | str, out: Path | str | None = None) -> Che
 
 
 def _export_files(exported: Exported, source: Path | str, out: Path | str | None) -> CheckpointReport:
-    """Write a Swin, or a model that was read from another class of transformers than ViT's."""
+    """Write a model in stages, or one that was read from another class of transformers than ViT's."""
+    from tesela.checkpoints.convnext.write import transformers_convnext
     from tesela.checkpoints.huggingface.backbones import BACKBONES
     from tesela.checkpoints.huggingface.through import through_transformers
     from tesela.checkpoints.huggingface.write_backbone import backbone_files
+    from tesela.checkpoints.resnet.write import transformers_resnet
     from tesela.checkpoints.swin.write import edge_remarks, transformers_swin
 
     info, remarks = exported.info, []
     if info.architecture == "swin":
         name, config, tensors = transformers_swin(exported)
         kind, remarks = "swin", edge_remarks(exported, "transformers")
+    elif info.architecture == "convnext":
+        name, config, tensors = transformers_convnext(exported)
+        kind = "convnext"
+    elif info.architecture == "resnet":
+        name, config, tensors = transformers_resnet(exported)
+        kind = "resnet"
     else:
         name, config, tensors = backbone_files(exported)
         kind = BACKBONES[name].family

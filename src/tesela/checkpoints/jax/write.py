@@ -8,7 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tesela.checkpoints.write import CheckpointReport, export_card, open_export, write_checkpoint
+from tesela.checkpoints.write import (
+    CheckpointReport,
+    check_classifier,
+    export_card,
+    open_export,
+    write_checkpoint,
+)
 from tesela.core.errors import WeightsError
 
 JAX_WEIGHTS = "model.npz"
@@ -28,6 +34,7 @@ def export_jax(source: Path | str, out: Path | str | None = None) -> CheckpointR
     from tesela.checkpoints.jax.names import JaxStyle, check_jax, jax_table, units_of
 
     exported = open_export(source)
+    check_classifier(exported, "the paper's JAX code")
     info, origin = exported.info, exported.origin
     fields: dict[str, Any] = dict(info.model)
     check_jax(info.architecture, fields)

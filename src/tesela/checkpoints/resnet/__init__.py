@@ -1,1 +1,1 @@
-"""Checkpoints of residual networks by transformers, timm and torchvision, read alone."""
+"""Checkpoints of residual networks by transformers and timm, both ways, and torchvision's."""

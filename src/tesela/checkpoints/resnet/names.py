@@ -10,12 +10,13 @@ from tesela.checkpoints.rules import Rule, layer
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def timm_resnet_table(stages: int, convolutions: int) -> TensorTable:
+def timm_resnet_table(stages: int, convolutions: int, *, head: bool) -> TensorTable:
     """The names of timm and torchvision.
 
     Args:
         stages: how many.
         convolutions: of a unit: 2 of a basic one, 3 of a bottleneck.
+        head: whether there is a classifier.
     """
     rules = [*_folded("backbone.root.conv", "backbone.root.norm", "conv1", "bn1")]
     for stage in range(stages):
@@ -27,18 +28,28 @@ def timm_resnet_table(stages: int, convolutions: int) -> TensorTable:
         rules += _folded(
             f"{own}projection", f"{own}projection_norm", f"{theirs}downsample.0", f"{theirs}downsample.1"
         )
-    return TensorTable(program="timm", rules=(*rules, *layer("head.linear", "fc")), unused=(), fold=None)
+    rules += layer("head.linear", "fc") if head else ()
+    return TensorTable(program="timm", rules=tuple(rules), unused=(), fold=None)
 
 
-def transformers_resnet_table(stages: int, convolutions: int) -> TensorTable:
-    """The names of transformers' ``ResNetForImageClassification``; arguments as of timm's."""
-    body = "resnet.embedder.embedder."
+def transformers_resnet_table(
+    stages: int, convolutions: int, *, head: bool, prefix: str = "resnet."
+) -> TensorTable:
+    """The names of transformers' ``ResNetForImageClassification``; arguments as of timm's.
+
+    Args:
+        stages: how many.
+        convolutions: of a unit.
+        head: whether there is a classifier.
+        prefix: of the body's names; nothing where the body is alone.
+    """
+    body = f"{prefix}embedder.embedder."
     rules = [
         *_folded("backbone.root.conv", "backbone.root.norm", f"{body}convolution", f"{body}normalization")
     ]
     for stage in range(stages):
         own = f"backbone.stages.{stage}.{{i}}."
-        theirs = f"resnet.encoder.stages.{stage}.layers.{{i}}."
+        theirs = f"{prefix}encoder.stages.{stage}.layers.{{i}}."
         for number in range(convolutions):
             place = f"{theirs}layer.{number}."
             rules += _folded(
@@ -51,7 +62,7 @@ def transformers_resnet_table(stages: int, convolutions: int) -> TensorTable:
         rules += _folded(
             f"{own}projection", f"{own}projection_norm", f"{place}convolution", f"{place}normalization"
         )
-    rules += layer("head.linear", "classifier.1")
+    rules += layer("head.linear", "classifier.1") if head else ()
     return TensorTable(program="transformers", rules=tuple(rules), unused=(), fold=None)
 
 

@@ -7,18 +7,21 @@ activation, another place of the stride) is refused where the files say it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from tesela.checkpoints.files import license_of, read_weights
+from tesela.checkpoints.files import license_of, read_mapping, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
+from tesela.checkpoints.huggingface.config import head_kind, read_labels
+from tesela.checkpoints.huggingface.preprocessor import PREPROCESSOR
 from tesela.checkpoints.resnet.names import timm_resnet_table, transformers_resnet_table
+from tesela.checkpoints.resnet.stated import check_timm_resnet, check_transformers_resnet
 from tesela.checkpoints.stated_view import stated_view
+from tesela.checkpoints.timm.read import check_timm_head
 from tesela.core.errors import WeightsError
 from tesela.models.tensors import Tensors
 
-#: Fields of transformers' config.json that change the network, and their values here.
-_PLAIN = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+#: The first convolution in transformers.
+_ROOT = "embedder.embedder.convolution.weight"
 
 
 def find_resnet(place: Place) -> Foreign | None:
@@ -44,8 +47,9 @@ def _found(place: Place) -> Foreign | None:
     config, folder = place.config, place.folder
     theirs = config.get("model_type") == "resnet"
     read = read_weights(folder, place.weights)
-    first = "resnet.embedder.embedder.convolution.weight" if theirs else "conv1.weight"
-    stem = "resnet.encoder.stages.(\\d+)\\." if theirs else "layer(\\d+)\\."
+    prefix = "resnet." if any(name.startswith("resnet.") for name in read.tensors) else ""
+    first = f"{prefix}{_ROOT}" if theirs else "conv1.weight"
+    stem = rf"{prefix}encoder\.stages\.(\d+)\." if theirs else r"layer(\d+)\."
     stages = {int(match[1]) for name in read.tensors if (match := re.match(stem, name))}
     if first not in read.tensors or not stages:
         if config:
@@ -54,52 +58,53 @@ def _found(place: Place) -> Foreign | None:
                 hint="plain networks are known, without a deep root and without attention",
             )
         return None
-    _check(config, theirs=theirs, source=str(place.weights or folder))
-    fields = _fields(read.tensors, stages, theirs=theirs, source=str(place.weights or folder))
+    source = str(place.weights or folder)
+    fields = _fields(read.tensors, stages, prefix=prefix, theirs=theirs, source=source)
     image, remarks = stated_view(place, theirs=theirs, channels=fields["channels"])
     convolutions = 3 if fields["unit"] == "bottleneck" else 2
-    table = transformers_resnet_table if theirs else timm_resnet_table
-    names = config.get("id2label") if theirs else None
+    weight = "classifier.1.weight" if theirs else "fc.weight"
+    head = weight in read.tensors
+    provenance: dict[str, Any] = {"config": dict(config)}
+    if theirs:
+        check_transformers_resnet(fields, config, source)
+        table = transformers_resnet_table(len(stages), convolutions, head=head, prefix=prefix)
+        file = folder / PREPROCESSOR
+        provenance |= {
+            "format": "huggingface",
+            "architecture": "ResNetForImageClassification" if head else "ResNetModel",
+            "preprocessor": read_mapping(file) if file.is_file() else None,
+        }
+    else:
+        check_timm_resnet(fields, config, source)
+        check_timm_head(config, dict(config.get("pretrained_cfg") or {}), read.tensors, weight)
+        table = timm_resnet_table(len(stages), convolutions, head=head)
+        provenance |= {"format": "timm", "architecture": config.get("architecture")}
     labels = config.get("label_names")
-    if isinstance(names, Mapping):
-        labels = [str(names.get(str(index))) for index in range(len(names))]
+    if theirs and head:
+        labels = read_labels(config, len(read.tensors[weight]))
     return Foreign(
         source=place.weights or folder,
         files=read.files,
         family="resnet",
         fields={**fields, "image_size": image.size},
-        layout=table(len(stages), convolutions),
+        layout=table,
         tensors=read.tensors,
         image=image,
-        labels=list(labels) if labels else None,
+        labels=[str(label) for label in labels] if labels and head else None,
         remarks=[*read.notes, *remarks],
         license=str((config.get("pretrained_cfg") or {}).get("license") or license_of(folder)),
-        provenance={"format": "resnet", "config": dict(config)},
+        head_kind=head_kind(config) if theirs and head else "",
+        provenance=provenance,
     )
 
 
-def _check(config: Mapping[str, Any], *, theirs: bool, source: str) -> None:
-    """Refuse variants whose tensors look like those of the plain network."""
-    if theirs:
-        for name, value in _PLAIN.items():
-            if config.get(name, value) != value:
-                raise WeightsError(
-                    f"{source}: a residual network with {name}={config[name]!r} is not known",
-                    hint=f"one with {name}={value!r} is",
-                )
-    if config.get("model_args"):
-        raise WeightsError(
-            f"{source}: a residual network with model_args is not known", hint="one of the plain networks is"
-        )
-
-
-def _fields(tensors: Tensors, stages: set[int], *, theirs: bool, source: str) -> dict[str, Any]:
+def _fields(tensors: Tensors, stages: set[int], *, prefix: str, theirs: bool, source: str) -> dict[str, Any]:
     """Fields of our configuration, from names and shapes."""
-    first = "resnet.embedder.embedder.convolution.weight" if theirs else "conv1.weight"
+    first = f"{prefix}{_ROOT}" if theirs else "conv1.weight"
     kernel = tuple(tensors[first].shape)
     low = min(stages)
     unit = (
-        "resnet.encoder.stages.{}.layers.{}.layer.{}.convolution.weight"
+        prefix + "encoder.stages.{}.layers.{}.layer.{}.convolution.weight"
         if theirs
         else "layer{}.{}.conv{}.weight"
     )

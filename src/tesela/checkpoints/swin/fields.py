@@ -1,15 +1,12 @@
-"""Fields of a Swin that its tensors show, and what a config.json states beside them."""
+"""Fields of a Swin that its tensors show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tesela.checkpoints.swin.names import Program, swin_names
 from tesela.core.errors import WeightsError
 from tesela.models.tensors import Tensors
-
-_OTHER = "use files that belong together"
 
 
 def swin_fields(tensors: Tensors, program: Program, *, prefix: str, source: str) -> dict[str, Any] | None:
@@ -83,32 +80,3 @@ def _window(rows: int, source: str) -> int:
             hint="one with square windows is",
         )
     return int(side + 1) // 2
-
-
-def check_stated(
-    found: Mapping[str, Any], stated: Mapping[str, Any], names: Mapping[str, str], source: str
-) -> None:
-    """Refuse a config that contradicts the tensors.
-
-    Args:
-        found: fields of ours.
-        stated: their config.
-        names: theirs by ours, of values that are compared.
-        source: for messages.
-
-    Raises:
-        WeightsError: naming the first one that differs.
-    """
-    for own, theirs in names.items():
-        value, expected = stated.get(theirs), found[own]
-        if value is None:
-            continue
-        several = isinstance(expected, Sequence)
-        wanted = (
-            tuple(value) if isinstance(value, Sequence) else (value,) * len(expected) if several else value
-        )
-        same = wanted == expected or (own == "mlp_ratio" and not several and abs(wanted - expected) < 1e-9)
-        if not same:
-            raise WeightsError(
-                f"{source}: config.json states {theirs}={value!r}, the weights have {expected!r}", hint=_OTHER
-            )

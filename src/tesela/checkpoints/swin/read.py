@@ -12,10 +12,12 @@ from typing import Any
 
 from tesela.checkpoints.files import license_of, read_mapping, read_weights
 from tesela.checkpoints.foreign import Foreign, Place
+from tesela.checkpoints.huggingface.config import head_kind
 from tesela.checkpoints.huggingface.preprocessor import PREPROCESSOR, read_spec
+from tesela.checkpoints.rules import check_stated
 from tesela.checkpoints.state import own_names
 from tesela.checkpoints.stated_view import stated_view
-from tesela.checkpoints.swin.fields import check_stated, swin_fields
+from tesela.checkpoints.swin.fields import swin_fields
 from tesela.checkpoints.swin.names import Program, swin_names, swin_table
 from tesela.checkpoints.timm.architectures import find_architecture
 from tesela.checkpoints.timm.read import check_timm_head
@@ -127,6 +129,7 @@ def _transformers(place: Place) -> Foreign:
         labels=labels if head else None,
         remarks=[*read.notes, *remarks],
         license=license_of(place.folder),
+        head_kind=head_kind(config) if head else "",
         provenance={
             "format": "huggingface",
             "architecture": classes[0],

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tesela.checkpoints.huggingface.stages_config import transformers_stages_config
 from tesela.checkpoints.swin.names import swin_table
-from tesela.checkpoints.timm.config import pretrained_cfg
+from tesela.checkpoints.timm.stages_config import timm_stages_config
 from tesela.checkpoints.write import Exported
 from tesela.core.errors import WeightsError
 from tesela.layers.hierarchical.swin_plan import SwinWindows
@@ -27,7 +28,7 @@ def transformers_swin(exported: Exported) -> tuple[str, dict[str, Any], Tensors]
     Raises:
         WeightsError: transformers has no place for the model; the option is named.
     """
-    config, origin = _config(exported), _origin(exported, "huggingface")
+    config = _config(exported)
     _check_edges(config, "transformers")
     _check_widths(config, "transformers")
     if len(set(config.windows)) > 1:
@@ -44,20 +45,9 @@ def transformers_swin(exported: Exported) -> tuple[str, dict[str, Any], Tensors]
             )
     head = not exported.headless()
     name = "SwinForImageClassification" if head else "SwinModel"
-    prefix = str(origin.get("prefix", "swin.")) if head else ""
-    if head and not prefix:
-        prefix = "swin."
-    height, width = config.image_size
-    labels = exported.labels()
-    base = {
-        key: value
-        for key, value in dict(origin.get("config") or {}).items()
-        if not head or key not in ("id2label", "label2id", "num_labels")
-    }
-    written = base | {
-        "architectures": [name],
+    prefix = "swin." if head else ""
+    settings = {
         "model_type": "swin",
-        "image_size": height if height == width else [height, width],
         "patch_size": config.patch,
         "num_channels": config.channels,
         "embed_dim": config.widths[0],
@@ -73,9 +63,7 @@ def transformers_swin(exported: Exported) -> tuple[str, dict[str, Any], Tensors]
         "layer_norm_eps": config.norm_eps,
         "use_absolute_embeddings": False,
     }
-    if head:
-        written["id2label"] = {str(index): label for index, label in enumerate(labels)}
-        written["label2id"] = {label: index for index, label in enumerate(labels)}
+    written = transformers_stages_config(exported, name, settings)
     return name, written, _tensors(exported, "transformers", prefix, head=head)
 
 
@@ -85,7 +73,7 @@ def timm_swin(exported: Exported) -> tuple[dict[str, Any], Tensors]:
     Raises:
         WeightsError: timm has no place for the model; the option is named.
     """
-    config, origin = _config(exported), _origin(exported, "timm")
+    config = _config(exported)
     _check_edges(config, "timm")
     _check_widths(config, "timm")
     for stage, grid in enumerate(config.grids()):
@@ -99,37 +87,19 @@ def timm_swin(exported: Exported) -> tuple[dict[str, Any], Tensors]:
         raise WeightsError(
             f"timm's Swin has no norm_eps={config.norm_eps}", hint=f"only models with {EDGE_EPS} fit"
         )
-    head = not exported.headless()
-    base = dict(origin.get("config") or {})
-    labels = exported.labels()
-    written = {
-        **base,
-        "architecture": base.get("architecture") or _BASE,
-        "num_classes": len(labels) if head else 0,
-        "num_features": config.width,
-        "global_pool": "avg",
-        "label_names": labels,
-        "model_args": dict(base.get("model_args") or {})
-        | {
-            "img_size": list(config.image_size),
-            "in_chans": config.channels,
-            "patch_size": config.patch,
-            "embed_dim": config.widths[0],
-            "depths": list(config.depths),
-            "num_heads": list(config.heads),
-            "window_size": [[side, side] for side in config.windows],
-            "mlp_ratio": config.mlp_ratio,
-            "qkv_bias": config.qkv_bias,
-        },
-        "pretrained_cfg": pretrained_cfg(
-            exported.info.image,
-            classes=len(labels) if head else 0,
-            license=exported.info.license,
-            classifier="head.fc",
-            base=base,
-        ),
+    arguments = {
+        "img_size": list(config.image_size),
+        "in_chans": config.channels,
+        "patch_size": config.patch,
+        "embed_dim": config.widths[0],
+        "depths": list(config.depths),
+        "num_heads": list(config.heads),
+        "window_size": [[side, side] for side in config.windows],
+        "mlp_ratio": config.mlp_ratio,
+        "qkv_bias": config.qkv_bias,
     }
-    return written, _tensors(exported, "timm", "", head=head)
+    written = timm_stages_config(exported, arguments, usual=_BASE, first_conv="patch_embed.proj", fixed=True)
+    return written, _tensors(exported, "timm", "", head=not exported.headless())
 
 
 def edge_remarks(exported: Exported, program: str) -> list[str]:
@@ -146,10 +116,6 @@ def _config(exported: Exported) -> SwinConfig:
     config = exported.model.config
     assert isinstance(config, SwinConfig), "the caller asked for the family"
     return config
-
-
-def _origin(exported: Exported, form: str) -> dict[str, Any]:
-    return exported.origin if exported.origin.get("format") == form else {}
 
 
 def _check_widths(config: SwinConfig, program: str) -> None:
@@ -174,8 +140,5 @@ def _check_edges(config: SwinConfig, program: str) -> None:
 
 
 def _tensors(exported: Exported, program: Any, prefix: str, *, head: bool) -> Tensors:
-    own = exported.tensors()
-    if not head:
-        own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
-    stages = len(exported.model.config.depths)
-    return swin_table(program, stages, prefix=prefix, head=head).write(own, exported.carried)
+    table = swin_table(program, len(exported.model.config.depths), prefix=prefix, head=head)
+    return table.write(exported.written_tensors(), exported.carried)

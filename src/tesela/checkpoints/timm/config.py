@@ -19,6 +19,8 @@ from tesela.checkpoints.timm.names import TimmStyle
 from tesela.core.errors import WeightsError
 from tesela.imaging.spec import ImageSpec, timm_sides
 
+#: Module of a Vision Transformer that the image goes into.
+_PATCHES = "patch_embed.proj"
 _COMMON: dict[str, tuple[Any, ...]] = {
     "position_at": ("input",),
     "attention": ("full",),
@@ -86,7 +88,7 @@ def timm_kind(fields: Mapping[str, Any], known: Mapping[str, Any] | None = None)
     """
     if known and known.get("kind"):
         return str(known["kind"])
-    position = str(fields["position"])
+    position = str(fields.get("position", "none"))
     return (
         "Eva" if position.endswith("rotary") else "Beit" if position == "offset_bias" else "VisionTransformer"
     )
@@ -105,7 +107,7 @@ def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTra
     if family not in ("vit", "deit", "hybrid"):
         raise WeightsError(
             f"{program} has no place for a model of the family {family!r}",
-            hint="ViT, DeiT and hybrid models fit",
+            hint="ViT, DeiT, hybrid, Swin, ConvNeXt, TinyViT and ResNet models fit",
         )
     more = {"hybrid": FITTING_HYBRIDS, "deit": _FITTING_DISTILLED}
     fitting = {**_FITTING[kind], **more.get(family, {})}
@@ -227,7 +229,7 @@ def timm_config(
             license=license,
             classifier=["head", "head_dist"] if family == "deit" else "head",
             base=base,
-            **({"first_conv": hybrid_root(fields["stages"])} if family == "hybrid" else {}),
+            first_conv=hybrid_root(fields["stages"]) if family == "hybrid" else _PATCHES,
         ),
     }
 
@@ -239,7 +241,8 @@ def pretrained_cfg(
     license: str,
     classifier: str | list[str],
     base: Mapping[str, Any],
-    first_conv: str = "patch_embed.proj",
+    first_conv: str = _PATCHES,
+    fixed: bool = True,
 ) -> dict[str, Any]:
     """The entry of config.json that says how a model sees images.
 
@@ -250,6 +253,7 @@ def pretrained_cfg(
         classifier: name of its module.
         base: the config.json the model comes with from timm; its other entries stay.
         first_conv: name of the module that the image goes into.
+        fixed: whether the model is made for one image size, an argument of its class.
 
     Raises:
         WeightsError: the preprocessing has no place there.
@@ -258,7 +262,7 @@ def pretrained_cfg(
         **(base.get("pretrained_cfg") or {}),
         "num_classes": classes,
         "input_size": [image.channels, image.height, image.width],
-        "fixed_input_size": True,
+        "fixed_input_size": fixed,
         "interpolation": image.interpolation,
         **_preprocessing(image),
         "mean": list(image.mean),

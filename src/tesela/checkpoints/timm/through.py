@@ -17,5 +17,7 @@ def through_timm(folder: Path, images: Tensor, headless: bool) -> dict[str, Tens
         return {}
     model = create_model(f"local-dir:{folder}", pretrained=True).eval().float()
     outputs: Tensor = model.forward_features(images) if headless else model(images)
-    outputs = outputs.flatten(1, 2) if outputs.ndim == 4 else outputs  # Swin's are a map (B, H, W, D)
+    if outputs.ndim == 4:  # a map: (B, H, W, D) of Swin, else (B, D, H, W)
+        last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        outputs = outputs.flatten(1, 2) if last else outputs.flatten(2).mT
     return {f"in timm {__version__}": outputs}

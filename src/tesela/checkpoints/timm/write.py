@@ -11,6 +11,7 @@ from typing import Any
 from tesela.checkpoints.write import (
     CheckpointReport,
     as_json,
+    check_classifier,
     crop_remarks,
     export_card,
     open_export,
@@ -32,16 +33,25 @@ def export_timm(source: Path | str, out: Path | str | None = None) -> Checkpoint
     """
     from dataclasses import replace
 
+    from tesela.checkpoints.convnext.write import timm_convnext
+    from tesela.checkpoints.resnet.write import timm_resnet
     from tesela.checkpoints.swin.write import edge_remarks, timm_swin
     from tesela.checkpoints.timm.config import check_timm, style_for, timm_config, timm_kind
     from tesela.checkpoints.timm.names import timm_table
     from tesela.checkpoints.timm.through import through_timm
+    from tesela.checkpoints.tiny_vit.write import timm_tiny_vit
 
     exported = open_export(source)
+    check_classifier(exported, "timm")
     info, origin = exported.info, exported.origin
     if info.architecture == "swin":
         config, tensors = timm_swin(exported)
         remarks = edge_remarks(exported, "timm")
+    elif info.architecture == "convnext":
+        config, tensors, remarks = timm_convnext(exported)
+    elif info.architecture in ("tiny_vit", "resnet"):
+        make = timm_tiny_vit if info.architecture == "tiny_vit" else timm_resnet
+        (config, tensors), remarks = make(exported), []
     else:
         fields: dict[str, Any] = dict(info.model)
         known = origin if origin.get("format") == "timm" else {}

@@ -1,1 +1,1 @@
-"""Checkpoints of TinyViT by timm, read alone."""
+"""Checkpoints of TinyViT by timm, both directions."""
