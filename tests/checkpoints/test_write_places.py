@@ -32,7 +32,7 @@ PLACES = {
 SMALL: dict[str, dict[str, Any]] = {
     "vit_ti16": {"depth": 1, "width": 12, "heads": 2, "image_size": (32, 32)},
     "deit_ti16": {"depth": 1, "width": 12, "heads": 2, "image_size": (32, 32)},
-    "r_vit_ti32": {"depth": 1, "width": 12, "heads": 2, "image_size": (32, 32)},
+    "r_vit_ti32": {"depth": 1, "width": 12, "heads": 2, "image_size": (32, 32), "activation": "gelu_tanh"},
     "cct_2_3x2_32": {"depth": 1},
     "resnet18": {"stages": (1, 1, 1, 1), "image_size": (32, 32)},
     "convnext_tiny": {"widths": (8, 8, 12, 16), "depths": (1, 1, 1, 1), "image_size": (32, 32)},
