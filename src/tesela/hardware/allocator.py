@@ -32,3 +32,9 @@ def keep_freed_memory() -> bool:
             taken = [library.mallopt(name, value) for name, value in settings.items()]
             return all(taken)
     return False
+
+
+def give_back_freed_memory() -> None:
+    """Return what was freed to the system, where it will not be needed again."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -25,6 +25,7 @@ from tesela.data.loader import Loader
 from tesela.data.scan import causes
 from tesela.data.source import Source
 from tesela.evaluation.scoring import evaluation_mode
+from tesela.hardware.allocator import give_back_freed_memory
 from tesela.hardware.autocast import autocast
 from tesela.hardware.memory import activation_bytes, automatic_batch, free_memory, weight_bytes
 from tesela.layers.attention.attention import set_attention_kernel
@@ -43,6 +44,8 @@ from tesela.training.prepare import Prepared
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: About the longest time for finding out how to compute.
+MEASURED_SECONDS = 8.0
 #: A time budget begins with at least so many steps: a wrong first measurement is then put right by the
 #: refits.
 LEAST_STEPS = 20
@@ -131,6 +134,7 @@ def decide(
     if known is None:
         seconds = timing.planned_seconds(choices)
         choices = dataclasses.replace(choices, planned_seconds=round(seconds, 2))
+        give_back_freed_memory()  # of kernels that were not chosen
     plan = make_plan(prepared, choices, timing)
     if console is not None:
         console.print(plan_table(plan.rows()))
@@ -240,7 +244,7 @@ def _choose(
     config, frozen = prepared.config, prepared.frozen
     first = next(iter(training.epoch(0)))
     first = first.part(*prepared.ranks.span(len(first)))  # what this rank computes of it
-    limit = min(20.0, 1.2 * config.minutes) if config.minutes else 20.0  # 2 % of a time budget
+    limit = min(MEASURED_SECONDS, 1.2 * (config.minutes or math.inf))  # 2 % of a time budget
     place = frozen.place()
     attends = any(isinstance(module, HasKernel) for module in prepared.model.modules())
     pairs = candidates(

@@ -79,7 +79,7 @@ def time_settings(
     build: Callable[[nn.Module, nn.Module], Optimizers],
     set_kernel: Callable[[nn.Module, str], Any],
     device: torch.device,
-    limit: float = 20.0,
+    limit: float,
     images: float = math.inf,
 ) -> list[Timed]:
     """Time a step with every pair on a copy of ``model``; the model itself is left as it was.
