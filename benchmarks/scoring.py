@@ -1,7 +1,7 @@
 """Images a second over a large folder: tesela predict beside timm's and transformers' inference loops.
 
     python benchmarks/scoring.py RUN [--images 5000] [--side 224] [--threads 2] [--batch 32] [--timm FOLDER]
-                                     [--precision fp32]
+                                     [--precision fp32] [--sides bare tesela ...]
 
 The folder holds links to a few hundred JPEGs. Every side computes the same ViT weights in one precision,
 carried over by tesela's exports, and writes a CSV row for each image: tesela by ``predict --parts``, the
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--timm", default="")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--sides", nargs="+", choices=SIDES)
     parser.add_argument("--only", choices=SIDES)
     parser.add_argument("--place")
     asked = parser.parse_args()
@@ -178,7 +179,7 @@ def main() -> None:
     if asked.only:
         sys.stdout.write(f"{SIDES[asked.only](Path(asked.place), asked)}\n")
         return
-    names = [name for name in SIDES if name != "timm" or asked.timm]
+    names = [name for name in asked.sides or SIDES if name != "timm" or asked.timm]
     found: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
