@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +34,8 @@ def picture(number: int, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_views_are_those_of_one_after_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turns", [False, True])
+def test_views_are_those_of_one_after_another(tmp_path: Path, turns: bool) -> None:
     """All formats, as bytes, files and pixels, with failures between, in order and bit for bit."""
     sources: list[ImageSource] = []
     for number in range(30):
@@ -41,7 +44,8 @@ def test_views_are_those_of_one_after_another(tmp_path: Path) -> None:
         path.write_bytes(data)
         sources += [data, path]
     sources[7:7] = [b"", b"\xff\xd8\xff", tmp_path / "absent.png", np.zeros((4, 5, 3), np.uint8)]
-    found = list(decode_ahead(sources, SPEC, limits=LOCAL_LIMITS, ahead=5))
+    found = list(decode_ahead(sources, SPEC, limits=LOCAL_LIMITS, ahead=5, turns=turns))
+    assert len(found) == len(sources)
     assert [source is other for (source, _), other in zip(found, sources, strict=True)] == [True] * len(found)
     for source, view in found:
         try:
@@ -97,6 +101,34 @@ def test_an_iterator_is_consumed_no_further_than_said() -> None:
     assert given <= 8 + 4 + 4 + 1
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_nothing_is_decoded_while_a_batch_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all cores compute; with one of two threads, the next images are decoded beside it."""
+    busy, beside = threading.Event(), list[bool]()
+
+    def view(source: bytes, spec: ImageSpec, *, limits: object) -> object:
+        del limits
+        beside.append(busy.is_set())
+        return fitted_view(content(source), spec, limits=LOCAL_LIMITS)
+
+    monkeypatch.setattr(decoding, "fitted_view", view)
+    monkeypatch.setattr("tesela.runtime.predictor.cores", lambda: 2)
+    for threads, wanted in ((2, False), (1, True)):
+        beside.clear()
+        predictor = Predictor(digits_run(), backend="torch", precision="fp32", threads=threads)
+        compute = predictor.outputs
+
+        def slowly(images: list[np.ndarray], compute: Callable[..., Any] = compute) -> Any:
+            busy.set()
+            time.sleep(0.05)
+            found = compute(images)
+            busy.clear()
+            return found
+
+        monkeypatch.setattr(predictor, "outputs", slowly)
+        assert len(predictor.predict([png(digits()[0][0])] * 24, batch=4)) == 24
+        assert any(beside) is wanted
 
 
 def test_an_error_of_the_sources_ends_the_threads() -> None:

@@ -1,4 +1,7 @@
-"""Decoding ahead: images become views in threads while others are computed.
+"""Decoding ahead: images become views in threads, between computations or beside them.
+
+Where a network computes on all cores of the processor, threads that decode beside it make its own threads
+wait for one another: turns take less time. Files to come are read by the system meanwhile.
 
 Ordinary JPEG and PNG files, whose work is counted before they are decoded, and pixels go to the threads. All
 else is decoded where the results are wanted: the limit on processor time, which ends a hostile file, works in
@@ -7,10 +10,13 @@ the main thread only.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,15 +40,22 @@ MOST_THREADS = 8
 
 
 def decode_ahead(
-    sources: Iterable[ImageSource], spec: ImageSpec, *, limits: DecodeLimits, ahead: int
+    sources: Iterable[ImageSource],
+    spec: ImageSpec,
+    *,
+    limits: DecodeLimits,
+    ahead: int,
+    turns: bool = False,
 ) -> Generator[tuple[ImageSource, FittedView]]:
     """Each source with its view, in order.
 
     Args:
-        sources: images; an iterator is consumed as far ahead as images are decoded.
+        sources: images; an iterator is consumed as far ahead as images are decoded, or one turn further.
         spec: the model's view.
         limits: of decoding.
         ahead: images that are decoded or wait at most.
+        turns: whether so many images are decoded at once, and no others until they are taken; those that come
+            from a network are decoded when they are there all the same.
     """
     threads = min(cores(), MOST_THREADS)
     # the limit counts the processor time of all threads
@@ -55,15 +68,46 @@ def decode_ahead(
         view = future.result()
         return source, _view(source, spec, shared) if view is None else view
 
+    def begun(source: ImageSource) -> Future[FittedView | None]:
+        return pool.submit(_ordinary_view, source, spec, limits)
+
+    def expected() -> list[tuple[ImageSource, Future[FittedView | None] | None]]:
+        """The next turn's images: what takes no core is begun."""
+        chunk = list(islice(todo, ahead))
+        for source in chunk:
+            _expect(source)
+        return [(source, begun(source) if isinstance(source, StoredImage) else None) for source in chunk]
+
+    todo = iter(sources)
     try:
-        for source in sources:
-            waiting.append((source, pool.submit(_ordinary_view, source, spec, limits)))
+        if turns:
+            coming = expected()
+            while coming:
+                waiting.extend((source, future or begun(source)) for source, future in coming)
+                coming = expected()
+                wait([future for _, future in waiting])
+                while waiting:
+                    yield taken()
+            return
+        for source in todo:
+            waiting.append((source, begun(source)))
             if len(waiting) > ahead:
                 yield taken()
         while waiting:
             yield taken()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _expect(source: ImageSource) -> None:
+    """Let the system read a file that will be wanted soon."""
+    if isinstance(source, Path) and hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError):
+            file = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
 
 
 def _view(source: ImageSource, spec: ImageSpec, limits: DecodeLimits) -> FittedView:

@@ -7,7 +7,7 @@ gives a result with a failure and does not disturb its neighbours in the batch.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tesela.checkpoints.cache import bundle_of
 from tesela.core.errors import ImageError, UsageError
+from tesela.hardware.machine import cores
 from tesela.imaging.limits import LOCAL_LIMITS, DecodeLimits
 from tesela.imaging.preprocess import fitted_view, normalize, pixels
 from tesela.models.bundle import BundleInfo, read_info
@@ -121,6 +122,8 @@ class Predictor:
         merged_tokens: int = 0,
     ) -> None:
         self.limits = replace(limits, seconds=limits.seconds or DECODE_SECONDS)
+        #: whether no core is left for decoding while a batch is computed
+        self._turns = isinstance(path, (str, Path)) and (threads or cores()) >= cores()
         self.backend: Backend
         self.choice: Choice | None = None
         if isinstance(path, (str, Path)):
@@ -219,11 +222,15 @@ class Predictor:
         if any(ways.values()):
             yield from self._one_by_one(sources, ways=ways, options=options)
             return
-        seen = decode_ahead(sources, self.info.image, limits=self.limits, ahead=batch + READY)
+        seen = self._seen(sources, batch)
         with contextlib.closing(seen):
             while chunk := list(islice(seen, batch)):
                 yield from self._batch(chunk, first=number, options=options)
                 number += len(chunk)
+
+    def _seen(self, sources: Iterable[ImageSource], batch: int) -> Generator[tuple[ImageSource, FittedView]]:
+        ahead = batch if self._turns else batch + READY
+        return decode_ahead(sources, self.info.image, limits=self.limits, ahead=ahead, turns=self._turns)
 
     def _features(
         self, sources: Iterable[ImageSource], *, batch: int, options: dict[str, Any]
@@ -241,7 +248,7 @@ class Predictor:
             )
         for name in options:
             raise UsageError(f"features have no option {name!r}", hint="leave it out")
-        seen = decode_ahead(sources, self.info.image, limits=self.limits, ahead=batch + READY)
+        seen = self._seen(sources, batch)
         number = 0
         with contextlib.closing(seen):
             while chunk := list(islice(seen, batch)):
