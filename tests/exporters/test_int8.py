@@ -13,8 +13,9 @@ from tests.runtime.bundles import SPEC, digits, digits_onnx
 
 from tesela.core.errors import DataError
 from tesela.exporters.histogram import Observed, observe
-from tesela.exporters.int8 import quantise, quantise_weights, symmetric
+from tesela.exporters.int8 import quantise, quantise_weights
 from tesela.exporters.layers import balance, find_layers, load_graph, open_session
+from tesela.exporters.rounding import round_layers, round_rows, symmetric
 from tesela.imaging.preprocess import normalize
 
 
@@ -52,8 +53,9 @@ def test_int8_serves_other_sizes_and_batches(tmp_path: Path) -> None:
     assert np.abs(wanted - found).max() < 2.0
 
 
-def test_int8_weights_alone_move_logits_little_and_shrink_the_file(tmp_path: Path) -> None:
-    quantise_weights(digits_onnx() / "model.onnx", tmp_path / "weights.onnx")
+@pytest.mark.parametrize("count", [0, 64])
+def test_int8_weights_alone_move_logits_little_and_shrink_the_file(count: int, tmp_path: Path) -> None:
+    quantise_weights(digits_onnx() / "model.onnx", tmp_path / "weights.onnx", views(0, count))
     images = views(1500, 100)
     wanted, found = (
         logits(path, images) for path in (digits_onnx() / "model.onnx", tmp_path / "weights.onnx")
@@ -89,6 +91,42 @@ def test_rounding_of_weights_is_within_half_a_step_of_each_channel() -> None:
     assert scale.shape == (24,)
     lost = np.square(integers * scale - values).mean(0) / np.square(values).mean(0)
     assert lost.max() < 1e-4  # every channel, however small
+
+
+def test_rows_make_up_for_what_others_lost() -> None:
+    """Inputs that go together: the results lose less than with the nearest integers, and no row runs away."""
+    draw = np.random.default_rng(0)
+    inputs = draw.standard_normal((4000, 8)) @ draw.standard_normal((8, 200))
+    inputs += 0.3 * draw.standard_normal(inputs.shape)
+    inputs[:, 5] = 0  # never seen
+    weights = draw.standard_normal((200, 24)).astype(np.float32)
+    nearest, scale = symmetric(weights, 1)
+    moments = (inputs.T @ inputs / len(inputs)).astype(np.float32)
+    found = round_rows(weights, scale, moments)
+    lost = [float(np.square(inputs @ (integers * scale - weights)).mean()) for integers in (nearest, found)]
+    assert lost[1] < 0.25 * lost[0]
+    assert np.abs(found.astype(int) - nearest).max() <= 12
+    np.testing.assert_array_equal(found[5], nearest[5])
+
+
+def test_two_rows_are_rounded_as_by_hand() -> None:
+    """Equal inputs: the second row takes what the first one lost, -0.4 steps, and nearly cancels it."""
+    weights, scale = np.array([[2.4], [1.3]], np.float32), np.ones(1, np.float32)
+    together = np.array([[1.0, 1.0 - 1e-6], [1.0 - 1e-6, 1.0]], np.float32)
+    assert round_rows(weights, scale, together).ravel().tolist() == [2, 2]
+    assert round_rows(weights, scale, np.eye(2, dtype=np.float32)).ravel().tolist() == [2, 1]
+    assert round_rows(weights, scale, np.zeros((2, 2), np.float32)).ravel().tolist() == [2, 1]
+
+
+def test_groups_of_layers_are_rounded_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = load_graph(digits_onnx() / "model.onnx")
+    layers, images = find_layers(graph), views(0, 16)
+    wanted = round_layers(graph, layers, images)
+    monkeypatch.setattr("tesela.exporters.rounding.MOMENTS_BYTES", 1)
+    found = round_layers(graph, layers, images)
+    assert found.keys() == wanted.keys()
+    for name, one in wanted.items():
+        np.testing.assert_array_equal(found[name].integers, one.integers)
 
 
 def test_a_range_is_clipped_where_extremes_are_rare() -> None:

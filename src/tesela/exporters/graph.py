@@ -86,11 +86,15 @@ def write_graph(
     """
     from tesela.exporters.features import FeaturesModel
     from tesela.exporters.maps import MAP, ROLLOUT, ExplainingModel
+    from tesela.layers.attention.attention import project_apart, set_attention_kernel
 
     network: torch.nn.Module = FeaturesModel(model) if with_features else model
     outputs: tuple[str, ...] = (LOGITS,)
+    set_attention_kernel(model, "matmul")  # a fused kernel is written as more operators
     if with_map:
         network, outputs = ExplainingModel(model, features=with_features), (LOGITS, MAP, ROLLOUT)
+    else:
+        project_apart(model)
     if with_features:
         outputs += (FEATURES,)
     with silenced():

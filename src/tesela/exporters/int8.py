@@ -1,16 +1,18 @@
 """Static int8 of an ONNX graph (QDQ), calibrated on real images; and int8 weights alone.
 
 Weights are symmetric int8 with a scale per output channel, activations uint8 with one scale and zero point
-per tensor. Three steps keep a transformer's accuracy that a plain range per tensor loses:
+per tensor. Four steps keep a transformer's accuracy that a plain range per tensor loses:
 
 - balancing (SmoothQuant, arXiv 2211.10438): channels that a LayerNorm makes large are divided by a factor
   there, and the weights of the layers that read it multiplied by it, which changes no result;
+- rounding: weights make up for what others lost (``tesela.exporters.rounding``);
 - clipping: a tensor's range is the one with the least squared error over a histogram, not its extremes;
 - measurement: while the predictions differ too much from fp32, the layers with the most error compute in
   fp32, from int8 weights.
 
 Products of attention with itself stay in fp32: they are a tenth of the work and the most delicate part.
-Odd: onnxruntime's own quantiser has neither balancing nor squared-error ranges, so this inserts operators.
+Odd: onnxruntime's own quantiser has neither balancing, this rounding nor squared-error ranges, so this
+inserts operators.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from tesela.core.errors import DataError, WeightsError
 from tesela.exporters.histogram import Observed, observe
 from tesela.exporters.layers import Layer, balance, find_layers, load_graph, save_graph
+from tesela.exporters.rounding import Rounded, round_layers
 
 #: Agreement with fp32 on the calibrating images that is aimed at, and the largest difference of a logit as a
 #: share of the logits' standard deviation.
@@ -72,11 +75,12 @@ def quantise(source: Path, target: Path, images: NDArray[np.float32]) -> Quantis
         raise WeightsError("no layer of the graph has weights to quantise", hint="leave --precision out")
     balance(graph, layers, observe(graph, layers, images, channels=True))
     observed = observe(graph, layers, images)
+    rounded = round_layers(graph, layers, images)
     wanted = _run(graph, images)
-    order = _by_error(layers, observed)
+    order = _by_error(layers, observed, rounded)
     kept: list[Layer] = []
     while True:
-        quantised = with_int8(graph, layers, observed, kept=kept)
+        quantised = with_int8(graph, layers, rounded, observed, kept=kept)
         found = _run(quantised, images)
         if _agrees(wanted, found) or len(kept) >= MOST * len(layers):
             break
@@ -86,20 +90,32 @@ def quantise(source: Path, target: Path, images: NDArray[np.float32]) -> Quantis
     return Quantised(layers=len(layers), kept=[layer.name for layer in kept])
 
 
-def quantise_weights(source: Path, target: Path) -> None:
-    """Write a graph whose weights are int8, and become fp32 again before they are used."""
+def quantise_weights(source: Path, target: Path, images: NDArray[np.float32]) -> None:
+    """Write a graph whose weights are int8, and become fp32 again before they are used.
+
+    Args:
+        source: the fp32 graph, from ``images`` to ``logits``.
+        target: the file to write.
+        images: (N, C, h, w), normalised, that say how to round; there may be none.
+    """
     graph = load_graph(source)
-    save_graph(with_int8(graph, find_layers(graph), None), target)
+    layers = find_layers(graph)
+    rounded = round_layers(graph, layers, images if len(images) >= FEWEST else images[:0])
+    save_graph(with_int8(graph, layers, rounded), target)
 
 
 def with_int8(
     graph: Any,
     layers: Sequence[Layer],
-    observed: Mapping[str, Observed] | None,
+    rounded: Mapping[str, Rounded],
+    observed: Mapping[str, Observed] | None = None,
     *,
     kept: Sequence[Layer] = (),
 ) -> Any:
-    """A copy of a graph with int8 weights; with ``observed`` inputs of layers not ``kept`` are uint8 too."""
+    """A copy of a graph with the int8 weights ``rounded``.
+
+    With ``observed`` the inputs of layers that are not ``kept`` are uint8 too.
+    """
     import onnx
     from onnx import helper, numpy_helper
 
@@ -112,7 +128,7 @@ def with_int8(
     for layer in layers:
         node = nodes[layer.name]
         if layer.weight not in replaced:
-            integers, scale = symmetric(layer.values, layer.axis)
+            integers, scale = rounded[layer.weight].integers, rounded[layer.weight].scale
             name = f"{layer.weight}_int8"
             copy.graph.initializer.extend(
                 [
@@ -142,23 +158,6 @@ def with_int8(
     del copy.graph.initializer[:]
     copy.graph.initializer.extend(kept)
     return copy
-
-
-def symmetric(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Weights as int8 and the scale of each channel along ``axis``, the one with the least squared error."""
-    flat = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    largest = np.abs(flat).max(1)
-    largest[largest == 0] = 1.0
-    best, scale = np.full(len(flat), np.inf), largest / 127
-    for share in (1.0, 0.95, 0.9, 0.85, 0.8):
-        tried = largest * share / 127
-        rounded = np.clip(np.rint(flat / tried[:, None]), -127, 127) * tried[:, None]
-        error = np.square(rounded - flat).sum(1)
-        scale = np.where(error < best, tried, scale)
-        best = np.minimum(best, error)
-    shape = [-1 if place == axis else 1 for place in range(values.ndim)]
-    integers = np.clip(np.rint(values / scale.reshape(shape)), -127, 127).astype(np.int8)
-    return integers, scale.astype(np.float32)
 
 
 def _through_int8(copy: Any, new: list[Any], name: str, observed: Observed) -> str:
@@ -206,15 +205,14 @@ def _insert(copy: Any, new: list[Any]) -> None:
     copy.graph.node.extend(ordered)
 
 
-def _by_error(layers: Sequence[Layer], observed: Mapping[str, Observed]) -> list[Layer]:
+def _by_error(
+    layers: Sequence[Layer], observed: Mapping[str, Observed], rounded: Mapping[str, Rounded]
+) -> list[Layer]:
     """Layers by the relative error of their results, the largest first."""
 
     def error(layer: Layer) -> float:
         seen = observed[layer.input]
-        integers, scale = symmetric(layer.values, layer.axis)
-        shape = [-1 if place == layer.axis else 1 for place in range(layer.values.ndim)]
-        lost = np.square(integers * scale.reshape(shape) - layer.values).mean()
-        return float(seen.error / max(seen.power, 1e-30) + lost / max(np.square(layer.values).mean(), 1e-30))
+        return float(seen.error / max(seen.power, 1e-30)) + rounded[layer.weight].error(layer)
 
     return sorted(layers, key=error, reverse=True)
 

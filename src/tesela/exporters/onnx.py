@@ -69,7 +69,7 @@ def write_quantised_or_fp32(job: Export, folder: Path, *, plain: Path | None = N
                 "ones by measurement"
             )
     else:
-        quantise_weights(plain / GRAPH, folder / GRAPH)
+        quantise_weights(plain / GRAPH, folder / GRAPH, job.samples.calibrating)
     return plain / GRAPH
 
 

@@ -186,7 +186,11 @@ class ProgramFormat:
         check_target(target, bundle, set(FILES))
         reference = Predictor(bundle, backend="torch", precision="fp32")
         samples = collect_samples(
-            Path(source), options.data, reference, calibrate=options.precision == "int8"
+            Path(source),
+            options.data,
+            reference,
+            calibrate=options.precision in ("int8", "int8-weights"),
+            needed=options.precision == "int8",
         )
         with folder_atomic(target, needed=2 * (bundle / WEIGHTS).stat().st_size) as folder:
             job = Export(

@@ -85,14 +85,17 @@ class Samples:
         return images[np.arange(count) % len(images)]
 
 
-def collect_samples(source: Path, data: str | None, reference: Predictor, *, calibrate: bool) -> Samples:
+def collect_samples(
+    source: Path, data: str | None, reference: Predictor, *, calibrate: bool, needed: bool = True
+) -> Samples:
     """The images of an export.
 
     Args:
         source: the run or bundle that is exported.
         data: what ``--data`` names; the run's own data if None.
         reference: the model in PyTorch.
-        calibrate: whether images for calibration are needed.
+        calibrate: whether images for calibration are wanted.
+        needed: whether there is no calibration without them.
 
     Raises:
         UsageError: there are no real images and calibration needs them, or ``data`` is nothing.
@@ -101,7 +104,7 @@ def collect_samples(source: Path, data: str | None, reference: Predictor, *, cal
     run = Run(source)
     recorded = read_yaml(run.config).get("data", {}) if run.exists() else {}
     if data is None and not recorded:
-        if calibrate:
+        if calibrate and needed:
             raise UsageError(
                 "int8 is calibrated on real images, and the model does not say what it was trained on",
                 hint="name some: --data DATA, a data set or a folder of images like those it will see",

@@ -7,8 +7,8 @@ Queries and keys of each head may be normalised before they meet (arXiv 2302.054
 before the output projection (arXiv 2110.09456).
 
 Odd: q, k and v come from one matrix product and stay views of its result, (B, N, 3, H, d); nothing is
-copied before the kernel. The kernel is chosen by name (``tesela.layers.attention.kernels``) and can be
-changed at any time.
+copied before the kernel (``project_apart`` is for graphs, whose engines would copy). The kernel is chosen by
+name (``tesela.layers.attention.kernels``) and can be changed at any time.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class Attention(HasKernel, nn.Module):
         self.heads = heads
         self.head_width = width if wide else width // heads
         self.scale = self.head_width**-0.5
+        self.apart = False
         self.attention_dropout = attention_dropout
         inner = heads * self.head_width
         self.qkv = Dense(width, 3 * inner, bias=qkv_bias)
@@ -140,7 +141,9 @@ class Attention(HasKernel, nn.Module):
         return plain and self.kernel == "cpu_bf16" and self.attention_dropout == 0 and applies(tokens)
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of (B, N, D), each (B, H, N, d), views of one tensor."""
+        """Queries, keys and values of (B, N, D), each (B, H, N, d), views of one tensor unless ``apart``."""
+        if self.apart and self._has_rows():
+            return self._project_rows(tokens, tokens)
         batch, count, _ = tokens.shape
         qkv: Tensor = self.qkv(tokens)
         q, k, v = qkv.view(batch, count, 3, self.heads, self.head_width).unbind(2)
@@ -148,20 +151,47 @@ class Attention(HasKernel, nn.Module):
 
     def project_first(self, tokens: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """As ``project``, with queries (B, H, first, d) of the first tokens only."""
-        # another library's layer or hook: ``weight`` may not be all that it does
-        if not isinstance(self.qkv, Dense) or not self.qkv.is_its_weight():
-            q, k, v = self.project(tokens)
-            return q[:, :, :first], k, v
+        if self._has_rows():
+            return self._project_rows(tokens[:, :first], tokens)
+        q, k, v = self.project(tokens)
+        return q[:, :, :first], k, v
+
+    def _has_rows(self) -> bool:
+        """Whether rows of the weight are all that a part of qkv needs.
+
+        Another library's layer or hook may do more.
+        """
+        return isinstance(self.qkv, Dense) and self.qkv.is_its_weight()
+
+    def _project_rows(self, asking: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of (B, M, D), keys and values of (B, N, D), each from its own rows of the weight."""
         inner = self.heads * self.head_width
         weight, bias = self.qkv.weight, self.qkv.bias
-        query_bias, rest_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
-        batch, count, _ = tokens.shape
-        q = dense(tokens[:, :first], weight[:inner], query_bias, kernel=self.kernel).view(
-            batch, first, self.heads, self.head_width
-        )
-        rest = dense(tokens, weight[inner:], rest_bias, kernel=self.kernel)
-        k, v = rest.view(batch, count, 2, self.heads, self.head_width).unbind(2)
-        return self.q_norm(q.transpose(1, 2)), self.k_norm(k.transpose(1, 2)), v.transpose(1, 2)
+
+        def part(values: Tensor, begin: int, end: int) -> Tensor:
+            rows_bias = None if bias is None else bias[begin:end]
+            return dense(values, weight[begin:end], rows_bias, kernel=self.kernel)
+
+        def heads(found: Tensor) -> Tensor:
+            return found.view(*found.shape[:2], self.heads, self.head_width).transpose(1, 2)
+
+        q = heads(part(asking, 0, inner))
+        if self.apart:
+            k, v = (heads(part(tokens, place * inner, (place + 1) * inner)) for place in (1, 2))
+        else:
+            rest = part(tokens, inner, 3 * inner).view(*tokens.shape[:2], 2, self.heads, self.head_width)
+            k, v = (one.transpose(1, 2) for one in rest.unbind(2))
+        return self.q_norm(q), self.k_norm(k), v
+
+
+def project_apart(model: nn.Module) -> None:
+    """Let every attention in ``model`` compute q, k and v by a matrix product each.
+
+    For graphs: engines copy what PyTorch views.
+    """
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.apart = True
 
 
 def set_attention_kernel(model: nn.Module, name: str) -> None:
