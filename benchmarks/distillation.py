@@ -3,12 +3,12 @@
     python benchmarks/distillation.py CIFAR10 [--epochs 20] [--teacher-epochs 60] [--subset N] [--seeds 0,1,2]
                                               [--out FOLDER]
 
-The CNN teacher is trained in the same study and on the same images, once for each seed. The student is trained
-twice from the same initial weights and for the same number of epochs, with the labels alone and with the
-teacher. All three are exported to ONNX in fp32 and int8 and timed with one image. Prints a table of score, size
-and latency of both, and the gain in points; int8 is kept whatever its contract says (--force), and its own
-score stands beside it. A run that is there already is not repeated: kill it and start it again. Goal: the
-taught student at least one point above the student alone. Last result: see LOG.md.
+The CNN teacher is trained in the same study and on the same images, once for each seed. The student is
+trained twice from the same initial weights and for the same number of epochs, with the labels alone and with
+the teacher. All three are exported to ONNX in fp32 and int8 and timed with one image. Prints a table of
+score, size and latency of both, and the gain in points; int8 is kept whatever its contract says (--force),
+and its own score stands beside it. A run that is there already is not repeated: kill it and start it again.
+Goal: the taught student at least one point above the student alone. Last result: see LOG.md.
 """
 
 from __future__ import annotations
