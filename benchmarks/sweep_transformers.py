@@ -17,6 +17,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
+#: Classes of ConvNeXt, both versions, with their heads and bare.
+CONVNEXTS = (
+    "ConvNextForImageClassification",
+    "ConvNextModel",
+    "ConvNextV2ForImageClassification",
+    "ConvNextV2Model",
+)
+
+
 def vision_types() -> list[str]:
     """Model types of transformers whose configuration speaks of images and their size."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -47,6 +56,10 @@ def transformers_models(only: str, shaken: Callable[[Any], Any]) -> Iterator[Any
         read.add("swin")
         if fnmatch.fnmatch(kind.lower(), only):
             yield kind, kind, *_swin(kind, shaken)
+    for kind in CONVNEXTS:
+        read |= {"convnext", "convnextv2"}
+        if fnmatch.fnmatch(kind.lower(), only):
+            yield kind, kind, *_convnext(kind, shaken)
     for module, models in (
         (huggingface_models, huggingface_models.MODELS),
         (backbone_models, backbone_models.BACKBONE_MODELS),
@@ -78,6 +91,22 @@ def _swin(kind: str, shaken: Callable[[Any], Any]) -> tuple[Any, Any, Callable[[
         return found.logits if kind != "SwinModel" else found.last_hidden_state
 
     return model, images, computed, kind == "SwinModel"
+
+
+def _convnext(kind: str, shaken: Callable[[Any], Any]) -> tuple[Any, Any, Callable[[], Any], bool]:
+    """A small ConvNeXt, images, what computes the outputs, and that they are not tokens."""
+    import transformers
+
+    sizes = {"depths": [2, 2, 6, 2], "hidden_sizes": [16, 32, 48, 64], "image_size": 96}
+    config = getattr(transformers, "ConvNextV2Config" if "V2" in kind else "ConvNextConfig")
+    model: Any = shaken(getattr(transformers, kind)(config(**sizes, num_labels=5)))
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def computed() -> Any:
+        found = model.double()(images)
+        return found.logits if kind.endswith("Classification") else found.pooler_output
+
+    return model, images, computed, False
 
 
 def _computed(module: Any, model: Any) -> tuple[Any, Callable[[], Any], bool]:

@@ -73,6 +73,7 @@ VARIANTS: dict[str, EncoderConfig] = {
     ),
     "norms of queries and keys, and inside of branches": variant(qk_norm=True, inner_norm="both"),
     "norm at the end of branches": variant(norm="branch", pool="mean", layer_scale=0.1, inner_norm="mlp"),
+    "parallel branches": variant(norm="parallel", layer_scale=0.1, registers=1),
     "offset bias": variant(position="offset_bias", qkv_bias=True, pool="class", layer_scale=0.1),
     "offset bias, mean": variant(position="offset_bias", pool="class_mean", registers=2),
     "rotary positions across the image": variant(

@@ -2,7 +2,8 @@
 
 Pre-norm (the paper): z' = MSA(LN(z)) + z, then MLP(LN(z')) + z'. Post-norm (Vaswani et al. 2017): LN(z +
 MSA(z)), then LN(z' + MLP(z')). Branch norm (Liu et al. 2022, arXiv 2111.09883, section 3.2): z +
-LN(MSA(z)), then z' + LN(MLP(z')). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole
+LN(MSA(z)), then z' + LN(MLP(z')). Parallel (Dehghani et al. 2023, arXiv 2302.05442, equation 1): with y =
+LN(z), z + MSA(y) + MLP(y). Stochastic depth (Huang et al. 2016, arXiv 1603.09382) drops a whole
 branch per image and scales the kept ones up, so that evaluation needs no correction. Layer scale (Touvron
 et al. 2021, arXiv 2103.17239) multiplies each channel of a branch by a learned factor that starts small.
 """
@@ -41,7 +42,7 @@ class Block(nn.Module):
         attention: the token mixer.
         mlp: the function of each token.
         width: D.
-        norm: ``pre``, ``post`` or ``branch``.
+        norm: ``pre``, ``post``, ``branch`` or ``parallel``, which has one norm and one branch of both sums.
         norm_kind: ``layer`` or ``rms``.
         norm_eps: of both norms.
         drop_path: rate of stochastic depth of both branches.
@@ -63,11 +64,12 @@ class Block(nn.Module):
         super().__init__()
         self.norm1 = make_token_norm(norm_kind, width, eps=norm_eps)
         self.attention = attention
-        self.norm2 = make_token_norm(norm_kind, width, eps=norm_eps)
+        apart = norm != "parallel"
+        self.norm2 = make_token_norm(norm_kind, width, eps=norm_eps) if apart else nn.Identity()
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
         self.scale1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
-        self.scale2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.scale2 = LayerScale(width, layer_scale) if layer_scale and apart else nn.Identity()
         self.order = norm
 
     def forward(
@@ -87,8 +89,8 @@ class Block(nn.Module):
             layout: where the tokens stand, for an attention that asks; None is not handed on.
             trace: where the steps are written down.
         """
-        step = {"pre": self._pre, "post": self._post, "branch": self._branch}[self.order]
-        return trace("", step(tokens, first, layout, trace))
+        steps = {"pre": self._pre, "post": self._post, "branch": self._branch, "parallel": self._parallel}
+        return trace("", steps[self.order](tokens, first, layout, trace))
 
     def _pre(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
         normed = trace("norm1", self.norm1(tokens))
@@ -110,6 +112,15 @@ class Block(nn.Module):
         branch = trace("norm2", self.norm2(trace("mlp", self.mlp(tokens))))
         scaled: Tensor = self.drop_path(self.scale2(branch))
         return tokens + scaled
+
+    def _parallel(
+        self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace
+    ) -> Tensor:
+        normed = trace("norm1", self.norm1(tokens))
+        mixed = self._mixed(normed, first, layout, trace)
+        branch = mixed + trace("mlp", self.mlp(normed[:, :first]))
+        scaled: Tensor = self.drop_path(self.scale1(branch))
+        return tokens[:, :first] + scaled
 
     def _mixed(self, tokens: Tensor, first: int | None, layout: TokenLayout | None, trace: Trace) -> Tensor:
         inside = trace.inside("attention")

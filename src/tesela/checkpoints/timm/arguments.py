@@ -35,7 +35,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "dynamic_img_pad": (False, None),
     "features_only": (False, None),
     "embed_layer": (None, "HybridEmbed"),
-    "block_fn": (None, "Block", "ResPostBlock"),
+    "block_fn": (None, "Block", "ResPostBlock", "ParallelScalingBlock"),
     "attn_layer": (None, "", "attn"),
 }
 #: Names of register tokens: timm's, and the official DINOv2's.

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tesela.checkpoints.timm.arguments import EPSILON
 from tesela.checkpoints.timm.eva_arguments import POOLS, other_arguments, shape_arguments
 from tesela.checkpoints.timm.hybrid import FITTING_HYBRIDS, HYBRIDS, hybrid_root
 from tesela.checkpoints.timm.names import TimmStyle
@@ -31,7 +32,11 @@ _COMMON: dict[str, tuple[Any, ...]] = {
     "input_norm": ("none",),
 }
 _FITTING: dict[str, dict[str, tuple[Any, ...]]] = {
-    "VisionTransformer": {**_COMMON, "norm": ("pre", "branch"), "position": ("learned", "none")},
+    "VisionTransformer": {
+        **_COMMON,
+        "norm": ("pre", "branch", "parallel"),
+        "position": ("learned", "none"),
+    },
     "Eva": {
         **_COMMON,
         "norm": ("pre", "branch"),
@@ -65,6 +70,12 @@ _FITTING_DISTILLED: dict[str, tuple[Any, ...]] = {
     "dense_bias": (True,),
     "final_norm": (True,),
     "mlp": ("plain",),
+}
+#: Of blocks whose branches are parallel.
+_FITTING_PARALLEL: dict[str, tuple[Any, ...]] = {
+    "mlp": ("plain",),
+    "inner_norm": ("none",),
+    "dense_bias": (True,),
 }
 #: Architectures to change by arguments: by class, whether the MLP is gated, kind and epsilon of the norms.
 _BASES = {
@@ -117,6 +128,13 @@ def check_timm(family: str, fields: Mapping[str, Any], *, kind: str = "VisionTra
         if value not in known:
             fit = " or ".join(f"{name}={one}" for one in known)
             raise WeightsError(f"{program} has no {name}={value}", hint=f"only models with {fit} fit")
+    if fields["norm"] == "parallel":
+        for name, known in _FITTING_PARALLEL.items():
+            if fields[name] not in known:
+                raise WeightsError(
+                    f"{program} has no {name}={fields[name]} beside norm=parallel",
+                    hint=f"only models with {name}={known[0]} fit",
+                )
     biased = fields["embedded_norm"] != "tokens" or kind == "Beit"
     if fields.get("patch_bias", True) is not biased:
         beside = f"embedded_norm={fields['embedded_norm']}"
@@ -286,6 +304,8 @@ def _base(family: str, fields: Mapping[str, Any], kind: str, *, gated: bool) -> 
     }.get(family)
     if fixed is None and fields["norm"] == "branch" and kind == "VisionTransformer":
         fixed = "vit_base_patch16_rpn_224"
+    if fields["norm"] == "parallel":
+        return _parallel_base(fields, norms, eps)
     found = _BASES.get((kind, gated, norms, eps)) if fixed is None else fixed
     if fields["embedded_norm"] == "patches" or (fixed is not None and (norms, eps) != ("layer", 1e-6)):
         found = None
@@ -296,6 +316,22 @@ def _base(family: str, fields: Mapping[str, Any], kind: str, *, gated: bool) -> 
             hint="only models with LayerNorms and an epsilon of 1e-6 fit in any case",
         )
     return found
+
+
+def _parallel_base(fields: Mapping[str, Any], norms: str, eps: float) -> str:
+    """The architecture with parallel branches and these norms.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    bases = {"layer": "vit_pwee_patch16_reg1_gap_256", "rms": "vit_base_patch16_xp_224"}
+    if norms not in bases or eps != EPSILON or fields["embedded_norm"] == "patches":
+        raise WeightsError(
+            f"timm has no parallel blocks with norm_kind={norms}, norm_eps={eps} and "
+            f"embedded_norm={fields['embedded_norm']}",
+            hint="only models with an epsilon of 1e-6 and no norm of the patches fit",
+        )
+    return bases[norms]
 
 
 def _preprocessing(image: ImageSpec) -> dict[str, Any]:

@@ -24,10 +24,13 @@ from tesela.checkpoints.timm.arguments import (
 )
 from tesela.checkpoints.timm.hybrid import hybrid_fields, hybrid_step
 from tesela.checkpoints.timm.names import TimmStyle
+from tesela.checkpoints.timm.parallel import FUSED, as_plain, check_block
 from tesela.core.errors import WeightsError
 
 #: Widths whose published models have heads of another width than 64.
 PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+#: Our ``norm`` of timm's blocks; of the usual one ``pre``.
+_NORM_PLACES = {"ResPostBlock": "branch"}
 #: Tensors of options that a file without an architecture leaves half open.
 _NEWER = (
     "norm_pre.weight",
@@ -35,6 +38,7 @@ _NEWER = (
     "attn.q_norm.weight",
     "attn.norm.weight",
     "mlp.norm.weight",
+    FUSED,
 )
 
 
@@ -57,6 +61,9 @@ def timm_fields(
         WeightsError: it is no VisionTransformer, or uses what we have not.
     """
     check_fixed(arguments)
+    parallel = check_block(arguments.get("block_fn"), tensors)
+    if parallel:
+        tensors = as_plain(tensors)
     patch, fc1 = shape_of(tensors, "patch_embed.proj.weight", 4), _expand(tensors)
     named = arguments.get("embed_layer") == "HybridEmbed" if "embed_dim" in arguments else None
     residual = hybrid_fields(tensors, named=named)
@@ -81,7 +88,7 @@ def timm_fields(
         "heads": _heads(width, arguments, heads),
         "mlp": "swiglu" if gated else "plain",
         "mlp_ratio": hidden / width,
-        "norm": "branch" if arguments.get("block_fn") == "ResPostBlock" else "pre",
+        "norm": "parallel" if parallel else _NORM_PLACES.get(str(arguments.get("block_fn")), "pre"),
         "norm_kind": norm_kind,
         "norm_eps": norm_eps,
         "embedded_norm": _embedded(tensors),

@@ -2,8 +2,8 @@
 
 Read are plain, distilled (DeiT), register, layer-scale and gated models, with class token, mean or
 attention pooling, with the last norm before or after the pool, with a norm before the blocks, norms inside
-of branches, rotary positions and offset biases, and the official DINOv2 checkpoints, whose names are
-nearly the same.
+of branches, rotary positions and offset biases, with parallel branches, and the official DINOv2
+checkpoints, whose names are nearly the same.
 
 Odd: a class token that the pool does not read, and registers that have positions there, are registers
 here.
@@ -19,6 +19,7 @@ from tesela.checkpoints.attention_order import AttentionOrder
 from tesela.checkpoints.layout import REGISTERS, Fold, TensorTable
 from tesela.checkpoints.rules import Rule, layer
 from tesela.checkpoints.timm.hybrid import hybrid_rules
+from tesela.checkpoints.timm.parallel import parallel_cuts, parallel_rules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,14 +63,18 @@ def timm_table(family: str, fields: Mapping[str, Any], style: TimmStyle) -> Tens
     """
     register = "register_tokens" if style.official else "reg_token"
     rest = fields.get("registers", 0) - style.folded_class
-    fold = None
+    fold, parallel = None, fields.get("norm") == "parallel"
     embedded = "patch_embed.norm" if fields.get("embedded_norm") == "patches" else "norm_pre"
     rules = [
         *(hybrid_rules(fields["stages"]) if family == "hybrid" else layer("patches", "patch_embed.proj")),
         *layer("embedded_norm", embedded),
         Rule(own="prefix.class_token", foreign=("cls_token",)),
         Rule(own="positions.table", foreign=("pos_embed",)),
-        *_block(style, heads=fields.get("heads", 1), swiglu=fields.get("mlp") == "swiglu"),
+        *(
+            parallel_rules(fields)
+            if parallel
+            else _block(style, heads=fields.get("heads", 1), swiglu=fields.get("mlp") == "swiglu")
+        ),
         *layer("norm", "norm"),
         *layer("pooled_norm", "fc_norm"),
         *_pool(),
@@ -92,7 +97,13 @@ def timm_table(family: str, fields: Mapping[str, Any], style: TimmStyle) -> Tens
         ]
     if style.head:
         rules += layer("head.linear", "head")
-    return TensorTable(program=f"timm's {style.kind}", rules=tuple(rules), unused=("mask_token",), fold=fold)
+    return TensorTable(
+        program=f"timm's {style.kind}",
+        rules=tuple(rules),
+        unused=("mask_token",),
+        fold=fold,
+        cuts=parallel_cuts(fields) if parallel else (),
+    )
 
 
 def _block(style: TimmStyle, *, heads: int, swiglu: bool) -> list[Rule]:

@@ -57,8 +57,9 @@ class EncoderConfig(ModelConfig):
     """batch: BatchNorm of the image's channels before anything else, in place of fixed statistics."""
     embedded_norm: Literal["none", "patches", "tokens"] = "none"
     """Norm before the first block: of the embedded patches, or of all tokens with their positions (CLIP)."""
-    norm: Literal["pre", "post", "branch"] = "pre"
-    """Norm before each branch (the paper), after each sum, or at the end of each branch."""
+    norm: Literal["pre", "post", "branch", "parallel"] = "pre"
+    """Norm before each branch (the paper), after each sum, at the end of each branch, or once before both
+    branches, which are side by side (ViT-22B)."""
     norm_kind: Literal["layer", "rms"] = "layer"
     """LayerNorm, or RMSNorm, which subtracts no mean and has no bias."""
     norm_eps: float = 1e-6
@@ -261,7 +262,9 @@ class EncoderConfig(ModelConfig):
         attention += 2 * self.qk_norm * self._norm_parameters(self.per_head)
         attention += (self.inner_norm == "both") * self._norm_parameters(inner)
         mlp += (self.inner_norm != "none") * self._norm_parameters(hidden)
-        blocks = self.depth * (attention + mlp + 2 * norm + (2 * width if self.layer_scale else 0))
+        branches = 1 if self.norm == "parallel" else 2
+        scales = width if self.layer_scale else 0
+        blocks = self.depth * (attention + mlp + branches * (norm + scales))
         blocks += inner * sum(
             sum(self.windows(index).offsets(grid)) for index in range(self.depth) if self.relative(index)
         )
