@@ -1,4 +1,4 @@
-"""Names of timm's ParallelScalingBlock, whose attention and MLP read one norm and one fused layer.
+"""Names of timm's ParallelScalingBlock, whose attention and MLP read one fused layer.
 
 The fused layer's outputs are the MLP's hidden values, then queries, keys and values; where these have no
 bias, the hidden values have one of their own.
