@@ -63,10 +63,11 @@ def computed(found: dict[str, Tensor], images: Tensor) -> Tensor:
     tokens = torch.cat([found["reg_token"].expand(len(images), -1, -1), patches], 1)
 
     def norm(values: Tensor, name: str) -> Tensor:
-        return F.layer_norm(values, values.shape[-1:], found[f"{name}.weight"], found[f"{name}.bias"], 1e-6)
+        weight, bias = found[f"{name}.weight"], found[f"{name}.bias"]
+        return F.layer_norm(values, values.shape[-1:], weight, bias, 1e-6)
 
     def heads(values: Tensor) -> Tensor:
-        return values.unflatten(2, (HEADS, -1)).transpose(1, 2)
+        return torch.unflatten(values, 2, (HEADS, -1)).transpose(1, 2)
 
     for index in range(DEPTH):
         block = f"blocks.{index}."
