@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +147,16 @@ def test_another_block_than_that_of_the_tensors_is_refused(tmp_path: Path, state
         open_model(tmp_path / "timm")
 
 
+def test_an_architecture_with_other_blocks_is_refused(tmp_path: Path) -> None:
+    """Its name says so, though nothing states the block."""
+    written(tmp_path / "timm", biased=True)
+    config = json.loads((tmp_path / "timm/config.json").read_text(encoding="utf-8"))
+    config["architecture"] = "vit_base_patch16_224"
+    (tmp_path / "timm/config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(WeightsError, match="block_fn='Block', which the tensors do not fit"):
+        open_model(tmp_path / "timm")
+
+
 def test_blocks_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     found = written(tmp_path / "timm", biased=True)
     del found["blocks.0.mlp_out_proj.weight"]
@@ -162,26 +171,3 @@ def test_a_file_alone_does_not_say_enough(tmp_path: Path) -> None:
     save_file(found, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"newer Vision Transformer \(in_proj\.weight\)"):
         open_model(tmp_path / "model.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("name", "fields", "word"),
-    [
-        ("vit_nano", {"mlp": "swiglu"}, "mlp=swiglu beside norm=parallel"),
-        ("vit_nano", {"dense_bias": False}, "dense_bias=False beside norm=parallel"),
-        ("vit_nano", {"inner_norm": "mlp"}, "inner_norm=mlp beside norm=parallel"),
-        ("vit_nano", {"norm_eps": 1e-5}, "norm_eps=1e-05"),
-        ("deit_ti16", {}, "norm=parallel"),
-        ("r_vit_ti32", {"arithmetic": "timm"}, "norm=parallel"),
-    ],
-)
-def test_what_timm_has_no_place_for_is_refused(
-    name: str, fields: dict[str, Any], word: str, tmp_path: Path
-) -> None:
-    size: dict[str, Any] = {"image_size": 64, "depth": 1, "width": 32, "heads": 2, "norm": "parallel"}
-    model = create_model(name, num_classes=10, channels=1, seed=0, **(size | fields)).eval()
-    spec = replace(SPEC, height=64, width=64)
-    write_bundle(tmp_path / "m", model, describe(model, name="m", labels=LABELS, image=spec))
-    with pytest.raises(WeightsError) as caught:
-        export_timm(tmp_path / "m", tmp_path / "timm")
-    assert word in caught.value.message and not (tmp_path / "timm").exists()

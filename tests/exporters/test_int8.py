@@ -110,7 +110,7 @@ def test_rows_make_up_for_what_others_lost() -> None:
 
 
 def test_two_rows_are_rounded_as_by_hand() -> None:
-    """Equal inputs: the second row takes what the first one lost, -0.4 steps, and nearly cancels it."""
+    """Equal inputs: the second row takes the 0.4 steps that the first one lost."""
     weights, scale = np.array([[2.4], [1.3]], np.float32), np.ones(1, np.float32)
     together = np.array([[1.0, 1.0 - 1e-6], [1.0 - 1e-6, 1.0]], np.float32)
     assert round_rows(weights, scale, together).ravel().tolist() == [2, 2]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tesela.core.errors import DataError, UsageError, WeightsError
 from tesela.evaluation.evaluate import evaluate_run
 from tesela.exporters import graph, int8
 from tesela.exporters.catalog import export_model
+from tesela.exporters.gradients import convolution_backward
 from tesela.exporters.graph import write_graph
 from tesela.exporters.layers import find_layers, load_graph
 from tesela.exporters.maps import check_mappable
@@ -87,7 +89,34 @@ def test_a_compiled_package_gives_torchs_logits_for_any_batch(tmp_path: Path) ->
     assert report.mapping()["outputs"] == ["logits"]
 
 
-@pytest.mark.parametrize("task", ["classify", "segment"])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups"), [(1, 1, 1, 1), (2, 1, 1, 1), (3, 0, 2, 2), (2, 2, 1, 4)]
+)
+def test_the_gradient_of_a_convolution_is_that_of_autograd(
+    stride: int, padding: int, dilation: int, groups: int
+) -> None:
+    """On images whose sides leave a rest at the stride."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 4, 12, 9, generator=draw, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(8, 4 // groups, 3, 2, generator=draw, dtype=torch.float64)
+    steps, edges, gaps = [stride, stride], [padding, padding], [dilation, dilation]
+    given = torch.nn.functional.conv2d(images, weight, None, steps, edges, gaps, groups)
+    gradient = torch.randn(given.shape, generator=draw, dtype=torch.float64)
+    (wanted,) = torch.autograd.grad(given, images, gradient)
+
+    def computed(wanted: list[bool]) -> torch.Tensor | None:
+        return convolution_backward(
+            gradient, images.detach(), weight, None, steps, edges, gaps, False, [0, 0], groups, wanted
+        )[0]
+
+    found = computed([True, False, False])
+    assert found is not None
+    torch.testing.assert_close(found, wanted)
+    with pytest.raises(NotImplementedError, match="only the input's gradient"):
+        computed([True, True, False])
+
+
+@pytest.mark.parametrize("task", ["classify", "linear", "light", "mlp", "patch"])
 def test_maps_of_a_graph_are_those_of_explain(task: str, tmp_path: Path) -> None:
     """At other sizes, in two engines; reference: ``explain`` with presence or gradient rollout, and rollout.
 
@@ -99,7 +128,7 @@ def test_maps_of_a_graph_are_those_of_explain(task: str, tmp_path: Path) -> None
     model: Any = (
         create_model("vit_nano", **fields)
         if task == "classify"
-        else create_segmenter("vit_nano", decoder="linear", **fields)
+        else create_segmenter("vit_nano", decoder=task, **fields)
     )
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(1))
@@ -122,6 +151,9 @@ def test_maps_of_a_graph_are_those_of_explain(task: str, tmp_path: Path) -> None
         ):
             for one, other in zip(found, wanted, strict=True):
                 np.testing.assert_allclose(one, other, atol=1e-4)
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    scattered = {one.s for node in nodes for one in node.attribute if one.name == "reduction"}
+    assert scattered <= {b"none"}  # engines add in parallel, without a lock
 
 
 @pytest.mark.parametrize("name", ["segformer_b0", "resnet18_small"])

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import math
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ MOST_CELLS = 1024
 LEAST_SIDE = 16
 #: Step of sizes that every stride of a convolutional network divides.
 COARSE = 32
+#: What PyTorch's exporter colours words on a terminal with.
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 #: Opset of the graphs: the newest that both ONNX Runtime and OpenVINO have had for years.
 OPSET = 18
 
@@ -107,7 +110,9 @@ def write_graph(
             except Exception as error:
                 raise WeightsError(
                     f"this network cannot be exported to ONNX: {_first_line(error)}",
-                    hint="tesela export RUN --to compiled, or --to hf, --to timm",
+                    hint="leave --with-map out"
+                    if with_map
+                    else "tesela export RUN --to compiled, or --to hf, --to timm",
                 ) from error
         _name_free_sizes(program.model, step)
         fold_views(program.model)
@@ -203,7 +208,12 @@ def _program(
     )
     network = network.eval()
     if getattr(network, "differentiates", False):  # forward and backward pass as one list of operators
-        network = make_fx(network, tracing_mode="symbolic", _allow_non_fake_inputs=True)(example)
+        from tesela.exporters.gradients import convolution_backward
+
+        written = {torch.ops.aten.convolution_backward.default: convolution_backward}
+        network = make_fx(
+            network, decomposition_table=written, tracing_mode="symbolic", _allow_non_fake_inputs=True
+        )(example)
     traced = torch.export.export(network, (example,), dynamic_shapes=(shapes,), strict=False)
     try:
         return torch.onnx.export(
@@ -252,7 +262,11 @@ def _name_free_sizes(graph_model: Any, step: tuple[int, int] | None) -> None:
 
 
 def fold_views(graph_model: Any) -> None:
-    """Replace cut or turned weights by constants: engines need no copy of them, and int8 finds the layer."""
+    """Replace cut or turned weights by constants.
+
+    Engines need no copy of them then, int8 finds the layer, and OpenVINO meets no square weight beside its
+    transpose.
+    """
     from onnxscript.optimizer import fold_constants
 
     def is_view(node: Any) -> bool:
@@ -340,9 +354,11 @@ def graph_metadata(info: BundleInfo) -> dict[str, str]:
     }
 
 
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, cut to what a person reads."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _first_line(error: BaseException) -> str:
+    """The first line of the innermost error's message, cut to what a person reads."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in COLOUR.sub("", str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tesela.core.errors import WeightsError
-from tesela.layers.attention.attention import set_attention_kernel
+from tesela.exporters.gradients import ProductResize
 from tesela.layers.pool import Readout
 from tesela.layers.position.resize import resize_matrices
 from tesela.layers.trace import AttentionRecord, Trace
@@ -70,7 +70,7 @@ class ExplainingModel(nn.Module):
 
     Args:
         model: a classifier or segmenter whose backbone is an encoder with attention on one grid; its kernels
-            are switched to ``matmul``.
+            are ``matmul``.
         features: whether to give them.
 
     Raises:
@@ -82,7 +82,6 @@ class ExplainingModel(nn.Module):
     def __init__(self, model: Model, *, features: bool = False) -> None:
         super().__init__()
         check_mappable(model)
-        set_attention_kernel(model, "matmul")
         self.model, self.features = model.requires_grad_(True), features
         self.pool = plain_pool(model)
 
@@ -120,7 +119,8 @@ class ExplainingModel(nn.Module):
             pooled = pooled if model.pooled_norm is None else model.pooled_norm(pooled)
             logits = model.head(pooled)
         else:
-            readout, logits = Readout("mean"), model(images, trace=trace)
+            with ProductResize():
+                readout, logits = Readout("mean"), model(images, trace=trace)
             pooled = self.pool(trace.tensors["norm"], model.prefix_tokens)
         names = sorted(trace.attentions)
         return Pass(

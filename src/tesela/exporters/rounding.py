@@ -59,10 +59,15 @@ def round_layers(
     products = [layer for layer in layers if layer.operator != "Conv" and layer.input != "images"]
     for group in _groups(products) if len(images) else ():
         moments = _second_moments(graph, sorted({layer.input for layer in group}), images, batch)
-        for weight in dict.fromkeys(layer.weight for layer in group):
-            readers = [layer for layer in group if layer.weight == weight]
-            seen = np.mean([moments[layer.input] for layer in readers], axis=0)
-            found[weight] = _rounded(readers[0], seen)
+        inputs: dict[str, set[str]] = {}
+        for layer in group:
+            inputs.setdefault(layer.weight, set()).add(layer.input)
+        alike: dict[tuple[str, ...], dict[str, Layer]] = {}
+        for layer in group:
+            alike.setdefault(tuple(sorted(inputs[layer.weight])), {})[layer.weight] = layer
+        for names, readers in alike.items():
+            seen = np.mean([moments[name] for name in names], axis=0)
+            found |= _rounded_together(list(readers.values()), seen)
     for layer in layers:
         if layer.weight not in found:
             found[layer.weight] = Rounded(*symmetric(layer.values, layer.axis))
@@ -120,12 +125,16 @@ def round_rows(
     return back
 
 
-def _rounded(layer: Layer, moments: NDArray[np.float32]) -> Rounded:
-    """The integers of one layer's weights."""
-    _, scale = symmetric(layer.values, layer.axis)
-    by_input = layer.values if layer.axis == 1 else layer.values.T
-    integers = round_rows(by_input, scale, moments)
-    return Rounded(integers if layer.axis == 1 else np.ascontiguousarray(integers.T), scale)
+def _rounded_together(layers: Sequence[Layer], moments: NDArray[np.float32]) -> dict[str, Rounded]:
+    """Integers of the weights of layers with the same inputs, by the name of the weights."""
+    scales = [symmetric(layer.values, layer.axis)[1] for layer in layers]
+    by_input = [layer.values if layer.axis == 1 else layer.values.T for layer in layers]
+    whole = round_rows(np.hstack(by_input), np.concatenate(scales), moments)
+    parts = np.split(whole, np.cumsum([len(scale) for scale in scales])[:-1], axis=1)
+    return {
+        layer.weight: Rounded(np.ascontiguousarray(part if layer.axis == 1 else part.T), scale)
+        for layer, part, scale in zip(layers, parts, scales, strict=True)
+    }
 
 
 def _groups(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

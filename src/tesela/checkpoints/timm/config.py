@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tesela.checkpoints.timm.arguments import EPSILON
 from tesela.checkpoints.timm.eva_arguments import POOLS, other_arguments, shape_arguments
 from tesela.checkpoints.timm.hybrid import FITTING_HYBRIDS, HYBRIDS, hybrid_root
 from tesela.checkpoints.timm.names import TimmStyle
@@ -77,11 +76,15 @@ _FITTING_PARALLEL: dict[str, tuple[Any, ...]] = {
     "inner_norm": ("none",),
     "dense_bias": (True,),
 }
-#: Architectures to change by arguments: by class, whether the MLP is gated, kind and epsilon of the norms.
+#: Architectures to change by arguments: by class (of a VisionTransformer with the place of the norms),
+#: whether the MLP is gated, kind and epsilon of the norms.
 _BASES = {
-    ("VisionTransformer", False, "layer", 1e-6): "vit_base_patch16_224",
-    ("VisionTransformer", False, "layer", 1e-5): "vit_base_patch16_clip_224",
-    ("VisionTransformer", True, "layer", 1e-6): "vit_giant_patch14_dinov2",
+    ("VisionTransformer pre", False, "layer", 1e-6): "vit_base_patch16_224",
+    ("VisionTransformer pre", False, "layer", 1e-5): "vit_base_patch16_clip_224",
+    ("VisionTransformer pre", True, "layer", 1e-6): "vit_giant_patch14_dinov2",
+    ("VisionTransformer branch", False, "layer", 1e-6): "vit_base_patch16_rpn_224",
+    ("VisionTransformer parallel", False, "layer", 1e-6): "vit_pwee_patch16_reg1_gap_256",
+    ("VisionTransformer parallel", False, "rms", 1e-6): "vit_base_patch16_xp_224",
     ("Eva", False, "layer", 1e-6): "vit_small_patch16_rope_224",
     ("Eva", False, "layer", 1e-5): "vit_small_patch16_dinov3",
     ("Eva", True, "layer", 1e-6): "eva02_small_patch14_224",
@@ -302,36 +305,17 @@ def _base(family: str, fields: Mapping[str, Any], kind: str, *, gated: bool) -> 
         "deit": "deit_base_distilled_patch16_224",
         "hybrid": HYBRIDS.get(tuple(fields.get("stages", ()))),
     }.get(family)
-    if fixed is None and fields["norm"] == "branch" and kind == "VisionTransformer":
-        fixed = "vit_base_patch16_rpn_224"
-    if fields["norm"] == "parallel":
-        return _parallel_base(fields, norms, eps)
-    found = _BASES.get((kind, gated, norms, eps)) if fixed is None else fixed
+    placed = f"{kind} {fields['norm']}" if kind == "VisionTransformer" else kind
+    found = _BASES.get((placed, gated, norms, eps)) if fixed is None else fixed
     if fields["embedded_norm"] == "patches" or (fixed is not None and (norms, eps) != ("layer", 1e-6)):
         found = None
     if found is None:
         raise WeightsError(
-            f"timm has no {family} of its {kind} with norm_kind={norms}, norm_eps={eps}, "
-            f"embedded_norm={fields['embedded_norm']} and mlp={fields['mlp']}",
+            f"timm has no {family} of its {kind} with norm={fields['norm']}, norm_kind={norms}, "
+            f"norm_eps={eps}, embedded_norm={fields['embedded_norm']} and mlp={fields['mlp']}",
             hint="only models with LayerNorms and an epsilon of 1e-6 fit in any case",
         )
     return found
-
-
-def _parallel_base(fields: Mapping[str, Any], norms: str, eps: float) -> str:
-    """The architecture with parallel branches and these norms.
-
-    Raises:
-        WeightsError: there is none.
-    """
-    bases = {"layer": "vit_pwee_patch16_reg1_gap_256", "rms": "vit_base_patch16_xp_224"}
-    if norms not in bases or eps != EPSILON or fields["embedded_norm"] == "patches":
-        raise WeightsError(
-            f"timm has no parallel blocks with norm_kind={norms}, norm_eps={eps} and "
-            f"embedded_norm={fields['embedded_norm']}",
-            hint="only models with an epsilon of 1e-6 and no norm of the patches fit",
-        )
-    return bases[norms]
 
 
 def _preprocessing(image: ImageSpec) -> dict[str, Any]:

@@ -24,13 +24,13 @@ from tesela.checkpoints.timm.arguments import (
 )
 from tesela.checkpoints.timm.hybrid import hybrid_fields, hybrid_step
 from tesela.checkpoints.timm.names import TimmStyle
-from tesela.checkpoints.timm.parallel import FUSED, as_plain, check_block
+from tesela.checkpoints.timm.parallel import FUSED, PARALLEL, as_plain, check_block
 from tesela.core.errors import WeightsError
 
 #: Widths whose published models have heads of another width than 64.
 PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 #: Our ``norm`` of timm's blocks; of the usual one ``pre``.
-_NORM_PLACES = {"ResPostBlock": "branch"}
+_NORM_PLACES = {"ResPostBlock": "branch", PARALLEL: "parallel"}
 #: Tensors of options that a file without an architecture leaves half open.
 _NEWER = (
     "norm_pre.weight",
@@ -61,8 +61,11 @@ def timm_fields(
         WeightsError: it is no VisionTransformer, or uses what we have not.
     """
     check_fixed(arguments)
-    parallel = check_block(arguments.get("block_fn"), tensors)
-    if parallel:
+    if not any(name in arguments for name in ("embed_dim", "num_heads", "act_layer")):
+        _check_alone(tensors)
+    block = str(arguments.get("block_fn") or "Block")
+    check_block(block, tensors)
+    if block == PARALLEL:
         tensors = as_plain(tensors)
     patch, fc1 = shape_of(tensors, "patch_embed.proj.weight", 4), _expand(tensors)
     named = arguments.get("embed_layer") == "HybridEmbed" if "embed_dim" in arguments else None
@@ -72,8 +75,6 @@ def timm_fields(
     split_gate = "blocks.0.mlp.fc1_g.weight" in tensors
     gated = split_gate or fc1 == 2 * hidden
     norm_kind, norm_eps = norm_of(arguments.get("norm_layer"))
-    if not any(name in arguments for name in ("embed_dim", "num_heads", "act_layer")):
-        _check_alone(tensors)
     depth = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name)))
     registers = next((tensors[name].shape[1] for name in REGISTER_NAMES if name in tensors), 0)
     distilled = "dist_token" in tensors
@@ -88,7 +89,7 @@ def timm_fields(
         "heads": _heads(width, arguments, heads),
         "mlp": "swiglu" if gated else "plain",
         "mlp_ratio": hidden / width,
-        "norm": "parallel" if parallel else _NORM_PLACES.get(str(arguments.get("block_fn")), "pre"),
+        "norm": _NORM_PLACES.get(block, "pre"),
         "norm_kind": norm_kind,
         "norm_eps": norm_eps,
         "embedded_norm": _embedded(tensors),

@@ -20,8 +20,8 @@ from tesela.core.errors import WeightsError
 PARALLEL, FUSED = "ParallelScalingBlock", "in_proj.weight"
 
 
-def check_block(stated: Any, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether blocks are parallel, by what they hold.
+def check_block(stated: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a kind of block other than what the tensors show.
 
     Args:
         stated: ``block_fn`` of the config or the architecture.
@@ -30,13 +30,11 @@ def check_block(stated: Any, tensors: Mapping[str, Tensor]) -> bool:
     Raises:
         WeightsError: both differ.
     """
-    found = f"blocks.0.{FUSED}" in tensors
-    if stated is not None and (stated == PARALLEL) != found:
+    if (stated == PARALLEL) != (f"blocks.0.{FUSED}" in tensors):
         raise WeightsError(
             f"the config states block_fn={stated!r}, which the tensors do not fit",
             hint="use the config.json that came with the weights",
         )
-    return found
 
 
 def as_plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

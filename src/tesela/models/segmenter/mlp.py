@@ -58,7 +58,10 @@ class MlpDecoder(nn.Module):
         size = features.stages[0].shape[2:]
         if not is_untouched(self.fuse, Plain):
             return self._hidden_to_logits(self.fuse(self._stacked(features)), trace)
-        parts = torch.split(self.fuse.weight.flatten(1), self.width, dim=1)[::-1]  # the coarsest stands first
+        weight = self.fuse.weight.flatten(1)
+        starts = range(0, weight.shape[1], self.width)
+        # slices, which are folded in a graph; the coarsest stands first
+        parts = [weight[:, start : start + self.width] for start in starts][::-1]
         fused = None
         for stage, linear, part in zip(features.stages, self.maps, parts, strict=True):
             mapped = F.linear(linear(stage.flatten(2).transpose(1, 2)), part)
