@@ -128,12 +128,15 @@ def test_logits_are_those_of_the_equation_and_the_bytes_come_back(tmp_path: Path
     assert all(torch.equal(back[name], tensor) for name, tensor in found.items())
 
 
-def test_a_model_of_ours_comes_back(tmp_path: Path) -> None:
-    model = create_model("vit_nano", num_classes=10, seed=0, norm="parallel", norm_kind="rms").eval()
+@pytest.mark.parametrize(
+    ("norms", "name"), [("layer", "vit_pwee_patch16_reg1_gap_256"), ("rms", "vit_base_patch16_xp_224")]
+)
+def test_a_model_of_ours_comes_back(norms: str, name: str, tmp_path: Path) -> None:
+    model = create_model("vit_nano", num_classes=10, seed=0, norm="parallel", norm_kind=norms).eval()
     write_bundle(tmp_path / "m", model, describe(model, name="m", labels=LABELS, image=SPEC))
     export_timm(tmp_path / "m", tmp_path / "timm")
     config = json.loads((tmp_path / "timm/config.json").read_text(encoding="utf-8"))
-    assert config["architecture"] == "vit_base_patch16_xp_224"
+    assert config["architecture"] == name
     again: Any = open_model(tmp_path / "timm")[0]
     images = torch.randn(2, 1, 8, 8)
     with torch.no_grad():

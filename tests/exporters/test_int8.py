@@ -93,8 +93,13 @@ def test_rounding_of_weights_is_within_half_a_step_of_each_channel() -> None:
     assert lost.max() < 1e-4  # every channel, however small
 
 
-def test_rows_make_up_for_what_others_lost() -> None:
-    """Inputs that go together: the results lose less than with the nearest integers, and no row runs away."""
+@pytest.mark.parametrize("rows", [1, 7, 128, 1000])
+def test_rows_make_up_for_what_others_lost(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs that go together: the results lose less than with the nearest integers, and no row runs away.
+
+    However many rows are rounded before the others hear of it.
+    """
+    monkeypatch.setattr("tesela.exporters.rounding.ROWS_AT_ONCE", rows)
     draw = np.random.default_rng(0)
     inputs = draw.standard_normal((4000, 8)) @ draw.standard_normal((8, 200))
     inputs += 0.3 * draw.standard_normal(inputs.shape)
