@@ -18,7 +18,7 @@ from tests.tasks.test_segmentation import draw
 import tesela as ts
 from tesela.exporters.contract import BOUNDS
 from tesela.exporters.graph import write_graph
-from tesela.exporters.int8 import quantise
+from tesela.exporters.int8.quantise import quantise
 from tesela.models.bundle import load_bundle
 
 NAMES = ("dinov3", "siglip", "clip")

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tests.runtime.bundles import SPEC, digits, digits_onnx
 
 from tesela.core.errors import DataError
-from tesela.exporters.histogram import Observed, observe
-from tesela.exporters.int8 import quantise, quantise_weights
-from tesela.exporters.layers import balance, find_layers, load_graph, open_session
-from tesela.exporters.rounding import round_layers, round_rows, symmetric
+from tesela.exporters.int8.histogram import Observed, observe
+from tesela.exporters.int8.layers import balance, find_layers, load_graph, open_session
+from tesela.exporters.int8.quantise import quantise, quantise_weights
+from tesela.exporters.int8.rounding import round_layers, round_rows, symmetric
 from tesela.imaging.preprocess import normalize
 
 
@@ -99,7 +99,7 @@ def test_rows_make_up_for_what_others_lost(rows: int, monkeypatch: pytest.Monkey
 
     However many rows are rounded before the others hear of it.
     """
-    monkeypatch.setattr("tesela.exporters.rounding.ROWS_AT_ONCE", rows)
+    monkeypatch.setattr("tesela.exporters.int8.rounding.ROWS_AT_ONCE", rows)
     draw = np.random.default_rng(0)
     inputs = draw.standard_normal((4000, 8)) @ draw.standard_normal((8, 200))
     inputs += 0.3 * draw.standard_normal(inputs.shape)
@@ -127,7 +127,7 @@ def test_groups_of_layers_are_rounded_as_all_at_once(monkeypatch: pytest.MonkeyP
     graph = load_graph(digits_onnx() / "model.onnx")
     layers, images = find_layers(graph), views(0, 16)
     wanted = round_layers(graph, layers, images)
-    monkeypatch.setattr("tesela.exporters.rounding.MOMENTS_BYTES", 1)
+    monkeypatch.setattr("tesela.exporters.int8.rounding.MOMENTS_BYTES", 1)
     found = round_layers(graph, layers, images)
     assert found.keys() == wanted.keys()
     for name, one in wanted.items():

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tesela.core.errors import WeightsError
 from tesela.layers.position.resize import resize_matrices
 
 
@@ -55,10 +56,13 @@ def convolution_backward(
     The arguments are those of PyTorch's operator of that name, for two axes.
 
     Raises:
-        NotImplementedError: gradients of weights are wanted, or of a transposed convolution.
+        WeightsError: gradients of weights are wanted, or of a transposed convolution.
     """
     if transposed or any(wanted[1:]):
-        raise NotImplementedError("only the input's gradient of an ordinary convolution is in a graph")
+        raise WeightsError(
+            "only the input's gradient of an ordinary convolution can be in a graph",
+            hint="leave --with-map out",
+        )
     left = [
         images.shape[axis + 2]
         - (gradient.shape[axis + 2] - 1) * stride[axis]

@@ -55,7 +55,7 @@ def write_quantised_or_fp32(job: Export, folder: Path, *, plain: Path | None = N
     if job.options.precision in ("fp32", "bf16"):
         write_fp32(job, folder / GRAPH)
         return folder / GRAPH
-    from tesela.exporters.int8 import quantise, quantise_weights
+    from tesela.exporters.int8.quantise import quantise, quantise_weights
 
     plain = plain or folder / "fp32"
     plain.mkdir(exist_ok=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.exporters.layers import open_session
+from tesela.exporters.int8.layers import open_session
 
 if TYPE_CHECKING:
-    from tesela.exporters.layers import Layer
+    from tesela.exporters.int8.layers import Layer
 
 FINE_BINS = 2048
 #: Shares of the range that are tried as clipped range.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tesela.exporters.layers import Layer, open_session
+from tesela.exporters.int8.layers import Layer, open_session
 
 #: Added to the moments' diagonal, as a share of its mean: rows that no input was seen of go to the nearest.
 DAMPING = 0.01

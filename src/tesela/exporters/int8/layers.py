@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tesela.core.errors import WeightsError
 
 if TYPE_CHECKING:
-    from tesela.exporters.histogram import Observed
+    from tesela.exporters.int8.histogram import Observed
 
 #: A graph in memory ends at 2 GiB, the most that protobuf holds.
 LARGEST_GRAPH = 1_800_000_000

@@ -5,7 +5,7 @@ per tensor. Four steps keep a transformer's accuracy that a plain range per tens
 
 - balancing (SmoothQuant, arXiv 2211.10438): channels that a LayerNorm makes large are divided by a factor
   there, and the weights of the layers that read it multiplied by it, which changes no result;
-- rounding: weights make up for what others lost (``tesela.exporters.rounding``);
+- rounding: weights make up for what others lost (``tesela.exporters.int8.rounding``);
 - clipping: a tensor's range is the one with the least squared error over a histogram, not its extremes;
 - measurement: while the predictions differ too much from fp32, the layers with the most error compute in
   fp32, from int8 weights.
@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tesela.core.errors import DataError, WeightsError
-from tesela.exporters.histogram import Observed, observe
-from tesela.exporters.layers import Layer, balance, find_layers, load_graph, save_graph
-from tesela.exporters.rounding import Rounded, round_layers
+from tesela.exporters.int8.histogram import Observed, observe
+from tesela.exporters.int8.layers import Layer, balance, find_layers, load_graph, save_graph
+from tesela.exporters.int8.rounding import Rounded, round_layers
 
 #: Agreement with fp32 on the calibrating images that is aimed at, and the largest difference of a logit as a
 #: share of the logits' standard deviation.
@@ -224,7 +224,7 @@ def _agrees(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
 
 def _run(graph: Any, images: NDArray[np.float32], *, batch: int = 8) -> NDArray[np.float32]:
     """Logits of a graph."""
-    from tesela.exporters.layers import open_session
+    from tesela.exporters.int8.layers import open_session
 
     session = open_session(graph)
     return np.concatenate(
