@@ -86,6 +86,7 @@ def autoencoder(arguments: argparse.Namespace, batch: Batch, spec: ImageSpec) ->
     """MAE with three quarters of the patches hidden."""
     model, objective = embedder(arguments), MaskedAutoencoder(PretrainConfig(method="mae"))
     objective.attach(model, spec, seed=0)
+    set_attention_kernel(objective, KERNELS[arguments.precision])
     return updates(
         arguments, model, lambda number: objective.loss(model, batch, Draw(0, number)).value, objective
     )
@@ -108,6 +109,7 @@ def teacher_and_student(
     """DINO, and its crops."""
     model, objective = embedder(arguments), SameCrops(PretrainConfig(method="dino"))
     objective.attach(model, spec, seed=0)
+    set_attention_kernel(objective, KERNELS[arguments.precision])
     objective.made = Dino.crops(objective, batch, Draw(0, 0))
     update = updates(
         arguments, model, lambda number: objective.loss(model, batch, Draw(0, number)).value, objective

@@ -14,7 +14,8 @@ from torch import nn
 
 from tesela.data.batch import Batch
 from tesela.hardware.memory import activation_bytes, automatic_batch
-from tesela.layers.attention.attention import set_attention_kernel
+from tesela.layers.attention.attention import Attention, set_attention_kernel
+from tesela.layers.attention.kernels import HasKernel
 from tesela.models.factory import create_model
 from tesela.tasks.classification.objective import CrossEntropy
 from tesela.tasks.objective import Draw, Loss
@@ -56,6 +57,39 @@ def test_the_slow_pair_is_not_chosen_and_the_model_is_untouched() -> None:
     assert found[1].seconds >= 0.032
     assert fastest(found) is found[0]
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class WithAttention(CrossEntropy):
+    """Has a layer of its own, as decoders and teachers have, and keeps what each step was computed with."""
+
+    def __init__(self, steps: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.steps, self.own = steps, Attention(8, 2)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> WithAttention:
+        return WithAttention(self.steps)
+
+    def loss(self, model: nn.Module, batch: Batch, draw: Draw) -> Loss:
+        """The usual loss."""
+        kernels = {module.kernel for module in model.modules() if isinstance(module, HasKernel)}
+        self.steps.append((" ".join(kernels), self.own.kernel))
+        return super().loss(model, batch, draw)
+
+
+def test_layers_of_the_objective_are_measured_with_the_same_kernel() -> None:
+    model = create_model("vit_nano", num_classes=3, seed=0, width=8, depth=1, heads=2)
+    steps: list[tuple[str, str]] = []
+    time_settings(
+        model,
+        WithAttention(steps),
+        [("fp32", "fused"), ("fp32", "matmul")],
+        make_batch(8, 1, 8, 8),
+        build=lambda trial, loss: build_optimizers(trial, OptimConfig(), objective=loss),
+        set_kernel=set_attention_kernel,
+        device=torch.device("cpu"),
+        limit=0.1,
+    )
+    assert set(steps) == {("fused", "fused"), ("matmul", "matmul")}
 
 
 def test_noise_does_not_decide() -> None:

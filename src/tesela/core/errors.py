@@ -55,6 +55,10 @@ class UsageError(TeselaError):
     exit_code = 2
 
 
+class FolderInUseError(UsageError):
+    """Another process is writing to the folder."""
+
+
 class ConfigError(UsageError):
     """A field of a configuration is unknown, has the wrong type or is out of range."""
 

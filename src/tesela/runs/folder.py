@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tesela.core.address import refuse_address
 from tesela.core.config import read_yaml
-from tesela.core.errors import TeselaError, UsageError
+from tesela.core.errors import FolderInUseError, TeselaError
 from tesela.core.files import io_call, storage_errors
 
 _held: set[Path] = set()
@@ -159,7 +159,7 @@ class Run:
             who: writes to it, for the message.
 
         Raises:
-            UsageError: another one holds it.
+            FolderInUseError: another one holds it.
         """
         refuse_address(self.path)
         key = self.path.resolve()
@@ -168,7 +168,7 @@ class Run:
             descriptor = io_call("open", lambda: os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644))
         try:
             if key in _held or not _lock(descriptor):
-                raise UsageError(
+                raise FolderInUseError(
                     f"another {who} is writing to {self.path}",
                     hint="wait for it to end, or choose another folder with --out",
                 )

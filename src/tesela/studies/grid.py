@@ -6,7 +6,9 @@
     answer.json    its numbers
 
 A cell with a result is read, one that was interrupted is resumed, any other is begun as ``tesela train``
-begins it. A larger grid (more seeds, sizes or models) in the same folder computes what is new only.
+begins it. Several processes may be given the same study: a run folder is locked by the one that trains in
+it, and the others take the next. A larger grid (more seeds, sizes or models) in the same folder computes
+what is new only.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tesela.core.errors import ConfigError, DataError, DivergedError, InterruptedRunError, UsageError
+from tesela.core.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    FolderInUseError,
+    InterruptedRunError,
+    UsageError,
+)
 from tesela.core.files import read_json, write_json
 from tesela.reports.comparison import read_run
 from tesela.runs.folder import Run
@@ -28,6 +37,8 @@ from tesela.training.config import TrainConfig, absolute, layered
 from tesela.training.run import resumed_config, train
 
 STUDY_FORMAT = "tesela-study/1"
+#: Between two looks at what another process is computing.
+BUSY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,10 @@ class StudyFolder:
                     hint="choose another folder with --out",
                 )
             return known
-        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+        begun = (".study.json",)  # by another process, at this moment
+        if self.path.exists() and not (
+            self.path.is_dir() and all(child.name.startswith(begun) for child in self.path.iterdir())
+        ):
             raise UsageError(f"{self.path} is not empty", hint="choose another folder with --out")
         return {}
 
@@ -152,7 +166,7 @@ def run_cells(
     say: Callable[[str], None],
     done: Callable[[list[Trial]], None],
 ) -> list[str]:
-    """Run what has no result yet, in order.
+    """Run what has no result yet, in order; leave to another process what it is at, and wait for it.
 
     Args:
         cells: of the grid; each comes after the one whose network it starts from.
@@ -168,32 +182,59 @@ def run_cells(
         TeselaError: a cell cannot be trained.
     """
     failed: list[str] = []
-    for number, cell in enumerate(cells, 1):
-        run = folder.run(cell)
-        if run.result.is_file():
-            continue
-        place = f"{number}/{len(cells)}  {cell.name}"
-        if cell.after is not None and cell.after.name in failed:
+    told = False
+    while left := [
+        cell for cell in cells if cell.name not in failed and not folder.run(cell).result.is_file()
+    ]:
+        busy = [cell.name for cell in left if not _taken(cell, cells, folder, failed, say=say, done=done)]
+        if len(busy) == len(left):
+            if not told:
+                say(f"another process is at {', '.join(busy)}: waiting for it")
+            told = True
+            time.sleep(BUSY_SECONDS)
+    if told:
+        done(finished(cells, folder))
+    return failed
+
+
+def _taken(
+    cell: Cell,
+    cells: Sequence[Cell],
+    folder: StudyFolder,
+    failed: list[str],
+    *,
+    say: Callable[[str], None],
+    done: Callable[[list[Trial]], None],
+) -> bool:
+    """Run a cell; whether it has a result or has failed now, and is not another process's."""
+    run = folder.run(cell)
+    if run.result.is_file():
+        return True
+    place = f"{cells.index(cell) + 1}/{len(cells)}  {cell.name}"
+    if cell.after is not None and not folder.run(cell.after).result.is_file():
+        if cell.after.name in failed:
             failed.append(cell.name)
             say(f"{place}: left out, since {cell.after.name} failed")
-            continue
-        begin = time.monotonic()
-        try:
-            _run(cell, run, folder)
-        except DivergedError as error:
-            failed.append(cell.name)
-            say(f"{place}: {error.message}")
-            continue
-        except InterruptedRunError as error:
-            raise InterruptedRunError(
-                f"the study was interrupted in cell {cell.name}: {error.message}",
-                hint="give the same command again: what is finished is kept",
-            ) from None
-        trials = finished(cells, folder)
-        score = next(trial.score for trial in trials if trial.cell is cell)
-        say(f"{place}: {score:.4f}, {time.monotonic() - begin:.0f} s")
-        done(trials)
-    return failed
+        return cell.name in failed
+    begin = time.monotonic()
+    try:
+        _run(cell, run, folder)
+    except FolderInUseError:
+        return False
+    except DivergedError as error:
+        failed.append(cell.name)
+        say(f"{place}: {error.message}")
+        return True
+    except InterruptedRunError as error:
+        raise InterruptedRunError(
+            f"the study was interrupted in cell {cell.name}: {error.message}",
+            hint="give the same command again: what is finished is kept",
+        ) from None
+    trials = finished(cells, folder)
+    score = next(trial.score for trial in trials if trial.cell is cell)
+    say(f"{place}: {score:.4f}, {time.monotonic() - begin:.0f} s")
+    done(trials)
+    return True
 
 
 def _run(cell: Cell, run: Run, folder: StudyFolder) -> None:

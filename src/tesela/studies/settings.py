@@ -17,13 +17,13 @@ COMMON: dict[str, Any] = {
     "report": False,
     "tensorboard": False,
 }
-#: Masked autoencoder as in ``--recipe pretrain_mae``, without its number of epochs.
+#: Masked autoencoder as in ``--recipe pretrain_mae``, with a larger rate for few epochs of a small network.
 PRETRAINING: dict[str, Any] = {
     "task": "pretrain",
     "objective.method": "mae",
     "objective.mask_ratio": 0.75,
     "optim.name": "adamw",
-    "optim.lr": 6e-4,
+    "optim.lr": 2e-3,
     "optim.beta2": 0.95,
     "optim.weight_decay": 0.05,
     "schedule.warmup": 0.1,

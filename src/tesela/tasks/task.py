@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tesela.imaging.spec import ImageSpec
     from tesela.models.backbone import Backbone
     from tesela.models.bundle import BundleInfo
+    from tesela.models.config import ModelConfig
     from tesela.models.model import Model
     from tesela.page.section import Section
     from tesela.tasks.material import Material
@@ -137,6 +138,16 @@ class Task(ABC):
             config: the settings, of the class that the task is registered with.
             targets: as ``targets`` gave them, after they have checked the source.
         """
+
+    def preferred_network(self, settings: Any, config: ModelConfig) -> Mapping[str, Any]:
+        """Fields that a new network should have for the objective; none by default.
+
+        Args:
+            settings: of the objective.
+            config: of the network as it would be.
+        """
+        del settings, config
+        return {}
 
     @abstractmethod
     def scorer(self, labels: Sequence[str]) -> Scorer:

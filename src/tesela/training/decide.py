@@ -140,7 +140,8 @@ def decide(
         console.print(plan_table(plan.rows()))
     plan.check()  # before anything is kept, so that a refused run leaves its folder free
     choices.save(prepared.run.choices)
-    set_attention_kernel(model, choices.attention)
+    for part in (model, prepared.objective):
+        set_attention_kernel(part, choices.attention)
     return Decisions(
         choices=choices,
         training=training,
@@ -246,7 +247,11 @@ def _choose(
     first = first.part(*prepared.ranks.span(len(first)))  # what this rank computes of it
     limit = min(MEASURED_SECONDS, 1.2 * (config.minutes or math.inf))  # 2 % of a time budget
     place = frozen.place()
-    attends = any(isinstance(module, HasKernel) for module in prepared.model.modules())
+    attends = any(
+        isinstance(module, HasKernel)
+        for part in (prepared.model, prepared.objective)
+        for module in part.modules()
+    )
     pairs = candidates(
         config.precision, config.attention, prepared.device, attends=attends, backward=not place
     )

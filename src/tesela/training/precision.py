@@ -93,7 +93,7 @@ def time_settings(
         pairs: from ``candidates``.
         batch: a real one.
         build: makes the optimizers of a model and its objective.
-        set_kernel: switches a model's attention kernel.
+        set_kernel: switches the attention kernel of a model or an objective.
         device: where the model is.
         limit: about the longest time for all of it, in seconds.
         images: that the run will train on, each epoch counted; a short run is measured for ``SHARE`` of it.
@@ -171,7 +171,8 @@ class _Probe:
 
     def _step(self, pair: tuple[str, str]) -> TrainingStep:
         trial, objective = copy.deepcopy((self._model, self._objective))
-        self._set_kernel(trial, pair[1])
+        for part in (trial, objective):
+            self._set_kernel(part, pair[1])
         optimizers = self._build(trial, objective)
         return TrainingStep(
             trial, objective, optimizers, device=self._device, precision=pair[0], clip_norm=1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file
 from tests.tasks.pretraining.embedders import QUICK
 
+from tesela.core.config import read_yaml
 from tesela.core.errors import ConfigError, DataError
 from tesela.data.config import DataConfig
+from tesela.layers.attention.kernels import KERNELS
 from tesela.models.bundle import load_bundle
 from tesela.runtime.predictor import Predictor
 from tesela.tasks.opening import open_for_task
@@ -226,3 +230,44 @@ def test_an_embedder_is_exported(run: Path, tmp_path: Path) -> None:
         for place in (run / "bundle", tmp_path / "onnx")
     ]
     np.testing.assert_allclose(vectors[0], vectors[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mae", "dino"])
+def test_the_objective_s_own_layers_use_the_measured_kernel(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder or teacher with another kernel than the encoder's takes up to twice the time of a step."""
+    run, fused = tmp_path / "run", KERNELS["fused"]
+    known: list[bool] = []
+
+    def counted(*given: Any) -> torch.Tensor:
+        known.append((run / "choices.json").is_file())
+        return fused(*given)
+
+    monkeypatch.setitem(KERNELS, "fused", counted)
+    changes = {"out": str(run), "epochs": 1, "attention": "matmul", "report": False}
+    train(layered(QUICK, {**changes, "objective": {"method": method}}))
+    assert known and not any(known)  # counting the memory of a step, before anything is measured
+
+
+@pytest.mark.parametrize(
+    ("settings", "pool"),
+    [
+        ({"objective.method": "mae"}, "mean"),
+        ({"objective.method": "masked", "recipe": "pretrain_masked"}, "mean"),
+        ({"objective.method": "mae", "net.pool": "class"}, "class"),
+        ({"objective.method": "dino"}, "class"),
+    ],
+)
+def test_a_new_network_reads_what_the_objective_teaches(
+    settings: dict[str, Any], pool: str, tmp_path: Path
+) -> None:
+    """Hidden patches teach a class token nothing, and a fine-tuning would read it."""
+    run, text = tmp_path / "run", io.StringIO()
+    train(layered(QUICK, {"out": str(run), "epochs": 1}, settings), console=Console(file=text, width=200))
+    model, info = load_bundle(run / "bundle")
+    assert info.model["pool"] == pool == read_yaml(run / "config.yaml")["net"].get("pool", "class")
+    assert model.backbone.config.prefix == (pool == "class")
+    assert ("--net.pool class" in text.getvalue()) == (pool == "mean")
+    untaught = pool == "class" and settings["objective.method"] != "dino"
+    assert ("the class token, which hidden patches teach nothing" in text.getvalue()) == untaught

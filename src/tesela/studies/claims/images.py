@@ -20,7 +20,7 @@ FEW_OF_CLASS = 100
 IMAGE_MINUTES = 5.0
 LOOKED_AT = 64
 PLAIN_VIT = "ViT"
-#: TrialsByWay that differ from the ViT in its positions only.
+#: Networks that differ from the ViT in its positions only.
 VARIANTS = {
     "none": {"net.position": "none"},
     "2-D": {"net.position": "learned2d"},

@@ -1,4 +1,4 @@
-"""ClaimsStudy of the articles on Vision Transformers, each held against measured runs.
+"""Claims of the articles on Vision Transformers, each held against measured runs.
 
 Data with labels is for the claims on classifiers, data with masks for those on segmenters.
 """
@@ -19,7 +19,7 @@ from tesela.studies.means import means, means_section
 class ClaimsStudy:
     """The claims that the data can decide."""
 
-    title = "ClaimsStudy of the articles"
+    title = "Claims of the articles"
 
     def cells(self, config: StudyConfig, facts: DataFacts) -> list[Cell]:
         """All runs that are needed.

@@ -64,7 +64,13 @@ class PatchPretext(Objective):
             )
         model.read_with("mean")  # type: ignore[operator]
         self.spec, self.patch, self.width = spec, stem.patch, int(backbone.config.token_width)
+        self._untaught = getattr(backbone.config, "pool", None) == "class"
         self.build(backbone, torch.Generator().manual_seed(seed + 1))
+
+    def notes(self) -> list[tuple[str, str]]:
+        """A class token, which a fine-tuning would read."""
+        text = "the class token, which hidden patches teach nothing and a fine-tuning reads all the same"
+        return [("note", text)] if self._untaught else []
 
     @abstractmethod
     def build(self, backbone: Any, generator: torch.Generator) -> None:

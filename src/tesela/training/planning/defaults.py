@@ -1,8 +1,8 @@
-"""Defaults for photographs: augmentation, and a pre-trained model where one can be had.
+"""Defaults: a network that suits the objective; for photographs augmentation, and a pre-trained model.
 
-They apply only where nothing was chosen: a recipe, an augmentation, a model or a source of weights turns them
-off. What was filled in is written into the run's configuration, so that a replay does not depend on what is
-in a cache or on a network.
+Those for photographs apply only where nothing was chosen: a recipe, an augmentation, a model or a source of
+weights turns them off. What was filled in is written into the run's configuration, so that a replay does not
+depend on what is in a cache or on a network.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tesela.core.config import to_mapping
+from tesela.core.config import build, to_mapping
 from tesela.core.errors import TeselaError
 from tesela.core.format import byte_size
 from tesela.data.config import AugmentConfig
+from tesela.models import catalog
 from tesela.models.pretrained import PRETRAINED, Pretrained
-from tesela.tasks.catalog import task_for
+from tesela.tasks.catalog import objective_config, task_for
 from tesela.training.config import SCRATCH, TrainConfig
 from tesela.training.optim.optimizer import OptimConfig
-from tesela.training.start import SMALL, inspect_images
+from tesela.training.start import SMALL, choose_model, inspect_images
 
 if TYPE_CHECKING:
     from tesela.data.source import Source
+    from tesela.tasks.task import Task
 
 #: Photographs of whole objects: what a person would still recognise.
 CROPS = AugmentConfig(hflip=0.5, random_resized_crop=True, crop_scale=(0.35, 1.0), color_jitter=0.3)
@@ -51,16 +53,16 @@ class Defaults:
 
 
 def fill_defaults(config: TrainConfig, source: Source) -> Defaults:
-    """Fill in what an expert would choose for photographs; other images are left as they are.
+    """Fill in what an expert would choose: a network that suits the objective, and more for photographs.
 
     Args:
         config: as given.
         source: its data.
     """
-    if config.recipe is not None or not are_photographs(source):
-        return Defaults(config=config)
     task = task_for(config.task, source)
-    notes: list[tuple[str, str]] = []
+    config, notes = _with_network(config, source, task)
+    if config.recipe is not None or not are_photographs(source):
+        return Defaults(config=config, notes=tuple(notes))
     if config.augment == AugmentConfig():
         augment = MIRROR if config.tune == "head" else SCALES if task.whole_images else CROPS
         config = dataclasses.replace(config, augment=augment)
@@ -71,6 +73,31 @@ def fill_defaults(config: TrainConfig, source: Source) -> Defaults:
         config, note = _with_pretrained(config, len(source.splits["train"]))
         notes.append(("start", note))
     return Defaults(config=config, notes=tuple(notes))
+
+
+def _with_network(
+    config: TrainConfig, source: Source, task: Task
+) -> tuple[TrainConfig, list[tuple[str, str]]]:
+    """The fields that the task prefers for a new network, with what to tell."""
+    if config.from_ not in (None, SCRATCH):
+        return config, []
+    looks = inspect_images(source.splits["train"], source.channels)
+    name, size = choose_model(config, looks, task)
+    network = catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
+    settings = build(objective_config(task.name), config.objective)
+    wanted = {
+        field: value
+        for field, value in task.preferred_network(settings, network).items()
+        if field not in config.net
+    }
+    notes = [
+        (
+            field,
+            f"{value}, which the objective teaches; --net.{field} {getattr(network, field)} for the usual",
+        )
+        for field, value in wanted.items()
+    ]
+    return dataclasses.replace(config, net={**config.net, **wanted}) if wanted else config, notes
 
 
 def are_photographs(source: Source) -> bool:
