@@ -175,6 +175,7 @@ def study(
     models: str | Sequence[str] = (),
     labels: int | Sequence[int] = (),
     seeds: int = 3,
+    first_seed: int = 0,
     epochs: int | Sequence[int] = (),
     minutes: float | Sequence[float] = (),
     pretrain_share: float = 0.5,
@@ -192,6 +193,7 @@ def study(
         models: families (vit, hybrid, cct, cnn) or names of models, settings behind them: vit_nano:depth=2.
         labels: training images of each class.
         seeds: how often each is repeated.
+        first_seed: the first of the seeds.
         epochs: length of a run in epochs; several for compute.
         minutes: length of a run in minutes instead, for all that a compared way needs.
         pretrain_share: share of the minutes that goes into pre-training.
@@ -217,6 +219,7 @@ def study(
         models=(models,) if isinstance(models, str) else tuple(models),
         labels=(labels,) if isinstance(labels, int) else tuple(labels),
         seeds=seeds,
+        first_seed=first_seed,
         epochs=(epochs,) if isinstance(epochs, int) else tuple(epochs),
         minutes=(float(minutes),) if isinstance(minutes, (int, float)) else tuple(map(float, minutes)),
         pretrain_share=pretrain_share,

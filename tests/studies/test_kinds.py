@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,12 @@ def test_the_study_trains_as_the_recipes_say() -> None:
     assert layered(TUNING, {"epochs": 1}).optim == tuned.optim
     assert layered(TUNING).schedule == tuned.schedule
     pretrained, mine = layered(find_recipe("pretrain_mae")), layered(PRETRAINING)
-    assert (mine.optim, mine.schedule, mine.task) == (pretrained.optim, pretrained.schedule, pretrained.task)
+    assert replace(mine.optim, lr=pretrained.optim.lr) == pretrained.optim  # a larger rate for few epochs
+    assert (mine.schedule, mine.task) == (pretrained.schedule, pretrained.task)
     assert mine.objective == pretrained.objective
     assert mine.augment.random_resized_crop and mine.augment.crop_scale == pretrained.augment.crop_scale
+
+
+@pytest.mark.parametrize("kind", ["data-size", "compute", "positions", "few-labels", "claims"])
+def test_a_page_is_titled_in_words(kind: str) -> None:
+    assert re.fullmatch(r"[A-Z][a-z]+( [a-z]+)*", kind_of(StudyConfig(kind=kind, data="x")).title)

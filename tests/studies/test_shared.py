@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from tesela.core.errors import ConfigError
 from tesela.runs.folder import Run
 from tesela.studies.config import StudyConfig
 from tesela.studies.study import open_study, run_study
@@ -70,3 +75,33 @@ def test_a_cell_that_is_another_process_s_is_waited_for(tmp_path: Path) -> None:
     cells = [cell.name for cell in study.cells]
     assert said[0].startswith(f"2/2  {cells[1]}") and said[2].startswith(f"1/2  {cells[0]}")
     assert said[1] == f"another process is at {cells[0]}: waiting for it"
+
+
+def test_seeds_of_two_machines_make_one_study(tmp_path: Path) -> None:
+    """Reference: the scores of their runs. A run with other settings is no cell."""
+    config = StudyConfig(
+        kind="data-size",
+        data="digits",
+        models=(MODEL,),
+        labels=(40,),
+        epochs=(1,),
+        seeds=1,
+        settings=SETTINGS,
+    )
+    second = replace(config, first_seed=1)
+    means, said = [], list[str]()
+    for one, name in ((config, "here"), (second, "there")):
+        found = run_study(open_study(one, tmp_path / name), say=said.append)
+        means.append(found.answer.numbers["means"][0]["mean"])
+    assert [path.name[-5:] for path in (tmp_path / "there" / "cells").iterdir()] == ["seed1"]
+    for name in ("here", "there"):
+        shutil.copytree(tmp_path / name / "cells", tmp_path / "both" / "cells", dirs_exist_ok=True)
+    said.clear()
+    both = run_study(open_study(replace(config, seeds=2), tmp_path / "both"), say=said.append)
+    assert both.finished == 2 and not said  # nothing was computed
+    assert both.answer.numbers["means"][0]["mean"] == pytest.approx(sum(means) / 2)
+    shutil.copytree(tmp_path / "there" / "cells", tmp_path / "other" / "cells")
+    other = replace(second, settings={**SETTINGS, "optim.lr": 0.01, "augment.hflip": 0.5})
+    with pytest.raises(ConfigError, match=r"other settings than the study's: optim\.lr, augment\.hflip\n"):
+        run_study(open_study(other, tmp_path / "other"), say=said.append)
+    assert not (tmp_path / "other" / "study.json").exists()

@@ -195,6 +195,7 @@ def test_another_grid_in_the_same_folder_is_refused(
         (["data-size", "digits", "--labels", "0,5"], "labels must be above 0"),
         (["data-size", "digits", "--labels", "5,5"], "labels names 5 twice"),
         (["data-size", "digits", "--seeds", "0"], "seeds must be 1 or more"),
+        (["data-size", "digits", "--first-seed=-1"], "first_seed must be 0 or more"),
         (["data-size", "digits", "--epochs", "1,2"], "takes one training length"),
         (["data-size", "digits", "--epochs", "1", "--minutes", "1"], "exclude one another"),
         (["data-size", "digits", "optim.lrr=1"], "unknown option optim.lrr"),

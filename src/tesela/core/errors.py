@@ -4,6 +4,7 @@
     |-- UsageError                 exit 2   the call itself is wrong
     |   |-- ConfigError                     a field is unknown, of the wrong type or out of range
     |   |-- UnknownNameError                a name that no registry has
+    |   |-- FolderInUseError                another process writes there
     |   `-- MissingExtraError               an optional dependency is not installed
     |-- DataError                           images, labels or splits
     |   `-- ImageError                      one image; carries a code from a closed list

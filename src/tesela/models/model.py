@@ -26,7 +26,7 @@ _BACKBONE = "backbone."
 
 
 class StateTensors(OrderedDict[str, Any]):
-    """StateTensors of a model by their names in memory, found under their names in files too.
+    """Tensors of a model by their names in memory, found under their names in files too.
 
     Pickled it is a plain OrderedDict, so that any program can read it.
     """

@@ -19,7 +19,8 @@ class StudyConfig:
         models: families (vit, hybrid, cct, cnn) or names of models, each perhaps with settings:
             ``vit_nano:depth=2``.
         labels: training images of each class.
-        seeds: number of seeds, from 0.
+        seeds: number of seeds.
+        first_seed: the first of them.
         epochs: training lengths in epochs; excludes ``minutes``.
         minutes: training lengths in minutes, for everything that a compared way of training needs.
         pretrain_share: share of the minutes that goes into pre-training.
@@ -31,6 +32,7 @@ class StudyConfig:
     models: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     seeds: int = 3
+    first_seed: int = 0
     epochs: tuple[int, ...] = ()
     minutes: tuple[float, ...] = ()
     pretrain_share: float = 0.5
@@ -39,6 +41,10 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"seeds must be 1 or more, not {self.seeds}", hint="3 is usual")
+        if self.first_seed < 0:
+            raise ConfigError(
+                f"first_seed must be 0 or more, not {self.first_seed}", hint="leave it out to begin with 0"
+            )
         if self.epochs and self.minutes:
             raise ConfigError("epochs and minutes exclude one another", hint="give one of them")
         for name in ("labels", "epochs", "minutes"):
@@ -69,6 +75,11 @@ class StudyConfig:
                 raise ConfigError(
                     f"{name.rstrip('_')} is set by the study", hint="leave it out; see: tesela study --help"
                 )
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def budgets(self) -> tuple[tuple[str, float], ...]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tesela.core.config import read_yaml
 from tesela.core.errors import (
     ConfigError,
     DataError,
@@ -84,6 +85,9 @@ class StudyFolder:
         known = self._known(config)
         if known:
             self._compare(known, wanted, new)
+        for cell in cells:
+            if cell.name not in known.get("cells", {}) and self.run(cell).exists():
+                check_copied(cell, self.run(cell))
         write_json(self.record, {**wanted, "cells": {**known.get("cells", {}), **new}})
 
     def _known(self, config: StudyConfig) -> Mapping[str, Any]:
@@ -95,9 +99,9 @@ class StudyFolder:
                     hint="choose another folder with --out",
                 )
             return known
-        begun = (".study.json",)  # by another process, at this moment
+        ours = (".study.json", "cells")  # being written by another process; copied from another machine
         if self.path.exists() and not (
-            self.path.is_dir() and all(child.name.startswith(begun) for child in self.path.iterdir())
+            self.path.is_dir() and all(child.name.startswith(ours) for child in self.path.iterdir())
         ):
             raise UsageError(f"{self.path} is not empty", hint="choose another folder with --out")
         return {}
@@ -138,6 +142,27 @@ def configured(cell: Cell, folder: StudyFolder) -> TrainConfig:
     """
     after = {} if cell.after is None else {"from": str(folder.run(cell.after).path)}
     return layered(cell.settings, {"seed": cell.seed, **after, "out": str(folder.run(cell).path)})
+
+
+def check_copied(cell: Cell, run: Run) -> None:
+    """Refuse a run that was put here, from another machine, and is not the cell.
+
+    Raises:
+        ConfigError: it was trained with other settings, or on data of another name.
+    """
+    there = layered(read_yaml(run.config))
+    wanted = {**cell.settings, "seed": cell.seed}
+    source = str(wanted.pop("data.source"))
+    differing = [
+        name for name, value in wanted.items() if layered(read_yaml(run.config), {name: value}) != there
+    ]
+    if Path(source).name != Path(str(there.data.source)).name:
+        differing.append("data.source")
+    if differing:
+        raise ConfigError(
+            f"{run.path} was trained with other settings than the study's: {', '.join(differing)}",
+            hint="take that folder away, or choose another folder with --out",
+        )
 
 
 def read_trial(cell: Cell, run: Run) -> Trial:

@@ -154,6 +154,7 @@ def _again(study: OpenedStudy) -> Section:
         words += [f"--{name}", ",".join(f"{value:g}" if isinstance(value, float) else str(value)
                                         for value in values)] if values else []  # fmt: skip
     words += ["--seeds", str(config.seeds)]
+    words += ["--first-seed", str(config.first_seed)] if config.first_seed else []
     default = next(part.default for part in dataclasses.fields(config) if part.name == "pretrain_share")
     if config.pretrain_share != default:
         words += ["--pretrain-share", f"{config.pretrain_share:g}"]

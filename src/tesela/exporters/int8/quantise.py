@@ -66,8 +66,8 @@ def quantise(source: Path, target: Path, images: NDArray[np.float32]) -> Quantis
     """
     if len(images) < FEWEST:
         raise DataError(
-            f"{len(images)} images are too few to calibrate int8 with",
-            hint=f"give at least {FEWEST}, better 100, with --data",
+            f"int8 is calibrated with {FEWEST} images or more, not {len(images)}",
+            hint="give more of them with --data; 100 are usual",
         )
     graph = load_graph(source)
     layers = find_layers(graph)

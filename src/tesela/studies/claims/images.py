@@ -45,7 +45,7 @@ def image_cells(config: StudyConfig, facts: DataFacts) -> list[Cell]:
         return Cell(way=way, seed=seed, settings=settings, **more)
 
     found = []
-    for seed in range(config.seeds):
+    for seed in config.seed_numbers:
         pretraining = Cell(
             way="pretraining",
             seed=seed,

@@ -63,7 +63,7 @@ def mask_cells(config: StudyConfig) -> list[Cell]:
                 extra=settings,
             ),
         )
-        for seed in range(config.seeds)
+        for seed in config.seed_numbers
         for way, settings in networks.items()
     ]
 

@@ -46,7 +46,7 @@ class ComputeStudy:
                     config, budget=(unit, length), seed=seed, extra={**one.settings, **images}
                 ),
             )
-            for seed in range(config.seeds)
+            for seed in config.seed_numbers
             for one in models
             for unit, length in budgets
         ]

@@ -37,7 +37,7 @@ class DataSizeStudy:
         facts.check_shares(labels)
         unit, length = config.budget if config.budgets else ("minutes", SIZE_MINUTES)
         found = []
-        for seed in range(config.seeds):
+        for seed in config.seed_numbers:
             for one in family_candidates(config.models, facts.side):
                 for count in labels:
                     here = max(1, round(length * facts.least / count)) if unit == "epochs" else length

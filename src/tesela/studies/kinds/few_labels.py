@@ -60,7 +60,7 @@ class FewLabelsStudy:
         minutes = config.budget[1] if config.budgets else FEW_LABELS_MINUTES
         before = minutes * config.pretrain_share
         found = []
-        for seed in range(config.seeds):
+        for seed in config.seed_numbers:
             pretraining = Cell(
                 way="pretraining",
                 seed=seed,

@@ -33,9 +33,9 @@ POSITION_EPOCHS = 5.0
 
 
 class PositionsStudy:
-    """PositionsStudy of one transformer, everything else equal."""
+    """Positions of one transformer, everything else equal."""
 
-    title = "PositionsStudy"
+    title = "Positions"
 
     def cells(self, config: StudyConfig, facts: DataFacts) -> list[Cell]:
         """Kinds by places, seed by seed.
@@ -72,7 +72,7 @@ class PositionsStudy:
                     },
                 ),
             )
-            for seed in range(config.seeds)
+            for seed in config.seed_numbers
             for kind, place in variants
         ]
 

@@ -19,6 +19,7 @@ def study(
     models: str = "",
     labels: str = "",
     seeds: int = 3,
+    first_seed: int = 0,
     epochs: str = "",
     minutes: str = "",
     pretrain_share: float = 0.5,
@@ -43,6 +44,7 @@ def study(
             model follow it: vit_nano:depth=2.
         labels: training images of each class, with commas between.
         seeds: how often each is repeated.
+        first_seed: the first of the seeds; other machines may compute others.
         epochs: length of a run in epochs; study compute takes several, with commas between.
         minutes: length of a run in minutes instead, for all that a compared way needs.
         pretrain_share: share of the minutes that goes into pre-training.
@@ -60,6 +62,7 @@ def study(
         models=tuple(word.strip() for word in models.split(",") if word.strip()),
         labels=numbers(labels, int, "labels"),
         seeds=seeds,
+        first_seed=first_seed,
         epochs=numbers(epochs, int, "epochs"),
         minutes=numbers(minutes, float, "minutes"),
         pretrain_share=pretrain_share,
