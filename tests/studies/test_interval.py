@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from tesela.metrics.classification import wilson_interval
-from tesela.studies.interval import above, alike, mean_interval, paired_difference, student_quantile
+from tesela.studies.interval import (
+    above,
+    alike,
+    mean_interval,
+    paired_difference,
+    points_text,
+    student_quantile,
+)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 9, 30, 101])
@@ -47,3 +54,10 @@ def test_likeness_is_a_matter_of_the_margin() -> None:
     assert alike([near, far], margin=0.01) == "does not hold"
     assert alike([near, wide], margin=0.01) == "undecided"
     assert alike([paired_difference([0.5], [0.5])], margin=0.01) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0214, "+2.1"), (-0.004, "\N{MINUS SIGN}0.4"), (-0.0003, "0.0"), (0.0, "0.0")]
+)
+def test_points_have_a_sign_where_they_differ_from_none(share: float, text: str) -> None:
+    assert points_text(share) == text

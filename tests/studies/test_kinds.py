@@ -118,6 +118,9 @@ def test_few_labels_takes_differences_in_equal_time() -> None:
     assert gains[100, "scratch"]["low"] > 0.09
     assert gains[100, "CNN"]["low"] < 0 < gains[100, "CNN"]["high"]
     assert "better" in text_of(answer) and "undecided" in text_of(answer)
+    assert "takes 25 % of its own" in answer.lead and "+10.0 points" in text_of(answer)
+    row = next(row for row in answer.numbers["means"] if (row["way"], row["x"]) == ("CNN", 10))
+    assert row["scores"] == pytest.approx({"0": 0.52, "1": 0.49, "2": 0.52})
     assert "pretraining" not in {row["way"] for row in answer.numbers["means"]}
 
 

@@ -91,6 +91,12 @@ def alike(differences: Sequence[Estimate], *, margin: float) -> str:
     return "undecided" if beyond else "holds"
 
 
+def points_text(share: float) -> str:
+    """A difference of shares in points, with its sign: ``+2.1``, ``−0.4``; no sign where it rounds to 0."""
+    value = round(100 * share, 1)
+    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+
+
 @cache
 def student_quantile(level: float, freedom: int) -> float:
     """The t within which Student's distribution has ``level`` of its mass on both sides of 0.

@@ -24,6 +24,7 @@ def means(trials: Sequence[Trial]) -> list[dict[str, Any]]:
             "way": way,
             "x": place,
             **mean_interval([one.score for one in here], images=here[0].scored).mapping(),
+            "scores": {str(one.cell.seed): one.score for one in here},
             "seconds": sum(one.run.seconds for one in here) / len(here),
             "parameters": here[0].run.parameters,
         }
@@ -32,7 +33,7 @@ def means(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     ]
 
 
-def means_section(trials: Sequence[Trial], *, title: str, unit: str) -> Section:
+def means_section(trials: Sequence[Trial], *, title: str, unit: str, note: str = "") -> Section:
     """A table: what is compared down, the axis across."""
     rows, places = by_way(trials), sorted({trial.cell.x for trial in trials if trial.cell.shown})
     columns = [("", "name"), ("parameters", "n"), ("time of a run", "n")]
@@ -48,9 +49,8 @@ def means_section(trials: Sequence[Trial], *, title: str, unit: str) -> Section:
             for place in places
         ]
         cells.append([way, compact(group[0].run.parameters), duration(seconds), *values])
-    return Section(
-        title=title, note=f"By {unit}." if unit else "", body=data_table(columns, cells) if cells else ""
-    )
+    words = " ".join(filter(None, (f"By {unit}." if unit else "", note)))
+    return Section(title=title, note=words, body=data_table(columns, cells) if cells else "")
 
 
 def estimate_text(estimate: Estimate) -> str:

@@ -11,7 +11,7 @@ from tesela.page.charts.intervals import Row, intervals_chart
 from tesela.page.document import data_table
 from tesela.page.section import Section
 from tesela.studies.cell import Trial
-from tesela.studies.interval import Estimate, above, alike, paired_difference
+from tesela.studies.interval import Estimate, above, alike, paired_difference, points_text
 
 #: Within so much accuracy two things count as about equal.
 MARGIN = 0.01
@@ -121,5 +121,5 @@ def claims_sections(claims: Sequence[Claim], *, note: str) -> list[Section]:
 
 def difference_text(one: Estimate) -> str:
     """``+2.1 points (+0.4 to +3.8)``."""
-    ends = f" ({100 * one.low:+.1f} to {100 * one.high:+.1f})" if one.bounded else ", one seed"
-    return f"{100 * one.mean:+.1f} points{ends}"
+    ends = f" ({points_text(one.low)} to {points_text(one.high)})" if one.bounded else ", one seed"
+    return f"{points_text(one.mean)} points{ends}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tesela.core.errors import ConfigError
-from tesela.core.format import compact
+from tesela.core.format import compact, percent
 from tesela.page.charts.figure import charts_row
 from tesela.page.charts.trend import trend_chart
 from tesela.page.document import data_table
@@ -15,7 +15,7 @@ from tesela.studies.cell import Answer, Cell, Trial, by_place, by_way
 from tesela.studies.config import StudyConfig
 from tesela.studies.facts import DataFacts
 from tesela.studies.families import family_candidate
-from tesela.studies.interval import Estimate, above, paired_difference
+from tesela.studies.interval import Estimate, above, paired_difference, points_text
 from tesela.studies.kinds.data_size import label_count, usual_labels
 from tesela.studies.means import INTERVALS, means, means_section
 from tesela.studies.outlook import trends
@@ -93,15 +93,20 @@ class FewLabelsStudy:
         found = gains(trials)
         columns = [("labels of each class", "n"), ("above", "name"), ("gain", "n"), ("95 % interval", "n")]
         rows = [
-            [f"{count:g}", other, f"{100 * one.mean:+.1f} points", interval_text(one), above_text(one)]
+            [f"{count:g}", other, f"{points_text(one.mean)} points", interval_text(one), above_text(one)]
             for (count, other), one in found.items()
         ]
         return Answer(
             lead=f"{facts.name}: every way has {minutes:g} minutes in all; the pre-training takes "
-            f"{config.pretrain_share:.0%} of its own and sees {facts.images:,} images without labels.",
+            f"{percent(config.pretrain_share)} of its own and sees {facts.images:,} images without labels.",
             sections=[
                 Section(title="Accuracy against labels", note=INTERVALS, body=charts_row(chart)),
-                means_section(trials, title="Means over seeds", unit="labels of each class"),
+                means_section(
+                    trials,
+                    title="Means over seeds",
+                    unit="labels of each class",
+                    note="The time of a pre-trained run is that of its fine-tuning.",
+                ),
                 Section(
                     title="What pre-training gains",
                     note="Differences are taken seed by seed.",
@@ -135,7 +140,7 @@ def interval_text(difference: Estimate) -> str:
     """Its ends in points; a dash for one seed."""
     if not difference.bounded:
         return "-"
-    return f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return f"{points_text(difference.low)} to {points_text(difference.high)}"
 
 
 def above_text(difference: Estimate) -> str:
