@@ -1,4 +1,4 @@
-"""Defaults: a network that suits the objective; for photographs augmentation, and a pre-trained model.
+"""Defaults: a network that suits the objective; for photographs more, and trained weights.
 
 Those for photographs apply only where nothing was chosen: a recipe, an augmentation, a model or a source of
 weights turns them off. What was filled in is written into the run's configuration, so that a replay does not
