@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tesela.core.errors import ConfigError
+from tesela.core.errors import ConfigError, UsageError
 from tesela.runs.folder import Run
 from tesela.studies.config import StudyConfig
 from tesela.studies.study import open_study, run_study
@@ -20,6 +20,9 @@ from tesela.studies.study import open_study, run_study
 MODEL = "vit_nano:width=16:depth=1:heads=2"
 SETTINGS = {"precision": "fp32", "attention": "fused", "threads": "1"}
 WORDS = ["data-size", "digits", "--models", MODEL, "--labels", "40,80", "--epochs", "1", "--seeds", "2"]
+ONE_SEED = StudyConfig(
+    kind="data-size", data="digits", models=(MODEL,), labels=(40,), epochs=(1,), seeds=1, settings=SETTINGS
+)
 
 
 def test_two_processes_share_the_cells_out(tmp_path: Path) -> None:
@@ -45,16 +48,7 @@ def test_two_processes_share_the_cells_out(tmp_path: Path) -> None:
 
 def test_a_cell_that_is_another_process_s_is_waited_for(tmp_path: Path) -> None:
     out = tmp_path / "size"
-    config = StudyConfig(
-        kind="data-size",
-        data="digits",
-        models=(MODEL,),
-        labels=(40,),
-        epochs=(1,),
-        seeds=2,
-        settings=SETTINGS,
-    )
-    study = open_study(config, out)
+    study = open_study(replace(ONE_SEED, seeds=2), out)
     first, second = (study.folder.run(cell) for cell in study.cells)
     said: list[str] = []
     waiting = threading.Event()
@@ -79,25 +73,16 @@ def test_a_cell_that_is_another_process_s_is_waited_for(tmp_path: Path) -> None:
 
 def test_seeds_of_two_machines_make_one_study(tmp_path: Path) -> None:
     """Reference: the scores of their runs. A run with other settings is no cell."""
-    config = StudyConfig(
-        kind="data-size",
-        data="digits",
-        models=(MODEL,),
-        labels=(40,),
-        epochs=(1,),
-        seeds=1,
-        settings=SETTINGS,
-    )
-    second = replace(config, first_seed=1)
+    second = replace(ONE_SEED, first_seed=1)
     means, said = [], list[str]()
-    for one, name in ((config, "here"), (second, "there")):
+    for one, name in ((ONE_SEED, "here"), (second, "there")):
         found = run_study(open_study(one, tmp_path / name), say=said.append)
         means.append(found.answer.numbers["means"][0]["mean"])
     assert [path.name[-5:] for path in (tmp_path / "there" / "cells").iterdir()] == ["seed1"]
     for name in ("here", "there"):
         shutil.copytree(tmp_path / name / "cells", tmp_path / "both" / "cells", dirs_exist_ok=True)
     said.clear()
-    both = run_study(open_study(replace(config, seeds=2), tmp_path / "both"), say=said.append)
+    both = run_study(open_study(replace(ONE_SEED, seeds=2), tmp_path / "both"), say=said.append)
     assert both.finished == 2 and not said  # nothing was computed
     assert both.answer.numbers["means"][0]["mean"] == pytest.approx(sum(means) / 2)
     shutil.copytree(tmp_path / "there" / "cells", tmp_path / "other" / "cells")
@@ -105,3 +90,13 @@ def test_seeds_of_two_machines_make_one_study(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"other settings than the study's: optim\.lr, augment\.hflip\n"):
         run_study(open_study(other, tmp_path / "other"), say=said.append)
     assert not (tmp_path / "other" / "study.json").exists()
+
+
+@pytest.mark.parametrize("name", ["cells/mouse/1.png", "cells.csv"])
+def test_a_folder_of_something_else_is_left_alone(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "photos" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    with pytest.raises(UsageError, match="is not empty"):
+        run_study(open_study(ONE_SEED, tmp_path / "photos"), say=print)
+    assert [path for path in (tmp_path / "photos").rglob("*") if path.is_file()] == [file]

@@ -99,12 +99,15 @@ class StudyFolder:
                     hint="choose another folder with --out",
                 )
             return known
-        ours = (".study.json", "cells")  # being written by another process; copied from another machine
-        if self.path.exists() and not (
-            self.path.is_dir() and all(child.name.startswith(ours) for child in self.path.iterdir())
-        ):
+        if self.path.exists() and not (self.path.is_dir() and all(map(self._is_ours, self.path.iterdir()))):
             raise UsageError(f"{self.path} is not empty", hint="choose another folder with --out")
         return {}
+
+    def _is_ours(self, child: Path) -> bool:
+        """Whether another process is writing it at this moment, or runs were copied into it."""
+        if child.name == "cells" and child.is_dir():
+            return all(Run(cell).exists() for cell in child.iterdir())
+        return child.name.startswith(f".{self.record.name}.")
 
     def _compare(
         self, known: Mapping[str, Any], wanted: Mapping[str, Any], new: Mapping[str, Mapping[str, Any]]
@@ -214,7 +217,7 @@ def run_cells(
         busy = [cell.name for cell in left if not _taken(cell, cells, folder, failed, say=say, done=done)]
         if len(busy) == len(left):
             if not told:
-                say(f"another process is at {', '.join(busy)}: waiting for it")
+                say(f"another process is at {busy[0]}: waiting for it")
             told = True
             time.sleep(BUSY_SECONDS)
     if told:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tesela.imaging.spec import ImageSpec
     from tesela.models.backbone import Backbone
     from tesela.models.bundle import BundleInfo
-    from tesela.models.config import ModelConfig
     from tesela.models.model import Model
     from tesela.page.section import Section
     from tesela.tasks.material import Material
@@ -139,14 +138,13 @@ class Task(ABC):
             targets: as ``targets`` gave them, after they have checked the source.
         """
 
-    def preferred_network(self, settings: Any, config: ModelConfig) -> Mapping[str, Any]:
-        """Fields that a new network should have for the objective; none by default.
+    def preferred_network(self, settings: Any) -> Mapping[str, tuple[Any, Any]]:
+        """Values of a new network's fields that do not suit the objective, each with a better one.
 
         Args:
             settings: of the objective.
-            config: of the network as it would be.
         """
-        del settings, config
+        del settings
         return {}
 
     @abstractmethod

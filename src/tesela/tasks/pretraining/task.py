@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tesela.data.targets import Targets
     from tesela.models.backbone import Backbone
     from tesela.models.bundle import BundleInfo
-    from tesela.models.config import ModelConfig
     from tesela.models.model import Model
     from tesela.page.section import Section
     from tesela.tasks.material import Material
@@ -85,10 +84,9 @@ class Pretraining(Task):
             return Dino(config)
         return MaskedAutoencoder(config) if config.method == "mae" else MaskedPatches(config)
 
-    def preferred_network(self, settings: PretrainConfig, config: ModelConfig) -> Mapping[str, Any]:
-        """The mean of the patches instead of a class token, of which hidden patches teach nothing."""
-        plain = getattr(config, "pool", None) == "class" and not getattr(config, "distillation", False)
-        return {"pool": "mean"} if plain and settings.method != "dino" else {}
+    def preferred_network(self, settings: PretrainConfig) -> Mapping[str, tuple[Any, Any]]:
+        """The mean of the patches instead of a class token, which hidden patches teach nothing."""
+        return {} if settings.method == "dino" else {"pool": ("class", "mean")}
 
     def scorer(self, labels: Sequence[str]) -> Scorer:
         """Probes and effective rank."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tesela.core.config import build, to_mapping
-from tesela.core.errors import TeselaError
+from tesela.core.errors import ConfigError, TeselaError
 from tesela.core.format import byte_size
 from tesela.data.config import AugmentConfig
 from tesela.models import catalog
@@ -79,25 +79,23 @@ def _with_network(
     config: TrainConfig, source: Source, task: Task
 ) -> tuple[TrainConfig, list[tuple[str, str]]]:
     """The fields that the task prefers for a new network, with what to tell."""
-    if config.from_ not in (None, SCRATCH):
+    wanted = task.preferred_network(build(objective_config(task.name), config.objective))
+    if not wanted or config.from_ not in (None, SCRATCH):
         return config, []
     looks = inspect_images(source.splits["train"], source.channels)
     name, size = choose_model(config, looks, task)
     network = catalog.resolve(name, image_size=size, channels=looks.channels, overrides=config.net)
-    settings = build(objective_config(task.name), config.objective)
-    wanted = {
-        field: value
-        for field, value in task.preferred_network(settings, network).items()
-        if field not in config.net
-    }
-    notes = [
-        (
-            field,
-            f"{value}, which the objective teaches; --net.{field} {getattr(network, field)} for the usual",
-        )
-        for field, value in wanted.items()
-    ]
-    return dataclasses.replace(config, net={**config.net, **wanted}) if wanted else config, notes
+    notes = []
+    for field, (usual, better) in wanted.items():
+        if field in config.net or getattr(network, field, None) != usual:
+            continue
+        try:
+            network = catalog.changed(network, overrides={field: better})
+        except ConfigError:  # such as a distillation token, which only a class token goes with
+            continue
+        config = dataclasses.replace(config, net={**config.net, field: better})
+        notes.append((field, f"{better}, which suits the objective; --net.{field} {usual} for the usual"))
+    return config, notes
 
 
 def are_photographs(source: Source) -> bool:
