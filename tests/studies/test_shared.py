@@ -36,9 +36,9 @@ def test_two_processes_share_the_cells_out(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], ended
     answers = [json.loads(printed.splitlines()[-1]) for printed, _ in ended]
     assert answers[0] == answers[1] and answers[0]["finished"] == 4 and answers[0]["failed"] == []
-    computed = [
+    computed = {
         line.split()[1].rstrip(":") for _, said in ended for line in said.splitlines() if "/4  " in line
-    ]
+    }
     assert sorted(computed) == sorted(path.name for path in (out / "cells").iterdir())
     for path in out.glob("cells/*/metrics.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -22,7 +22,7 @@ from tesela.hardware.ranks import Ranks
 from tesela.runs.folder import Run
 from tesela.tasks.objective import Draw
 from tesela.training.parallel.sharded import shard
-from tesela.training.run import train
+from tesela.training.run import resumed_config, train
 
 #: Of losses and scores in fp32 over the steps of three epochs.
 CLOSE = 2e-6
@@ -84,9 +84,9 @@ def test_every_task_has_the_curve_of_one_process_across_resumptions(
     train(plain(alone.path, **settings))
     shared = plain(run.path, shard="full", **settings)
     assert trained(shared, 2, TESELA_FAILPOINT="checkpoint.after_write=kill@1") == LOST
-    one = plain(run.path, **settings)
+    one, both = (resumed_config(run.path, {"shard": kind}) for kind in ("none", "full"))
     assert trained(one, 1, resume=True, TESELA_FAILPOINT="checkpoint.after_write=kill@2") == [-9]
-    assert trained(shared, 2, resume=True) == [0, 0]
+    assert trained(both, 2, resume=True) == [0, 0]
     assert largest_difference(alone, run) <= CLOSE
     images = torch.randn(4, 1, 8, 8)
     assert torch.allclose(load(alone.path)(images), load(run.path)(images), atol=1e-4)
