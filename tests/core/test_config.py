@@ -26,6 +26,7 @@ class Inner:
 class Outer:
     inner: Inner = field(default_factory=Inner)
     size: tuple[int, int] = (1, 2)
+    names: tuple[str, ...] = ()
     count: int | None = None
     """How many,
     in two lines."""
@@ -46,6 +47,10 @@ def test_later_layers_win_and_keep_what_they_do_not_name() -> None:
         ({"size": "3,4"}, Outer(size=(3, 4))),
         ({"size": 5}, Outer(size=(5, 5))),
         ({"size": [6, 7]}, Outer(size=(6, 7))),
+        ({"size": "[6, 7]"}, Outer(size=(6, 7))),
+        ({"names": "sky,road"}, Outer(names=("sky", "road"))),
+        ({"names": "[sky, traffic light]"}, Outer(names=("sky", "traffic light"))),
+        ({"names": "[]"}, Outer(names=())),
         ({"flag": "yes"}, Outer(flag=True)),
         ({"flag": False}, Outer(flag=False)),
         ({"count": "none"}, Outer(count=None)),
@@ -111,4 +116,4 @@ def test_field_docstrings_become_help() -> None:
     assert field_docs(Outer) == {"count": "How many,\nin two lines."}
     found = {leaf.name: (leaf.default, leaf.help) for leaf in leaves(Outer)}
     assert found["inner.rate"] == (0.5, "How fast.")
-    assert list(found) == ["inner.rate", "inner.name", "size", "count", "flag", "batch", "extra"]
+    assert list(found) == ["inner.rate", "inner.name", "size", "names", "count", "flag", "batch", "extra"]

@@ -242,11 +242,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, name: str) -> Any:
 
 def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, name: str) -> Any:
     if isinstance(value, str):
-        value = (
-            [part for part in value.replace("x", ",").split(",") if part]
-            if _numeric(arguments)
-            else value.split(",")
-        )
+        value = _parts(value, numeric=_numeric(arguments))
     if not isinstance(value, (list, tuple)):
         value = [value]
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
@@ -259,6 +255,15 @@ def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, name
         return tuple(convert_value(kind, item, name) for kind, item in zip(arguments, value, strict=True))
     kind = arguments[0] if arguments else Any
     return origin(convert_value(kind, item, name) for item in value)
+
+
+def _parts(text: str, *, numeric: bool) -> list[str]:
+    """The values of a word such as ``1,2``, ``32x32`` or ``[sky, road]``."""
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    if numeric:
+        return [part for part in text.replace("x", ",").split(",") if part.strip()]
+    return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
 def _numeric(arguments: tuple[Any, ...]) -> bool:
