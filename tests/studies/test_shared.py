@@ -92,6 +92,20 @@ def test_seeds_of_two_machines_make_one_study(tmp_path: Path) -> None:
     assert not (tmp_path / "other" / "study.json").exists()
 
 
+def test_numbers_and_words_of_the_same_settings_are_one_study(tmp_path: Path) -> None:
+    """The command line gives words, Python numbers."""
+    words, numbers = (
+        replace(ONE_SEED, settings={**SETTINGS, "threads": threads, "optim.lr": rate})
+        for threads, rate in (("1", "0.01"), (1, 1e-2))
+    )
+    said: list[str] = []
+    run_study(open_study(words, tmp_path / "size"), say=said.append)
+    assert run_study(open_study(numbers, tmp_path / "size"), say=said.append).finished == 1 == len(said)
+    other = replace(numbers, settings={**numbers.settings, "optim.lr": 0.02})
+    with pytest.raises(ConfigError, match=r"begun with other settings: optim\.lr \(0\.01 to 0\.02\)"):
+        run_study(open_study(other, tmp_path / "size"), say=said.append)
+
+
 @pytest.mark.parametrize("name", ["cells/mouse/1.png", "cells.csv"])
 def test_a_folder_of_something_else_is_left_alone(name: str, tmp_path: Path) -> None:
     file = tmp_path / "photos" / name

@@ -123,18 +123,26 @@ class StudyFolder:
                 hint="put the images back as they were, or choose another folder with --out",
             )
         for name, record in new.items():
-            there = known["cells"].get(name)
-            if there is None or there == record:
+            there = known["cells"].get(name, record)
+            changed = [key for key in sorted({*there, *record}) if not _agree(there, record, key)]
+            if not changed:
                 continue
             listed = ", ".join(
-                f"{key.rstrip('_')} ({there.get(key)} to {record.get(key)})"
-                for key in sorted({*there, *record})
-                if there.get(key) != record.get(key)
+                f"{key.rstrip('_')} ({there.get(key)} to {record.get(key)})" for key in changed
             )
             raise ConfigError(
                 f"the study in {self.path} was begun with other settings: {listed}",
                 hint="give the same settings again, or choose another folder with --out",
             )
+
+
+def _agree(there: Mapping[str, Any], record: Mapping[str, Any], key: str) -> bool:
+    """Whether two records of a cell have a setting in common, be it as a number or as a word."""
+    if there.get(key) == record.get(key):
+        return True
+    if key == "after" or key not in there or key not in record:
+        return False
+    return layered({key: there[key]}) == layered({key: record[key]})
 
 
 def configured(cell: Cell, folder: StudyFolder) -> TrainConfig:
