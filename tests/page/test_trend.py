@@ -62,6 +62,8 @@ def test_rows_of_intervals_mark_zero() -> None:
     zero = float(re.search(r'class="ideal"[^>]* x1="([^"]*)"', svg)[1])  # type: ignore[index]
     assert first[0] - zero == pytest.approx(second[0] - first[0], abs=0.2) and second[1] > first[1]
     assert svg.count('class="bar') == 1 and "<b>" not in svg
+    long = Row(name="vit_lite7_p4:width=128:depth=6:heads=4", mean=0.0, low=0.0, high=0.0, tip="three")
+    assert ">vit_lite7_p4:width=128:depth=…<" in str(intervals_chart([long], title="t", x_label="x").svg())
 
 
 def test_nothing_to_draw_says_so() -> None:

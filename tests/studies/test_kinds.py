@@ -174,6 +174,11 @@ def test_claims_on_masks_read_pixels_and_artefacts() -> None:
     said = list(verdicts(masks.mask_claims(found)).values())
     assert said[0] == "holds" and said[1] == "does not hold" and said[-1] == "holds"
     assert said[3] == "holds"
+    page = text_of(kind_of(config).answer(config, facts, found))
+    assert "CNN − plain ViT +8.0 points (+8.0 to +8.0)" in page
+    assert "artefacts: ViT − more epochs +0.50 (+0.50 to +0.50)" in page  # ratios are no points
+    shares, _, ratios = page.partition("Differences of other numbers")
+    assert ">5 %<" in shares and ">0.4<" in ratios and "%" not in ratios.split("</svg>")[0]
 
 
 def test_the_study_trains_as_the_recipes_say() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from tesela.page.charts.figure import svg, text
+from tesela.page.charts.figure import short, svg, text
 from tesela.page.element import element
 
 LABEL_LENGTH = 14
@@ -14,7 +14,7 @@ LABEL_LENGTH = 14
 
 def confusion_chart(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> Markup:
     """The matrix: rows true, columns predicted, shade = share of the row; counts as long as they fit."""
-    count, names = len(labels), [_short(label) for label in labels]
+    count, names = len(labels), [short(label, LABEL_LENGTH) for label in labels]
     cell = 34.0 if count <= 12 else 24.0 if count <= 30 else 12.0
     longest = max(map(len, names))
     flat = longest <= 2
@@ -55,7 +55,3 @@ def _cell(
         ink = ("on" if shade > 0.55 else "off") + " tight" * (len(str(value)) * 8 > side)
         parts.append(text(f"count {ink}", str(value), x + side / 2, y + side / 2 + 4))
     return parts
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"

@@ -80,6 +80,11 @@ def svg(width: float, height: float, title: str, /, *body: Markup, **attributes:
     return element("svg", "", *body, viewBox=box, role="img", aria_label=title, **attributes)
 
 
+def short(label: str, length: int) -> str:
+    """At most so many letters of a label, the last of them a mark where it was cut."""
+    return label if len(label) <= length else label[: length - 1] + "…"
+
+
 def text(kind: str, words: str, x: float, y: float, *, anchor: str = "middle", **attributes: str) -> Markup:
     """Words in a drawing."""
     return element("text", kind, words, x=x, y=y, text_anchor=anchor, **attributes)

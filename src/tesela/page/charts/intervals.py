@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from tesela.core.format import percent
 from tesela.page.charts.axis import Axis, ticks
-from tesela.page.charts.figure import RIGHT, WIDTH, Chart, Format, line, text, x_axis
+from tesela.page.charts.figure import RIGHT, WIDTH, Chart, Format, line, short, text, x_axis
 from tesela.page.element import element
 
 ROW, TOP, BOTTOM = 24.0, 8.0, 40.0
 #: Width of a letter in a name, and of the widest names.
-LETTER, WIDEST = 6.6, 200.0
+LETTER, WIDEST = 6.6, 214.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,14 +46,15 @@ def intervals_chart(
     labels = min(WIDEST, 14 + LETTER * max(len(row.name) for row in rows))
     axis = Axis(low=min(ends) - room, high=max(ends) + room, start=labels, end=WIDTH - RIGHT)
     floor = TOP + ROW * len(rows)
-    values = ticks(axis.low, axis.high, about=6)
+    values = ticks(axis.low, axis.high, about=6 if axis.end - axis.start > WIDTH / 2 else 3)
     body = [line("grid", axis(value), TOP, axis(value), floor) for value in values]
     body += x_axis(axis, x_label, floor=floor, form=form, values=values)
     if zero:
         body.append(line("ideal", axis(0.0), TOP, axis(0.0), floor))
     for place, row in enumerate(rows):
         y = TOP + ROW * (place + 0.5)
-        body.append(text("tick", row.name, labels - 8, y + 4, anchor="end"))
+        name = short(row.name, int((WIDEST - 14) / LETTER))
+        body.append(text("tick", name, labels - 8, y + 4, anchor="end"))
         if row.low < row.high:
             body.append(line(f"bar tone{row.tone}", axis(row.low), y, axis(row.high), y))
         tip = element("title", "", row.tip)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tesela.page.charts.figure import charts_row
+from tesela.core.format import number, percent
+from tesela.page.charts.figure import Chart, charts_row
 from tesela.page.charts.intervals import Row, intervals_chart
 from tesela.page.document import data_table
 from tesela.page.section import Section
@@ -27,11 +28,13 @@ class Claim:
         text: what it says.
         verdict: holds, does not hold, undecided, or not measured yet.
         differences: what the verdict rests on, by name.
+        shares: whether they are differences of shares, shown in points.
     """
 
     text: str
     verdict: str
     differences: Mapping[str, Estimate] = field(default_factory=dict)
+    shares: bool = True
 
     def mapping(self) -> dict[str, Any]:
         """As plain values."""
@@ -61,14 +64,14 @@ def difference(
     return paired_difference(*zip(*pairs, strict=True)) if pairs else None
 
 
-def ordered(text: str, found: Mapping[str, Estimate | None]) -> Claim:
-    """A claim that each difference is above 0."""
+def ordered(text: str, found: Mapping[str, Estimate | None], *, shares: bool = True) -> Claim:
+    """A claim that each difference, of shares or of other numbers, is above 0."""
     known = {name: one for name, one in found.items() if one is not None}
     if len(known) < len(found):
-        return Claim(text=text, verdict=UNTESTED, differences=known)
+        return Claim(text=text, verdict=UNTESTED, differences=known, shares=shares)
     verdicts = {above(one) for one in known.values()}
     verdict = next((word for word in ("does not hold", "undecided") if word in verdicts), "holds")
-    return Claim(text=text, verdict=verdict, differences=known)
+    return Claim(text=text, verdict=verdict, differences=known, shares=shares)
 
 
 def equal(text: str, found: Mapping[str, Estimate | None], *, margin: float = MARGIN) -> Claim:
@@ -88,25 +91,11 @@ def claims_sections(claims: Sequence[Claim], *, note: str) -> list[Section]:
     """
     rows = []
     for claim in claims:
-        measured = "; ".join(f"{name} {difference_text(one)}" for name, one in claim.differences.items())
+        measured = "; ".join(
+            f"{name} {difference_text(one, shares=claim.shares)}" for name, one in claim.differences.items()
+        )
         rows.append([claim.text, measured or "-", claim.verdict])
-    chart = intervals_chart(
-        [
-            Row(
-                name=name,
-                mean=one.mean,
-                low=one.low,
-                high=one.high,
-                tip=f"{claim.text}: {difference_text(one)}",
-                tone=place % 4 + 1,
-            )
-            for place, claim in enumerate(claims)
-            for name, one in claim.differences.items()
-        ],
-        title="Differences and their intervals",
-        x_label="difference",
-        zero=True,
-    )
+    charts = [chart for shares in (True, False) if (chart := _chart(claims, shares=shares)).body]
     return [
         Section(
             title="Claims",
@@ -115,11 +104,39 @@ def claims_sections(claims: Sequence[Claim], *, note: str) -> list[Section]:
             "seed decides nothing.",
             body=data_table((("an article says", "text"), ("measured", "text"), ("", "name")), rows),
         ),
-        Section(title="Differences", note=note, body=charts_row(chart) if chart.body else ""),
+        Section(title="Differences", note=note, body=charts_row(*charts) if charts else ""),
     ]
 
 
-def difference_text(one: Estimate) -> str:
-    """``+2.1 points (+0.4 to +3.8)``."""
-    ends = f" ({points_text(one.low)} to {points_text(one.high)})" if one.bounded else ", one seed"
-    return f"{points_text(one.mean)} points{ends}"
+def _chart(claims: Sequence[Claim], *, shares: bool) -> Chart:
+    """The differences of shares, or those of other numbers, which have another scale."""
+    return intervals_chart(
+        [
+            Row(
+                name=name,
+                mean=one.mean,
+                low=one.low,
+                high=one.high,
+                tip=f"{claim.text}: {difference_text(one, shares=shares)}",
+                tone=place % 4 + 1,
+            )
+            for place, claim in enumerate(claims)
+            if claim.shares is shares
+            for name, one in claim.differences.items()
+        ],
+        title="Differences and their intervals" if shares else "Differences of other numbers",
+        x_label="difference",
+        zero=True,
+        form=percent if shares else number,
+    )
+
+
+def difference_text(one: Estimate, *, shares: bool = True) -> str:
+    """``+2.1 points (+0.4 to +3.8)``, or ``+1.39 (-0.20 to +2.98)`` of numbers that are no shares."""
+    form, unit = (points_text, " points") if shares else (_signed, "")
+    ends = f" ({form(one.low)} to {form(one.high)})" if one.bounded else ", one seed"
+    return f"{form(one.mean)}{unit}{ends}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")

@@ -92,10 +92,7 @@ def mask_claims(trials: Sequence[Trial]) -> list[Claim]:
         ),
         ordered(
             "block artefacts shrink over the epochs",
-            {
-                f"{ARTICLE_VIT} − more epochs, artefacts": difference(
-                    ways, ARTICLE_VIT, "more epochs", artefacts
-                )
-            },
+            {"artefacts: ViT − more epochs": difference(ways, ARTICLE_VIT, "more epochs", artefacts)},
+            shares=False,
         ),
     ]
