@@ -92,9 +92,14 @@ def alike(differences: Sequence[Estimate], *, margin: float) -> str:
 
 
 def points_text(share: float) -> str:
-    """A difference of shares in points, with its sign: ``+2.1``, ``−0.4``; no sign where it rounds to 0."""
-    value = round(100 * share, 1)
-    return f"{value:+.1f}".replace("-", "−") if value else "0.0"
+    """A difference of shares in points: ``+2.1``, ``−0.4``."""
+    return signed_text(100 * share, digits=1)
+
+
+def signed_text(value: float, *, digits: int) -> str:
+    """A difference with its sign; without one where it rounds to 0."""
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 @cache

@@ -11,8 +11,8 @@ from tesela.page.charts.figure import RIGHT, WIDTH, Chart, Format, line, short, 
 from tesela.page.element import element
 
 ROW, TOP, BOTTOM = 24.0, 8.0, 40.0
-#: Width of a letter in a name, and of the widest names.
-LETTER, WIDEST = 6.6, 214.0
+#: Width of a letter in a name, and letters of the longest names.
+LETTER, LONGEST = 6.6, 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,8 @@ def intervals_chart(
         return Chart(title=title, body=())
     ends = [*(row.low for row in rows), *(row.high for row in rows), *([0.0] if zero else [])]
     room = (max(ends) - min(ends)) * 0.06 or 0.01
-    labels = min(WIDEST, 14 + LETTER * max(len(row.name) for row in rows))
+    names = [short(row.name, LONGEST) for row in rows]
+    labels = 14 + LETTER * max(map(len, names))
     axis = Axis(low=min(ends) - room, high=max(ends) + room, start=labels, end=WIDTH - RIGHT)
     floor = TOP + ROW * len(rows)
     values = ticks(axis.low, axis.high, about=6 if axis.end - axis.start > WIDTH / 2 else 3)
@@ -51,9 +52,8 @@ def intervals_chart(
     body += x_axis(axis, x_label, floor=floor, form=form, values=values)
     if zero:
         body.append(line("ideal", axis(0.0), TOP, axis(0.0), floor))
-    for place, row in enumerate(rows):
+    for place, (name, row) in enumerate(zip(names, rows, strict=True)):
         y = TOP + ROW * (place + 0.5)
-        name = short(row.name, int((WIDEST - 14) / LETTER))
         body.append(text("tick", name, labels - 8, y + 4, anchor="end"))
         if row.low < row.high:
             body.append(line(f"bar tone{row.tone}", axis(row.low), y, axis(row.high), y))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tesela.core.format import number, percent
@@ -12,7 +13,7 @@ from tesela.page.charts.intervals import Row, intervals_chart
 from tesela.page.document import data_table
 from tesela.page.section import Section
 from tesela.studies.cell import Trial
-from tesela.studies.interval import Estimate, above, alike, paired_difference, points_text
+from tesela.studies.interval import Estimate, above, alike, paired_difference, points_text, signed_text
 
 #: Within so much accuracy two things count as about equal.
 MARGIN = 0.01
@@ -132,11 +133,7 @@ def _chart(claims: Sequence[Claim], *, shares: bool) -> Chart:
 
 
 def difference_text(one: Estimate, *, shares: bool = True) -> str:
-    """``+2.1 points (+0.4 to +3.8)``, or ``+1.39 (-0.20 to +2.98)`` of numbers that are no shares."""
-    form, unit = (points_text, " points") if shares else (_signed, "")
+    """``+2.1 points (+0.4 to +3.8)``, or ``+1.39 (−0.20 to +2.98)`` of numbers that are no shares."""
+    form, unit = (points_text, " points") if shares else (partial(signed_text, digits=2), "")
     ends = f" ({form(one.low)} to {form(one.high)})" if one.bounded else ", one seed"
     return f"{form(one.mean)}{unit}{ends}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
